@@ -1,0 +1,425 @@
+"""The batch runner: every preprocessing program of the project runs its items through `run_batch`.
+
+It gives them all the same habits: finished items are skipped and unfinished ones done again, one bad item
+ends nothing, a signal stops after the current item, shards split the work, a lock keeps a second run out,
+and there is progress, a manifest (see `facevox.manifest`), a table and a summary.
+"""
+
+import itertools
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from facevox.errors import ExitCode, UserError
+from facevox.files import remove_temporaries, set_run_token
+from facevox.locks import OutputLock
+from facevox.manifest import (
+    FOLDER,
+    ItemIndex,
+    Manifest,
+    ManifestWriter,
+    find_manifests,
+    load_manifest,
+    make_header,
+    manifest_file,
+    shard_of,
+    write_table,
+)
+from facevox.progress import Progress, duration_text
+from facevox.signals import StopFlag
+from facevox.workers import Item, Outcome, Result, WorkerPool, raise_if_disk_full, run_in_process
+
+__all__ = ["BatchConfig", "Item", "Outcome", "Summary", "Task", "run_batch"]
+
+SAMPLE_ITEMS = 5  # a dry run measures so many
+SAMPLE_LIMIT_S = 20.0
+SHOWN_FAILURES = 5
+
+
+class Task:
+    """What a batch does with an item; picklable, made in the parent and opened in each worker.
+
+    A program derives from it and writes `process`, and `open` where there is something to load.
+    """
+
+    output_dir: Path
+
+    def check(self) -> None:
+        """Looks in the parent, before any worker starts, whether the work can be done.
+
+        Raises:
+            UserError: Weights or packages are missing.
+        """
+
+    def open(self, output_dir: Path) -> None:
+        """Loads what the work needs; called once in the process that does it."""
+        self.output_dir = output_dir
+
+    def process(self, item: Item) -> Outcome:
+        """Does one item. Whatever it raises is recorded as the reason why this item failed."""
+        raise NotImplementedError(f"{type(self).__name__}.process")
+
+    def process_chunk(self, items: Sequence[Item]) -> Iterator[Outcome]:
+        """One outcome for each item, in order; override it for work that is quicker in batches."""
+        for item in items:
+            try:
+                yield self.process(item)
+            except Exception as error:
+                raise_if_disk_full(error)
+                yield Outcome.failed(error)
+
+    def close(self) -> None:
+        """Gives back what `open` took."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchConfig:
+    """How a batch is run.
+
+    Attributes:
+        program: Name in the manifest and in messages ("extract_faces").
+        output_dir: Where everything is written.
+        table: Name of the CSV in it ("faces.csv").
+        columns: Its columns, without `status` and `reason`.
+        item_column: The column that names the item ("video").
+        settings: Whatever changes the output, as JSON; a run with others is refused, so that one folder
+            never holds a mixture.
+        workers: Processes; 0 works in this one.
+        num_shards, shard_index: Item k belongs to shard k % num_shards.
+        overwrite: Do finished items again.
+        dry_run: Only count and estimate.
+        item_timeout_s: For one item, with worker processes.
+        chunk_size: Items handed to a worker at a time.
+        unit: Name of an item in messages.
+        quiet: No summary on stdout.
+    """
+
+    program: str
+    output_dir: Path
+    table: str
+    columns: Sequence[str]
+    item_column: str
+    settings: dict[str, Any]
+    workers: int = 0
+    num_shards: int = 1
+    shard_index: int = 0
+    overwrite: bool = False
+    dry_run: bool = False
+    item_timeout_s: float = 600.0
+    chunk_size: int = 1
+    unit: str = "item"
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.shard_index < self.num_shards:
+            raise UserError(
+                f"--shard_index {self.shard_index}: there are {self.num_shards} shards, "
+                f"numbered 0 to {self.num_shards - 1}"
+            )
+        if self.output_dir.exists() and not self.output_dir.is_dir():
+            raise UserError(f"{self.output_dir}: is a file; an output folder is wanted")
+
+    @classmethod
+    def from_args(cls, args: Any, *, output_dir: str | Path, **fixed: Any) -> "BatchConfig":
+        """The configuration of a script that used `cli.add_batch_arguments`; `fixed` is the program's own."""
+        return cls(
+            output_dir=Path(output_dir),
+            workers=args.workers,
+            num_shards=args.num_shards,
+            shard_index=args.shard_index,
+            overwrite=args.overwrite,
+            dry_run=args.dry_run,
+            item_timeout_s=args.item_timeout_s,
+            **fixed,
+        )
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """The first line of this run's manifest."""
+        return make_header(
+            self.program, self.settings, self.table, self.columns, self.item_column, self.overwrite
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What a run did. `failed` counts this run's; `table` is None for a shard and a dry run."""
+
+    num_items: int
+    done: int
+    skipped: int
+    failed: int
+    seconds: float
+    stopped: str = ""  # name of the signal
+    table: Path | None = None
+    failures: tuple[tuple[str, str], ...] = ()  # the first few (item, reason)
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """What the program returns."""
+        if self.stopped:
+            return ExitCode.STOPPED
+        return ExitCode.SOME_FAILED if self.failed else ExitCode.DONE
+
+
+def run_batch(task: Task, items: Iterable[Item], config: BatchConfig) -> Summary:
+    """Does the items that are not done yet and returns the summary, which it also prints.
+
+    Args:
+        task: What to do with an item.
+        items: All items of the whole work, in the order of the table, whatever the shard.
+        config: How.
+
+    Raises:
+        UserError: A second run in the folder, other settings than before, a full disk, missing weights.
+    """
+    everything = list(items)
+    mine = everything[config.shard_index :: config.num_shards]
+    task.check()
+    if config.dry_run:
+        return _dry_run(task, mine, config)
+    folder = config.output_dir / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    own_file = manifest_file(config.output_dir, config.program, config.shard_index, config.num_shards)
+    with StopFlag() as stop, OutputLock(own_file.with_suffix(".lock")) as lock:
+        _refuse_other_splits(config, own_file)
+        if lock.dead_token:
+            num = remove_temporaries(config.output_dir, lock.dead_token)
+            print(
+                f"{config.program}: taking over from {lock.dead_owner}, which is gone "
+                f"({num} half-written files removed)"
+            )
+        set_run_token(lock.token)
+        try:
+            return _run_locked(task, everything, mine, config, own_file, stop, lock)
+        finally:
+            set_run_token("")
+
+
+def _refuse_other_splits(config: BatchConfig, own_file: Path) -> None:
+    """A whole run and shards, or shards of two splits, must not run at once: they share items."""
+    for path in own_file.parent.glob(f"{config.program}*.lock"):
+        whole_or_shard = shard_of(path.with_suffix(".jsonl"))[1]
+        if path != own_file.with_suffix(".lock") and whole_or_shard != config.num_shards:
+            with OutputLock(path):  # refuses where its owner lives, and clears it away where it is dead
+                pass
+
+
+def _run_locked(
+    task: Task,
+    everything: list[Item],
+    mine: list[Item],
+    config: BatchConfig,
+    own_file: Path,
+    stop: StopFlag,
+    lock: OutputLock,
+) -> Summary:
+    start_s = time.monotonic()
+    own, known = _load_known(config, own_file)
+    index = ItemIndex(known)
+    finished = _finished(mine, index, config.output_dir)
+    todo = [item for item in mine if item.name not in finished]
+    failures: list[tuple[str, str]] = []
+    done = failed = 0
+    with ManifestWriter(own_file, config.header, own.end if own else 0) as writer:
+        label = config.program + (
+            f" [{config.shard_index}/{config.num_shards}]" if config.num_shards > 1 else ""
+        )
+        with Progress(len(todo), label, config.unit) as progress:
+            for item, outcome, seconds in _results(task, todo, config, stop, lock):
+                writer.append(_record(item, outcome, seconds, config.output_dir))
+                if outcome.status == "done":
+                    done += 1
+                else:
+                    failed += 1
+                    if len(failures) < SHOWN_FAILURES:
+                        failures.append((item.name, outcome.reason))
+                progress.update(1, f"{failed} failed" if failed else "")
+        if lock.lost:
+            raise UserError(f"{config.output_dir}: another run took this folder over; it goes on there")
+        table = None
+        if config.num_shards == 1:
+            table = _write_table(config, everything)
+        summary = Summary(
+            num_items=len(mine),
+            done=done,
+            skipped=len(finished),
+            failed=failed,
+            seconds=time.monotonic() - start_s,
+            stopped=stop.signal_name,
+            table=table,
+            failures=tuple(failures),
+        )
+        writer.append(_run_record(summary))
+    if not config.quiet:
+        _print_summary(summary, config)
+    return summary
+
+
+def _load_known(config: BatchConfig, own_file: Path) -> tuple[Manifest | None, list[Manifest]]:
+    """This run's own manifest, to be continued, and all whose records can be used.
+
+    Raises:
+        UserError: The folder was filled with other settings.
+    """
+    own: Manifest | None = None
+    known: list[Manifest] = []
+    for path in find_manifests(config.output_dir, config.program):
+        manifest = load_manifest(path)
+        if manifest is None:
+            continue
+        found = manifest.differences(config.header)
+        # An interrupted --overwrite is continued by the same command, not begun again: else a job that
+        # is preempted every hour would never end.
+        is_continued = manifest.header.get("overwrite") and not manifest.is_complete and not found
+        if config.overwrite and not is_continued:
+            continue
+        if found:
+            raise UserError(
+                f"{config.output_dir}: holds {config.program} results made with other settings "
+                f"({'; '.join(found)}); use another output folder, or --overwrite to do all again"
+            )
+        known.append(manifest)
+        if path == own_file:
+            own = manifest
+    return own, known
+
+
+def _finished(mine: list[Item], index: ItemIndex, output_dir: Path) -> set[str]:
+    """The items that are done, from the same input, with all their files still there."""
+    finished = set()
+    by_name = {item.name: item for item in mine}
+    for record in index.records(by_name):
+        if (
+            record["status"] == "done"
+            and record["fingerprint"] == _fingerprint(by_name[record["item"]])
+            and all(_size(output_dir / name) == size for name, size in record["outputs"])
+        ):
+            finished.add(record["item"])
+    return finished
+
+
+def _fingerprint(item: Item) -> list[int] | None:
+    """Size and time of the input: a replaced file is done again without reading it."""
+    if not item.path:
+        return None
+    try:
+        status = Path(item.path).stat()
+    except OSError:
+        return None
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+def _results(
+    task: Task, todo: list[Item], config: BatchConfig, stop: StopFlag, lock: OutputLock
+) -> Iterator[Result]:
+    def should_stop() -> bool:
+        return bool(stop) or lock.lost
+
+    size = config.chunk_size
+    chunks = (todo[start : start + size] for start in range(0, len(todo), size))
+    if not todo:
+        return
+    if config.workers == 0:
+        yield from run_in_process(
+            task, config.output_dir, itertools.takewhile(lambda _: not should_stop(), chunks)
+        )
+        return
+    num_workers = min(config.workers, -(-len(todo) // size))
+    with WorkerPool(task, config.output_dir, num_workers, lock.token, config.item_timeout_s) as pool:
+        yield from pool.run(chunks, should_stop)
+
+
+def _record(item: Item, outcome: Outcome, seconds: float, output_dir: Path) -> dict[str, Any]:
+    return {
+        "item": item.name,
+        "status": outcome.status,
+        "reason": outcome.reason,
+        "outputs": [[name, _size(output_dir / name)] for name in outcome.outputs],
+        "rows": outcome.rows,
+        "seconds": round(seconds, 4),
+        "fingerprint": _fingerprint(item),
+    }
+
+
+def _run_record(summary: Summary) -> dict[str, Any]:
+    return {
+        "run": {
+            "num_items": summary.num_items,
+            "done": summary.done,
+            "skipped": summary.skipped,
+            "failed": summary.failed,
+            "seconds": round(summary.seconds, 3),
+            "stopped": summary.stopped,
+            "complete": not summary.stopped,
+        }
+    }
+
+
+def _write_table(config: BatchConfig, everything: list[Item]) -> Path:
+    loaded = (load_manifest(path) for path in find_manifests(config.output_dir, config.program))
+    # Shards of another split can hold records of former settings after --overwrite.
+    usable = [m for m in loaded if m is not None and not m.differences(config.header)]
+    table = config.output_dir / config.table
+    write_table(table, config.header, ItemIndex(usable), (item.name for item in everything))
+    return table
+
+
+def _print_summary(summary: Summary, config: BatchConfig) -> None:
+    rate = (summary.done + summary.failed) / max(summary.seconds, 1e-9)
+    print(
+        f"{config.program}: {summary.done} done, {summary.skipped} skipped (finished before), "
+        f"{summary.failed} failed in {duration_text(summary.seconds)} ({rate:.1f} per second)"
+    )
+    for name, reason in summary.failures:
+        print(f"  failed: {name!r}: {reason}")
+    if summary.failed > len(summary.failures):
+        print(f"  … and {summary.failed - len(summary.failures)} more failed")
+    if summary.table is not None:
+        print(f"  table: {summary.table}")
+    elif config.num_shards > 1:
+        print(
+            f"  shard {config.shard_index} of {config.num_shards}; when all are done: "
+            f"python scripts/preprocessing/merge_manifests.py --output_dir {config.output_dir}"
+        )
+    if summary.stopped:
+        left = summary.num_items - summary.done - summary.skipped - summary.failed
+        print(f"  stopped by {summary.stopped}, {left} left; run the same command again to continue")
+
+
+def _dry_run(task: Task, mine: list[Item], config: BatchConfig) -> Summary:
+    """Prints counts, and an estimate from really doing a few items in a folder that is thrown away."""
+    own_file = manifest_file(config.output_dir, config.program, config.shard_index, config.num_shards)
+    _, known = _load_known(config, own_file)
+    finished = _finished(mine, ItemIndex(known), config.output_dir)
+    todo = [item for item in mine if item.name not in finished]
+    print(f"{config.program}: {len(mine)} {config.unit}s, {len(finished)} finished before, {len(todo)} to do")
+    step = max(len(todo) // SAMPLE_ITEMS, 1)
+    sample = todo[::step][:SAMPLE_ITEMS]
+    if sample:
+        seconds, num_bytes, num_measured = 0.0, 0, 0
+        with tempfile.TemporaryDirectory(prefix="facevox-") as folder:
+            start_s = time.monotonic()
+            for _, outcome, item_s in run_in_process(task, Path(folder), ([item] for item in sample)):
+                seconds += item_s
+                num_measured += 1
+                num_bytes += sum(max(_size(Path(folder, name)), 0) for name in outcome.outputs)
+                if time.monotonic() - start_s > SAMPLE_LIMIT_S:
+                    break
+        total_s = seconds / num_measured * len(todo) / max(config.workers, 1)
+        size_mb = num_bytes / num_measured * len(todo) / 1e6
+        print(
+            f"  about {duration_text(total_s)} with {max(config.workers, 1)} workers and "
+            f"{size_mb:.1f} MB on disk (measured on {num_measured} {config.unit}s)"
+        )
+    return Summary(num_items=len(mine), done=0, skipped=len(finished), failed=0, seconds=0.0)

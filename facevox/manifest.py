@@ -1,0 +1,315 @@
+"""The one manifest format of all batch programs: an append-only record of what became of each item.
+
+`<output_dir>/manifests/<program>.jsonl`, or `<program>.shard-0001-of-0004.jsonl` for a shard: UTF-8, one
+JSON object a line.
+
+- The first line is the header: `{"facevox_manifest": 1, "program", "settings", "table", "columns",
+  "item_column", "overwrite"}`.
+- A line for each finished item: `{"item", "status": "done"|"failed", "reason", "outputs": [[path, bytes]],
+  "rows": [{…}], "seconds", "fingerprint": [bytes, mtime_ns]}`. The last line of an item counts.
+- A line for each run that ended: `{"run": {"done", "skipped", "failed", "seconds", "stopped",
+  "num_items", "complete"}}`.
+
+Lines are appended as items finish, so a killed run loses at most the item it was working on; half a last
+line is cut off by the next run. Readers refuse a format number that they do not know.
+"""
+
+import csv
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from facevox.errors import UserError
+from facevox.files import replacing
+
+FORMAT_VERSION = 1
+FOLDER = "manifests"
+_SHARD = re.compile(r"\.shard-(\d+)-of-(\d+)\.jsonl$")
+# What must agree between manifests that are continued or joined.
+_IDENTITY = ("program", "settings", "table", "columns", "item_column")
+
+
+def manifest_file(output_dir: Path, program: str, shard_index: int = 0, num_shards: int = 1) -> Path:
+    """Where the manifest of a run lies."""
+    shard = f".shard-{shard_index:04d}-of-{num_shards:04d}" if num_shards > 1 else ""
+    return output_dir / FOLDER / f"{program}{shard}.jsonl"
+
+
+def shard_of(path: Path) -> tuple[int, int]:
+    """(shard index, number of shards) by a manifest's name; (0, 1) for a whole run."""
+    match = _SHARD.search(path.name)
+    return (int(match[1]), int(match[2])) if match else (0, 1)
+
+
+def make_header(
+    program: str,
+    settings: dict[str, Any],
+    table: str,
+    columns: Sequence[str],
+    item_column: str,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """The first line of a manifest, as it comes back from JSON."""
+    header = {
+        "facevox_manifest": FORMAT_VERSION,
+        "program": program,
+        "settings": settings,
+        "table": table,
+        "columns": list(columns),
+        "item_column": item_column,
+        "overwrite": overwrite,
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(header))
+    return plain
+
+
+@dataclass
+class Manifest:
+    """One manifest file, read: the header, and where in the file each item's last line is.
+
+    Only offsets are kept, so that a manifest of millions of rows needs little memory.
+    """
+
+    path: Path
+    header: dict[str, Any]
+    offsets: dict[str, int] = field(default_factory=dict)
+    statuses: dict[str, str] = field(default_factory=dict)
+    is_complete: bool = False  # the last run came to its end
+    end: int = 0  # bytes up to the last whole line
+
+    def records(self, names: Iterable[str]) -> Iterator[dict[str, Any]]:
+        """The records of `names`, in that order."""
+        with self.path.open("rb") as file:
+            for name in names:
+                file.seek(self.offsets[name])
+                yield json.loads(file.readline())
+
+    def differences(self, header: dict[str, Any]) -> list[str]:
+        """What in `header` differs from this manifest's, each as "name: here | there"."""
+        found = []
+        for key in _IDENTITY:
+            mine, other = self.header.get(key), header.get(key)
+            if mine == other:
+                continue
+            if isinstance(mine, dict) and isinstance(other, dict):
+                names = [name for name in {**mine, **other} if mine.get(name) != other.get(name)]
+                found += [f"{name} was {mine.get(name)}, is {other.get(name)}" for name in names]
+            else:
+                found.append(f"{key} was {mine}, is {other}")
+        return found
+
+
+def load_manifest(path: Path) -> Manifest | None:
+    """The manifest in `path`; None where the file holds not even a header (a run killed at its start).
+
+    Raises:
+        UserError: It is no manifest, or one of a later format.
+    """
+    manifest: Manifest | None = None
+    with path.open("rb") as file:
+        start = 0
+        for line in file:
+            if not line.endswith(b"\n"):
+                break  # cut off by a crash
+            end = start + len(line)
+            try:
+                record = json.loads(line)
+            except ValueError:
+                record = None
+            if manifest is None:
+                if not isinstance(record, dict) or "facevox_manifest" not in record:
+                    raise UserError(
+                        f"{path}: not a facevox manifest; move it away or use another output folder"
+                    )
+                if record["facevox_manifest"] != FORMAT_VERSION:
+                    raise UserError(
+                        f"{path}: manifest format {record['facevox_manifest']}, this facevox reads "
+                        f"{FORMAT_VERSION}; use the facevox that wrote it, or another output folder"
+                    )
+                manifest = Manifest(path, record)
+            elif isinstance(record, dict) and "item" in record:
+                manifest.offsets[record["item"]] = start
+                manifest.statuses[record["item"]] = record["status"]
+                manifest.is_complete = False
+            elif isinstance(record, dict) and "run" in record:
+                manifest.is_complete = bool(record["run"].get("complete"))
+            start = manifest.end = end
+    return manifest
+
+
+def find_manifests(output_dir: Path, program: str) -> list[Path]:
+    """The manifest files of a program in an output folder, whole run first, then shards in order."""
+    folder = output_dir / FOLDER
+    files = folder.glob(f"{program}*.jsonl") if folder.is_dir() else []
+    exact = [p for p in files if p.name == f"{program}.jsonl" or p.name.startswith(f"{program}.shard-")]
+    return sorted(exact, key=lambda path: (shard_of(path)[1], shard_of(path)[0]))
+
+
+def find_programs(output_dir: Path) -> list[str]:
+    """The programs that have manifests in an output folder."""
+    files = (output_dir / FOLDER).glob("*.jsonl") if (output_dir / FOLDER).is_dir() else []
+    return sorted({_SHARD.sub("", path.name).removesuffix(".jsonl") for path in files})
+
+
+class ManifestWriter:
+    """Appends records to a manifest; a context manager.
+
+    Args:
+        path: The file; its folder is made.
+        header: The first line, written where the file is new or to be started afresh.
+        keep: Bytes of the file to keep (`Manifest.end`); 0 starts afresh.
+    """
+
+    def __init__(self, path: Path, header: dict[str, Any], keep: int) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("r+b" if path.exists() and keep else "wb")
+        self._file.truncate(keep)
+        self._file.seek(keep)
+        if not keep:
+            self.append(header)
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Writes one line and hands it to the operating system, so that kill -9 cannot take it back."""
+        self._file.write(json.dumps(record, separators=(",", ":")).encode() + b"\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Closes the file, its content on the disk."""
+        if not self._file.closed:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+
+    def __enter__(self) -> "ManifestWriter":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+class ItemIndex:
+    """Where each item's newest record is, over a whole run's manifest and those of its shards.
+
+    Several can hold the same item (the number of shards was changed between runs); a done record wins
+    over a failed one, and then the file written last.
+    """
+
+    def __init__(self, manifests: Sequence[Manifest]) -> None:
+        self._where: dict[str, Manifest] = {}
+        for manifest in sorted(manifests, key=lambda m: m.path.stat().st_mtime_ns):
+            for name, status in manifest.statuses.items():
+                known = self._where.get(name)
+                if known is None or status == "done" or known.statuses[name] != "done":
+                    self._where[name] = manifest
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._where
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._where)
+
+    def records(self, names: Iterable[str]) -> Iterator[dict[str, Any]]:
+        """The newest record of each of `names` that has one, in that order."""
+        files: dict[Path, Any] = {}
+        try:
+            for name in names:
+                manifest = self._where.get(name)
+                if manifest is None:
+                    continue
+                if manifest.path not in files:
+                    files[manifest.path] = manifest.path.open("rb")
+                file = files[manifest.path]
+                file.seek(manifest.offsets[name])
+                yield json.loads(file.readline())
+        finally:
+            for file in files.values():
+                file.close()
+
+
+def write_table(
+    path: Path, header: dict[str, Any], index: ItemIndex, names: Iterable[str]
+) -> tuple[int, dict[str, int]]:
+    """Writes the CSV of a program from its records; returns (number of rows, items by status).
+
+    Each row gets `status` and `reason`; a failed item without rows gets one that names it. Only the record
+    at hand is in memory.
+    """
+    columns = [*header["columns"], "status", "reason"]
+    counts: dict[str, int] = {}
+    num_rows = 0
+    with replacing(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        for record in index.records(names):
+            counts[record["status"]] = counts.get(record["status"], 0) + 1
+            rows = record["rows"]
+            if not rows and record["status"] != "done":
+                rows = [{}]
+            for row in rows:
+                full = {header["item_column"]: record["item"], **row}
+                full.setdefault("status", record["status"])
+                full.setdefault("reason", record["reason"])
+                writer.writerow(full)
+                num_rows += 1
+    return num_rows, counts
+
+
+def read_manifest(output_dir: Path, program: str) -> Iterator[dict[str, Any]]:
+    """The newest record of each item of a program in an output folder, sorted by item.
+
+    Raises:
+        UserError: There is no manifest of that program there.
+    """
+    loaded = [load_manifest(path) for path in find_manifests(output_dir, program)]
+    manifests = [manifest for manifest in loaded if manifest is not None]
+    if not manifests:
+        raise UserError(
+            f"{output_dir}: no manifest of {program} (has {', '.join(find_programs(output_dir)) or 'none'})"
+        )
+    index = ItemIndex(manifests)
+    return index.records(sorted(index))
+
+
+def merge_manifests(output_dir: Path, program: str) -> tuple[Path, int, dict[str, int]]:
+    """Joins the shards of a program: writes its whole manifest and table as one run would have.
+
+    Returns:
+        (the table, number of rows, items by status).
+
+    Raises:
+        UserError: No shards, a shard missing or unfinished, or shards of different settings.
+    """
+    paths = [path for path in find_manifests(output_dir, program) if shard_of(path)[1] > 1]
+    if not paths:
+        raise UserError(f"{output_dir}: no shards of {program} to merge")
+    totals = {shard_of(path)[1] for path in paths}
+    if len(totals) > 1:
+        raise UserError(
+            f"{output_dir}: shards of different splits of {program}: {sorted(totals)}; keep one split"
+        )
+    missing = sorted(set(range(totals.pop())) - {shard_of(path)[0] for path in paths})
+    if missing:
+        raise UserError(f"{output_dir}: shards of {program} not there yet: {' '.join(map(str, missing))}")
+    manifests: list[Manifest] = []
+    for path in paths:
+        manifest = load_manifest(path)
+        if manifest is None or not manifest.is_complete:
+            raise UserError(f"{path}: this shard is not finished; run its command again, then merge")
+        if manifests and (found := manifests[0].differences(manifest.header)):
+            raise UserError(f"{path}: made with other settings than {paths[0].name}: {'; '.join(found)}")
+        manifests.append(manifest)
+    index = ItemIndex(manifests)
+    names = sorted(index)
+    header = {**manifests[0].header, "overwrite": False}
+    with replacing(manifest_file(output_dir, program)) as file:
+        file.write(json.dumps(header, separators=(",", ":")).encode() + b"\n")
+        for record in index.records(names):
+            file.write(json.dumps(record, separators=(",", ":")).encode() + b"\n")
+        file.write(b'{"run":{"complete":true,"num_items":%d}}\n' % len(names))
+    table = output_dir / header["table"]
+    num_rows, counts = write_table(table, header, index, names)
+    return table, num_rows, counts

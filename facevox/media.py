@@ -1,0 +1,413 @@
+"""Reading and writing video and sound by presentation time: all media decoding of the project.
+
+The clock: 0 is the moment at which a player starts the file, so pictures and sound of one file share
+it whatever their own start times, edit lists or codec delays are.
+"""
+
+import contextlib
+import math
+import wave
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import av
+import numpy as np
+from av.error import FFmpegError
+
+from facevox.errors import UserError, one_line
+from facevox.files import replacing
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MAX_FRAME_PIXELS = 8192 * 8192  # 8K film is 8192 x 4320; refused by the header, before decoding
+# A sound packet that starts further than this from the end of the one before leaves a real gap or
+# overlap; below it the difference is the rounding of time stamps (1 ms in Matroska).
+GAP_S = 0.02
+Colour = Literal["rgb", "bgr"]
+
+# Damaged files are our daily bread and reported in one line; FFmpeg's own lines would flood the log.
+av.logging.set_level(av.logging.PANIC)
+
+
+class MediaError(UserError):
+    """A file whose pictures or sound cannot be read."""
+
+
+@dataclass(frozen=True)
+class MediaInfo:
+    """What the headers of a media file say; sizes are as shown, after rotation."""
+
+    has_video: bool
+    has_audio: bool
+    width: int
+    height: int
+    duration_s: float  # 0 where the headers do not say
+    rate_hz: float  # average frames a second; 0 where the headers do not say
+    num_frames: int  # 0 where the headers do not say
+    audio_rate_hz: int
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture of a video."""
+
+    image: "NDArray[np.uint8]"  # (H, W, 3), RGB or BGR as asked for, upright
+    time_s: float  # presentation time
+    index: int  # in presentation order, from 0; with a rate: the index at that rate
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path) -> Iterator[Any]:
+    """The opened container; every FFmpeg error inside becomes a MediaError naming the file."""
+    file = Path(path)
+    try:
+        size = file.stat().st_size
+    except OSError as error:
+        raise MediaError(f"{path}: {error.strerror or 'cannot be read'}") from None
+    if size == 0:
+        raise MediaError(f"{path}: the file is empty (0 bytes)")
+    try:
+        # "file:" keeps names such as "-x.mp4" or "http:x.mp4" from being taken for options or addresses;
+        # the whitelist keeps play lists from reaching the network.
+        name = "file:" + str(file)
+        with av.open(name, options={"protocol_whitelist": "file"}, metadata_errors="ignore") as container:
+            yield container
+    except MediaError:
+        raise
+    except (FFmpegError, UnicodeError) as error:
+        raise MediaError(f"{path}: not a readable media file: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or one_line(error)
+
+
+def _first_stream(container: Any, kind: Literal["video", "audio"], path: str | Path) -> Any:
+    streams = container.streams.video if kind == "video" else container.streams.audio
+    # Cover pictures of sound files are streams of one frame; they are no video.
+    streams = [
+        s for s in streams if not (kind == "video" and s.disposition & av.stream.Disposition.attached_pic)
+    ]
+    if not streams:
+        raise MediaError(f"{path}: no {kind} stream")
+    return streams[0]
+
+
+def _origin_s(container: Any) -> float:
+    """The presentation time, in the file's own stamps, at which a player starts.
+
+    A negative start is codec delay that edit lists hide; it is never presented.
+    """
+    return max((container.start_time or 0) / av.time_base, 0.0)
+
+
+def probe(path: str | Path) -> MediaInfo:
+    """What the headers of `path` say; one frame is decoded to learn the rotation.
+
+    Raises:
+        MediaError: Not a media file.
+    """
+    with _opened(path) as container:
+        has_audio = bool(container.streams.audio)
+        audio_rate_hz = container.streams.audio[0].rate if has_audio else 0
+        duration_s = (container.duration or 0) / av.time_base
+        try:
+            stream = _first_stream(container, "video", path)
+        except MediaError:
+            return MediaInfo(False, has_audio, 0, 0, duration_s, 0.0, 0, audio_rate_hz)
+        width, height, rate = stream.width, stream.height, stream.average_rate
+        num_frames = stream.frames
+        frame = next(_decoded(container, stream), None)
+        if frame is not None and frame.rotation % 180:
+            width, height = height, width
+    return MediaInfo(True, has_audio, width, height, duration_s, float(rate or 0), num_frames, audio_rate_hz)
+
+
+def _decoded(container: Any, stream: Any) -> Iterator[Any]:
+    """The frames of a stream; damaged packets are passed over, a truncated file just ends."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except FFmpegError:
+            return
+        if packet is None:
+            return
+        try:
+            yield from packet.decode()
+        except FFmpegError:
+            continue
+
+
+def _timed_frames(container: Any, stream: Any, path: str | Path) -> Iterator[tuple[float, Any]]:
+    """The frames of a video stream with their presentation times in seconds, never going backwards."""
+    if stream.width * stream.height > MAX_FRAME_PIXELS:
+        raise MediaError(f"{path}: frames of {stream.width} x {stream.height} pixels are too large")
+    origin_s = _origin_s(container)
+    step_s = float(1 / stream.average_rate) if stream.average_rate else 0.04
+    last_s = -step_s
+    for frame in _decoded(container, stream):
+        if frame.width * frame.height > MAX_FRAME_PIXELS:
+            raise MediaError(f"{path}: frames of {frame.width} x {frame.height} pixels are too large")
+        time_s = last_s + step_s if frame.time is None else frame.time - origin_s
+        last_s = max(time_s, last_s)
+        yield last_s, frame
+
+
+def _to_array(frame: Any, colour: Colour) -> "NDArray[np.uint8]":
+    image = frame.to_ndarray(format=f"{colour}24")
+    turns = round(frame.rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+
+
+def iter_frames(
+    path: str | Path,
+    *,
+    rate_hz: float | None = None,
+    start_s: float = 0.0,
+    max_frames: int | None = None,
+    colour: Colour = "rgb",
+    threads: int = 1,
+) -> Iterator[Frame]:
+    """The frames of a video in presentation order, upright.
+
+    Args:
+        path: The video.
+        rate_hz: None gives every frame with its own time. A rate gives frames at k / rate_hz, each the
+            frame nearest in time, so that videos of any, even variable, frame rate come out alike.
+        start_s: Frames before this time are left out (found by seeking).
+        max_frames: Stop after so many; what follows is not decoded.
+        colour: Order of the channels.
+        threads: Decoder threads; 1 suits worker processes.
+
+    Raises:
+        MediaError: No such file, no video stream, or not one frame can be decoded. A file that breaks
+            off later gives the frames that are there.
+    """
+    count = 0
+    with _opened(path) as container:
+        stream = _first_stream(container, "video", path)
+        stream.codec_context.thread_count = threads
+        if start_s > 0:
+            container.seek(int((start_s + _origin_s(container)) * av.time_base), backward=True)
+        timed = _timed_frames(container, stream, path)
+        chosen = _every(timed, start_s) if rate_hz is None else _at_rate(timed, rate_hz, start_s, stream)
+        for index, time_s, frame in chosen:
+            yield Frame(_to_array(frame, colour), time_s, index)
+            count += 1
+            if max_frames is not None and count >= max_frames:
+                return
+    if count == 0 and start_s == 0:
+        raise MediaError(f"{path}: not one frame can be decoded")
+
+
+def _every(timed: Iterator[tuple[float, Any]], start_s: float) -> Iterator[tuple[int, float, Any]]:
+    kept = ((time_s, frame) for time_s, frame in timed if time_s >= start_s - 1e-6)
+    for index, (time_s, frame) in enumerate(kept):
+        yield index, time_s, frame
+
+
+def _at_rate(
+    timed: Iterator[tuple[float, Any]], rate_hz: float, start_s: float, stream: Any
+) -> Iterator[tuple[int, float, Any]]:
+    """For each k the frame nearest to start_s + k / rate_hz; the last frame holds to its end."""
+    held: tuple[float, Any] | None = None
+    index = 0
+    for time_s, frame in timed:
+        if held is not None:
+            # Up to half way between two frames the earlier one is the nearer.
+            middle_s = (held[0] + time_s) / 2
+            while start_s + index / rate_hz < middle_s - 1e-9:
+                yield index, start_s + index / rate_hz, held[1]
+                index += 1
+        held = (time_s, frame)
+    if held is None:
+        return
+    duration_s = float(1 / stream.average_rate) if stream.average_rate else 1 / rate_hz
+    while start_s + index / rate_hz < held[0] + duration_s - 1e-6:
+        yield index, start_s + index / rate_hz, held[1]
+        index += 1
+
+
+def read_first_frame(path: str | Path, colour: Colour = "rgb") -> Frame:
+    """The first frame of a video; only as much as that is decoded. Raises MediaError as `iter_frames`."""
+    return next(iter_frames(path, max_frames=1, colour=colour))
+
+
+def iter_audio(
+    path: str | Path, rate_hz: int = 16000, start_s: float = 0.0
+) -> Iterator["NDArray[np.float32]"]:
+    """The sound of a file, mixed to mono, in blocks of (n,) float32 at `rate_hz`.
+
+    The first sample is at presentation time `start_s`: sound that starts later is led by silence, gaps
+    between packets are filled with it and overlaps cut, so that sample k is at start_s + k / rate_hz.
+
+    Raises:
+        MediaError: No such file, no sound, or none of it can be decoded.
+    """
+    decoded_any = False
+    with _opened(path) as container:
+        stream = _first_stream(container, "audio", path)
+        stream.codec_context.thread_count = 1
+        origin_s = _origin_s(container)
+        if start_s > 1.0:  # one second ahead, so that the decoder has settled
+            container.seek(int((start_s - 1.0 + origin_s) * av.time_base), backward=True)
+        resampler = av.AudioResampler(format="fltp", rate=rate_hz)
+        expected_s: float | None = None  # where the next packet's sound should start
+        skip = 0  # samples at rate_hz that lie before start_s and are still to be dropped
+        for frame in _decoded(container, stream):
+            decoded_any = True
+            begin_s = frame.time - origin_s if frame.time is not None else (expected_s or 0.0)
+            if expected_s is None:
+                lead = round((begin_s - start_s) * rate_hz)
+                skip = max(-lead, 0)
+                if lead > 0:
+                    yield np.zeros(lead, np.float32)
+            elif begin_s - expected_s > GAP_S:
+                yield from _without(skip, _samples(resampler.resample(None)))
+                skip = 0
+                resampler = av.AudioResampler(format="fltp", rate=rate_hz)
+                yield np.zeros(round((begin_s - expected_s) * rate_hz), np.float32)
+            elif expected_s - begin_s > GAP_S:
+                continue  # sound that was there already (a repeated or overlapping packet)
+            expected_s = begin_s + frame.samples / frame.sample_rate
+            frame.pts = None  # the clock is kept here; the resampler must not insert its own corrections
+            for block in _samples(resampler.resample(frame)):
+                dropped = min(skip, len(block))
+                skip -= dropped
+                if dropped < len(block):
+                    yield block[dropped:]
+        if decoded_any:
+            yield from _without(skip, _samples(resampler.resample(None)))
+    if not decoded_any:
+        raise MediaError(f"{path}: not one sample of its sound can be decoded")
+
+
+def _samples(frames: Iterable[Any]) -> Iterator["NDArray[np.float32]"]:
+    for frame in frames:
+        # The mean of the channels, as librosa has it. FFmpeg's own mix of float sound weights each by
+        # 0.71, which takes a voice in both channels beyond full scale.
+        samples = frame.to_ndarray().mean(axis=0, dtype=np.float32)
+        # Damaged float streams hold NaN; one of them would spread through everything computed later.
+        yield np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _without(skip: int, blocks: Iterable["NDArray[np.float32]"]) -> Iterator["NDArray[np.float32]"]:
+    for block in blocks:
+        dropped = min(skip, len(block))
+        skip -= dropped
+        if dropped < len(block):
+            yield block[dropped:]
+
+
+def read_audio(
+    path: str | Path, rate_hz: int = 16000, start_s: float = 0.0, duration_s: float | None = None
+) -> "NDArray[np.float32]":
+    """The sound of a file as (n,) float32 mono in [-1, 1]; sample k is at start_s + k / rate_hz.
+
+    `duration_s` limits how much is decoded; the result may be shorter where the sound ends earlier.
+    Raises MediaError as `iter_audio`.
+    """
+    limit = math.inf if duration_s is None else round(duration_s * rate_hz)
+    blocks: list[NDArray[np.float32]] = []
+    count = 0
+    for block in iter_audio(path, rate_hz, start_s):
+        blocks.append(block)
+        count += len(block)
+        if count >= limit:
+            break
+    samples = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+    return samples if math.isinf(limit) else samples[: int(limit)]
+
+
+def write_video(
+    path: str | Path,
+    frames: Iterable["NDArray[np.uint8]"],
+    rate_hz: float,
+    audio: "NDArray[np.float32] | None" = None,
+    audio_rate_hz: int = 16000,
+    *,
+    crf: int = 20,
+    preset: str = "veryfast",
+) -> None:
+    """Writes an mp4 of H.264 (yuv420p) and AAC; frame k is presented at k / rate_hz, sample k at k / rate.
+
+    Args:
+        path: The file; it appears whole or not at all.
+        frames: (H, W, 3) uint8 RGB, all of one size; an odd last row or column is cut off, because
+            yuv420p has half of the colour resolution.
+        rate_hz: Frames a second.
+        audio: (n,) float in [-1, 1], mono; None writes no sound.
+        audio_rate_hz: Its rate; AAC takes 8000, 16000, 22050, 44100, 48000 and some others.
+        crf: x264's constant rate factor, 0 (lossless) to 51.
+        preset: x264's speed.
+
+    Raises:
+        ValueError: There is not one frame.
+    """
+    rate = Fraction(rate_hz).limit_denominator(100_000)
+    with replacing(path) as file, av.open(file, "w", format="mp4") as container:
+        video: Any = container.add_stream("libx264", rate=rate)
+        video.pix_fmt = "yuv420p"
+        # One thread: the same bytes whatever the machine, and worker processes do not fight for cores.
+        video.codec_context.thread_count = 1
+        video.options = {"crf": str(crf), "preset": preset}
+        sound: Any = None
+        if audio is not None:
+            sound = container.add_stream("aac", rate=audio_rate_hz)
+            sound.layout = "mono"
+        count = 0
+        for image in frames:
+            height, width = image.shape[0] // 2 * 2, image.shape[1] // 2 * 2
+            if count == 0:
+                video.width, video.height = width, height
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image[:height, :width]), format="rgb24")
+            frame.pts = count
+            frame.time_base = 1 / rate
+            container.mux(video.encode(frame))
+            count += 1
+        if count == 0:
+            raise ValueError(f"{path}: a video needs at least one frame")
+        container.mux(video.encode(None))
+        if sound is not None and audio is not None:
+            for packet in _encoded_audio(sound, audio, audio_rate_hz):
+                container.mux(packet)
+
+
+def _encoded_audio(stream: Any, audio: "NDArray[np.float32]", rate_hz: int) -> Iterator[Any]:
+    samples = np.ascontiguousarray(audio, np.float32).reshape(1, -1)
+    for start in range(0, samples.shape[1], 1024):  # AAC's frame
+        block = av.AudioFrame.from_ndarray(samples[:, start : start + 1024], format="fltp", layout="mono")
+        block.sample_rate = rate_hz
+        block.pts = start
+        block.time_base = Fraction(1, rate_hz)
+        yield from stream.encode(block)
+    yield from stream.encode(None)
+
+
+def write_wav(
+    path: str | Path,
+    blocks: "NDArray[np.float32] | Iterable[NDArray[np.float32]]",
+    rate_hz: int,
+    *,
+    sync: bool = True,
+) -> int:
+    """Writes mono 16-bit PCM from (n,) float32 in [-1, 1], whole or in blocks; returns the sample count.
+
+    Louder samples are clipped. Blocks are written as they come, so that hours of sound need no memory.
+    """
+    count = 0
+    parts = (blocks,) if isinstance(blocks, np.ndarray) else blocks
+    with replacing(path, sync=sync) as file, wave.open(file, "wb") as wav:
+        wav.setnchannels(1)
+        wav.setsampwidth(2)
+        wav.setframerate(rate_hz)
+        for block in parts:
+            pcm = np.clip(np.rint(block * 32767.0), -32768, 32767).astype("<i2")
+            wav.writeframes(pcm.tobytes())
+            count += len(block)
+    return count

@@ -1,0 +1,86 @@
+"""Progress of long work: a bar on a terminal, plain lines in a log."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+LINE_EVERY_S = 10.0  # in a log file; a night's run gives some thousand lines
+
+
+def duration_text(seconds: float) -> str:
+    """Seconds as people say them: "42 s", "3 min 20 s", "2 h 05 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+class _Stderr:
+    """The stderr of the moment: it is exchanged while native libraries are silenced."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+    def fileno(self) -> int:
+        return sys.stderr.fileno()
+
+    def isatty(self) -> bool:
+        return sys.stderr.isatty()
+
+
+class Progress:
+    """Counts items with rate and time left; a context manager.
+
+    Args:
+        total: Items in all.
+        label: What is being done, at the start of the line.
+        unit: Name of an item.
+    """
+
+    def __init__(self, total: int, label: str, unit: str = "item") -> None:
+        self.count = 0
+        self.total = total
+        self._label = label
+        self._unit = unit
+        self._note = ""
+        self._start_s = self._last_line_s = time.monotonic()
+        self._bar: Any = None
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, desc=label, unit=unit, dynamic_ncols=True, file=_Stderr())
+
+    def update(self, count: int = 1, note: str = "") -> None:
+        """Adds finished items; `note` (failures, a loss) is shown behind the count."""
+        self.count += count
+        self._note = note
+        if self._bar is not None:
+            if note:
+                self._bar.set_postfix_str(note, refresh=False)
+            self._bar.update(count)
+        elif time.monotonic() - self._last_line_s >= LINE_EVERY_S:
+            self._print_line()
+
+    def _print_line(self) -> None:
+        now_s = self._last_line_s = time.monotonic()
+        rate_hz = self.count / max(now_s - self._start_s, 1e-9)
+        left = duration_text((self.total - self.count) / rate_hz) if rate_hz > 0 else "?"
+        share = 100 * self.count / max(self.total, 1)
+        note = f", {self._note}" if self._note else ""
+        line = f"{self._label}: {self.count}/{self.total} {self._unit}s ({share:.0f} %), {rate_hz:.1f}/s, "
+        print(f"{line}{left} left{note}", file=sys.stderr, flush=True)
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,304 @@
+"""Worker processes for batches: spawned, restarted when they die, given up on when they hang.
+
+Why not concurrent.futures: there one crash of a decoder breaks the whole pool and loses every item in
+flight, and a hanging item cannot be ended.
+"""
+
+import contextlib
+import errno
+import multiprocessing
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing import connection
+from pathlib import Path
+from typing import Any, Protocol
+
+from facevox.errors import UserError, one_line
+from facevox.files import set_run_token
+from facevox.logs import native_silence
+from facevox.signals import ignore_stop_signals
+
+START_TIMEOUT_S = 300.0  # imports from a cold network disk take minutes
+CLOSE_PATIENCE_S = 10.0
+MAX_START_FAILURES = 3  # workers that die one after the other before anything is done
+# A second chunk waits in each worker's pipe while items are quicker than this: it hides the round trip
+# without delaying a stop.
+PREFETCH_BELOW_S = 0.2
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing to do: its name (unique; the key in the manifest), its file, and what was planned for it."""
+
+    name: str
+    path: str
+    payload: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Outcome:
+    """What became of an item: rows for the table, files written (relative to the output folder)."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
+    status: str = "done"  # or "failed"
+    reason: str = ""
+
+    @classmethod
+    def failed(cls, reason: str | BaseException) -> "Outcome":
+        """An item that could not be done, and why, in one line."""
+        return cls(status="failed", reason=reason if isinstance(reason, str) else one_line(reason))
+
+
+class Job(Protocol):
+    """What a worker does; see `facevox.batch.Task`."""
+
+    def open(self, output_dir: Path) -> None: ...
+    def process_chunk(self, items: Sequence[Item]) -> Iterator[Outcome]: ...
+    def close(self) -> None: ...
+
+
+Result = tuple[Item, Outcome, float]  # seconds of work
+
+
+def raise_if_disk_full(error: BaseException) -> None:
+    """Passes on errors after which every other item would fail too; they end the batch, recoverably."""
+    if isinstance(error, OSError) and error.errno in _DISK_FULL:
+        where = f" ({error.filename})" if error.filename else ""
+        raise UserError(
+            f"{error.strerror}{where}; make room and run the same command again to continue"
+        ) from None
+
+
+def run_in_process(job: Job, output_dir: Path, chunks: Iterable[list[Item]]) -> Iterator[Result]:
+    """Does the chunks in this process, one after the other."""
+    with native_silence():
+        job.open(output_dir)
+        try:
+            for chunk in chunks:
+                yield from _timed(job, chunk)
+        finally:
+            job.close()
+
+
+def _timed(job: Job, chunk: Sequence[Item]) -> Iterator[Result]:
+    start_s = time.monotonic()
+    outcomes = job.process_chunk(chunk)
+    for item in chunk:
+        outcome = next(outcomes)
+        now_s = time.monotonic()
+        yield item, outcome, now_s - start_s
+        start_s = now_s
+
+
+def _worker_main(pipe: Any, job: Job, output_dir: Path, token: str) -> None:
+    """The life of a worker: open the job, then chunk in, outcomes out, until the pipe closes."""
+    ignore_stop_signals()
+    set_run_token(token)
+    with native_silence(), contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        try:
+            job.open(output_dir)
+        except Exception as error:
+            pipe.send(("refused", one_line(error, 2000), isinstance(error, UserError)))
+            return
+        pipe.send(("ready",))
+        while (chunk := pipe.recv()) is not None:
+            try:
+                for _, outcome, seconds in _timed(job, chunk):
+                    pipe.send(("outcome", outcome, seconds))
+            except UserError as error:  # the disk is full: the batch ends
+                pipe.send(("refused", one_line(error, 2000), True))
+                return
+        job.close()
+
+
+class _Worker:
+    """The parent's side of one worker process."""
+
+    def __init__(self, context: Any, job: Job, output_dir: Path, token: str) -> None:
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(
+            target=_worker_main, args=(theirs, job, output_dir, token), daemon=True, name="facevox worker"
+        )
+        self.process.start()
+        theirs.close()
+        self.is_ready = False
+        self.pending: deque[Item] = deque()  # sent, no outcome yet, in order
+        self.chunk_sizes: deque[int] = deque()
+        self.last_sign_s = time.monotonic()
+
+    def send(self, chunk: list[Item]) -> None:
+        if not self.pending:
+            self.last_sign_s = time.monotonic()
+        self.pending.extend(chunk)
+        self.chunk_sizes.append(len(chunk))
+        with contextlib.suppress(OSError):  # a dead worker is found by its sentinel
+            self.pipe.send(chunk)
+
+    def finished_one(self) -> Item:
+        self.last_sign_s = time.monotonic()
+        self.chunk_sizes[0] -= 1
+        if self.chunk_sizes[0] == 0:
+            self.chunk_sizes.popleft()
+        return self.pending.popleft()
+
+    def limit_s(self, item_timeout_s: float) -> float:
+        if not self.is_ready:
+            return START_TIMEOUT_S
+        return item_timeout_s * max(self.chunk_sizes[0], 1) if self.pending else float("inf")
+
+    def ask_to_end(self) -> None:
+        with contextlib.suppress(OSError):
+            self.pipe.send(None)
+
+    def end(self, patience_s: float = 0.0) -> None:
+        self.process.join(patience_s)
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+
+
+class WorkerPool:
+    """Runs a job in worker processes; a context manager that ends them.
+
+    Args:
+        job: Picklable; opened in each worker.
+        output_dir: Given to `job.open`.
+        num_workers: At least 1.
+        token: Names the workers' temporary files (see `facevox.files`).
+        item_timeout_s: An item that takes longer is failed and its worker replaced.
+    """
+
+    def __init__(
+        self, job: Job, output_dir: Path, num_workers: int, token: str, item_timeout_s: float
+    ) -> None:
+        # Spawn: a fork would share ZIP handles and MediaPipe graphs, and crash.
+        self._context = multiprocessing.get_context("spawn")
+        self._make = lambda: _Worker(self._context, job, output_dir, token)
+        self._num_workers = num_workers
+        self._item_timeout_s = item_timeout_s
+        self._workers: list[_Worker] = []
+        self._start_failures = 0
+        self._mean_s = 0.0
+        self._refusal: Exception | None = None
+
+    def __enter__(self) -> "WorkerPool":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is None:
+            for worker in self._workers:
+                worker.ask_to_end()  # all at once, so that they close their jobs side by side
+        for worker in self._workers:
+            worker.end(CLOSE_PATIENCE_S if kind is None else 0.0)
+
+    def _start(self) -> None:
+        # Each worker gets its share of the cores for the libraries that start threads of their own.
+        threads = str(max((os.cpu_count() or 1) // self._num_workers, 1))
+        names = [
+            n for n in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS") if n not in os.environ
+        ]
+        os.environ.update(dict.fromkeys(names, threads))
+        try:
+            self._workers.append(self._make())
+        finally:
+            for name in names:
+                del os.environ[name]
+
+    def run(self, chunks: Iterable[list[Item]], should_stop: Callable[[], bool]) -> Iterator[Result]:
+        """Hands out the chunks and yields what comes back, in the order of finishing.
+
+        When `should_stop` turns true, what is in the workers is finished and the rest left.
+
+        Raises:
+            UserError: A worker refuses to start (missing weights), the workers keep dying while they
+                start, or the disk is full.
+        """
+        source = iter(chunks)
+        again: deque[list[Item]] = deque()  # chunks of a worker that died
+        exhausted = False
+        while True:
+            stopping = should_stop() or self._refusal is not None
+            while not stopping and len(self._workers) < self._num_workers and not (exhausted and not again):
+                first = again.popleft() if again else next(source, None)
+                if first is None:
+                    exhausted = True
+                    break
+                self._start()
+                self._workers[-1].send(first)
+            for worker in self._workers:
+                # Never a second chunk of several: one that fills the pipe would block both sides for good.
+                is_small = not worker.chunk_sizes or worker.chunk_sizes[0] == 1
+                depth = 2 if worker.is_ready and is_small and self._mean_s < PREFETCH_BELOW_S else 1
+                while not stopping and len(worker.chunk_sizes) < depth:
+                    chunk = again.popleft() if again else next(source, None)
+                    if chunk is None:
+                        exhausted = True
+                        break
+                    worker.send(chunk)
+            if not any(worker.pending for worker in self._workers):
+                if self._refusal is not None:
+                    raise self._refusal
+                if stopping or (exhausted and not again):
+                    return
+                continue
+            yield from self._collect(again)
+
+    def _collect(self, again: deque[list[Item]]) -> Iterator[Result]:
+        """Waits for a sign of any worker and yields the outcomes that came."""
+        connection.wait([w.pipe for w in self._workers] + [w.process.sentinel for w in self._workers], 0.5)
+        for worker in list(self._workers):
+            yield from self._receive(worker)
+            silent_s = time.monotonic() - worker.last_sign_s
+            if silent_s > worker.limit_s(self._item_timeout_s):
+                yield from self._bury(worker, again, f"took longer than {silent_s:.0f} s and was given up")
+            elif not worker.process.is_alive():
+                yield from self._receive(worker)  # what it sent before it died
+                code = worker.process.exitcode or 0
+                how = f"signal {-code}" if code < 0 else f"exit code {code}"
+                yield from self._bury(worker, again, f"the worker process died on it ({how})")
+
+    def _receive(self, worker: _Worker) -> Iterator[Result]:
+        while True:
+            try:
+                if not worker.pipe.poll():
+                    return
+                message = worker.pipe.recv()
+            except (EOFError, OSError):
+                return
+            if message[0] == "ready":
+                worker.is_ready, worker.last_sign_s = True, time.monotonic()
+            elif message[0] == "refused":
+                error = (
+                    UserError(message[1])
+                    if message[2]
+                    else RuntimeError(f"a worker cannot start: {message[1]}")
+                )
+                if not worker.is_ready:
+                    raise error
+                self._refusal = error  # what the other workers are at is still collected
+                worker.pending.clear()
+                worker.chunk_sizes.clear()
+            else:
+                self._start_failures = 0
+                self._mean_s += 0.1 * (message[2] - self._mean_s)
+                yield worker.finished_one(), message[1], message[2]
+
+    def _bury(self, worker: _Worker, again: deque[list[Item]], reason: str) -> Iterator[Result]:
+        """Replaces a dead or hanging worker: the item it was at has failed, the others go to new workers."""
+        seconds = time.monotonic() - worker.last_sign_s
+        self._workers.remove(worker)
+        worker.end()
+        pending = list(worker.pending)
+        if not worker.is_ready:
+            self._start_failures += 1
+            if self._start_failures >= MAX_START_FAILURES:
+                raise UserError(f"worker processes keep dying while they start: {reason}; try --workers 0")
+        elif worker.chunk_sizes and worker.chunk_sizes[0] == 1:
+            yield pending.pop(0), Outcome.failed(reason), seconds
+        # Of a chunk of several any may be the culprit: one by one it will be found.
+        again.extend([item] for item in pending)

@@ -1,0 +1,79 @@
+"""What tests share: scripts as modules, the real sample data, a small set of example data."""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def load_script_module(name: str) -> ModuleType:
+    """A script below `scripts/` (or `benchmarks/`) as a module: `preprocessing/extract_faces`."""
+    path = next(p for p in (REPOSITORY / f"scripts/{name}.py", REPOSITORY / f"{name}.py") if p.exists())
+    module_name = "script_" + name.replace("/", "_")
+    if module_name in sys.modules:
+        return sys.modules[module_name]
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def load_script():
+    return load_script_module
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def real_data_dir() -> Path:
+    folder = Path(os.environ.get("FACEVOX_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not (folder / "MANIFEST.csv").is_file():
+        pytest.skip("no real sample data; set FACEVOX_TEST_DATA to its folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def example_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight example people with two clips of one second each, made once a session."""
+    from facevox import cli
+
+    folder = tmp_path_factory.mktemp("example_data")
+    script = load_script_module("demo/make_example_data")
+    options = [
+        "--num_people",
+        "8",
+        "--clips_per_person",
+        "2",
+        "--clip_s",
+        "1",
+        "--seed",
+        "0",
+        "--workers",
+        "2",
+    ]
+    assert cli.run(script.main, ["--output_dir", str(folder), *options]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def example_videos(example_data_dir: Path) -> Path:
+    return example_data_dir / "videos"
+
+
+@pytest.fixture(autouse=True)
+def _no_cluster_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests see no shard of a SLURM array that they may happen to run in."""
+    for name in ("NUM_SHARDS", "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN"):
+        monkeypatch.delenv(name, raising=False)

@@ -1,0 +1,364 @@
+"""The batch runner: resumption, shards, bad items, dying workers, locks, signals."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import batch_jobs
+import pytest
+from batch_jobs import config_of, items_of
+
+from facevox import cli
+from facevox.batch import Item, run_batch
+from facevox.errors import UserError
+from facevox.manifest import find_manifests, load_manifest, merge_manifests, read_manifest
+
+PROGRAM = Path(batch_jobs.__file__)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(12):
+        (folder / f"{number:02d}.txt").write_text(f"text {number}", encoding="utf-8")
+    return folder
+
+
+def table_of(output_dir: Path) -> list[dict[str, str]]:
+    with (output_dir / "upper.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def times_done(output_dir: Path) -> Counter[str]:
+    return Counter((output_dir / "log").read_text(encoding="utf-8").split())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_each_item_is_done_once_and_listed_in_order(source: Path, tmp_path: Path, workers: int) -> None:
+    out = tmp_path / "out"
+    summary = run_batch(batch_jobs.Upper(), items_of(source), config_of(out, workers=workers))
+    assert (summary.done, summary.failed, summary.exit_code) == (12, 0, 0)
+    rows = table_of(out)
+    assert [row["file"] for row in rows] == [f"{number:02d}.txt" for number in range(12)]
+    assert {row["status"] for row in rows} == {"done"}
+    assert (out / "03.txt.out").read_text(encoding="utf-8") == "TEXT 3"
+    assert set(times_done(out).values()) == {1}
+    assert not list(out.rglob("*.lock"))
+
+
+def test_second_run_skips_what_is_finished(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run_batch(batch_jobs.Upper(), items_of(source), config_of(out))
+    before = (out / "upper.csv").read_bytes()
+    summary = run_batch(batch_jobs.Upper(), items_of(source), config_of(out))
+    assert (summary.done, summary.skipped) == (0, 12)
+    assert (out / "upper.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize("harm", ["input changed", "output gone", "output cut"])
+def test_item_is_done_again_when_its_input_or_output_changed(source: Path, tmp_path: Path, harm: str) -> None:
+    out = tmp_path / "out"
+    run_batch(batch_jobs.Upper(), items_of(source), config_of(out))
+    if harm == "input changed":
+        (source / "05.txt").write_text("another text", encoding="utf-8")
+    elif harm == "output gone":
+        (out / "05.txt.out").unlink()
+    else:
+        (out / "05.txt.out").write_text("", encoding="utf-8")
+    summary = run_batch(batch_jobs.Upper(), items_of(source), config_of(out))
+    assert (summary.done, summary.skipped) == (1, 11)
+    assert times_done(out)["05.txt"] == 2
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_bad_item_is_recorded_with_its_reason_and_ends_nothing(
+    source: Path, tmp_path: Path, workers: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (source / "04.txt").write_text("bad", encoding="utf-8")
+    out = tmp_path / "out"
+    summary = run_batch(batch_jobs.Upper(), items_of(source), config_of(out, workers=workers))
+    assert (summary.done, summary.failed, summary.exit_code) == (11, 1, 1)
+    assert table_of(out)[4] == {
+        "file": "04.txt",
+        "length": "",
+        "status": "failed",
+        "reason": "04.txt: holds the word bad",
+    }
+    assert "04.txt: holds the word bad" in capsys.readouterr().out
+
+
+def test_failed_item_is_tried_again_by_the_next_run(source: Path, tmp_path: Path) -> None:
+    (source / "04.txt").write_text("bad", encoding="utf-8")
+    out = tmp_path / "out"
+    run_batch(batch_jobs.Upper(), items_of(source), config_of(out))
+    (source / "04.txt").write_text("good", encoding="utf-8")
+    summary = run_batch(batch_jobs.Upper(), items_of(source), config_of(out))
+    assert (summary.done, summary.skipped, summary.failed) == (1, 11, 0)
+    assert table_of(out)[4]["status"] == "done"
+
+
+@pytest.mark.parametrize("chunk_size", [1, 4])
+def test_crash_of_a_worker_fails_the_item_it_was_at_and_no_other(
+    source: Path, tmp_path: Path, chunk_size: int
+) -> None:
+    (source / "04.txt").write_text("crash", encoding="utf-8")
+    out = tmp_path / "out"
+    config = config_of(out, workers=2, chunk_size=chunk_size)
+    summary = run_batch(batch_jobs.Upper(), items_of(source), config)
+    assert (summary.done, summary.failed) == (11, 1)
+    assert "signal 9" in table_of(out)[4]["reason"]
+
+
+def test_item_that_hangs_is_given_up(source: Path, tmp_path: Path) -> None:
+    (source / "04.txt").write_text("hang", encoding="utf-8")
+    out = tmp_path / "out"
+    config = config_of(out, workers=2, item_timeout_s=1.0)
+    summary = run_batch(batch_jobs.Upper(), items_of(source), config)
+    assert (summary.done, summary.failed) == (11, 1)
+    assert "given up" in table_of(out)[4]["reason"]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_full_disk_ends_the_batch_with_one_line_and_is_not_blamed_on_the_item(
+    source: Path, tmp_path: Path, workers: int
+) -> None:
+    (source / "04.txt").write_text("full", encoding="utf-8")
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match=r"No space left.*run the same command again"):
+        run_batch(batch_jobs.Upper(), items_of(source), config_of(out, workers=workers))
+    (source / "04.txt").write_text("fits", encoding="utf-8")
+    run_batch(batch_jobs.Upper(), items_of(source), config_of(out))
+    assert set(times_done(out).values()) == {1}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_missing_weights_in_a_worker_reach_the_user_as_one_line(
+    source: Path, tmp_path: Path, workers: int
+) -> None:
+    with pytest.raises(UserError, match=r"weights.bin: no such file"):
+        run_batch(batch_jobs.Refusing(), items_of(source), config_of(tmp_path / "out", workers=workers))
+
+
+def test_workers_that_die_while_starting_end_the_run(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="keep dying while they start"):
+        run_batch(batch_jobs.DyingAtStart(), items_of(source), config_of(tmp_path / "out", workers=1))
+
+
+def test_other_settings_in_the_same_folder_are_refused_and_named(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run_batch(batch_jobs.Upper(), items_of(source), config_of(out))
+    other = config_of(out, settings={"case": "lower"})
+    with pytest.raises(UserError, match=r"case was upper, is lower.*--overwrite"):
+        run_batch(batch_jobs.Upper(), items_of(source), other)
+    again = config_of(out, settings={"case": "lower"}, overwrite=True)
+    assert run_batch(batch_jobs.Upper(), items_of(source), again).done == 12
+
+
+def test_interrupted_overwrite_is_continued_and_not_begun_again(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run_batch(batch_jobs.Upper(), items_of(source), config_of(out))
+    config = config_of(out, overwrite=True)
+    run_batch(batch_jobs.Upper(), items_of(source)[:5], config)
+    # Cut the end-of-run line off: that is how the file looks after kill -9.
+    path = find_manifests(out, "upper")[0]
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:-1]))
+    summary = run_batch(batch_jobs.Upper(), items_of(source), config)
+    assert (summary.done, summary.skipped) == (7, 5)
+
+
+def test_half_a_last_line_is_cut_off(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run_batch(batch_jobs.Upper(), items_of(source)[:6], config_of(out))
+    path = find_manifests(out, "upper")[0]
+    path.write_bytes(path.read_bytes() + b'{"item":"06.txt","status":"do')
+    summary = run_batch(batch_jobs.Upper(), items_of(source), config_of(out))
+    assert (summary.done, summary.skipped) == (6, 6)
+    for line in path.read_text(encoding="utf-8").splitlines():
+        json.loads(line)
+
+
+def test_four_shards_joined_equal_one_run(source: Path, tmp_path: Path) -> None:
+    (source / "07.txt").write_text("bad", encoding="utf-8")
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run_batch(batch_jobs.Upper(), items_of(source), config_of(whole))
+    for index in range(4):
+        config = config_of(parts, num_shards=4, shard_index=index)
+        run_batch(batch_jobs.Upper(), items_of(source), config)
+    merge_manifests(parts, "upper")
+    assert (parts / "upper.csv").read_bytes() == (whole / "upper.csv").read_bytes()
+    keys = ("item", "status", "reason", "outputs", "rows", "fingerprint")
+    one = [[record[key] for key in keys] for record in read_manifest(whole, "upper")]
+    four = [[record[key] for key in keys] for record in read_manifest(parts, "upper")]
+    assert one == four
+
+
+def test_merge_says_which_shard_is_missing_or_unfinished(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for index in (0, 2):
+        run_batch(batch_jobs.Upper(), items_of(source), config_of(out, num_shards=3, shard_index=index))
+    with pytest.raises(UserError, match="not there yet: 1"):
+        merge_manifests(out, "upper")
+    run_batch(batch_jobs.Upper(), items_of(source), config_of(out, num_shards=3, shard_index=1))
+    path = find_manifests(out, "upper")[1]
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+    with pytest.raises(UserError, match="not finished"):
+        merge_manifests(out, "upper")
+
+
+def test_another_number_of_shards_goes_on_with_what_is_done(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run_batch(batch_jobs.Upper(), items_of(source), config_of(out, num_shards=3, shard_index=0))
+    summary = run_batch(batch_jobs.Upper(), items_of(source), config_of(out))
+    assert (summary.done, summary.skipped) == (8, 4)
+    assert len(table_of(out)) == 12
+
+
+def test_shard_index_past_the_end_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="numbered 0 to 3"):
+        config_of(tmp_path, num_shards=4, shard_index=4)
+
+
+def test_shard_options_come_from_a_slurm_array(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUM_SHARDS", "4")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "7")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_MIN", "5")
+    parser = cli.make_parser("x")
+    cli.add_batch_arguments(parser)
+    args = parser.parse_args([])
+    assert (args.num_shards, args.shard_index) == (4, 2)
+
+
+def test_dry_run_counts_estimates_and_writes_nothing(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    summary = run_batch(batch_jobs.Upper(), items_of(source), config_of(out, dry_run=True))
+    shown = capsys.readouterr().out
+    assert summary.exit_code == 0
+    assert "12 items, 0 finished before, 12 to do" in shown
+    assert "MB on disk" in shown
+    assert not out.exists()
+
+
+def test_no_items_make_an_empty_table(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run_batch(batch_jobs.Upper(), [], config_of(out)).exit_code == 0
+    assert (out / "upper.csv").read_text(encoding="utf-8") == "file,length,status,reason\n"
+
+
+def test_names_with_newline_quotes_korean_and_bytes_survive_the_table(source: Path, tmp_path: Path) -> None:
+    names = ["-x.txt", 'a "b" c.txt', "줄\n바꿈.txt", os.fsdecode(b"latin-\xe9.txt")]
+    for name in names:
+        (source / name).write_text("some text", encoding="utf-8")
+    out = tmp_path / "out"
+    run_batch(batch_jobs.Upper(), items_of(source), config_of(out, workers=1))
+    with (out / "upper.csv").open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        listed = {row["file"] for row in csv.DictReader(file) if row["status"] == "done"}
+    assert set(names) <= listed
+
+
+def test_later_manifest_format_is_refused(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run_batch(batch_jobs.Upper(), items_of(source), config_of(out))
+    path = find_manifests(out, "upper")[0]
+    path.write_bytes(path.read_bytes().replace(b'"facevox_manifest":1', b'"facevox_manifest":2', 1))
+    with pytest.raises(UserError, match="manifest format 2"):
+        load_manifest(path)
+
+
+def start(source: Path, out: Path, workers: int, pause_s: float) -> subprocess.Popen[str]:
+    command = [sys.executable, str(PROGRAM), str(source), str(out), str(workers), str(pause_s)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_lines(out: Path, number: int) -> None:
+    for _ in range(600):
+        if (out / "log").exists() and len((out / "log").read_text(encoding="utf-8").split()) >= number:
+            return
+        time.sleep(0.05)
+    raise AssertionError("the batch did not get going")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_signal_ends_the_run_after_the_current_item_with_75(
+    source: Path, tmp_path: Path, number: signal.Signals, workers: int
+) -> None:
+    out = tmp_path / "out"
+    process = start(source, out, workers, 0.25)
+    wait_for_lines(out, 2)
+    process.send_signal(number)
+    shown, errors = process.communicate(timeout=60)
+    assert process.returncode == 75, errors
+    assert f"stopped by {number.name}" in shown
+    done = times_done(out)
+    assert 2 <= len(done) < 12
+    summary = run_batch(batch_jobs.Upper(), items_of(source), config_of(out))
+    assert summary.skipped == len(done)
+    assert set(times_done(out).values()) == {1}
+    assert len(times_done(out)) == 12
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_killed_run_is_taken_over_and_every_item_ends_whole(
+    source: Path, tmp_path: Path, workers: int
+) -> None:
+    out = tmp_path / "out"
+    process = start(source, out, workers, 0.2)
+    wait_for_lines(out, 3)
+    process.kill()
+    process.wait()
+    again = subprocess.run(
+        [sys.executable, str(PROGRAM), str(source), str(out), str(workers), "0"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert again.returncode == 0, again.stderr
+    assert f"taking over from process {process.pid}" in again.stdout
+    assert "skipped" in again.stdout
+    assert [row["status"] for row in table_of(out)] == ["done"] * 12
+    for number in range(12):
+        assert (out / f"{number:02d}.txt.out").read_text(encoding="utf-8") == f"TEXT {number}"
+    time.sleep(0.3)  # an orphaned worker may still finish the one item it was at
+    assert not [path for path in out.rglob(".*") if path.name.endswith(".tmp")]
+
+
+def test_second_run_at_once_is_refused_in_one_line(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = start(source, out, 0, 0.3)
+    try:
+        wait_for_lines(out, 1)
+        second = subprocess.run(
+            [sys.executable, str(PROGRAM), str(source), str(out), "0", "0"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert second.returncode == 2
+        assert len(second.stderr.strip().splitlines()) == 1
+        assert f"another run is writing there (process {process.pid}" in second.stderr
+        config = config_of(out, num_shards=2, shard_index=0)
+        with pytest.raises(UserError, match="another run is writing there"):
+            run_batch(batch_jobs.Upper(), items_of(source), config)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_items_without_a_file_are_remembered_too(tmp_path: Path) -> None:
+    class Counting(batch_jobs.Upper):
+        def process(self, item: Item) -> batch_jobs.Outcome:
+            return batch_jobs.Outcome(rows=[{"length": item.payload["n"]}])
+
+    items = [Item(f"item-{n}", "", {"n": n}) for n in range(3)]
+    assert run_batch(Counting(), items, config_of(tmp_path / "out")).done == 3
+    assert run_batch(Counting(), items, config_of(tmp_path / "out")).skipped == 3

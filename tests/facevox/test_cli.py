@@ -1,0 +1,91 @@
+"""Command lines: exit codes, one line on stderr, help."""
+
+import argparse
+import errno
+from collections.abc import Callable
+
+import pytest
+
+from facevox import cli
+from facevox.errors import ExitCode, UserError, one_line
+
+
+def raising(error: BaseException) -> Callable[[object], int]:
+    def main(argv: object) -> int:
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (UserError("x.csv:3: wanted two columns"), 2, "error: x.csv:3: wanted two columns"),
+        (UserError("two\nlines"), 2, "error: two lines"),
+        (OSError(errno.ENOSPC, "No space left on device", "/x"), 2, "No space left on device"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), 2, "Permission denied"),
+        (KeyError("k"), 1, "a fault of facevox"),
+        (KeyboardInterrupt(), 75, "run the same command again"),
+    ],
+)
+def test_exception_becomes_one_line_and_an_exit_code(
+    error: BaseException, code: int, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(raising(error), []) == code
+    shown = capsys.readouterr().err
+    assert text in shown
+    assert len(shown.splitlines()) == 1
+
+
+def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(raising(UserError("x")), ["--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_code_of_main_is_passed_on() -> None:
+    assert cli.run(lambda argv: ExitCode.STOPPED, []) == 75
+
+
+def parse(text: str) -> argparse.Namespace:
+    parser = cli.make_parser("Purpose of it.\n\nmore", "python x.py --num 3")
+    parser.add_argument("--num_things", type=cli.positive_int, default=4, help="how many")
+    parser.add_argument("--share", type=cli.unit_float, default=0.5, help="a share")
+    parser.add_argument("--align", action=argparse.BooleanOptionalAction, default=True, help="turn it")
+    parser.add_argument("--patterns", nargs="+", default=["*.a", "*.b"], help="what")
+    return parser.parse_args(text.split())
+
+
+@pytest.mark.parametrize(
+    "text", ["--num_things 0", "--num_things x", "--num_thing 3", "--share 1.5", "--share nan", "--unknown"]
+)
+def test_usage_error_is_one_line_with_code_2(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        parse(text)
+    assert stop.value.code == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_help_has_purpose_defaults_and_example(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        parse("--help")
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    for text in (
+        "Purpose of it.",
+        "(default: 4)",
+        "(default: on)",
+        "(default: *.a *.b)",
+        "python x.py --num 3",
+    ):
+        assert text in shown
+
+
+def test_environment_that_makes_no_sense_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUM_SHARDS", "many")
+    with pytest.raises(UserError, match="NUM_SHARDS: 'many' is not"):
+        cli.add_batch_arguments(cli.make_parser("x"))
+
+
+def test_one_line_is_never_empty_and_never_long() -> None:
+    assert one_line(ValueError()) == "ValueError"
+    assert len(one_line(UserError("x" * 1000))) == 300

@@ -1,0 +1,158 @@
+"""Whole-file writes, file search, pictures."""
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from facevox import files
+from facevox.errors import UserError
+from facevox.files import ImageError, find_files, read_image, replacing, write_image
+
+
+def test_replacing_shows_the_old_file_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "sub" / "x.txt"
+    with replacing(path, "w") as file:
+        file.write("old")
+    with replacing(path, "w") as file:
+        file.write("new")
+        file.flush()
+        assert path.read_text(encoding="utf-8") == "old"
+    assert path.read_text(encoding="utf-8") == "new"
+    assert os.listdir(path.parent) == ["x.txt"]
+
+
+def test_failed_write_leaves_the_old_file_and_no_temporary(tmp_path: Path) -> None:
+    path = tmp_path / "x.txt"
+    path.write_text("old", encoding="utf-8")
+    with pytest.raises(RuntimeError), replacing(path, "w") as file:
+        file.write("half")
+        raise RuntimeError
+    assert path.read_text(encoding="utf-8") == "old"
+    assert os.listdir(tmp_path) == ["x.txt"]
+
+
+def test_stale_temporary_blocks_nothing_and_is_removed_by_its_token(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / ".dead-1-0.tmp").write_bytes(b"half")
+    (tmp_path / ".alive-1-0.tmp").write_bytes(b"half")
+    files.write_bytes(tmp_path / "a" / "x", b"whole")
+    assert files.remove_temporaries(tmp_path, "dead") == 1
+    assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == [".alive-1-0.tmp", "x"]
+
+
+def test_longest_possible_name_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / ("가" * 84 + ".x")  # 254 bytes of the 255 that file systems take
+    files.write_text(path, "x")
+    assert path.exists()
+
+
+def test_json_refuses_what_json_has_no_word_for(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        files.write_json(tmp_path / "x.json", {"a": float("nan")})
+    assert not (tmp_path / "x.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"{", "not JSON"), (b"\xff\xfe", "not UTF-8"), (b"[" * 100_000, "not JSON")]
+)
+def test_read_json_names_the_file_and_the_fault(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        files.read_json(path)
+
+
+def test_find_files_is_recursive_sorted_and_blind_to_case(tmp_path: Path) -> None:
+    names = ["b/y.MP4", "a.mp4", "b/c/z.mp4", "b/.hidden.mp4", ".hidden/x.mp4", "out/w.mp4", "b/n.txt"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_bytes(b"x")
+    found = find_files(tmp_path, ["*.mp4"], exclude=[tmp_path / "out"])
+    assert [p.relative_to(tmp_path).as_posix() for p in found] == ["a.mp4", "b/c/z.mp4", "b/y.MP4"]
+
+
+def test_find_files_ends_on_link_loops_and_dead_links(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.mp4").write_bytes(b"x")
+    (tmp_path / "a" / "loop").symlink_to(tmp_path)
+    (tmp_path / "a" / "dead.mp4").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "self.mp4").symlink_to(tmp_path / "self.mp4")
+    assert [p.name for p in find_files(tmp_path, ["*.mp4"])] == ["x.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda p: None, "no such folder"),
+        (lambda p: p.write_text("x"), "not a folder"),
+        (lambda p: p.mkdir(), "it is empty"),
+        (lambda p: (p.mkdir(), (p / "x.txt").write_text("x")), "1 other files"),
+    ],
+)
+def test_find_files_says_what_is_wrong(tmp_path: Path, make: object, message: str) -> None:
+    folder = tmp_path / "d"
+    make(folder)  # type: ignore[operator]
+    with pytest.raises(UserError, match=message):
+        find_files(folder, ["*.mp4"], what="--dataset_path")
+
+
+def colours() -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
+    image = np.zeros((40, 60, 3), np.uint8)
+    image[:20] = (200, 30, 30)
+    image[20:, :30] = (30, 200, 30)
+    return image
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_picture_comes_back_in_rgb(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f'-그림 "1"\n{suffix}'
+    write_image(path, colours())
+    assert np.abs(read_image(path).astype(int) - colours()).mean() < (0.01 if suffix == ".png" else 8)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "CMYK", "RGBA", "LA", "1"])
+def test_every_kind_of_picture_is_read_as_8_bit_rgb(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / ("x.jpg" if mode == "CMYK" else "x.png")
+    Image.fromarray(colours()).convert(mode).save(path)
+    image = read_image(path)
+    assert (image.shape, image.dtype) == ((40, 60, 3), np.uint8)
+    if mode in ("CMYK", "RGBA"):
+        assert np.abs(image.astype(int) - colours()).mean() < 8
+
+
+def test_16_bit_grey_keeps_its_levels(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 65535, 64 * 32).reshape(32, 64).astype(np.uint16)
+    Image.fromarray(ramp).save(tmp_path / "x.png")
+    assert np.abs(read_image(tmp_path / "x.png")[..., 0] - ramp / 257.0).max() < 1
+
+
+def test_exif_orientation_is_applied(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored lying on its left side
+    Image.fromarray(colours()).save(tmp_path / "x.png", exif=exif)
+    assert np.array_equal(read_image(tmp_path / "x.png"), np.rot90(colours(), -1))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"", "0 bytes"), (b"text", "not a picture"), (None, "broken picture")]
+)
+def test_broken_pictures_are_named_in_one_line(tmp_path: Path, content: bytes | None, message: str) -> None:
+    path = tmp_path / "x.jpg"
+    if content is None:
+        write_image(path, np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8))
+        content = path.read_bytes()[:5000]
+    path.write_bytes(content)
+    with pytest.raises(ImageError, match=message):
+        read_image(path)
+
+
+def test_huge_picture_is_refused_by_its_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer = io.BytesIO()
+    Image.new("L", (3000, 3000)).save(buffer, "PNG")
+    monkeypatch.setattr(files, "MAX_IMAGE_PIXELS", 1_000_000)
+    with pytest.raises(ImageError, match="3000 x 3000"):
+        files.decode_image(buffer.getvalue(), "x.png")

@@ -1,0 +1,306 @@
+"""Reading and writing video and sound by presentation time."""
+
+import os
+import struct
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from facevox import media
+from facevox.media import MediaError, iter_frames, probe, read_audio, read_first_frame, write_video, write_wav
+
+RATE_HZ = 16000
+
+
+def flash_and_beep(path: Path, moments_s: tuple[float, ...] = (0.4, 1.0, 1.6), rate_hz: float = 25.0) -> None:
+    """Two seconds of black and silence with a white frame and a tone burst at each of the moments."""
+    frames = [np.zeros((64, 96, 3), np.uint8) for _ in range(round(2 * rate_hz))]
+    sound = np.zeros(2 * RATE_HZ, np.float32)
+    for moment_s in moments_s:
+        frames[round(moment_s * rate_hz)][:] = 255
+        start = round(moment_s * RATE_HZ)
+        sound[start : start + 320] = 0.8 * np.sin(2 * np.pi * 1000 * np.arange(320) / RATE_HZ)
+    write_video(path, frames, rate_hz, sound, RATE_HZ)
+
+
+def flashes_s(path: Path, **options: float) -> list[float]:
+    return [f.time_s for f in iter_frames(path, **options) if f.image.mean() > 128]  # type: ignore[arg-type]
+
+
+def onsets_s(samples: np.ndarray) -> list[float]:
+    loud = np.flatnonzero(np.abs(samples) > 0.3)
+    firsts = loud[np.concatenate([[True], np.diff(loud) > RATE_HZ // 10])]
+    return [float(first) / RATE_HZ for first in firsts]
+
+
+def remux(source: Path, target: Path, *, audio_delay_s: float = 0.0, both_delay_s: float = 0.0) -> None:
+    """Copies the packets into another container with their time stamps moved."""
+    with av.open(str(source)) as inp, av.open(str(target), "w") as out:
+        streams = {s.index: out.add_stream_from_template(s) for s in inp.streams}
+        for packet in inp.demux():
+            if packet.dts is None:
+                continue
+            delay_s = both_delay_s + (audio_delay_s if packet.stream.type == "audio" else 0.0)
+            ticks = round(delay_s / packet.time_base)
+            packet.pts += ticks
+            packet.dts += ticks
+            packet.stream = streams[packet.stream.index]
+            out.mux(packet)
+
+
+def test_written_picture_and_sound_come_back_at_their_times(tmp_path: Path) -> None:
+    flash_and_beep(tmp_path / "x.mp4")
+    assert flashes_s(tmp_path / "x.mp4") == pytest.approx([0.4, 1.0, 1.6])
+    assert onsets_s(read_audio(tmp_path / "x.mp4")) == pytest.approx([0.4, 1.0, 1.6], abs=0.001)
+
+
+def test_streams_are_h264_and_aac(tmp_path: Path) -> None:
+    flash_and_beep(tmp_path / "x.mp4")
+    with av.open(str(tmp_path / "x.mp4")) as container:
+        assert [s.codec_context.name for s in container.streams] == ["h264", "aac"]
+        assert container.streams.video[0].codec_context.pix_fmt == "yuv420p"
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])
+def test_sound_that_starts_later_is_led_by_silence(tmp_path: Path, suffix: str) -> None:
+    flash_and_beep(tmp_path / "x.mp4")
+    remux(tmp_path / "x.mp4", tmp_path / f"late{suffix}", audio_delay_s=0.3)
+    assert onsets_s(read_audio(tmp_path / f"late{suffix}")) == pytest.approx([0.7, 1.3, 1.9], abs=0.003)
+    assert flashes_s(tmp_path / f"late{suffix}") == pytest.approx([0.4, 1.0, 1.6], abs=0.001)
+
+
+def test_start_time_of_the_file_is_the_zero_of_the_clock(tmp_path: Path) -> None:
+    flash_and_beep(tmp_path / "x.mp4")
+    remux(tmp_path / "x.mp4", tmp_path / "late.ts", both_delay_s=5.0)
+    flashes, onsets = flashes_s(tmp_path / "late.ts"), onsets_s(read_audio(tmp_path / "late.ts"))
+    # A transport stream keeps the codec's delay in front, for both alike.
+    assert flashes[0] == pytest.approx(0.4, abs=0.1)
+    assert np.subtract(onsets, flashes) == pytest.approx(0.0, abs=0.005)
+
+
+def write_variable(path: Path, times_ms: list[int]) -> None:
+    """A video whose frame k is grey 10 k and shown at times_ms[k]."""
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for number, time_ms in enumerate(times_ms):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 10 * number, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = time_ms, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def test_variable_frame_rate_is_sampled_at_the_nearest_frame(tmp_path: Path) -> None:
+    times_ms = [0, 20, 90, 100, 300, 310, 320, 500]
+    write_variable(tmp_path / "x.mp4", times_ms)
+    frames = list(iter_frames(tmp_path / "x.mp4", rate_hz=25))
+    assert [f.index for f in frames] == list(range(len(frames)))
+    for frame in frames[:13]:  # up to the last frame
+        distances = [abs(frame.time_s * 1000 - t) for t in times_ms]
+        shown = round(float(frame.image.mean()) / 10)
+        assert distances[shown] == pytest.approx(min(distances), abs=0.5)
+
+
+@pytest.mark.parametrize(("source_hz", "wanted_hz"), [(25, 25), (30, 25), (24, 25), (29.97, 25), (60, 25)])
+def test_flash_stays_within_half_a_frame_at_another_rate(
+    tmp_path: Path, source_hz: float, wanted_hz: float
+) -> None:
+    flash_and_beep(tmp_path / "x.mp4", (1.0,), source_hz)
+    frames = list(iter_frames(tmp_path / "x.mp4", rate_hz=wanted_hz))
+    assert len(frames) == pytest.approx(2 * wanted_hz, abs=1)
+    brightest = max(frames, key=lambda f: float(f.image.mean()))
+    assert brightest.time_s == pytest.approx(1.0, abs=0.5 / wanted_hz + 0.5 / source_hz)
+
+
+def test_start_s_seeks_to_the_same_frames_and_samples(tmp_path: Path) -> None:
+    flash_and_beep(tmp_path / "x.mp4")
+    every = list(iter_frames(tmp_path / "x.mp4"))
+    late = list(iter_frames(tmp_path / "x.mp4", start_s=1.0))
+    assert [f.time_s for f in late] == pytest.approx([f.time_s for f in every[25:]])
+    assert np.array_equal(late[0].image, every[25].image)
+    whole = read_audio(tmp_path / "x.mp4")
+    part = read_audio(tmp_path / "x.mp4", start_s=1.2, duration_s=0.5)
+    assert len(part) == RATE_HZ // 2
+    assert np.abs(part - whole[round(1.2 * RATE_HZ) :][: len(part)]).max() < 0.02
+
+
+def test_only_what_is_asked_for_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flash_and_beep(tmp_path / "x.mp4")
+    count = 0
+    original = media._to_array
+
+    def counting(*arguments: object) -> object:
+        nonlocal count
+        count += 1
+        return original(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(media, "_to_array", counting)
+    read_first_frame(tmp_path / "x.mp4")
+    assert count == 1
+
+
+def rotate_header(path: Path, degrees: int) -> None:
+    """Writes a rotation into the track header, as phones do (matrix of ISO 14496-12, 8.3.2)."""
+    matrices = {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}
+    a, b, c, d = (value * 65536 for value in matrices[degrees])
+    data = bytearray(path.read_bytes())
+    start = data.index(b"tkhd") + 4 + 40  # version 0: the matrix lies 40 bytes behind the version
+    struct.pack_into(">9i", data, start, a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize(("degrees", "turns"), [(90, -1), (180, 2), (270, 1)])
+def test_rotation_in_the_header_is_applied(tmp_path: Path, degrees: int, turns: int) -> None:
+    upright = np.zeros((64, 96, 3), np.uint8)
+    upright[:32, :48] = (250, 20, 20)
+    upright[32:, 48:] = (20, 20, 250)
+    write_video(tmp_path / "x.mp4", [upright] * 3, 25, crf=5)
+    rotate_header(tmp_path / "x.mp4", degrees)
+    image = read_first_frame(tmp_path / "x.mp4").image
+    expected = np.rot90(upright, turns)
+    assert image.shape == expected.shape
+    assert np.abs(image.astype(int) - expected).mean() < 12
+    info = probe(tmp_path / "x.mp4")
+    assert (info.height, info.width) == expected.shape[:2]
+
+
+def test_colour_order(tmp_path: Path) -> None:
+    red = np.zeros((64, 64, 3), np.uint8)
+    red[..., 0] = 255
+    write_video(tmp_path / "x.mp4", [red], 25)
+    assert read_first_frame(tmp_path / "x.mp4").image.mean(axis=(0, 1)).argmax() == 0
+    assert read_first_frame(tmp_path / "x.mp4", colour="bgr").image.mean(axis=(0, 1)).argmax() == 2
+
+
+def test_stereo_is_mixed_and_resampled(tmp_path: Path) -> None:
+    time_s = np.arange(48000) / 48000
+    stereo = np.stack([0.5 * np.sin(2 * np.pi * 440 * time_s), np.zeros(48000)]).astype(np.float32)
+    with av.open(str(tmp_path / "x.wav"), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=48000, layout="stereo")
+        pcm = np.ascontiguousarray((stereo * 32767).astype(np.int16).T.reshape(1, -1))
+        frame = av.AudioFrame.from_ndarray(pcm, format="s16", layout="stereo")
+        frame.sample_rate, frame.pts = 48000, 0
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    samples = read_audio(tmp_path / "x.wav", RATE_HZ)
+    expected = 0.25 * np.sin(2 * np.pi * 440 * np.arange(RATE_HZ) / RATE_HZ)
+    assert len(samples) == pytest.approx(RATE_HZ, abs=2)
+    assert np.abs(samples[100:15900] - expected[100:15900]).max() < 0.01
+
+
+def test_wav_round_trip_in_blocks(tmp_path: Path) -> None:
+    sound = np.random.default_rng(0).uniform(-1, 1, 5000).astype(np.float32)
+    assert write_wav(tmp_path / "x.wav", iter([sound[:3000], sound[3000:]]), 8000) == 5000
+    assert np.abs(read_audio(tmp_path / "x.wav", 8000) - sound).max() < 1 / 16384
+
+
+@pytest.mark.parametrize(
+    "name", ['a "b" c.mp4', "-x.mp4", "한국어.mp4", "줄\n바꿈.mp4", "http:x.mp4", "%03d.mp4"]
+)
+def test_awkward_file_names_are_opened(tmp_path: Path, name: str) -> None:
+    flash_and_beep(tmp_path / name)
+    assert probe(tmp_path / name).num_frames == 50
+    assert len(read_audio(tmp_path / name)) > 0
+
+
+def test_relative_name_with_a_leading_dash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flash_and_beep(tmp_path / "-x.mp4")
+    monkeypatch.chdir(tmp_path)
+    assert read_first_frame("-x.mp4").index == 0
+
+
+def make_text(path: Path) -> None:
+    path.write_text("this is no video", encoding="utf-8")
+
+
+def make_playlist(path: Path) -> None:
+    path.write_text("#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/x.ts\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda p: None, "No such file"),
+        (lambda p: p.write_bytes(b""), "0 bytes"),
+        (make_text, "not a readable media file"),
+        (make_playlist, "not a readable media file|not one frame|no video stream"),
+        (lambda p: p.mkdir(), "not a readable media file"),
+    ],
+)
+def test_unreadable_file_is_one_line_with_its_name(
+    tmp_path: Path, make: Callable[[Path], object], message: str
+) -> None:
+    path = tmp_path / "x.mp4"
+    make(path)
+    with pytest.raises(MediaError, match=message) as caught:
+        read_first_frame(path)
+    assert "x.mp4" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_stream_is_named(tmp_path: Path) -> None:
+    write_video(tmp_path / "silent.mp4", [np.zeros((64, 64, 3), np.uint8)] * 3, 25)
+    write_wav(tmp_path / "x.wav", np.zeros(1600, np.float32), RATE_HZ)
+    with pytest.raises(MediaError, match="no audio stream"):
+        read_audio(tmp_path / "silent.mp4")
+    with pytest.raises(MediaError, match="no video stream"):
+        read_first_frame(tmp_path / "x.wav")
+
+
+def test_truncated_file_gives_what_is_there(tmp_path: Path) -> None:
+    flash_and_beep(tmp_path / "x.mp4")
+    remux(tmp_path / "x.mp4", tmp_path / "x.mkv")
+    data = (tmp_path / "x.mkv").read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(data[: len(data) // 2])
+    frames = list(iter_frames(tmp_path / "cut.mkv"))
+    assert 1 <= len(frames) < 50
+    whole = (tmp_path / "x.mp4").read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])  # its index was at the end
+    with pytest.raises(MediaError, match="not a readable media file"):
+        read_first_frame(tmp_path / "cut.mp4")
+
+
+def test_damaged_packets_in_the_middle_are_passed_over(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    noise = [rng.integers(0, 255, (64, 96, 3), dtype=np.uint8) for _ in range(50)]
+    write_video(tmp_path / "x.mp4", noise, 25)
+    data = bytearray((tmp_path / "x.mp4").read_bytes())
+    start = data.index(b"mdat") + 4
+    middle = start + (len(data) - start) // 3
+    data[middle : middle + 3000] = os.urandom(3000)
+    (tmp_path / "x.mp4").write_bytes(bytes(data))
+    assert 20 <= len(list(iter_frames(tmp_path / "x.mp4"))) <= 50
+
+
+def test_one_frame_and_odd_sizes(tmp_path: Path) -> None:
+    write_video(tmp_path / "x.mp4", [np.zeros((65, 67, 3), np.uint8)], 25)
+    assert read_first_frame(tmp_path / "x.mp4").image.shape == (64, 66, 3)
+    assert len(list(iter_frames(tmp_path / "x.mp4", rate_hz=25))) == 1
+
+
+def test_4k_is_read_and_more_than_8k_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_video(tmp_path / "x.mp4", [np.zeros((2160, 3840, 3), np.uint8)], 25, preset="ultrafast")
+    assert read_first_frame(tmp_path / "x.mp4").image.shape == (2160, 3840, 3)
+    monkeypatch.setattr(media, "MAX_FRAME_PIXELS", 1000 * 1000)
+    with pytest.raises(MediaError, match="3840 x 2160"):
+        read_first_frame(tmp_path / "x.mp4")
+
+
+def test_video_without_frames_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at least one frame"):
+        write_video(tmp_path / "x.mp4", [], 25)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.real_data
+def test_every_real_clip_gives_a_frame_and_its_sound(real_data_dir: Path) -> None:
+    for path in sorted((real_data_dir / "talking").iterdir()):
+        info = probe(path)
+        assert read_first_frame(path).image.shape[:2] == (info.height, info.width)
+        if info.has_audio:
+            assert len(read_audio(path)) / RATE_HZ == pytest.approx(info.duration_s, abs=0.2)

@@ -1,0 +1,168 @@
+"""The voices of videos: each one's sound as a mono wav on the clock of its pictures."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from facevox.batch import Item, Outcome, Task
+from facevox.errors import UserError
+from facevox.files import relative_name
+from facevox.naming import plan_names
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+COLUMNS = ("video", "voice_file", "start_s", "duration_s", "rate_hz", "rms_db", "peak", "speech_share")
+
+FRAME_S = 0.02  # loudness is measured over 20 ms: shorter than a syllable, longer than a pitch period
+# Speech is what is louder than the noise floor (10th percentile) by this, or by half of the way up to the
+# loud parts (95th percentile) where that is less, and within 40 dB of them: room noise of steady level
+# counts as silence however loud it is.
+ABOVE_FLOOR_DB = 9.0
+# Less between floor and loud parts is a recording without pauses: its quietest tenth is speech too.
+MIN_RANGE_DB = 12.0
+BELOW_LOUD_DB = 40.0
+SILENCE_DB = -60.0  # below this nothing counts as speech: 16-bit noise and codec residue
+# A pause up to this long belongs to the stretch of speech around it; longer ones part it.
+MAX_PAUSE_S = 0.6
+MARGIN_S = 0.1  # kept before and after a stretch, for soft onsets
+
+
+@dataclass(frozen=True, kw_only=True)
+class VoiceConfig:
+    """How voices are written.
+
+    Attributes:
+        target_sr: Sample rate of the wavs, in Hz.
+        trim_silence: Write only the longest stretch with speech, instead of the whole sound track.
+    """
+
+    target_sr: int = 16000
+    trim_silence: bool = False
+
+    def __post_init__(self) -> None:
+        if not 4000 <= self.target_sr <= 192_000:
+            raise UserError(f"--target_sr {self.target_sr}: a sample rate from 4000 to 192000 Hz is wanted")
+
+
+class VoiceTask(Task):
+    """Writes `<video without suffix>.wav` below the output folder for each video."""
+
+    def __init__(self, config: VoiceConfig) -> None:
+        self.config = config
+
+    def process(self, item: Item) -> Outcome:
+        """Decodes the sound of a video in blocks, so that hours of it need no memory.
+
+        Raises:
+            MediaError: No sound, or not readable.
+            UserError: `trim_silence` and there is no speech in it.
+        """
+        from facevox.media import iter_audio, read_audio, write_wav
+
+        rate_hz = self.config.target_sr
+        target = self.output_dir / item.payload["output"]
+        start_s = 0.0
+        if self.config.trim_silence:
+            samples = read_audio(item.path, rate_hz)
+            found = longest_speech(samples, rate_hz)
+            if found is None:
+                raise UserError(f"no speech in {len(samples) / rate_hz:.1f} s of sound")
+            start, stop = found
+            start_s = start / rate_hz
+            blocks: Iterator[NDArray[np.float32]] = iter([samples[start:stop]])
+        else:
+            blocks = iter_audio(item.path, rate_hz)
+        first = next(blocks, None)  # before the file is opened: a video without sound leaves nothing
+        if first is None:
+            raise UserError("its sound track holds not one sample")
+        meter = _Meter(rate_hz)
+        count = write_wav(target, meter.watch(itertools.chain([first], blocks)), rate_hz, sync=False)
+        row = {
+            "video": item.name,
+            "voice_file": item.payload["output"],
+            "start_s": round(start_s, 4),
+            "duration_s": round(count / rate_hz, 4),
+            "rate_hz": rate_hz,
+            **meter.values(),
+        }
+        return Outcome(rows=[row], outputs=[item.payload["output"]])
+
+
+def plan_voices(videos: Sequence[Path], root: Path) -> list[Item]:
+    """An item for each video, with the name of its wav; two videos of one stem both get one."""
+    names = [relative_name(path, root) for path in videos]
+    targets = plan_names(names, ".wav")
+    return [
+        Item(name, str(path), {"output": target})
+        for name, path, target in zip(names, videos, targets, strict=True)
+    ]
+
+
+class _Meter:
+    """Loudness of the sound that passes through, block by block."""
+
+    def __init__(self, rate_hz: int) -> None:
+        self._frame = max(round(FRAME_S * rate_hz), 1)
+        self._rest = np.zeros(0, np.float32)
+        self._levels: list[NDArray[np.float32]] = []
+        self._sum = 0.0
+        self._count = 0
+        self._peak = 0.0
+
+    def watch(self, blocks: Iterator["NDArray[np.float32]"]) -> Iterator["NDArray[np.float32]"]:
+        for block in blocks:
+            self._sum += float(np.dot(block, block))
+            self._count += len(block)
+            self._peak = max(self._peak, float(np.abs(block).max(initial=0.0)))
+            joined = np.concatenate([self._rest, block])
+            whole = len(joined) // self._frame * self._frame
+            self._levels.append(frame_levels_db(joined[:whole], self._frame))
+            self._rest = joined[whole:]
+            yield block
+
+    def values(self) -> dict[str, float]:
+        levels = np.concatenate(self._levels) if self._levels else np.zeros(0, np.float32)
+        rms = (self._sum / max(self._count, 1)) ** 0.5
+        return {
+            "rms_db": round(20 * float(np.log10(max(rms, 1e-6))), 2),
+            "peak": round(self._peak, 4),
+            "speech_share": round(float(speech_frames(levels).mean()), 4) if len(levels) else 0.0,
+        }
+
+
+def frame_levels_db(samples: "NDArray[np.float32]", frame: int) -> "NDArray[np.float32]":
+    """The level of each whole frame of `frame` samples, in dB of full scale (0 is the loudest)."""
+    whole = len(samples) // frame
+    power = np.square(samples[: whole * frame].reshape(whole, frame)).mean(axis=1)
+    return (10 * np.log10(np.maximum(power, 1e-12))).astype(np.float32)
+
+
+def speech_frames(levels_db: "NDArray[np.float32]") -> "NDArray[np.bool_]":
+    """Which frames are loud enough for speech, by the noise floor and the loud parts of this recording."""
+    if not len(levels_db):
+        return np.zeros(0, np.bool_)
+    loud_db = float(np.percentile(levels_db, 95))
+    floor_db = float(np.percentile(levels_db, 10))
+    bar_db = max(loud_db - BELOW_LOUD_DB, SILENCE_DB)
+    if loud_db - floor_db >= MIN_RANGE_DB:
+        bar_db = max(floor_db + min(ABOVE_FLOOR_DB, (loud_db - floor_db) / 2), bar_db)
+    return levels_db > bar_db
+
+
+def longest_speech(samples: "NDArray[np.float32]", rate_hz: int) -> tuple[int, int] | None:
+    """(first, one past last) sample of the longest stretch with speech, or None where there is none."""
+    frame = max(round(FRAME_S * rate_hz), 1)
+    active = np.flatnonzero(speech_frames(frame_levels_db(samples, frame)))
+    if not len(active):
+        return None
+    breaks = np.flatnonzero(np.diff(active) * FRAME_S > MAX_PAUSE_S)
+    starts = active[np.concatenate([[0], breaks + 1])]
+    stops = active[np.concatenate([breaks, [len(active) - 1]])] + 1
+    best = int(np.argmax(stops - starts))
+    margin = round(MARGIN_S * rate_hz)
+    return max(int(starts[best]) * frame - margin, 0), min(int(stops[best]) * frame + margin, len(samples))

@@ -1,0 +1,83 @@
+"""Write lists of matched faces and voices from a VoxCeleb-shaped tree.
+
+    python scripts/preprocessing/create_matched_file.py -d vox -m vox/metadata.json -o runs/pairs -l 10
+
+The tree is `<dataset>/<id>/faces/<clip>/<frame>.jpg` and `<dataset>/<id>/voices/<clip>.wav`; the top-level
+keys of the metadata JSON are the identities. Writes `matched_files-0.txt` … `matched_files-<limit-1>.txt`:
+file i holds pair i of each identity that has so many, as `face<TAB>voice`. Exit codes: 0 done, 2 bad usage
+or input.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from facevox import cli
+from facevox.errors import ExitCode
+
+SHOWN_NAMES = 5
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    """The options of this program."""
+    parser = cli.make_parser(
+        __doc__,
+        "python scripts/preprocessing/create_matched_file.py -d vox -m vox/metadata.json -o runs/pairs -l 10",
+    )
+    parser.add_argument(
+        "-d",
+        "--dataset_path",
+        required=True,
+        metavar="DIR",
+        help="folder of identities, each with faces/ and voices/",
+    )
+    parser.add_argument(
+        "-m",
+        "--meta_path",
+        required=True,
+        metavar="JSON",
+        help="metadata file whose top-level keys are the identities",
+    )
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="DIR", help="folder for the lists; made if missing"
+    )
+    parser.add_argument(
+        "-l",
+        "--limit",
+        required=True,
+        type=cli.positive_int,
+        metavar="N",
+        help="number of lists: pairs per identity",
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes the lists; returns the exit code."""
+    args = get_args_parser().parse_args(argv)
+    from lc_pytorch.pairs import write_matched_files
+
+    summary = write_matched_files(args.dataset_path, args.meta_path, args.output, args.limit)
+    print(
+        f"create_matched_file: {sum(summary.pairs_per_file)} pairs of {summary.pairs_per_file[0]} identities "
+        f"in {len(summary.files)} lists below {args.output}"
+    )
+    for number, count in enumerate(summary.pairs_per_file):
+        if number < SHOWN_NAMES or count != summary.pairs_per_file[number - 1]:
+            print(
+                f"  {summary.files[number].name}: {count} pairs, {summary.num_identities - count} identities skipped"
+            )
+    _name("without a folder", summary.without_folder)
+    _name("without a face or a voice", summary.without_pairs)
+    _name("pairs left out, a tab or line break in their path", summary.refused)
+    return ExitCode.DONE
+
+
+def _name(what: str, names: list[str]) -> None:
+    if names:
+        more = f" … and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+        print(f"  {len(names)} {what}: {', '.join(names[:SHOWN_NAMES])}{more}")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

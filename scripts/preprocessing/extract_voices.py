@@ -1,0 +1,70 @@
+"""Write each video's sound as a mono wav file, on the clock of its pictures.
+
+    python scripts/preprocessing/extract_voices.py --dataset_path videos --output_dir runs/voices
+
+Writes `<output_dir>/<same sub-folder>/vid_123.wav` for `vid_123.mp4`, `voices.csv` (video, wav, start,
+duration, loudness, share of speech, status, reason) and `manifests/extract_voices.jsonl`. With
+extract_faces.py it makes the two folders that training reads. Exit codes: 0 done, 1 some videos failed,
+2 bad usage or input, 75 stopped by a signal (run the same command again to continue).
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from facevox import cli
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    """The options of this program."""
+    parser = cli.make_parser(
+        __doc__,
+        "python scripts/preprocessing/extract_voices.py --dataset_path videos --output_dir runs/voices",
+    )
+    parser.add_argument(
+        "--dataset_path", required=True, metavar="DIR", help="folder of videos, searched recursively"
+    )
+    parser.add_argument(
+        "--output_dir", required=True, metavar="DIR", help="folder for the wavs and voices.csv"
+    )
+    parser.add_argument(
+        "--target_sr", type=cli.positive_int, default=16000, help="sample rate of the wavs, in Hz"
+    )
+    parser.add_argument(
+        "--trim_silence",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="write only the longest stretch with speech",
+    )
+    cli.add_video_arguments(parser)
+    cli.add_batch_arguments(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Extracts; returns the exit code."""
+    args = get_args_parser().parse_args(argv)
+    from facevox.batch import BatchConfig, run_batch
+    from facevox.files import find_files
+    from lc_pytorch.voices import COLUMNS, VoiceConfig, VoiceTask, plan_voices
+
+    config = VoiceConfig(target_sr=args.target_sr, trim_silence=args.trim_silence)
+    root = Path(args.dataset_path)
+    videos = find_files(root, args.video_extensions, exclude=[args.output_dir], what="--dataset_path")
+    batch = BatchConfig.from_args(
+        args,
+        output_dir=args.output_dir,
+        program="extract_voices",
+        table="voices.csv",
+        columns=COLUMNS,
+        item_column="video",
+        settings=asdict(config),
+        unit="video",
+    )
+    return run_batch(VoiceTask(config), plan_voices(videos, root), batch).exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

@@ -1,0 +1,90 @@
+"""Voices: speech found, wavs written."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from facevox.batch import Item
+from facevox.errors import UserError
+from facevox.media import read_audio, write_video, write_wav
+from lc_pytorch.voices import VoiceConfig, VoiceTask, longest_speech
+
+RATE_HZ = 16000
+
+
+def sound(*parts: tuple[float, float], noise: float = 0.001, seed: int = 0) -> np.ndarray:
+    """(seconds, amplitude) one after the other, over noise; amplitude 0 is a pause."""
+    rng = np.random.default_rng(seed)
+    pieces = []
+    for seconds, amplitude in parts:
+        time_s = np.arange(round(seconds * RATE_HZ)) / RATE_HZ
+        syllables = 0.6 + 0.4 * np.sin(2 * np.pi * 4 * time_s)
+        pieces.append(amplitude * syllables * np.sin(2 * np.pi * 180 * time_s))
+    samples = np.concatenate(pieces)
+    return (samples + noise * rng.standard_normal(len(samples))).astype(np.float32)
+
+
+def stretch_s(samples: np.ndarray) -> tuple[float, float]:
+    found = longest_speech(samples, RATE_HZ)
+    assert found is not None
+    return found[0] / RATE_HZ, found[1] / RATE_HZ
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.001, 0.03])
+def test_longest_of_two_stretches_is_found_at_any_noise(noise: float) -> None:
+    samples = sound((1, 0), (1, 0.3), (1.5, 0), (2, 0.3), (0.5, 0), noise=noise)
+    assert stretch_s(samples) == pytest.approx((3.5, 5.5), abs=0.15)
+
+
+def test_short_pause_does_not_part_a_stretch() -> None:
+    samples = sound((1, 0), (1, 0.3), (0.4, 0), (1, 0.3), (2, 0), (1.5, 0.3), (0.5, 0))
+    assert stretch_s(samples) == pytest.approx((1.0, 3.4), abs=0.15)
+
+
+def test_speech_without_any_pause_is_all_speech() -> None:
+    assert stretch_s(sound((3, 0.3))) == pytest.approx((0.0, 3.0), abs=0.15)
+
+
+@pytest.mark.parametrize("samples", [np.zeros(0, np.float32), np.zeros(RATE_HZ, np.float32)])
+def test_silence_holds_no_speech(samples: np.ndarray) -> None:
+    assert longest_speech(samples, RATE_HZ) is None
+
+
+def run_task(tmp_path: Path, source: Path, **options: object) -> dict[str, object]:
+    task = VoiceTask(VoiceConfig(**options))  # type: ignore[arg-type]
+    task.open(tmp_path / "out")
+    outcome = task.process(Item("x.mp4", str(source), {"output": "x.wav"}))
+    assert outcome.outputs == ["x.wav"]
+    return outcome.rows[0]
+
+
+def test_wav_has_the_sound_of_the_video_from_its_beginning(tmp_path: Path) -> None:
+    samples = sound((0.5, 0), (1, 0.3), (0.5, 0))
+    write_video(tmp_path / "x.mp4", [np.zeros((64, 64, 3), np.uint8)] * 50, 25, samples, RATE_HZ)
+    row = run_task(tmp_path, tmp_path / "x.mp4")
+    written = read_audio(tmp_path / "out" / "x.wav")[: len(samples)]
+    assert np.corrcoef(written, samples[: len(written)])[0, 1] > 0.98
+    assert row["rate_hz"] == RATE_HZ
+    assert row["duration_s"] == pytest.approx(2.0, abs=0.07)
+    assert row["speech_share"] == pytest.approx(0.5, abs=0.1)
+    assert row["rms_db"] == pytest.approx(20 * np.log10(np.sqrt(np.mean(samples**2))), abs=0.5)
+
+
+def test_other_rate_and_trimming(tmp_path: Path) -> None:
+    write_wav(tmp_path / "x.wav", sound((1, 0), (2, 0.3), (1, 0)), RATE_HZ)
+    row = run_task(tmp_path, tmp_path / "x.wav", target_sr=8000, trim_silence=True)
+    assert (row["rate_hz"], row["start_s"]) == (8000, pytest.approx(0.9, abs=0.1))
+    assert row["duration_s"] == pytest.approx(2.2, abs=0.15)
+
+
+def test_trimming_silence_alone_fails_and_leaves_no_file(tmp_path: Path) -> None:
+    write_wav(tmp_path / "x.wav", np.zeros(RATE_HZ, np.float32), RATE_HZ)
+    with pytest.raises(UserError, match=r"no speech in 1\.0 s"):
+        run_task(tmp_path, tmp_path / "x.wav", trim_silence=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_sample_rate_out_of_range_is_refused() -> None:
+    with pytest.raises(UserError, match="4000 to 192000"):
+        VoiceConfig(target_sr=16)

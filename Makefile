@@ -1,0 +1,106 @@
+# Every task of the project. `make` alone lists them.
+#
+# Values given on the command line reach the programs through the environment, never as text inside a
+# shell line: folders may have spaces, quotes, dollar signs in their names.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VARIABLES := DATASET OUT DETECTOR WORKERS MODEL THRESHOLD META LIMIT ONLY
+# make would expand a `$` inside a value on its way into the environment; $(value) does not.
+$(foreach name,$(VARIABLES),$(eval export FACEVOX_$(name) := $$(value $(name))))
+unexport $(VARIABLES)
+
+PYTHON_IN_VENV := .venv/bin/python
+LEFT_OUT := slow slurm container browser
+# What the shell scripts of the project are, in the places that may hold some.
+SHELL_FILES = $(wildcard .ci/run scripts/*/*.sh docker/*.sh slurm/*.sh slurm/*.sbatch)
+TYPED_FOLDERS = $(wildcard scripts benchmarks examples)
+
+.PHONY: help install doctor demo test test-all check bench extract voices faces pairs weights lock clean
+
+help: ## list the tasks
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@echo
+	@echo "  PYTHON=/path/to/python (3.11 or 3.12) and CUDA=1 go with every task that sets up."
+
+# --- set-up ----------------------------------------------------------------------------------------------
+
+install: ## set everything up in .venv (CUDA=1: for GPUs, CUDA=0: back to CPU; PYTHON=/path/to/python3.12)
+	@python=$$(sh scripts/setup/find_python.sh) && \
+	"$$python" scripts/setup/install.py $(if $(CUDA),--torch $(if $(filter 0 no off,$(CUDA)),cpu,cuda))
+
+doctor: ## what this machine and this set-up have: versions, GPU, weights, disk, optional parts
+	@if [ -x $(PYTHON_IN_VENV) ]; then python=$(PYTHON_IN_VENV); else python=$$(sh scripts/setup/find_python.sh); fi \
+	&& "$$python" scripts/setup/doctor.py
+
+weights: install ## fetch the real weights ahead of time (ONLY="facenet vit": only these)
+	@$(PYTHON_IN_VENV) scripts/setup/fetch_weights.py $${FACEVOX_ONLY:+--only $$FACEVOX_ONLY}
+
+lock: install ## pin every version in requirements.lock (UPGRADE=1: the newest that go together)
+	@$(PYTHON_IN_VENV) scripts/setup/lock.py $(if $(UPGRADE),--upgrade)
+
+clean: ## remove caches and build leftovers (keeps .venv, .env and runs/)
+	rm -rf build dist ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .coverage
+	find . \( -name .venv -o -name .git -o -name runs \) -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+# --- work ------------------------------------------------------------------------------------------------
+
+demo: install ## the whole job on made-up people, with a report: runs/demo/report.html
+	@$(PYTHON_IN_VENV) scripts/demo/run_demo.py --output_dir runs/demo
+
+# Asked for before anything is set up, so that the answer is this one line.
+ifneq ($(filter extract voices faces pairs,$(MAKECMDGOALS)),)
+ifndef DATASET
+$(error DATASET is missing: make $(firstword $(filter extract voices faces pairs,$(MAKECMDGOALS))) DATASET=/path/to/folder)
+endif
+endif
+ifneq ($(filter pairs,$(MAKECMDGOALS)),)
+ifndef META
+$(error META is missing: make pairs DATASET=/path/to/folder META=/path/to/metadata.json)
+endif
+endif
+
+extract: install ## faces out of videos: DATASET=/path OUT=runs/extract DETECTOR=mediapipe WORKERS=(all cores)
+	@$(PYTHON_IN_VENV) scripts/preprocessing/extract_faces.py --dataset_path="$$FACEVOX_DATASET" \
+	    --output_dir="$${FACEVOX_OUT:-runs/extract}" --detector_backend="$${FACEVOX_DETECTOR:-mediapipe}" \
+	    $${FACEVOX_WORKERS:+--workers="$$FACEVOX_WORKERS"}
+
+voices: install ## voices out of videos: DATASET=/path OUT=runs/voices WORKERS=(all cores)
+	@$(PYTHON_IN_VENV) scripts/preprocessing/extract_voices.py --dataset_path="$$FACEVOX_DATASET" \
+	    --output_dir="$${FACEVOX_OUT:-runs/voices}" $${FACEVOX_WORKERS:+--workers="$$FACEVOX_WORKERS"}
+
+faces: install ## faces, and one per person: DATASET=/path OUT=runs/faces DETECTOR=mediapipe MODEL=Facenet THRESHOLD=(the model's)
+	@$(PYTHON_IN_VENV) scripts/preprocessing/prepare_faces.py --dataset_path="$$FACEVOX_DATASET" \
+	    --output_base_dir="$${FACEVOX_OUT:-runs/faces}" --detector_backend="$${FACEVOX_DETECTOR:-mediapipe}" \
+	    --model_name="$${FACEVOX_MODEL:-Facenet}" $${FACEVOX_THRESHOLD:+--threshold="$$FACEVOX_THRESHOLD"} \
+	    $${FACEVOX_WORKERS:+--workers="$$FACEVOX_WORKERS"}
+
+pairs: install ## lists of face-voice pairs: DATASET=/path META=metadata.json OUT=runs/pairs LIMIT=100
+	@$(PYTHON_IN_VENV) scripts/preprocessing/create_matched_file.py --dataset_path="$$FACEVOX_DATASET" \
+	    --meta_path="$$FACEVOX_META" --output="$${FACEVOX_OUT:-runs/pairs}" --limit="$${FACEVOX_LIMIT:-100}"
+
+# --- development -----------------------------------------------------------------------------------------
+
+test: install ## the tests, but for those marked slow, slurm, container or browser
+	@echo "tests marked $(LEFT_OUT) are left out; make test-all runs every one that this machine can"
+	@$(PYTHON_IN_VENV) -m pytest -m "not slow and not slurm and not container and not browser"
+
+test-all: install ## every test that this machine can run
+	@$(PYTHON_IN_VENV) -m pytest
+
+check: install ## format, lint, types, shell scripts, lock
+	$(PYTHON_IN_VENV) -m ruff format --check .
+	$(PYTHON_IN_VENV) -m ruff check .
+	$(PYTHON_IN_VENV) -m mypy
+	$(PYTHON_IN_VENV) -m mypy --explicit-package-bases $(TYPED_FOLDERS)
+	.venv/bin/shellcheck $(SHELL_FILES)
+	$(PYTHON_IN_VENV) scripts/setup/lock.py --check
+
+bench: install ## the benchmarks, each with its table
+	@if [ -f benchmarks/run_all.py ]; then exec $(PYTHON_IN_VENV) benchmarks/run_all.py; fi; \
+	status=0; for program in benchmarks/*.py; do \
+	    [ -f "$$program" ] || { echo "error: benchmarks/ holds no program yet" >&2; exit 2; }; \
+	    echo "== $$program"; $(PYTHON_IN_VENV) "$$program" || status=1; \
+	done; exit $$status

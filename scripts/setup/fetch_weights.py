@@ -1,0 +1,211 @@
+"""Fetches the real weights ahead of time, so that later runs need no network.
+
+    make weights                                # all of them, about 2.5 GB
+    make weights ONLY="Facenet retinaface"      # only these
+    .venv/bin/python scripts/setup/fetch_weights.py --list
+
+Everything goes where its user looks for it: DeepFace's files into $DEEPFACE_HOME/.deepface/weights,
+the Hugging Face hub's into its cache (HF_HOME), Keras' into $KERAS_HOME/models. Without network each missing
+thing gets one line that says where to put it by hand.
+
+Exit codes: 0 all that was asked for is there; 1 some downloads failed; 2 bad usage, or no network.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from facevox import cli
+from facevox.errors import ExitCode, UserError, one_line
+
+# The default ids of --face_model and --voice_model.
+HUB_MODELS = {"vit": "google/vit-base-patch16-224-in21k", "wav2vec2": "facebook/wav2vec2-base"}
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # the first that a model has is enough
+KERAS_FILE = "weights_mobilenet_v3_large_224_1.0_float_no_top_v2.h5"
+KERAS_SERVER = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v3/"
+DETECTORS = ("retinaface", "ssd", "dlib")  # the others work with what their packages carry
+EMBEDDERS = ("Facenet", "Facenet512", "VGG-Face", "OpenFace", "DeepID", "ArcFace", "SFace")
+NAMES = (*EMBEDDERS, *DETECTORS, *HUB_MODELS, "mobilenetv3")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """One thing to fetch.
+
+    Attributes:
+        name: what `--only` calls it.
+        what: what it is, for people.
+        place: where it lies or is to be put.
+        is_present: whether it is there; no network needed.
+        server: the address whose answer says that it can be fetched.
+        fetch: downloads it to its place.
+    """
+
+    name: str
+    what: str
+    place: str
+    is_present: Callable[[], bool]
+    server: str
+    fetch: Callable[[], object]
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    """The command line of this program."""
+    parser = cli.make_parser(__doc__, "python scripts/setup/fetch_weights.py --only Facenet retinaface")
+    everything = f"fetch only these (default: all of {', '.join(NAMES)})"
+    parser.add_argument("--only", nargs="+", choices=NAMES, metavar="NAME", help=everything)
+    parser.add_argument(
+        "--list", action="store_true", help="say what is there and what is not; fetch nothing"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Fetches what is missing; returns the exit code."""
+    args = get_args_parser().parse_args(argv)
+    wanted = [make_weights(name) for name in dict.fromkeys(args.only or NAMES)]
+    missing = [weights for weights in wanted if not weights.is_present()]
+    if args.list:
+        for weights in wanted:
+            state = "missing" if weights in missing else "present"
+            print(f"{state}  {weights.name}  {weights.place}")
+        return ExitCode.DONE
+    for weights in wanted:
+        if weights not in missing:
+            print(f"present: {weights.name} ({weights.place})")
+    return fetch_all(missing)
+
+
+def fetch_all(missing: Sequence[Weights]) -> int:
+    """Fetches each of `missing` whose server answers; returns the exit code.
+
+    Raises:
+        UserError: nothing could be fetched because no server answers.
+    """
+    unreachable = _unreachable([weights.server for weights in missing])
+    failed = 0
+    for weights in missing:
+        if weights.server in unreachable:
+            print(f"missing: {weights.what}: put it at {weights.place}", file=sys.stderr)
+            failed += 1
+            continue
+        print(f"fetching {weights.what}", flush=True)
+        try:
+            weights.fetch()
+        except Exception as error:  # one that fails must not keep the others from being fetched
+            print(f"failed: {weights.what}: {one_line(error)}; put it at {weights.place}", file=sys.stderr)
+            failed += 1
+        else:
+            print(f"fetched: {weights.name} ({weights.place})")
+    if missing and all(weights.server in unreachable for weights in missing):
+        raise UserError(
+            f"no network: {len(missing)} not fetched; fetch them where there is a network and copy "
+            "them to the places above"
+        )
+    return ExitCode.SOME_FAILED if failed else ExitCode.DONE
+
+
+def _unreachable(servers: Sequence[str]) -> set[str]:
+    """Those of `servers` that do not answer; all are asked at the same time, within seconds."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from lc_pytorch.faces.weights import answers
+
+    different = list(dict.fromkeys(servers))
+    if not different:
+        return set()
+    with ThreadPoolExecutor(len(different)) as pool:
+        return {
+            server for server, is_up in zip(different, pool.map(answers, different), strict=True) if not is_up
+        }
+
+
+def make_weights(name: str) -> Weights:
+    """The entry of one of NAMES."""
+    if name in HUB_MODELS:
+        return _hub_weights(name)
+    if name == "mobilenetv3":
+        return _keras_weights()
+    return _deepface_weights(name)
+
+
+def _deepface_weights(name: str) -> Weights:
+    from lc_pytorch.faces.weights import require_weights, weights_dir
+
+    if name in DETECTORS:
+        from lc_pytorch.faces.detectors import WEIGHTS
+
+        files, kind = WEIGHTS[name], "detector"
+    else:
+        from lc_pytorch.faces.embedders import weight_file
+
+        files, kind = (weight_file(name),), "embedding model"
+    paths = [weights_dir() / file.name for file in files]
+    return Weights(
+        name=name,
+        what=f"DeepFace {kind} {name}",
+        place=", ".join(str(path) for path in paths),
+        is_present=lambda: all(path.is_file() for path in paths),
+        server=files[0].urls[0],
+        fetch=lambda: require_weights(files, f"{kind} {name}"),
+    )
+
+
+def _hub_weights(name: str) -> Weights:
+    model = HUB_MODELS[name]
+    server = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    cache = os.environ.get("HF_HOME") or str(Path("~/.cache/huggingface").expanduser())
+    option = "--face_model" if name == "vit" else "--voice_model"
+
+    def is_present() -> bool:
+        from huggingface_hub import try_to_load_from_cache
+
+        def is_cached(file: str) -> bool:
+            return isinstance(try_to_load_from_cache(model, file), str)
+
+        return is_cached("config.json") and any(is_cached(file) for file in HUB_FILES)
+
+    def fetch() -> None:
+        from huggingface_hub import HfApi, snapshot_download
+
+        there = set(HfApi().list_repo_files(model))
+        weights = next((file for file in HUB_FILES if file in there), None)
+        if weights is None:
+            raise UserError(f"{model} has none of {', '.join(HUB_FILES)}")
+        snapshot_download(model, allow_patterns=["*.json", "*.txt", weights])
+
+    return Weights(
+        name=name,
+        what=f"Hugging Face model {model}",
+        place=f"the hub's cache {cache}/hub, or any folder that {option} names",
+        is_present=is_present,
+        server=server,
+        fetch=fetch,
+    )
+
+
+def _keras_weights() -> Weights:
+    home = os.environ.get("KERAS_HOME") or str(Path("~/.keras").expanduser())
+    path = Path(home, "models", KERAS_FILE)
+
+    def fetch() -> None:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        import keras
+
+        keras.applications.MobileNetV3Large(include_top=False, weights="imagenet", input_shape=(224, 224, 3))
+
+    return Weights(
+        name="mobilenetv3",
+        what="Keras MobileNetV3Large (ImageNet)",
+        place=str(path),
+        is_present=path.is_file,
+        server=KERAS_SERVER + KERAS_FILE,
+        fetch=fetch,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

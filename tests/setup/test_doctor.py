@@ -1,0 +1,106 @@
+"""scripts/setup/doctor.py: what it says about versions, GPUs and missing libraries, and its exit code."""
+
+import pytest
+
+
+@pytest.fixture
+def doctor(load_script):
+    return load_script("setup/doctor")
+
+
+def test_main_job_can_run_here_within_the_time(doctor, capsys):
+    assert doctor.main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1].startswith("the main job can run")
+    topics = [line[4:17].strip() for line in lines[:-1]]
+    for topic in (
+        "Python",
+        "cores",
+        "memory",
+        "disk",
+        "packages",
+        "lock",
+        "imports",
+        "GPU",
+        "dlib",
+        "sample data",
+    ):
+        assert topics.count(topic) == 1, topic
+    assert topics.count("weights") >= 10
+
+
+def test_one_fault_gives_exit_code_1(doctor, monkeypatch, capsys):
+    monkeypatch.setattr(
+        doctor, "examine", lambda timeout_s: [("ok", "a", ""), ("!!", "b", "bad"), ("--", "c", "")]
+    )
+    assert doctor.main([]) == 1
+    assert "the 1 line marked !!" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("version", "mark"), [((3, 11, 7), "ok"), ((3, 12, 0), "ok"), ((3, 10, 9), "!!"), ((3, 13, 0), "!!")]
+)
+def test_other_pythons_are_a_fault(doctor, version, mark):
+    assert doctor.python_line(version)[0] == mark
+
+
+def test_versions_are_compared_with_the_lock_without_the_build(doctor):
+    installed = {"facevox": "0.1.0", "numpy": "1.26.4", "torch": "2.13.0+cpu"}
+    lines = list(doctor.package_lines({"numpy": "1.26.4", "torch": "2.13.0"}, installed))
+    assert lines[1] == ("ok", "lock", "all 2 versions as pinned")
+    lines = list(doctor.package_lines({"numpy": "1.26.4", "torch": "2.12.0", "scipy": "1.17.1"}, installed))
+    assert lines[1][0] == "--"
+    assert (
+        lines[1][2] == "not installed: scipy; other versions: torch 2.13.0+cpu (lock: 2.12.0): make install"
+    )
+
+
+def test_python_without_the_project_is_a_fault_that_names_make_install(doctor):
+    assert list(doctor.package_lines({"numpy": "1.26.4"}, {"pip": "23"})) == [
+        ("!!", "packages", "facevox is not installed in this Python: make install")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cuda", "names", "cards", "mark", "words"),
+    [
+        ("", "", "", "--", "works on the CPU"),
+        ("13.0", "NVIDIA X", "NVIDIA X, 80 GiB, 580", "ok", "NVIDIA X (torch 2.13.0, CUDA 13.0"),
+        ("", "", "NVIDIA X, 80 GiB, 580", "--", "make install CUDA=1"),
+        ("13.0", "", "NVIDIA X, 80 GiB, 470", "--", "driver too old"),
+    ],
+)
+def test_gpu_line_tells_a_cpu_build_from_a_missing_driver(doctor, cuda, names, cards, mark, words):
+    line = doctor.gpu_line("2.13.0", cuda, names, cards)
+    assert line[:2] == (mark, "GPU")
+    assert words in line[2]
+
+
+def test_missing_system_libraries_are_named_all_at_once_with_debians_packages(doctor):
+    problems = {"cv2": "libGL.so.1: cannot open shared object file: No such file or directory"}
+    line = doctor.describe_problems(problems, ["libGL.so.1", "libglib-2.0.so.0"])
+    assert line.startswith(
+        "cv2 cannot load libGL.so.1, libglib-2.0.so.0: sudo apt-get install libgl1 libglib2.0-0 "
+    )
+    unknown = doctor.describe_problems({"av": "libodd.so.7: cannot open shared object file: x"}, [])
+    assert "libodd.so.7: install what provides it" in unknown
+
+
+def test_other_import_errors_are_passed_on(doctor):
+    assert "cv2: numpy.core failed" in doctor.describe_problems({"cv2": "numpy.core failed"}, ["libGL.so.1"])
+
+
+def test_only_imports_can_be_asked_for(doctor, monkeypatch, capsys):
+    assert doctor.main(["--imports_only"]) == 0
+    monkeypatch.setattr(doctor, "_ask", lambda *_: ("cv2\tlibGL.so.1: cannot open shared object file", ""))
+    capsys.readouterr()
+    assert doctor.main(["--imports_only"]) == 1
+    said = capsys.readouterr().out
+    assert "apt-get install libgl1" in said
+    assert said.count("\n") == 1
+
+
+def test_program_that_hangs_is_given_up(doctor):
+    answer, fault = doctor._ask("import time; time.sleep(30)", 0.2)
+    assert answer == ""
+    assert "timed out" in fault

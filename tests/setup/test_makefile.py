@@ -1,0 +1,196 @@
+"""The Makefile: what its targets call, with which arguments, and what it says about a missing folder."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+TARGETS = [
+    "help", "install", "doctor", "demo", "test", "test-all", "check", "bench", "extract", "voices", "faces",
+    "pairs", "weights", "lock", "clean",
+]  # fmt: skip
+
+
+@pytest.fixture
+def make(repository, tmp_path):
+    """Runs make on a copy whose Python only notes what it was called with; returns (answer, calls)."""
+    shutil.copy(repository / "Makefile", tmp_path)
+    notes = tmp_path / "calls.jsonl"
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    note = tmp_path / "note.py"
+    note.write_text(
+        "import json, sys\n"
+        f"with open({str(notes)!r}, 'a') as file: print(json.dumps(sys.argv[1:]), file=file)\n"
+        "sys.exit('fails' in ' '.join(sys.argv))\n"
+    )
+    # Not by a first line that names the interpreter: such a line cannot hold a path with a space.
+    python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {shlex.quote(str(note))} "$@"\n')
+    python.chmod(0o755)
+    finder = tmp_path / "scripts" / "setup" / "find_python.sh"
+    finder.parent.mkdir(parents=True)
+    finder.write_text(f"echo '{python}'\n")
+
+    def run(*arguments):
+        notes.unlink(missing_ok=True)
+        environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+        answer = subprocess.run(
+            ["make", *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        calls = [json.loads(line) for line in notes.read_text().splitlines()] if notes.exists() else []
+        return answer, calls
+
+    return run
+
+
+def test_help_is_the_default_target_and_lists_every_target(make, repository):
+    answer, calls = make()
+    assert answer.returncode == 0
+    assert calls == []
+    listed = re.findall(r"^  make (\S+) +\S", answer.stdout, re.MULTILINE)
+    assert sorted(listed) == sorted(TARGETS)
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        "/my videos",
+        "it's",
+        'say "hi"',
+        "cost $HOME $5",
+        "a;touch x",
+        "`id`",
+        "$(y",
+        "-dash",
+        "한국어",
+        "a*b",
+        "#1",
+        "a%b",
+    ],
+)
+def test_any_folder_name_reaches_the_program_unchanged(make, dataset):
+    answer, calls = make("extract", f"DATASET={dataset}", f"OUT={dataset}/out")
+    assert answer.returncode == 0, answer.stderr
+    assert calls[-1][:3] == [
+        "scripts/preprocessing/extract_faces.py",
+        f"--dataset_path={dataset}",
+        f"--output_dir={dataset}/out",
+    ]
+
+
+def test_defaults_of_the_jobs(make):
+    scripts = "scripts/preprocessing/"
+    expected = {
+        "extract": [
+            "extract_faces.py", "--dataset_path=v", "--output_dir=runs/extract",
+            "--detector_backend=mediapipe",
+        ],
+        "voices": ["extract_voices.py", "--dataset_path=v", "--output_dir=runs/voices"],
+        "faces": [
+            "prepare_faces.py", "--dataset_path=v", "--output_base_dir=runs/faces",
+            "--detector_backend=mediapipe", "--model_name=Facenet",
+        ],
+        "pairs": [
+            "create_matched_file.py", "--dataset_path=v", "--meta_path=m.json", "--output=runs/pairs",
+            "--limit=100",
+        ],
+    }  # fmt: skip
+    for target, (script, *options) in expected.items():
+        answer, calls = make(target, "DATASET=v", "META=m.json")
+        assert answer.returncode == 0, answer.stderr
+        assert calls == [["scripts/setup/install.py"], [scripts + script, *options]]
+
+
+def test_options_of_the_jobs_are_passed_on(make):
+    _, calls = make("extract", "DATASET=v", "DETECTOR=opencv", "WORKERS=3")
+    assert calls[-1][3:] == ["--detector_backend=opencv", "--workers=3"]
+    _, calls = make(
+        "faces", "DATASET=v", "MODEL=my model.onnx", "THRESHOLD=0.5", "DETECTOR=opencv", "WORKERS=0"
+    )
+    assert calls[-1][3:] == [
+        "--detector_backend=opencv", "--model_name=my model.onnx", "--threshold=0.5", "--workers=0",
+    ]  # fmt: skip
+    _, calls = make("weights", "ONLY=Facenet vit")
+    assert calls[-1] == ["scripts/setup/fetch_weights.py", "--only", "Facenet", "vit"]
+
+
+@pytest.mark.parametrize("target", ["extract", "voices", "faces", "pairs"])
+def test_missing_dataset_is_one_line_before_any_set_up(make, target):
+    answer, calls = make(target)
+    assert (answer.returncode, calls, answer.stdout) == (2, [], "")
+    assert answer.stderr.count("\n") == 1
+    assert f"DATASET is missing: make {target} DATASET=" in answer.stderr
+
+
+def test_missing_metadata_is_one_line(make):
+    answer, calls = make("pairs", "DATASET=v")
+    assert (answer.returncode, calls) == (2, [])
+    assert answer.stderr.count("\n") == 1
+    assert "META is missing" in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "options"),
+    [([], []), (["CUDA=1"], ["--torch", "cuda"]), (["CUDA=0"], ["--torch", "cpu"])],
+)
+def test_cuda_chooses_the_build_of_torch(make, given, options):
+    _, calls = make("install", *given)
+    assert calls == [["scripts/setup/install.py", *options]]
+
+
+def test_make_test_leaves_four_markers_out_and_says_so(make):
+    answer, calls = make("test")
+    assert calls == [
+        ["scripts/setup/install.py"],
+        ["-m", "pytest", "-m", "not slow and not slurm and not container and not browser"],
+    ]
+    assert "slow slurm container browser" in answer.stdout
+    assert "make test-all" in answer.stdout
+    assert make("test-all")[1][-1] == ["-m", "pytest"]
+
+
+def test_every_marker_that_make_test_leaves_out_is_declared(repository):
+    markers = (repository / "pyproject.toml").read_text(encoding="utf-8")
+    left_out = re.search(r"^LEFT_OUT := (.*)$", (repository / "Makefile").read_text("utf-8"), re.MULTILINE)
+    for name in left_out[1].split():
+        assert f'"{name}: ' in markers
+
+
+def test_bench_runs_every_program_and_fails_when_one_fails(make, tmp_path):
+    (tmp_path / "benchmarks").mkdir()
+    for name in ("a_fails", "b"):
+        (tmp_path / "benchmarks" / f"{name}.py").touch()
+    answer, calls = make("bench")
+    assert answer.returncode == 2
+    assert calls[1:] == [["benchmarks/a_fails.py"], ["benchmarks/b.py"]]
+    (tmp_path / "benchmarks" / "a_fails.py").unlink()
+    assert make("bench")[0].returncode == 0
+
+
+def test_failing_program_fails_make(make, tmp_path):
+    assert make("extract", "DATASET=fails")[0].returncode == 2
+
+
+def test_clean_keeps_the_environment_the_settings_and_the_results(make, tmp_path):
+    for name in (
+        "runs/extract/__pycache__/x",
+        "pkg/__pycache__/x.pyc",
+        ".mypy_cache/x",
+        "a.egg-info/x",
+        "build/x",
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / ".env").touch()
+    assert make("clean")[0].returncode == 0
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {
+        "Makefile", "note.py", ".env", ".venv/bin/python", "scripts/setup/find_python.sh",
+        "runs/extract/__pycache__/x",
+    }  # fmt: skip

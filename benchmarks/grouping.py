@@ -1,0 +1,223 @@
+"""Measure the grouping of faces: time against bare matrix products, memory, and DBSCAN on fewer faces.
+
+    python benchmarks/grouping.py
+    python benchmarks/grouping.py --num_faces 20000 --json docs/benchmarks.jsonl
+
+The faces are made up: unit vectors of 512 numbers, 20 for each person, with cosines of about 0.65 inside a
+person. Bare products are half of the matrix of all similarities, computed block by block and thrown away (the
+faster of two block sizes, all cores). Each part runs in a process of its own, so that the peak memory is its
+own. `--json` appends a line of results. Exit codes: 0 done, 1 a bar is missed, 2 bad usage.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from facevox import cli
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+NUM_VALUES = 512
+# Deviation of the noise, relative to a person's unit vector: cosine inside a person 1 / (1 + 0.73²) = 0.65.
+NOISE = 0.73
+THRESHOLD = 0.5
+SHORT_RUN_FACES = 30_000  # up to here more repetitions are cheap
+MAX_RATIO = 1.5
+MAX_MEMORY_GB = 2.0
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    """The options of this program."""
+    parser = cli.make_parser(__doc__, "python benchmarks/grouping.py --num_faces 20000")
+    parser.add_argument("--num_faces", type=cli.positive_int, default=100_000, help="made-up faces")
+    parser.add_argument("--faces_per_person", type=cli.positive_int, default=20, help="of each person")
+    parser.add_argument(
+        "--dbscan_faces",
+        type=cli.natural_int,
+        default=20_000,
+        help="faces for the comparison with DBSCAN; 0: without",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the made-up faces")
+    parser.add_argument(
+        "--json", metavar="FILE", help="append the results to this file, one JSON object a line"
+    )
+    parser.add_argument("--part", choices=("products", "grouping", "dbscan"), help=argparse.SUPPRESS)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measures; returns the exit code."""
+    args = get_args_parser().parse_args(argv)
+    if args.part:
+        print(json.dumps(_measure(args.part, args.num_faces, args.faces_per_person, args.seed)))
+        return 0
+    results: dict[str, Any] = {"benchmark": "grouping", "num_faces": args.num_faces, "cores": cli.num_cores()}
+    results |= _in_own_process("grouping", args.num_faces, args)
+    ratio = results["grouping_s"] / results["products_s"]
+    results["ratio"] = round(ratio, 3)
+    print(f"{args.num_faces} faces of {NUM_VALUES} numbers, {cli.num_cores()} cores")
+    _print_row("bare products, half of the matrix", f"{results['products_s']:.1f} s")
+    _print_row("grouping", f"{results['grouping_s']:.1f} s")
+    _print_row("ratio", f"{ratio:.2f} (bar: {MAX_RATIO})")
+    _print_row("peak memory of the process", f"{results['peak_gb']:.2f} GB (bar: {MAX_MEMORY_GB:g})")
+    _print_row("B-cubed F1", f"{results['bcubed_f1']:.4f}")
+    missed = ratio > MAX_RATIO or results["peak_gb"] > MAX_MEMORY_GB
+    if args.dbscan_faces:
+        dbscan = _in_own_process("dbscan", args.dbscan_faces, args)
+        results["dbscan"] = {"num_faces": args.dbscan_faces, **dbscan}
+        missed |= _print_dbscan(args.dbscan_faces, dbscan)
+    if args.json:
+        with Path(args.json).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(results) + "\n")
+    return 1 if missed else 0
+
+
+def make_faces(
+    num_faces: int, faces_per_person: int, seed: int, between_share: float = 0.0
+) -> "tuple[NDArray[np.float32], NDArray[np.int64]]":
+    """Made-up embeddings (N, 512) and their people (N,).
+
+    Args:
+        num_faces: N.
+        faces_per_person: Of each person.
+        seed: Of the random numbers.
+        between_share: Share of faces that lie half-way to the next person: look-alikes that link people.
+    """
+    import numpy as np
+
+    generator = np.random.default_rng(seed)
+    num_people = max(num_faces // faces_per_person, 1)
+    people = np.arange(num_faces) % num_people
+    centres = generator.standard_normal((num_people, NUM_VALUES), dtype=np.float32)
+    centres /= np.linalg.norm(centres, axis=1, keepdims=True)
+    faces = generator.standard_normal((num_faces, NUM_VALUES), dtype=np.float32)
+    faces *= np.float32(NOISE / np.sqrt(NUM_VALUES))
+    is_between = generator.random(num_faces) < between_share
+    for start in range(0, num_faces, 4096):  # in parts: the peak memory is to be that of the grouping
+        part = slice(start, start + 4096)
+        middle = centres[people[part]].copy()
+        other = centres[(people[part] + 1) % num_people]
+        middle[is_between[part]] += other[is_between[part]]
+        faces[part] += middle / np.linalg.norm(middle, axis=1, keepdims=True)
+        faces[part] /= np.linalg.norm(faces[part], axis=1, keepdims=True)
+    return faces, people
+
+
+def time_products(faces: "NDArray[np.float32]", block: int) -> float:
+    """Seconds for half of the matrix of products, block by block into one buffer."""
+    import numpy as np
+
+    buffer = np.empty(block * block, np.float32)
+    start_s = time.perf_counter()
+    for row in range(0, len(faces), block):
+        left = faces[row : row + block]
+        for column in range(row, len(faces), block):
+            right = faces[column : column + block]
+            out = buffer[: len(left) * len(right)].reshape(len(left), len(right))
+            np.matmul(left, right.T, out=out)
+    return time.perf_counter() - start_s
+
+
+def _measure(part: str, num_faces: int, faces_per_person: int, seed: int) -> dict[str, Any]:
+    from lc_pytorch.faces.grouping import bcubed_f1, group_faces
+
+    if part == "dbscan":
+        return _measure_dbscan(num_faces, faces_per_person, seed)
+    faces, people = make_faces(num_faces, faces_per_person, seed)
+    products_s, grouping_s = [], []
+    # In turns, and the best of each: other work on the machine must not fall on one of them alone.
+    for block in (1024, 4096) if num_faces > SHORT_RUN_FACES else (1024, 4096) * 3:
+        products_s.append(time_products(faces, block))
+        start_s = time.perf_counter()
+        labels = group_faces(faces, THRESHOLD)
+        grouping_s.append(time.perf_counter() - start_s)
+    peak_gb = _peak_gb()
+    return {
+        "grouping_s": round(min(grouping_s), 3),
+        "products_s": round(min(products_s), 3),
+        "peak_gb": round(peak_gb, 3),
+        "bcubed_f1": bcubed_f1(labels, people),
+    }
+
+
+def _measure_dbscan(num_faces: int, faces_per_person: int, seed: int) -> dict[str, Any]:
+    """Both methods on people who resemble nobody, and with one face in a hundred between two people."""
+    import numpy as np
+    from sklearn.cluster import DBSCAN
+    from sklearn.metrics import adjusted_rand_score
+
+    from lc_pytorch.faces.grouping import bcubed_f1, group_faces
+
+    results: dict[str, Any] = {}
+    for name, share in (("apart", 0.0), ("lookalikes", 0.01)):
+        faces, people = make_faces(num_faces, faces_per_person, seed, share)
+        start_s = time.perf_counter()
+        ours = group_faces(faces, THRESHOLD)
+        ours_s = time.perf_counter() - start_s
+        start_s = time.perf_counter()
+        theirs = DBSCAN(eps=THRESHOLD, min_samples=2, metric="cosine", n_jobs=cli.num_cores()).fit_predict(
+            faces
+        )
+        theirs_s = time.perf_counter() - start_s
+        alone = theirs == -1
+        theirs[alone] = theirs.max() + 1 + np.arange(int(alone.sum()))  # everyone alone is a person
+        results[name] = {
+            "ours": {
+                "seconds": round(ours_s, 3),
+                "bcubed_f1": bcubed_f1(ours, people),
+                "rand": float(adjusted_rand_score(people, ours)),
+            },
+            "dbscan": {
+                "seconds": round(theirs_s, 3),
+                "bcubed_f1": bcubed_f1(theirs, people),
+                "rand": float(adjusted_rand_score(people, theirs)),
+            },
+        }
+    return results
+
+
+def _print_dbscan(num_faces: int, results: dict[str, Any]) -> bool:
+    """Prints the comparison; returns whether DBSCAN was better anywhere."""
+    print(f"{num_faces} faces against scikit-learn's DBSCAN (same threshold, min_samples 2)")
+    is_worse = False
+    for name, what in (("apart", "people apart"), ("lookalikes", "1 % look-alikes")):
+        ours, theirs = results[name]["ours"], results[name]["dbscan"]
+        for method, values in (("grouping", ours), ("DBSCAN", theirs)):
+            _print_row(
+                f"{what}: {method}",
+                f"{values['seconds']:.1f} s, B-cubed F1 {values['bcubed_f1']:.4f}, "
+                f"adjusted Rand {values['rand']:.4f}",
+            )
+        _print_row(f"{what}: times faster", f"{theirs['seconds'] / ours['seconds']:.1f}")
+        is_worse |= ours["bcubed_f1"] < theirs["bcubed_f1"] or ours["rand"] < theirs["rand"]
+    return is_worse
+
+
+def _print_row(name: str, value: str) -> None:
+    print(f"  {name:<36} {value}")
+
+
+def _in_own_process(part: str, num_faces: int, args: argparse.Namespace) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--part", part, "--num_faces", str(num_faces)]
+    command += ["--faces_per_person", str(args.faces_per_person), "--seed", str(args.seed)]
+    finished = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    result: dict[str, Any] = json.loads(finished.stdout.splitlines()[-1])
+    return result
+
+
+def _peak_gb() -> float:
+    """Largest memory of this process so far; Linux counts it in kB, macOS in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e9 if sys.platform == "darwin" else 1e9 / 1024)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

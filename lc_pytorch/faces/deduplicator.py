@@ -1,0 +1,451 @@
+"""One group per person out of a folder of faces: embed, group, choose representatives, write the files."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facevox.batch import BatchConfig, run_batch
+from facevox.batch import Summary as BatchSummary
+from facevox.errors import ExitCode, UserError
+from facevox.files import (
+    IMAGE_PATTERNS,
+    find_files,
+    relative_name,
+    remove_temporaries,
+    replacing,
+    require_folder,
+    set_run_token,
+)
+from facevox.locks import OutputLock
+from facevox.manifest import (
+    ItemIndex,
+    find_manifests,
+    load_manifest,
+    make_header,
+    manifest_file,
+    read_manifest,
+    write_table,
+)
+from facevox.progress import Progress, duration_text
+from facevox.signals import StopFlag
+from facevox.workers import Item
+from lc_pytorch.faces import embedding_task
+from lc_pytorch.faces.embedders import PREPROCESSINGS, FaceModel, find_model
+from lc_pytorch.faces.embedding_store import VectorStore
+from lc_pytorch.faces.face_table import read_face_table
+from lc_pytorch.faces.group_files import PROGRAM, Placement, finish_plan, name_members, replace_files
+from lc_pytorch.faces.grouping import group_faces
+
+TABLE = "groups.csv"
+COLUMNS = ("file", "group", "representative", "distance", "quality", "dedupe_file")
+EMBEDDINGS_FOLDER = ".embeddings"
+NO_FACE = "no face found in the picture (--no-enforce_detection keeps such pictures)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DedupeConfig:
+    """What to group, how, and where the files go.
+
+    Attributes:
+        faces_dir: Folder of face pictures, searched recursively.
+        dedupe_dir: All faces, named by group; also groups.csv, the manifest and the stored embeddings.
+        representative_dir: One face per person.
+        model_name: A name of `lc_pytorch.faces.embedders.MODEL_NAMES` or the path of an ONNX file.
+        threshold: Largest mean cosine distance inside a group, 0 to 2; None: DeepFace's for the model.
+        batch_size: Faces embedded at a time.
+        enforce_detection: Leave out pictures without a face; off: use the whole picture.
+        onnx_preprocessing: See `lc_pytorch.faces.embedders.find_model`.
+        device: "auto", "cpu" or "cuda".
+        workers, num_shards, shard_index, overwrite, dry_run, item_timeout_s: See `facevox.batch.BatchConfig`.
+            A shard only embeds; the run without shards groups.
+    """
+
+    faces_dir: Path
+    dedupe_dir: Path
+    representative_dir: Path
+    model_name: str = "Facenet"
+    threshold: float | None = None
+    batch_size: int = 32
+    enforce_detection: bool = True
+    onnx_preprocessing: str = "auto"
+    device: str = "auto"
+    workers: int = 0
+    num_shards: int = 1
+    shard_index: int = 0
+    overwrite: bool = False
+    dry_run: bool = False
+    item_timeout_s: float = 600.0
+
+    def __post_init__(self) -> None:
+        faults = []
+        if self.threshold is not None and not 0 <= self.threshold <= 2:
+            faults.append(f"--threshold {self.threshold}: a cosine distance from 0 to 2 is expected")
+        if self.batch_size < 1:
+            faults.append(f"--batch_size {self.batch_size}: at least 1 is expected")
+        if self.onnx_preprocessing not in PREPROCESSINGS:
+            faults.append(
+                f"--onnx_preprocessing {self.onnx_preprocessing}: one of {', '.join(PREPROCESSINGS)}"
+            )
+        if self.device not in ("auto", "cpu", "cuda"):
+            faults.append(f"--device {self.device}: one of auto, cpu, cuda")
+        faults += self._folder_faults()
+        if faults:
+            raise UserError("; ".join(faults))
+
+    def _folder_faults(self) -> list[str]:
+        faces, dedupe, representatives = (
+            path.resolve() for path in (self.faces_dir, self.dedupe_dir, self.representative_dir)
+        )
+        faults = []
+        if dedupe.is_relative_to(representatives) or representatives.is_relative_to(dedupe):
+            faults.append(
+                f"--dedupe_dir {self.dedupe_dir} and --representative_dir {self.representative_dir}: two "
+                "folders, neither inside the other, are expected"
+            )
+        for option, folder in (("--dedupe_dir", dedupe), ("--representative_dir", representatives)):
+            if faces.is_relative_to(folder):
+                faults.append(f"{option} {folder}: holds --faces_dir; results must lie in another folder")
+            elif folder.exists() and not folder.is_dir():
+                faults.append(f"{option} {folder}: is a file; a folder is expected")
+        return faults
+
+
+@dataclass(frozen=True, kw_only=True)
+class DedupeSummary:
+    """What a run did.
+
+    Attributes:
+        num_faces: Pictures looked at.
+        num_groups: People found; 0 where only embeddings were made (a shard, a dry run, a stop).
+        num_failed: Pictures left out.
+        seconds: Of the whole run.
+        stopped: Name of the signal that ended it early, or "".
+        table: groups.csv, where it was written.
+    """
+
+    num_faces: int
+    num_groups: int = 0
+    num_failed: int = 0
+    seconds: float = 0.0
+    stopped: str = ""
+    table: Path | None = None
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """What the program returns."""
+        if self.stopped:
+            return ExitCode.STOPPED
+        return ExitCode.SOME_FAILED if self.num_failed else ExitCode.DONE
+
+
+@dataclass
+class _Faces:
+    """The faces that can be grouped, and why the others cannot."""
+
+    names: list[str] = field(default_factory=list)
+    keys: list[bytes] = field(default_factory=list)
+    quality: list[float] = field(default_factory=list)
+    failed: dict[str, tuple[str, float | None]] = field(default_factory=dict)  # reason, quality
+
+
+def deduplicate(config: DedupeConfig) -> DedupeSummary:
+    """Groups a folder of faces and writes the files; prints what it did.
+
+    Started again it embeds only what is new, whatever the threshold, and replaces the files of the earlier
+    grouping. Killed and started again it comes to the same result.
+
+    Raises:
+        UserError: Missing weights, no faces, a threshold missing, foreign files in the output folders.
+    """
+    start_s = time.monotonic()
+    model = find_model(config.model_name, preprocessing=config.onnx_preprocessing)
+    threshold = _chosen_threshold(config, model)
+    items = _find_items(config)
+    print(f"{PROGRAM}: model {model.description}")
+    store_dir = config.dedupe_dir / EMBEDDINGS_FOLDER / _folder_name(model.key)
+    if config.dry_run or config.num_shards > 1:
+        embedded = _embed(config, model, items, store_dir)
+        if config.num_shards > 1 and not config.dry_run and not embedded.stopped:
+            print(
+                f"  shard {config.shard_index} of {config.num_shards} is embedded; when all are, run the "
+                "same command once with --num_shards 1 to group"
+            )
+        return DedupeSummary(
+            num_faces=embedded.num_items,
+            num_failed=embedded.failed,
+            stopped=embedded.stopped,
+            seconds=time.monotonic() - start_s,
+        )
+    lock_file = manifest_file(config.dedupe_dir, PROGRAM).with_suffix(".lock")
+    lock_file.parent.mkdir(parents=True, exist_ok=True)
+    with OutputLock(lock_file) as lock:
+        if lock.dead_token:
+            folders = (config.dedupe_dir, config.representative_dir)
+            num = sum(remove_temporaries(folder, lock.dead_token) for folder in folders)
+            print(f"{PROGRAM}: taking over from {lock.dead_owner}, which is gone ({num} half files removed)")
+        embedded = _embed(config, model, items, store_dir)
+        if embedded.stopped:
+            return DedupeSummary(
+                num_faces=len(items), stopped=embedded.stopped, seconds=time.monotonic() - start_s
+            )
+        set_run_token(lock.token)
+        try:
+            with StopFlag() as stop:
+                faces = _load_faces(config, items, store_dir)
+                return _group(config, model, threshold, faces, store_dir, stop, start_s)
+        finally:
+            set_run_token("")
+
+
+def _chosen_threshold(config: DedupeConfig, model: FaceModel) -> float:
+    if config.threshold is not None:
+        print(f"{PROGRAM}: threshold {config.threshold} (cosine distance)")
+        return config.threshold
+    if model.default_threshold is None:
+        raise UserError(
+            f"--threshold is needed with {config.model_name}: none is known for this file; a cosine distance "
+            "of 0.6 to 0.7 suits models of the ArcFace kind, smaller makes more and purer groups"
+        )
+    print(
+        f"{PROGRAM}: threshold {model.default_threshold} (cosine distance, DeepFace's for {model.name}; "
+        "--threshold sets another)"
+    )
+    return model.default_threshold
+
+
+def _find_items(config: DedupeConfig) -> list[Item]:
+    """The pictures as items, with the landmarks that face extraction knows of them."""
+    faces_dir = require_folder(config.faces_dir, "--faces_dir")
+    outputs = (config.dedupe_dir, config.representative_dir)
+    files = find_files(faces_dir, IMAGE_PATTERNS, exclude=outputs, what="--faces_dir")
+    known = read_face_table(faces_dir / "faces.csv")
+    names = [relative_name(path, faces_dir) for path in files]
+    return [Item(name, str(path), known.get(name, {})) for name, path in zip(names, files, strict=True)]
+
+
+def _embed(config: DedupeConfig, model: FaceModel, items: list[Item], store_dir: Path) -> BatchSummary:
+    task = embedding_task.EmbedTask(model, config.device, use_store=not config.overwrite)
+    return run_batch(
+        task,
+        items,
+        BatchConfig(
+            program=embedding_task.PROGRAM,
+            output_dir=store_dir,
+            table=embedding_task.TABLE,
+            columns=embedding_task.COLUMNS,
+            item_column="file",
+            settings={"model": model.key},
+            workers=config.workers,
+            num_shards=config.num_shards,
+            shard_index=config.shard_index,
+            # Vectors that are gone are made again: their faces are only seen to be missing here.
+            overwrite=config.overwrite or not (config.dry_run or _is_store_whole(store_dir)),
+            dry_run=config.dry_run,
+            item_timeout_s=config.item_timeout_s,
+            chunk_size=config.batch_size,
+            unit="face",
+            quiet=config.num_shards > 1,
+        ),
+    )
+
+
+def _is_store_whole(store_dir: Path) -> bool:
+    """Whether the store still holds the vectors that the manifest says are done."""
+    if not find_manifests(store_dir, embedding_task.PROGRAM):
+        return True
+    store = VectorStore(store_dir / embedding_task.STORE_FOLDER)
+    return all(
+        bytes.fromhex(record["rows"][0]["key"]) in store
+        for path in find_manifests(store_dir, embedding_task.PROGRAM)
+        if (manifest := load_manifest(path)) is not None
+        for record in manifest.records(manifest.offsets)
+        if record["status"] == "done"
+    )
+
+
+def _load_faces(config: DedupeConfig, items: Sequence[Item], store_dir: Path) -> _Faces:
+    """The faces of this run, in the order of their names, out of the embedding step's manifests."""
+    faces = _Faces()
+    wanted = {item.name for item in items}
+    for record in read_manifest(store_dir, embedding_task.PROGRAM):
+        name = record["item"]
+        if name not in wanted:
+            continue  # a face that was taken away since
+        if record["status"] != "done":
+            faces.failed[name] = (record["reason"], None)
+            continue
+        row = record["rows"][0]
+        if config.enforce_detection and not row["is_detected"]:
+            faces.failed[name] = (NO_FACE, row["quality"])
+            continue
+        faces.names.append(name)
+        faces.keys.append(bytes.fromhex(row["key"]))
+        faces.quality.append(row["quality"])
+    return faces
+
+
+def choose_representatives(labels: NDArray[np.int64], quality: Sequence[float]) -> NDArray[np.int64]:
+    """(N,) index of the best face of each face's group: highest quality, the first one of equals.
+
+    Args:
+        labels: (N,) groups, numbered from 0.
+        quality: (N,) scores.
+    """
+    order = np.lexsort((np.arange(len(labels)), -np.asarray(quality), labels))
+    first = np.ones(len(labels), bool)
+    first[1:] = labels[order][1:] != labels[order][:-1]
+    leaders = np.empty(int(labels.max()) + 1 if len(labels) else 0, np.int64)
+    leaders[labels[order][first]] = order[first]
+    return leaders[labels]
+
+
+def _group(
+    config: DedupeConfig,
+    model: FaceModel,
+    threshold: float,
+    faces: _Faces,
+    store_dir: Path,
+    stop: StopFlag,
+    start_s: float,
+) -> DedupeSummary:
+    """Groups, and replaces the files of the earlier grouping by those of this one."""
+    vectors = VectorStore(store_dir / embedding_task.STORE_FOLDER).vectors(faces.keys)
+    labels = group_faces(vectors, threshold) if len(vectors) else np.empty(0, np.int64)
+    leaders = choose_representatives(labels, faces.quality)
+    distances = 1.0 - np.einsum("nd,nd->n", vectors, vectors[leaders])
+    places = name_members(faces.names, leaders.tolist())
+    # Absolute, but as the user wrote it: a linked folder keeps its name.
+    source, dedupe, representatives = (
+        Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links
+        for path in (config.faces_dir, config.dedupe_dir, config.representative_dir)
+    )
+    placements = []
+    for face, name in enumerate(faces.names):
+        placements.append(Placement(source / name, dedupe / places[face]))
+        if leaders[face] == face:
+            placements.append(Placement(source / name, representatives / name))
+    with Progress(len(placements), PROGRAM, "file") as progress:
+
+        def on_copied() -> bool:
+            progress.update(1)
+            return bool(stop)
+
+        finished = replace_files(
+            placements, (dedupe, representatives), overwrite=config.overwrite, on_copied=on_copied
+        )
+    rows = _rows(faces, labels, leaders, distances, places)
+    num_faces = len(faces.names) + len(faces.failed)
+    if not finished:
+        print(f"{PROGRAM}: stopped by {stop.signal_name}; run the same command again to continue")
+        return DedupeSummary(
+            num_faces=num_faces, stopped=stop.signal_name, seconds=time.monotonic() - start_s
+        )
+    table = _write_records(config, model, threshold, rows, (dedupe, representatives))
+    finish_plan(dedupe)
+    summary = DedupeSummary(
+        num_faces=num_faces,
+        num_groups=int(labels.max()) + 1 if len(labels) else 0,
+        num_failed=len(faces.failed),
+        seconds=time.monotonic() - start_s,
+        table=table,
+    )
+    _print_summary(summary, faces)
+    return summary
+
+
+def _rows(
+    faces: _Faces,
+    labels: NDArray[np.int64],
+    leaders: NDArray[np.int64],
+    distances: NDArray[np.float32],
+    places: Sequence[str],
+) -> list[dict[str, Any]]:
+    """The lines of groups.csv, sorted by file."""
+    rows = [
+        {
+            "file": name,
+            "group": int(labels[face]),
+            "representative": faces.names[leaders[face]],
+            # A face against itself is off by rounding.
+            "distance": 0.0 if leaders[face] == face else round(max(float(distances[face]), 0.0), 6),
+            "quality": faces.quality[face],
+            "dedupe_file": places[face],
+            "status": "done",
+            "reason": "",
+        }
+        for face, name in enumerate(faces.names)
+    ]
+    rows += [
+        {"file": name, "quality": "" if quality is None else quality, "status": "failed", "reason": reason}
+        for name, (reason, quality) in faces.failed.items()
+    ]
+    return sorted(rows, key=lambda row: row["file"])
+
+
+def _write_records(
+    config: DedupeConfig,
+    model: FaceModel,
+    threshold: float,
+    rows: Sequence[dict[str, Any]],
+    folders: tuple[Path, Path],
+) -> Path:
+    """Writes the manifest of the grouping and groups.csv."""
+    dedupe, representatives = folders
+    settings = {
+        "model": model.key,
+        "threshold": threshold,
+        "enforce_detection": config.enforce_detection,
+    }
+    header = make_header(PROGRAM, settings, TABLE, COLUMNS, "file")
+    path = manifest_file(dedupe, PROGRAM)
+    with replacing(path) as file:
+        file.write(json.dumps(header, separators=(",", ":")).encode() + b"\n")
+        for row in rows:
+            outputs = []
+            if row["status"] == "done":
+                targets = [dedupe / row["dedupe_file"]]
+                if row["representative"] == row["file"]:
+                    targets.append(representatives / row["file"])
+                outputs = [[os.path.relpath(target, dedupe), target.stat().st_size] for target in targets]
+            record = {
+                "item": row["file"],
+                "status": row["status"],
+                "reason": row["reason"],
+                "outputs": outputs,
+                "rows": [row],
+                "seconds": 0.0,
+                "fingerprint": None,
+            }
+            file.write(json.dumps(record, separators=(",", ":")).encode() + b"\n")
+        file.write(b'{"run":{"complete":true,"num_items":%d}}\n' % len(rows))
+    manifest = load_manifest(path)
+    assert manifest is not None
+    write_table(dedupe / TABLE, header, ItemIndex([manifest]), [row["file"] for row in rows])
+    return dedupe / TABLE
+
+
+def _print_summary(summary: DedupeSummary, faces: _Faces) -> None:
+    grouped = summary.num_faces - summary.num_failed
+    print(
+        f"{PROGRAM}: {grouped} faces of {summary.num_groups} people, {summary.num_failed} left out, "
+        f"in {duration_text(summary.seconds)}"
+    )
+    for name, (reason, _) in sorted(faces.failed.items())[:5]:
+        print(f"  left out: {name!r}: {reason}")
+    if summary.num_failed > 5:
+        print(f"  … and {summary.num_failed - 5} more left out")
+    print(f"  groups: {summary.table}")
+
+
+def _folder_name(key: str) -> str:
+    """A model's key as the name of a folder."""
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in key)[-120:].lstrip(".")

@@ -1,0 +1,410 @@
+"""Face-embedding models under one roof: DeepFace's by name, any ONNX file by path.
+
+`find_model` says in milliseconds whether a model can be used and what names it in a cache; it imports neither
+torch nor DeepFace. `FaceModel.load` (or `make_embedder`) then loads it in the process that needs it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facevox.cli import num_cores
+from facevox.errors import UserError
+from lc_pytorch.faces.weights import WeightFile, require_weights, weights_dir
+
+Picture = NDArray[np.uint8]
+
+PREPROCESSINGS = ("auto", "insightface", "imagenet", "raw")
+# What is taken off, and what is divided by, of RGB values from 0 to 255.
+_INSIGHTFACE = ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5))
+_IMAGENET = (  # 255 × torchvision's mean and deviation
+    (123.675, 116.28, 103.53),
+    (58.395, 57.12, 57.375),
+)
+_NORMALISATION = {
+    "insightface": _INSIGHTFACE,
+    "imagenet": _IMAGENET,
+    "raw": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+}
+METADATA_KEY = "facevox.preprocessing"  # in an ONNX file's metadata: one of the names above
+_DEEPFACE_HOSTS = (
+    "https://github.com/serengil/deepface_models/releases/download/v1.0/",
+    "https://huggingface.co/serengil/deepface/resolve/main/",
+)
+_GRAPH_HEAD = 8  # InsightFace looks for a built-in normalisation in so many first nodes
+
+
+@dataclass(frozen=True)
+class _DeepFaceModel:
+    """What is to be known of one of DeepFace's models (0.0.103, PyTorch) before DeepFace is imported."""
+
+    weight_file: str
+    threshold: float  # cosine distance; deepface.config.threshold
+    input_size: tuple[int, int]  # width, height
+    urls: tuple[str, ...] = ()  # default: DeepFace's two hosts
+    package: str = ""  # needed besides
+
+    @property
+    def weights(self) -> WeightFile:
+        return WeightFile(
+            self.weight_file, self.urls or tuple(host + self.weight_file for host in _DEEPFACE_HOSTS)
+        )
+
+
+_SFACE_URL = (
+    "https://github.com/opencv/opencv_zoo/raw/main/models/face_recognition_sface/"
+    "face_recognition_sface_2021dec.onnx"
+)
+_DLIB_URL = "https://dlib.net/files/dlib_face_recognition_resnet_model_v1.dat.bz2"
+_BUFFALO_URL = "https://drive.google.com/uc?export=download&confirm=pbef&id=1N0GL-8ehw_bz2eZQWz2b0A5XBdXdxZhg"
+_DEEPFACE_MODELS = {
+    "Facenet": _DeepFaceModel("facenet_weights.pth", 0.40, (160, 160)),
+    "Facenet512": _DeepFaceModel("facenet512_weights.pth", 0.30, (160, 160)),
+    "VGG-Face": _DeepFaceModel("vgg_face_weights.pth", 0.68, (224, 224)),
+    "OpenFace": _DeepFaceModel("openface_weights.pth", 0.10, (96, 96)),
+    "DeepFace": _DeepFaceModel("VGGFace2_DeepFace_weights_val-0.9034.pth", 0.23, (152, 152)),
+    "DeepID": _DeepFaceModel("deepid_weights.pth", 0.015, (47, 55)),
+    "ArcFace": _DeepFaceModel("arcface_weights.pth", 0.68, (112, 112)),
+    "SFace": _DeepFaceModel("face_recognition_sface_2021dec.onnx", 0.593, (112, 112), (_SFACE_URL,)),
+    "GhostFaceNet": _DeepFaceModel("ghostfacenet_v1.pth", 0.65, (112, 112)),
+    "Dlib": _DeepFaceModel(
+        "dlib_face_recognition_resnet_model_v1.dat", 0.07, (150, 150), (_DLIB_URL,), "dlib"
+    ),
+    "Buffalo_L": _DeepFaceModel(
+        "buffalo_l/webface_r50.onnx", 0.55, (112, 112), (_BUFFALO_URL,), "insightface"
+    ),
+}
+MODEL_NAMES = tuple(_DEEPFACE_MODELS)
+
+
+class Embedder(Protocol):
+    """A loaded model."""
+
+    input_size: tuple[int, int]
+
+    def embed(self, faces: Sequence[Picture]) -> NDArray[np.float32]:
+        """(B, D) unit vectors of (H, W, 3) uint8 RGB faces (of any size, unless they have to be aligned)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaceModel:
+    """A model that can be loaded; small and picklable.
+
+    Attributes:
+        name: As the user gave it.
+        key: Names the model in caches: changes with the content of its file and with the preprocessing.
+        file: The weights.
+        default_threshold: Cosine distance below which DeepFace calls two faces one person; None where
+            nobody has measured it (ONNX files).
+        input_size: Width and height in pixels.
+        preprocessing: Of ONNX files; "" for DeepFace's models, which know their own.
+        num_aligned_points: 5 where faces have to be aligned on five points first
+            (`facevox.faces.align_five_points`), 0 where a face crop is fed as it is.
+    """
+
+    name: str
+    key: str
+    file: Path
+    default_threshold: float | None
+    input_size: tuple[int, int]
+    preprocessing: str = ""
+    num_aligned_points: int = 0
+
+    def load(self, device: str = "auto") -> Embedder:
+        """Loads the weights; torch and DeepFace or onnxruntime are imported here.
+
+        Args:
+            device: "auto" takes a GPU where there is one; "cpu"; "cuda".
+
+        Raises:
+            UserError: The file is broken or another model's, or there is no GPU.
+        """
+        if self.preprocessing:
+            return OnnxEmbedder(self.file, self.preprocessing, device)
+        return DeepFaceEmbedder(self.name, device)
+
+    @property
+    def description(self) -> str:
+        """One line for people: what is used and where it lies."""
+        how = f", five-point aligned, {self.preprocessing} preprocessing" if self.preprocessing else ""
+        return f"{self.name} ({self.file}{how})"
+
+
+def make_embedder(model_name: str | Path, *, preprocessing: str = "auto", device: str = "auto") -> Embedder:
+    """The loaded model of a DeepFace name or an ONNX file; see `find_model` and `FaceModel.load`."""
+    return find_model(model_name, preprocessing=preprocessing).load(device)
+
+
+def find_model(model_name: str | Path, *, preprocessing: str = "auto") -> FaceModel:
+    """What a model's name stands for, checked to be there, without loading it.
+
+    Missing weights of DeepFace's models are downloaded where the network answers within seconds.
+
+    Args:
+        model_name: One of `MODEL_NAMES`, or the path of an .onnx file.
+        preprocessing: Of an ONNX file: "insightface" ((x - 127.5) / 127.5), "imagenet" (its mean and
+            deviation), "raw" (0 to 255), or "auto": what the file's metadata say under
+            `facevox.preprocessing`, else "raw" where the graph itself begins with a subtraction and a
+            multiplication (as InsightFace decides), else "insightface".
+
+    Raises:
+        UserError: No such name or file, no face-embedding model, weights or packages missing.
+    """
+    if preprocessing not in PREPROCESSINGS:
+        raise UserError(f"preprocessing {preprocessing!r}: one of {', '.join(PREPROCESSINGS)} is expected")
+    text = str(model_name)
+    if text.lower().endswith(".onnx"):
+        return _find_onnx(text, preprocessing)
+    model = _DEEPFACE_MODELS.get(text)
+    if model is None:
+        raise UserError(
+            f"--model_name {text}: no such model; one of {', '.join(MODEL_NAMES)}, "
+            "or the path of an .onnx file"
+        )
+    if model.package and importlib.util.find_spec(model.package) is None:
+        raise UserError(
+            f"--model_name {text}: needs the package {model.package}, which is not installed "
+            f"(pip install {model.package}); or use another model, such as Facenet"
+        )
+    file = require_weights([model.weights], f"--model_name {text}")[0]
+    return FaceModel(
+        name=text,
+        key=f"deepface-{text}-{_content_hash(file)}",
+        file=file,
+        default_threshold=model.threshold,
+        input_size=model.input_size,
+    )
+
+
+def weight_file(model_name: str) -> WeightFile:
+    """The weight file of one of `MODEL_NAMES`, for fetching it ahead of time."""
+    return _DEEPFACE_MODELS[model_name].weights
+
+
+class DeepFaceEmbedder:
+    """One of DeepFace's models on its PyTorch engine (ONNX or dlib where there is no other).
+
+    Pictures are prepared by DeepFace's own functions, so the vectors are those of
+    `DeepFace.represent(..., detector_backend="skip")`, made unit vectors.
+    """
+
+    def __init__(self, name: str, device: str = "auto") -> None:
+        self._modeling, self._preprocessing = _import_deepface()
+        try:
+            self._client: Any = self._modeling.build_model(task="facial_recognition", model_name=name)
+        except Exception as error:
+            where = weights_dir() / _DEEPFACE_MODELS[name].weight_file
+            raise UserError(
+                f"--model_name {name}: the weights cannot be loaded, {where} is broken or another model's "
+                f"({type(error).__name__}); remove it and fetch it again (make weights)"
+            ) from error
+        self._place(name, device)
+        self.input_size: tuple[int, int] = tuple(self._client.input_shape)
+
+    def embed(self, faces: Sequence[Picture]) -> NDArray[np.float32]:
+        """See `Embedder`."""
+        width, height = self.input_size
+        prepared = []
+        for face in faces:
+            bgr = face[..., ::-1]
+            resized = self._preprocessing.resize_image(img=bgr, target_size=(height, width))
+            prepared.append(self._preprocessing.normalize_input(img=resized, normalization="base"))
+        vectors = np.asarray(self._client.forward(np.concatenate(prepared)), np.float32)
+        return _unit_rows(vectors.reshape(len(faces), -1))
+
+    def _place(self, name: str, device: str) -> None:
+        if device == "auto" or not hasattr(self._client, "device"):
+            return
+        import torch
+
+        if device == "cuda" and not torch.cuda.is_available():
+            raise UserError("--device cuda: no CUDA device is visible; use --device cpu")
+        self._client.device = torch.device(device)
+        self._client.model.to(self._client.device)
+
+
+class OnnxEmbedder:
+    """An ONNX face-embedding model through onnxruntime; faces are five-point aligned to its input size."""
+
+    def __init__(self, file: Path, preprocessing: str, device: str = "auto") -> None:
+        self._session = _open_session(file, device)
+        graph_input = self._session.get_inputs()[0]
+        self._name = graph_input.name
+        # Models exported with a batch of one take one face at a time.
+        self._batch = graph_input.shape[0] if isinstance(graph_input.shape[0], int) else 0
+        self.input_size: tuple[int, int] = _onnx_input_size(self._session, file)
+        mean, deviation = _NORMALISATION[preprocessing]
+        self._mean = np.array(mean, np.float32)
+        self._scale = 1.0 / np.array(deviation, np.float32)
+
+    def embed(self, faces: Sequence[Picture]) -> NDArray[np.float32]:
+        """See `Embedder`; each face is (H, W, 3) of exactly the model's input size."""
+        pixels = (np.stack(faces).astype(np.float32) - self._mean) * self._scale
+        blob = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+        step = self._batch or len(blob)
+        parts = []
+        for start in range(0, len(blob), step):
+            part = blob[start : start + step]
+            short = step - len(part)
+            if short:  # a fixed batch is filled up
+                part = np.concatenate([part, np.zeros((short, *part.shape[1:]), np.float32)])
+            parts.append(self._session.run(None, {self._name: part})[0][: step - short])
+        vectors = np.concatenate(parts).astype(np.float32)
+        return _unit_rows(vectors.reshape(len(faces), -1))
+
+
+def _find_onnx(text: str, preprocessing: str) -> FaceModel:
+    file = Path(text)
+    if not file.is_file():
+        raise UserError(
+            f"--model_name {text}: no such file; give the path of an ONNX face-embedding model "
+            f"or one of {', '.join(MODEL_NAMES)}"
+        )
+    session = _open_session(file, "cpu")
+    size = _onnx_input_size(session, file)
+    if preprocessing == "auto":
+        said = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY, "")
+        if said and said not in _NORMALISATION:
+            raise UserError(f"{file}: its metadata ask for the preprocessing {said!r}, which is not known")
+        has_own = {"Sub", "Mul"} <= set(_first_operators(file, _GRAPH_HEAD))
+        preprocessing = said or ("raw" if has_own else "insightface")
+    return FaceModel(
+        name=text,
+        key=f"onnx-{file.stem}-{_content_hash(file)}-{preprocessing}",
+        file=file.absolute(),
+        default_threshold=None,
+        input_size=size,
+        preprocessing=preprocessing,
+        num_aligned_points=5,
+    )
+
+
+def _open_session(file: Path, device: str) -> Any:
+    # onnxruntime sends telemetry and keeps an identifier of the device below the home folder otherwise.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    # A worker process is told its share of the cores; onnxruntime would take all of them in each.
+    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or num_cores())
+    options.inter_op_num_threads = 1
+    providers = ["CPUExecutionProvider"]
+    if device != "cpu" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        providers.insert(0, "CUDAExecutionProvider")
+    elif device == "cuda":
+        raise UserError(
+            "--device cuda: this onnxruntime has no CUDA (install onnxruntime-gpu); use --device cpu"
+        )
+    try:
+        return onnxruntime.InferenceSession(str(file), options, providers=providers)
+    except Exception as error:  # onnxruntime's exceptions share no base class of their own
+        raise UserError(f"{file}: not an ONNX model that can be loaded ({type(error).__name__})") from error
+
+
+def _onnx_input_size(session: Any, file: Path) -> tuple[int, int]:
+    """(width, height), once it is clear that this is a face-embedding model."""
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    shape = inputs[0].shape
+    fits = len(inputs) == 1 and len(outputs) == 1 and len(shape) == 4 and shape[1] == 3
+    if not fits or inputs[0].type != "tensor(float)" or not _is_square(shape[2:]):
+        described = f"input {list(shape)} of {len(inputs)}, output {list(outputs[0].shape)} of {len(outputs)}"
+        raise UserError(
+            f"{file}: not a face-embedding model: one input of 1 x 3 x 112 x 112 (float, batch fixed or "
+            f"free) and one output are expected, it has {described}"
+        )
+    # A free height and width means any size; 112 is what such models are trained on.
+    side = shape[2] if isinstance(shape[2], int) else 112
+    return side, side
+
+
+def _is_square(sides: Sequence[object]) -> bool:
+    return not isinstance(sides[0], int) or sides[0] == sides[1]
+
+
+def _import_deepface() -> tuple[ModuleType, ModuleType]:
+    """DeepFace's model builder and preprocessing, on PyTorch.
+
+    Only these modules: `from deepface import DeepFace` would make a folder in the user's home.
+    """
+    os.environ["DEEPFACE_BACKEND_ENGINE"] = "pytorch"
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("DEEPFACE_LOG_LEVEL", "40")
+    from deepface.modules import modeling, preprocessing
+
+    return modeling, preprocessing
+
+
+def _unit_rows(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Each row divided by its length; a row that has none (all zeros, NaN) comes out as NaN."""
+    norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+    norms[~(norms > 0)] = np.nan
+    return (vectors / norms).astype(np.float32)
+
+
+def _content_hash(file: Path) -> str:
+    """Start of the SHA-256 of a file, 16 hexadecimal digits."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+
+
+def _first_operators(file: Path, count: int) -> list[str]:
+    """Operator types of the first nodes of an ONNX graph ("Conv", "Sub", …), without the package onnx.
+
+    Source: the protocol buffers of onnx.proto: ModelProto.graph is field 7, GraphProto.node field 1,
+    NodeProto.op_type field 4; each length-delimited (wire type 2).
+    """
+    with file.open("rb") as stream:
+        data = memoryview(stream.read())
+    operators: list[str] = []
+    for field, graph in _proto_fields(data):
+        if field != 7:
+            continue
+        for inner, node in _proto_fields(graph):
+            if inner == 1:
+                operators += [bytes(value).decode() for number, value in _proto_fields(node) if number == 4]
+            if len(operators) >= count:
+                return operators
+    return operators
+
+
+def _proto_fields(data: memoryview) -> list[tuple[int, memoryview]]:
+    """(field number, content) of the length-delimited fields of a message; others are stepped over."""
+    fields = []
+    at = 0
+
+    def varint() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = data[at]
+            at += 1
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return value
+
+    while at < len(data):
+        tag = varint()
+        kind = tag & 7
+        if kind == 0:
+            varint()
+        elif kind in (1, 5):
+            at += 8 if kind == 1 else 4
+        elif kind == 2:
+            length = varint()
+            fields.append((tag >> 3, data[at : at + length]))
+            at += length
+        else:
+            break
+    return fields

@@ -1,0 +1,408 @@
+"""One group per person out of face embeddings: exact average linkage in memory that grows with the faces.
+
+Two groups become one while the mean cosine distance over *all* pairs between them is at most the threshold
+(average linkage, UPGMA). A chain of look-alikes therefore stays apart: its ends pull the mean up, whereas
+connected components would merge everyone who is linked by somebody in between.
+
+What makes it cheap, and still exact:
+
+* The mean similarity of two groups is the dot product of the means of their unit vectors, so no matrix of
+  distances is kept: one sum vector per group is enough.
+* Two groups whose mean similarity reaches a cut must hold at least one pair of faces that reaches it. So the
+  only candidates are the pairs of faces above the cut ("edges"), found tile by tile in half of the matrix
+  product and stored as a list.
+* Average linkage is reducible: pairs of groups that are each other's nearest can all be merged in one
+  vectorised round, in any order, with the same outcome as merging one pair after the other.
+
+Where nearly every face resembles every other the list would grow with the square of the faces. Then only the
+strongest edges of each face are kept (`edges_per_face`), and a last pass over the group means makes sure that
+no two groups are left whose mean similarity reaches the cut. Only the order of merges is approximate then.
+
+Source: average linkage after Sokal and Michener (1958); reciprocal nearest neighbours after Murtagh (1983).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from threadpoolctl import threadpool_limits
+
+from facevox.cli import num_cores
+from facevox.errors import UserError
+
+TILE = 1024  # faces; a tile of 1024 × 1024 float32 is 4 MiB and stays in the cache while it is compared
+WAVE = 16  # tiles between two looks at the number of edges: at most 16 Mi new edges (192 MiB) at a time
+EDGES_PER_FACE = 64  # strongest edges kept of each face, once the list outgrows its budget
+MIN_EDGE_BUDGET = 8_000_000  # edges (96 MB): small sets are never cut
+DOT_CHUNK = 8192  # pairs of sum vectors multiplied at a time: 2 × 16 MiB for 512 numbers
+ROUNDING = (
+    1e-6  # float32 products of unit vectors are off by a few 1e-7: a distance of 0 must reach threshold 0
+)
+NORM_TOLERANCE = 1e-3
+
+FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Pairs of faces whose similarity reaches the cut, `first < second`, each pair once.
+
+    Attributes:
+        first: (E,) int32 face index.
+        second: (E,) int32 face index.
+        similarity: (E,) float32 cosine similarity.
+        is_capped: Whether only the strongest edges of each face were kept.
+    """
+
+    first: IntArray
+    second: IntArray
+    similarity: FloatArray
+    is_capped: bool = False
+
+
+def group_faces(
+    embeddings: ArrayLike,
+    threshold: float,
+    *,
+    edges_per_face: int = EDGES_PER_FACE,
+    num_threads: int | None = None,
+) -> NDArray[np.int64]:
+    """Number of the person of each face.
+
+    The outcome does not depend on the order of the faces (save for exact ties), on the number of threads, or
+    on chance.
+
+    Args:
+        embeddings: (N, D) unit vectors, one per face.
+        threshold: Largest mean cosine distance (1 - cosine, 0 to 2) between two parts of one group.
+        edges_per_face: Strongest edges kept of each face when there are too many to keep them all (more than
+            `2 * edges_per_face * N`, and more than 8 million).
+        num_threads: Threads for the matrix products. Default: the cores this process may use.
+
+    Returns:
+        (N,) int64 labels 0, 1, 2, … in the order in which the groups first appear.
+
+    Raises:
+        UserError: Embeddings that are not finite, not unit vectors or not a matrix; a threshold out of range.
+    """
+    vectors_ND = _checked_embeddings(embeddings)
+    if not 0.0 <= threshold <= 2.0:
+        raise UserError(f"threshold {threshold}: a cosine distance from 0 to 2 is expected")
+    if edges_per_face < 1:
+        raise UserError(f"edges_per_face {edges_per_face}: at least 1 is expected")
+    min_similarity = 1.0 - threshold - ROUNDING
+    num_faces = len(vectors_ND)
+    labels = np.arange(num_faces)
+    sums_ND = vectors_ND.copy()
+    sizes_N = np.ones(num_faces, np.float32)
+    means_ND = vectors_ND
+    while True:
+        edges = find_edges(means_ND, min_similarity, edges_per_face=edges_per_face, num_threads=num_threads)
+        merged = _merge_groups(sums_ND, sizes_N, edges, min_similarity)
+        labels = merged[labels]
+        if not edges.is_capped:
+            return _numbered_by_first(labels)
+        # Some edges were left out, so two groups may remain that belong together: look at the group means.
+        kept, labels = np.unique(labels, return_inverse=True)
+        sums_ND, sizes_N = sums_ND[kept], sizes_N[kept]
+        means_ND = sums_ND / sizes_N[:, None]
+
+
+def find_edges(
+    vectors: FloatArray,
+    min_similarity: float,
+    *,
+    edges_per_face: int = EDGES_PER_FACE,
+    num_threads: int | None = None,
+) -> Edges:
+    """Pairs with a dot product of at least `min_similarity`, out of half of the matrix product, tile by tile.
+
+    Each thread multiplies and compares a tile of its own, so that comparing uses all cores as well; BLAS
+    itself is held to one thread meanwhile.
+
+    Args:
+        vectors: (N, D) float32.
+        min_similarity: Smallest dot product of an edge.
+        edges_per_face: See `group_faces`.
+        num_threads: See `group_faces`.
+
+    Returns:
+        The edges, in the order of the tiles (the same on every machine with the same BLAS).
+    """
+    num = len(vectors)
+    budget = max(MIN_EDGE_BUDGET, 2 * edges_per_face * num)
+    first, second, similarity = _no_edges()
+    # Below its bar, an edge is not among the strongest of a face. All bars start at the cut.
+    bars: FloatArray | None = None
+    workspace = _Workspace()
+    threads = num_threads or num_cores()
+    with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
+        parts: list[tuple[IntArray, IntArray, FloatArray]] = []
+        num_edges = 0
+        for wave in _waves(num):
+            bars_now = bars
+
+            def edges_of(tile: tuple[int, int], bars_now: FloatArray | None = bars_now) -> tuple:
+                return _tile_edges(vectors, tile, min_similarity, bars_now, workspace)
+
+            found = list(pool.map(edges_of, wave))
+            parts += found
+            num_edges += sum(len(part[0]) for part in found)
+            if num_edges > budget:
+                first, second, similarity = _joined(parts)
+                strong, bars = _strongest(first, second, similarity, num, edges_per_face, min_similarity)
+                parts = [(first[strong], second[strong], similarity[strong])]
+                num_edges = len(parts[0][0])
+        first, second, similarity = _joined(parts)
+    if bars is not None:
+        strong, _ = _strongest(first, second, similarity, num, edges_per_face, min_similarity)
+        first, second, similarity = first[strong], second[strong], similarity[strong]
+    return Edges(first, second, similarity, is_capped=bars is not None)
+
+
+def bcubed_f1(labels: ArrayLike, truth: ArrayLike) -> float:
+    """B-cubed F1 of a grouping, 0 to 1.
+
+    For each face: which share of its group is the same person (precision), and which share of that person is
+    in its group (recall); both are averaged over the faces and joined by their harmonic mean.
+
+    Args:
+        labels: (N,) found groups; any values that can be compared.
+        truth: (N,) true people.
+
+    Raises:
+        UserError: The two differ in length or are empty.
+
+    Source: Bagga and Baldwin (1998).
+    """
+    found_N = np.unique(np.asarray(labels), return_inverse=True)[1]
+    people_N = np.unique(np.asarray(truth), return_inverse=True)[1]
+    if len(found_N) != len(people_N) or len(found_N) == 0:
+        raise UserError(
+            f"B-cubed needs two lists of one length, not {len(found_N)} and {len(people_N)} labels"
+        )
+    num = len(found_N)
+    cells, counts = np.unique(found_N * (int(people_N.max()) + 1) + people_N, return_counts=True)
+    group_sizes = np.bincount(found_N)[cells // (int(people_N.max()) + 1)]
+    person_sizes = np.bincount(people_N)[cells % (int(people_N.max()) + 1)]
+    # A cell of c faces adds c × (c / size) to the sum over faces.
+    precision = float(np.sum(counts**2 / group_sizes)) / num
+    recall = float(np.sum(counts**2 / person_sizes)) / num
+    return 2 * precision * recall / (precision + recall)
+
+
+class _Workspace(threading.local):
+    """Buffers of one thread, made once: a fresh array costs a page fault for each of its pages."""
+
+    products: FloatArray
+    mask: NDArray[np.bool_]
+
+    def __init__(self) -> None:
+        self.products = np.empty(TILE * TILE, np.float32)
+        self.mask = np.zeros(TILE * TILE + 8, bool)
+
+
+def _checked_embeddings(embeddings: ArrayLike) -> FloatArray:
+    """(N, D) float32, checked to be finite unit vectors."""
+    vectors = np.ascontiguousarray(embeddings, dtype=np.float32)
+    if vectors.ndim != 2:
+        raise UserError(f"embeddings of shape {vectors.shape}: one row per face (N, D) is expected")
+    norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float32))
+    # A NaN or an infinity anywhere in a row makes its norm fail the comparison as well.
+    bad = np.flatnonzero(~(np.abs(norms - 1.0) <= NORM_TOLERANCE))
+    if len(bad):
+        row = int(bad[0])
+        raise UserError(
+            f"embedding {row} has the norm {norms[row]} ({len(bad)} of {len(vectors)} are like this): "
+            "finite unit vectors are expected; check the model that made them"
+        )
+    return vectors
+
+
+def _waves(num: int) -> Iterator[list[tuple[int, int]]]:
+    """Tiles (row start, column start) of the upper triangle, a few at a time."""
+    wave: list[tuple[int, int]] = []
+    for row in range(0, num, TILE):
+        for column in range(row, num, TILE):
+            wave.append((row, column))
+            if len(wave) == WAVE:
+                yield wave
+                wave = []
+    if wave:
+        yield wave
+
+
+def _tile_edges(
+    vectors: FloatArray,
+    tile: tuple[int, int],
+    min_similarity: float,
+    bars: FloatArray | None,
+    workspace: _Workspace,
+) -> tuple[IntArray, IntArray, FloatArray]:
+    """Edges inside one tile."""
+    row, column = tile
+    left, right = vectors[row : row + TILE], vectors[column : column + TILE]
+    size = len(left) * len(right)
+    products = workspace.products[:size].reshape(len(left), len(right))
+    mask = workspace.mask[:size].reshape(len(left), len(right))
+    np.matmul(left, right.T, out=products)
+    if bars is None:
+        np.greater_equal(products, np.float32(min_similarity), out=mask)
+    else:
+        # Kept when it is stronger than what either of the two faces has already.
+        lower = np.minimum(bars[row : row + TILE, None], bars[None, column : column + TILE])
+        np.greater(products, lower, out=mask)
+    # Edges are rare: look at eight comparisons at a time (the buffer has room for padding).
+    padded = -(-size // 8) * 8
+    workspace.mask[size:padded] = False
+    words = np.flatnonzero(workspace.mask[:padded].view(np.uint64))
+    spots = (words[:, None] * 8 + np.arange(8)).ravel()
+    spots = spots[workspace.mask[spots]]
+    rows, columns = np.divmod(spots, len(right))
+    if row == column:
+        upper = rows < columns
+        spots, rows, columns = spots[upper], rows[upper], columns[upper]
+    similarity = workspace.products[spots]
+    return (rows + row).astype(np.int32), (columns + column).astype(np.int32), similarity
+
+
+def _strongest(
+    first: IntArray, second: IntArray, similarity: FloatArray, num: int, per_face: int, min_similarity: float
+) -> tuple[NDArray[np.bool_], FloatArray]:
+    """Which edges are among the `per_face` strongest of at least one of their two faces, and the new bars.
+
+    Returns:
+        (E,) mask of the edges to keep; (N,) float32 bar of each face: the weakest of its strongest edges, or
+        just below the cut while it has fewer than `per_face`.
+    """
+    bars = np.full(num, np.nextafter(np.float32(min_similarity), np.float32(-4)), np.float32)
+    keep = np.zeros(len(first), bool)
+    degrees = np.bincount(first, minlength=num) + np.bincount(second, minlength=num)
+    # Bands of about 4 million edge ends (little memory) and at most 2^16 faces (their place in the key).
+    bands = np.cumsum(degrees) // 4_000_000 * num + np.arange(num) // 65536
+    for band in np.unique(bands):
+        nodes = np.flatnonzero(bands == band)
+        low, high = int(nodes[0]), int(nodes[-1])
+        in_first = np.flatnonzero((first >= low) & (first <= high))
+        in_second = np.flatnonzero((second >= low) & (second <= high))
+        edge = np.concatenate([in_first, in_second])
+        node = np.concatenate([first[in_first], second[in_second]])
+        # One number sorts by face, then strongest first, then by a hash of the pair: without the hash every
+        # face of a crowd of copies would keep the same few edges.
+        luck = _pair_hash(first[edge], second[edge]) >> np.uint64(48)
+        key = (node - low).astype(np.uint64) << np.uint64(48) | _descending(similarity[edge]) << np.uint64(16)
+        order = np.argsort(key | luck)
+        edge, node = edge[order], node[order]
+        starts = np.searchsorted(node, np.arange(low, high + 1))
+        rank = np.arange(len(node)) - starts[node - low]
+        keep[edge[rank < per_face]] = True
+        last = rank == per_face - 1
+        bars[node[last]] = similarity[edge[last]]
+    return keep, bars
+
+
+def _merge_groups(
+    sums: FloatArray, sizes: FloatArray, edges: Edges, min_similarity: float
+) -> NDArray[np.int64]:
+    """Merges groups, round by round, until no pair is left that reaches the cut.
+
+    Args:
+        sums: (N, D) sum of the unit vectors of each group; changed in place (row of the group that stays).
+        sizes: (N,) faces in each group; changed in place.
+        edges: Candidates: pairs of groups with their mean similarity.
+        min_similarity: The cut.
+
+    Returns:
+        (N,) int64: the row of the group into which each row was merged.
+    """
+    home = np.arange(len(sums))
+    first, second, similarity = edges.first, edges.second, edges.similarity
+    while len(first):
+        chosen = _mutual_nearest(first, second, similarity, len(sums))
+        stays, goes = first[chosen], second[chosen]
+        sums[stays] += sums[goes]
+        sizes[stays] += sizes[goes]
+        moves_to = np.arange(len(sums), dtype=np.int32)
+        moves_to[goes] = stays
+        home = moves_to[home]
+        grew = np.zeros(len(sums), bool)
+        grew[stays] = True
+        first, second = moves_to[first], moves_to[second]
+        is_changed = grew[first] | grew[second]
+        changed = is_changed & (first != second)
+        low = np.minimum(first[changed], second[changed]).astype(np.int64)
+        pairs = np.unique(low * len(sums) + np.maximum(first[changed], second[changed]))
+        left, right = (pairs // len(sums)).astype(np.int32), (pairs % len(sums)).astype(np.int32)
+        means = _mean_similarity(sums, sizes, left, right)
+        linked = means >= min_similarity
+        first = np.concatenate([first[~is_changed], left[linked]])
+        second = np.concatenate([second[~is_changed], right[linked]])
+        similarity = np.concatenate([similarity[~is_changed], means[linked]])
+    return home.astype(np.int64)
+
+
+def _mutual_nearest(first: IntArray, second: IntArray, similarity: FloatArray, num: int) -> NDArray[np.int64]:
+    """Indices of edges that are the strongest of both of their groups, no group twice. Never empty."""
+    best = np.full(num, -np.inf, np.float32)
+    np.maximum.at(best, first, similarity)
+    np.maximum.at(best, second, similarity)
+    mutual = np.flatnonzero((similarity == best[first]) & (similarity == best[second]))
+    # With ties a group can have several: the smallest hash of the pair wins, on both sides.
+    left, right = first[mutual], second[mutual]
+    luck = _pair_hash(left, right)
+    smallest = np.full(num, np.iinfo(np.uint64).max, np.uint64)
+    np.minimum.at(smallest, left, luck)
+    np.minimum.at(smallest, right, luck)
+    return mutual[(luck == smallest[left]) & (luck == smallest[right])]
+
+
+def _descending(values: FloatArray) -> NDArray[np.uint64]:
+    """32-bit numbers that are the smaller the larger the value is (IEEE 754 floats sort like their bits)."""
+    bits = (values + np.float32(0.0)).view(np.uint32)  # adding 0 turns -0.0 into 0.0
+    ascending = np.where(bits >> np.uint32(31), ~bits, bits | np.uint32(0x80000000))
+    return (~ascending).astype(np.uint64)
+
+
+def _pair_hash(first: IntArray, second: IntArray) -> NDArray[np.uint64]:
+    """Well mixed number of a pair; different pairs never share one (every step can be undone)."""
+    low, high = np.minimum(first, second), np.maximum(first, second)
+    mixed = low.astype(np.uint64) << np.uint64(32) | high.astype(np.uint64)
+    # The finaliser of SplitMix64 (Steele, Lea and Flood 2014).
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+def _mean_similarity(sums: FloatArray, sizes: FloatArray, left: IntArray, right: IntArray) -> FloatArray:
+    """(P,) mean similarity between all faces of two groups, for P pairs of groups."""
+    means = np.empty(len(left), np.float32)
+    for start in range(0, len(left), DOT_CHUNK):
+        part = slice(start, start + DOT_CHUNK)
+        dots = np.einsum("pd,pd->p", sums[left[part]], sums[right[part]])
+        means[part] = dots / (sizes[left[part]] * sizes[right[part]])
+    return means
+
+
+def _no_edges() -> tuple[IntArray, IntArray, FloatArray]:
+    return np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.float32)
+
+
+def _joined(parts: list[tuple[IntArray, IntArray, FloatArray]]) -> tuple[IntArray, IntArray, FloatArray]:
+    if not parts:
+        return _no_edges()
+    first, second, similarity = zip(*parts, strict=True)
+    return np.concatenate(first), np.concatenate(second), np.concatenate(similarity)
+
+
+def _numbered_by_first(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The same groups, numbered in the order in which they first appear."""
+    _, appears, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    rank = np.empty(len(appears), np.int64)
+    rank[np.argsort(appears)] = np.arange(len(appears))
+    return rank[inverse]

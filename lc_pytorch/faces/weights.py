@@ -1,0 +1,107 @@
+"""Weights that DeepFace downloads on first use: where they lie, and what to say when they do not.
+
+DeepFace looks in `$DEEPFACE_HOME/.deepface/weights` (the home folder when DEEPFACE_HOME is not set) by
+file name. The same files in the same folder serve facevox, so weights fetched by either serve both.
+"""
+
+import bz2
+import os
+import shutil
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from facevox.errors import UserError, one_line
+from facevox.files import replacing
+
+# A firewall that drops packets keeps an attempt hanging for half a minute; whoever has a network at
+# all answers within this time.
+CONNECTION_CHECK_S = 3.0
+_DOWNLOAD_TIMEOUT_S = 60.0  # without one byte arriving
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """A file of weights: its name in the weights folder and where DeepFace gets it from."""
+
+    name: str
+    urls: tuple[str, ...]  # tried in order; one that ends in .bz2 is unpacked
+
+
+def weights_dir() -> Path:
+    """The folder in which DeepFace looks for weights; it need not exist."""
+    home = os.environ.get("DEEPFACE_HOME") or str(Path("~").expanduser())
+    return Path(home, ".deepface", "weights")
+
+
+def require_weights(files: Sequence[WeightFile], wanted_by: str, way_on: str = "") -> list[Path]:
+    """The paths of `files`, downloaded first where they are missing and the network answers.
+
+    Nothing is imported, and nothing is made in the home folder unless a download starts.
+
+    Args:
+        files: What is needed.
+        wanted_by: For the message: "detector retinaface".
+        way_on: For the message: what works without these weights.
+
+    Raises:
+        UserError: A file is missing and cannot be fetched; within seconds.
+    """
+    folder = weights_dir()
+    missing = [file for file in files if not (folder / file.name).is_file()]
+    for file in missing:
+        reason = _fetch(file, folder / file.name)
+        if reason:
+            names = ", ".join(one.name for one in missing)
+            hint = f", or {way_on}" if way_on else ""
+            raise UserError(
+                f"{wanted_by}: weights missing: {names} ({reason}); put them into {folder} or run "
+                f"'make weights' on a machine with network access{hint}"
+            )
+    return [folder / file.name for file in files]
+
+
+def _fetch(file: WeightFile, target: Path) -> str:
+    """Downloads `file` to `target`; returns "" or why it could not."""
+    if not answers(file.urls[0]):
+        return "no network"
+    reason = ""
+    for url in file.urls:
+        try:
+            with (
+                urllib.request.urlopen(url, timeout=_DOWNLOAD_TIMEOUT_S) as answer,  # noqa: S310 - our constants
+                replacing(target) as out,
+            ):
+                source = bz2.BZ2File(answer) if url.endswith(".bz2") else answer
+                shutil.copyfileobj(source, out, 1 << 20)
+        except (OSError, EOFError, ValueError) as error:
+            reason = f"{url}: {one_line(error)}"
+        else:
+            return ""
+    return reason
+
+
+def answers(url: str, timeout_s: float = CONNECTION_CHECK_S) -> bool:
+    """Whether the server of `url` (through the environment's proxy, if any) answers within `timeout_s`.
+
+    In a thread of its own: looking up a host name knows no time limit.
+    """
+    heard: list[bool] = []
+
+    def ask() -> None:
+        request = urllib.request.Request(url, method="HEAD")  # noqa: S310 - our constants, https only
+        try:
+            with urllib.request.urlopen(request, timeout=timeout_s):  # noqa: S310
+                heard.append(True)
+        except urllib.error.HTTPError as error:
+            heard.append(error.code < 500)
+        except (OSError, ValueError):
+            pass
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    return bool(heard and heard[0])

@@ -1,0 +1,60 @@
+"""Group the face pictures of each person and pick the best one.
+
+    python scripts/preprocessing/deduplicate_faces.py --faces_dir runs/faces \\
+        --dedupe_dir runs/deduped --representative_dir runs/representatives
+
+Writes into `dedupe_dir` each person's best face as `vid_123.jpg` and every other as
+`vid_123_dedupe_vid_456.jpg` (in the sub-folder of the best face), `groups.csv` (file, group, representative,
+distance to it, quality, file in dedupe_dir, status, reason), `manifests/deduplicate_faces.jsonl` and, in
+`.embeddings`, the embeddings for the next run; into `representative_dir` one face per person under its own
+path. Landmarks come from `faces.csv` in `faces_dir` where face extraction wrote it. With --num_shards a run
+only embeds; a last run without it groups. Exit codes: 0 done, 1 some faces were left out, 2 bad usage or
+input, 75 stopped by a signal (run the same command again to continue).
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from facevox import cli
+from lc_pytorch.faces.options import add_dedupe_arguments
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    """The options of this program."""
+    parser = cli.make_parser(
+        __doc__,
+        "python scripts/preprocessing/deduplicate_faces.py --faces_dir runs/faces "
+        "--dedupe_dir runs/deduped --representative_dir runs/representatives",
+    )
+    parser.add_argument(
+        "--faces_dir", required=True, metavar="DIR", help="folder of face pictures, searched recursively"
+    )
+    parser.add_argument(
+        "--dedupe_dir",
+        required=True,
+        metavar="DIR",
+        help="folder for all faces, named by group, and groups.csv",
+    )
+    parser.add_argument(
+        "--representative_dir", required=True, metavar="DIR", help="folder for one face per person"
+    )
+    add_dedupe_arguments(parser)
+    cli.add_batch_arguments(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Groups; returns the exit code."""
+    args = get_args_parser().parse_args(argv)
+    from lc_pytorch.faces.deduplicator import DedupeConfig, deduplicate
+
+    options = {name: value for name, value in vars(args).items() if name != "debug"}
+    for name in ("faces_dir", "dedupe_dir", "representative_dir"):
+        options[name] = Path(options[name])
+    return deduplicate(DedupeConfig(**options)).exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

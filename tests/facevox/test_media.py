@@ -1,7 +1,6 @@
 """Reading and writing video and sound by presentation time."""
 
 import os
-import struct
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from bad_media import rotate_header
 
 from facevox import media
 from facevox.media import MediaError, iter_frames, probe, read_audio, read_first_frame, write_video, write_wav
@@ -142,16 +142,6 @@ def test_only_what_is_asked_for_is_decoded(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(media, "_to_array", counting)
     read_first_frame(tmp_path / "x.mp4")
     assert count == 1
-
-
-def rotate_header(path: Path, degrees: int) -> None:
-    """Writes a rotation into the track header, as phones do (matrix of ISO 14496-12, 8.3.2)."""
-    matrices = {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}
-    a, b, c, d = (value * 65536 for value in matrices[degrees])
-    data = bytearray(path.read_bytes())
-    start = data.index(b"tkhd") + 4 + 40  # version 0: the matrix lies 40 bytes behind the version
-    struct.pack_into(">9i", data, start, a, b, 0, c, d, 0, 0, 0, 1 << 30)
-    path.write_bytes(bytes(data))
 
 
 @pytest.mark.parametrize(("degrees", "turns"), [(90, -1), (180, 2), (270, 1)])

@@ -1,0 +1,393 @@
+"""The detectors against DeepFace itself: same boxes and crops; and what they say when weights are missing."""
+
+import importlib.util
+import os
+import struct
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from facevox.errors import UserError
+from facevox.faces import import_mediapipe
+from facevox.media import iter_frames
+from lc_pytorch.faces import detectors, weights
+from lc_pytorch.faces.alignment import black_crop, cut_face, widen
+from lc_pytorch.faces.haar import HaarFaces
+
+DEEPFACE_VARIABLES = {
+    "DEEPFACE_BACKEND_ENGINE": "pytorch",
+    "MEDIAPIPE_MODEL_SELECTION": "1",
+    "MEDIAPIPE_MIN_DETECTION_CONFIDENCE": "0.5",
+}
+
+
+@pytest.fixture(scope="session")
+def weights_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A DEEPFACE_HOME of our own: nothing reaches the home folder."""
+    home = tmp_path_factory.mktemp("deepface_home")
+    (home / ".deepface" / "weights").mkdir(parents=True)
+    patch = pytest.MonkeyPatch()
+    for name, value in {**DEEPFACE_VARIABLES, "DEEPFACE_HOME": str(home)}.items():
+        patch.setenv(name, value)
+    yield home
+    patch.undo()
+
+
+@pytest.fixture(scope="session")
+def deepface(weights_home: Path):
+    """DeepFace's own extraction, in a process that has no TensorFlow unless mtcnn wants it."""
+    import_mediapipe()
+    from deepface.modules import detection
+
+    return detection
+
+
+@pytest.fixture(scope="session")
+def pictures(example_videos: Path) -> "list[np.ndarray]":
+    """BGR frames of example people: whole, cut through a face, wide with an odd size, and without a face."""
+    first = [
+        next(iter_frames(path, colour="bgr")).image for path in sorted(example_videos.rglob("*.mp4"))[:4]
+    ]
+    cut = np.ascontiguousarray(first[0][:, :150])
+    wide = cv2.copyMakeBorder(first[1], 20, 41, 60, 120, cv2.BORDER_REPLICATE)
+    rng = np.random.default_rng(0)
+    noise = cv2.GaussianBlur(rng.integers(0, 255, (180, 240, 3), dtype=np.uint8), (9, 9), 3)
+    return [*first, cut, wide, noise]
+
+
+def ours(detector: detectors.Detector, image_bgr: np.ndarray, *, align: bool, expand: int = 0):
+    """(box, crop in BGR, confidence) of each face, cut by the eyes that DeepFace uses."""
+    image = image_bgr if detector.colour == "bgr" else np.ascontiguousarray(image_bgr[..., ::-1])
+    faces = []
+    for one in detector.find(image, border=align):
+        box = widen(one.box, (image.shape[1], image.shape[0]), align, expand)
+        crop = cut_face(image, box, detector.find_eyes(image, one, box), align=align)
+        if crop is not None:
+            bgr = crop.image if detector.colour == "bgr" else crop.image[..., ::-1]
+            faces.append((crop.box, bgr, one.confidence))
+    return sorted(faces, key=lambda face: face[0])
+
+
+def theirs(deepface, image_bgr: np.ndarray, backend: str, *, align: bool, expand: int = 0):
+    # DeepFace's mediapipe takes what it is given for RGB: it is given RGB.
+    image = np.ascontiguousarray(image_bgr[..., ::-1]) if backend == "mediapipe" else image_bgr
+    found = deepface.extract_faces(
+        image,
+        backend,
+        enforce_detection=False,
+        align=align,
+        expand_percentage=expand,
+        normalize_face=False,
+        color_face="rgb" if backend == "mediapipe" else "bgr",
+    )
+    faces = [
+        (tuple(face["facial_area"][key] for key in "xywh"), face["face"], face["confidence"])
+        for face in found
+        if face["confidence"] > 0
+    ]
+    return sorted(faces, key=lambda face: face[0])
+
+
+def assert_same(mine, reference, tolerance_px: int = 0) -> None:
+    assert len(mine) == len(reference)
+    for (box, crop, confidence), (true_box, true_crop, true_confidence) in zip(mine, reference, strict=True):
+        np.testing.assert_allclose(box, true_box, atol=tolerance_px)
+        assert confidence == pytest.approx(true_confidence, abs=0.0051)  # DeepFace rounds to two places
+        if tuple(box) == tuple(true_box):
+            np.testing.assert_array_equal(crop, true_crop)
+
+
+@pytest.mark.parametrize(("align", "expand"), [(True, 0), (False, 0), (True, 30), (False, 20)])
+@pytest.mark.parametrize("backend", ["opencv", "mediapipe"])
+def test_boxes_and_crops_are_those_of_deepface(deepface, pictures, backend: str, align: bool, expand: int):
+    detector = detectors.make_detector(backend)
+    num_faces = 0
+    for image in pictures:
+        reference = theirs(deepface, image, backend, align=align, expand=expand)
+        num_faces += len(reference)
+        # With sizes that do not divide evenly mediapipe's sampling points are rounded: a pixel at most.
+        tolerance_px = 2 if backend == "mediapipe" and expand else int(backend == "mediapipe")
+        assert_same(ours(detector, image, align=align, expand=expand), reference, tolerance_px)
+    detector.close()
+    assert num_faces >= 4
+
+
+@pytest.mark.parametrize("align", [True, False])
+def test_mtcnn_boxes_are_those_of_deepface(deepface, pictures, align: bool):
+    pytest.importorskip("mtcnn", exc_type=ImportError)
+    if importlib.util.find_spec("tensorflow") is None:
+        pytest.skip("TensorFlow is not installed")
+    detector = detectors.make_detector("mtcnn", threads=2)
+    for image in pictures[:2]:
+        assert_same(ours(detector, image, align=align), theirs(deepface, image, "mtcnn", align=align))
+    (face,) = detector.find(np.ascontiguousarray(pictures[0][..., ::-1]))
+    points, source = detector.landmarks(pictures[0], face)
+    assert source == "detector"
+    assert points[0, 0] < points[2, 0] < points[1, 0]
+    assert points[0, 1] < points[2, 1] < points[3, 1]
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("backend", ["opencv", "mediapipe"])
+def test_boxes_on_real_pictures_are_those_of_deepface(deepface, real_data_dir: Path, backend: str):
+    files = sorted((real_data_dir / "faces").glob("*/*/*.jpg"))[::9]
+    detector = detectors.make_detector(backend)
+    for file in files:
+        image = cv2.imread(str(file))
+        if max(image.shape) <= 700:
+            reference = theirs(deepface, image, backend, align=True)
+            assert_same(ours(detector, image, align=True), reference, int(backend == "mediapipe"))
+    detector.close()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_border_scan_equals_scanning_the_bordered_picture(pictures, seed: int):
+    rng = np.random.default_rng(seed)
+    image = pictures[seed % 4]
+    left, top = rng.integers(0, 60, 2)
+    image = cv2.resize(
+        image[top:, left:], None, fx=float(rng.uniform(0.6, 1.3)), fy=float(rng.uniform(0.6, 1.3))
+    )
+    haar = HaarFaces()
+    rim_y, rim_x = image.shape[0] // 2, image.shape[1] // 2
+    bordered = cv2.copyMakeBorder(image, rim_y, rim_y, rim_x, rim_x, cv2.BORDER_CONSTANT)
+    reference = [(f.x - rim_x, f.y - rim_y, f.w, f.h, f.confidence) for f in haar.find(bordered, False)]
+    assert [tuple(face) for face in haar.find(image, True)] == sorted(reference)
+
+
+@pytest.mark.parametrize("backend", ["opencv", "mediapipe"])
+@pytest.mark.parametrize("shape", [(2, 2), (8, 8), (10, 300), (25, 24)])
+def test_tiny_pictures_hold_no_face(backend: str, shape: tuple[int, int]):
+    detector = detectors.make_detector(backend)
+    image = np.random.default_rng(0).integers(0, 255, (*shape, 3), dtype=np.uint8)
+    for border in (True, False):
+        assert detector.find(image, border) == []
+    detector.close()
+
+
+def test_landmarks_agree_between_detectors(pictures):
+    """MediaPipe's own points against FaceMesh's: within a fifth of the distance between the eyes."""
+    image = pictures[0]
+    by_detector, by_mesh = detectors.make_detector("mediapipe"), detectors.make_detector("opencv")
+    rgb = np.ascontiguousarray(image[..., ::-1])
+    points, source = by_detector.landmarks(rgb, by_detector.find(rgb)[0])
+    assert source == "detector"
+    face = max(by_mesh.find(image), key=lambda one: one.box[2])
+    mesh, source = by_mesh.landmarks(image, face)
+    assert source == "facemesh"
+    eyes_px = np.linalg.norm(mesh[1] - mesh[0])
+    assert np.linalg.norm(points - mesh, axis=1).max() < 0.2 * eyes_px
+    by_detector.close()
+    by_mesh.close()
+
+
+def test_landmarks_where_nothing_is_known_are_those_of_an_average_face():
+    detector = detectors.make_detector("opencv")
+    image = np.full((100, 100, 3), 127, np.uint8)
+    points, source = detector.landmarks(image, detectors.Candidate((20, 30, 50, 50), 0.9))
+    assert source == "average"
+    assert (points > [20, 30]).all()
+    assert (points < [70, 80]).all()
+    known = np.full((5, 2), np.nan, np.float32)
+    known[:2] = [[30, 40], [50, 40]]
+    points, _ = detector.landmarks(image, detectors.Candidate((20, 30, 50, 50), 0.9, points=known))
+    np.testing.assert_array_equal(points[:2], known[:2])
+    assert (points[2:, 1] > 40).all()
+    detector.close()
+
+
+def test_turned_face_keeps_its_landmarks(pictures):
+    """Where the matrix says that a point lies is where the pixel went."""
+    image = np.zeros((200, 300, 3), np.uint8)
+    cv2.circle(image, (150, 110), 3, (255, 255, 255), -1)
+    crop = cut_face(image, (90, 50, 100, 120), ((120, 80), (170, 100)), align=True)
+    assert crop is not None
+    x, y = crop.to_crop(np.array([[150, 110]], np.float32))[0]
+    rows, columns = np.nonzero(crop.image[..., 0] > 128)
+    assert (columns.mean(), rows.mean()) == pytest.approx((x, y), abs=0.6)
+    left, right = crop.to_crop(np.array([[120, 80], [170, 100]], np.float32))
+    assert left[1] == pytest.approx(right[1], abs=0.01)
+
+
+def test_black_crop_is_black_outside_of_the_picture():
+    image = np.full((10, 20, 3), 9, np.uint8)
+    part = black_crop(image, -5, -5, 30, 20)
+    assert part.shape == (20, 30, 3)
+    np.testing.assert_array_equal(part[5:15, 5:25], image)
+    assert part.sum() == image.sum()
+
+
+def test_retinaface_runs_with_weights_placed_by_hand(deepface, weights_home: Path, pictures):
+    import torch
+    from retinaface.model import retinaface_pth_model
+
+    torch.manual_seed(0)
+    model = retinaface_pth_model.RetinaFace()
+    with torch.no_grad():  # sure of itself here and there, so that there are boxes to compare
+        model.face_rpn_stride32.cls_score.weight.mul_(30)
+    file = weights_home / ".deepface" / "weights" / "retinaface.pth"
+    torch.save(model.state_dict(), file)
+    image = pictures[0][100:124, :160]  # flat: its longer side is what the network scales by
+    try:
+        detector = detectors.make_detector("retinaface", threads=2)
+        mine, reference = (
+            ours(detector, image, align=True),
+            theirs(deepface, image, "retinaface", align=True),
+        )
+        assert len(reference) > 0
+        assert_same(mine, reference)
+    finally:
+        file.unlink()
+
+
+def test_broken_weights_are_named(monkeypatch, weights_home: Path):
+    from retinaface import RetinaFace
+
+    monkeypatch.delattr(RetinaFace, "model", raising=False)  # the package keeps a loaded model
+    file = weights_home / ".deepface" / "weights" / "retinaface.pth"
+    file.write_bytes(b"these are no weights")
+    try:
+        with pytest.raises(UserError, match=r"retinaface.*cannot be read.*retinaface\.pth"):
+            detectors.make_detector("retinaface")
+    finally:
+        file.unlink()
+
+
+SSD_LAYERS = """
+name: "constant" input: "data" input_dim: 1 input_dim: 3 input_dim: 300 input_dim: 300
+layer { name: "pool" type: "Pooling" bottom: "data" top: "pool"
+  pooling_param { pool: AVE global_pooling: true } }
+layer { name: "fc" type: "InnerProduct" bottom: "pool" top: "fc" inner_product_param { num_output: 7 } }
+layer { name: "out" type: "Reshape" bottom: "fc" top: "out"
+  reshape_param { shape { dim: 1 dim: 1 dim: 1 dim: 7 } } }
+"""
+
+
+def _field(number: int, payload: bytes) -> bytes:
+    """A length-delimited protobuf field."""
+    size, length = len(payload), b""
+    while size >= 128:
+        length += bytes([size % 128 + 128])
+        size //= 128
+    key = number << 3 | 2
+    return (
+        (bytes([key]) if key < 128 else bytes([key % 128 + 128, key // 128]))
+        + length
+        + bytes([size])
+        + payload
+    )
+
+
+def _blob(values: np.ndarray) -> bytes:
+    shape = _field(1, bytes(values.shape))
+    return _field(7, _field(5, struct.pack(f"<{values.size}f", *values.ravel())) + _field(7, shape))
+
+
+def test_ssd_runs_with_weights_placed_by_hand(deepface, weights_home: Path, pictures):
+    """A network in Caffe's own format that always sees one face, at a place that depends on the picture."""
+    folder = weights_home / ".deepface" / "weights"
+    matrix = np.zeros((7, 3), np.float32)
+    matrix[3:, 0] = 1e-4  # the mean blue moves the box
+    bias = np.array([0, 1, 0.95, 0.3, 0.35, 0.6, 0.7], np.float32)
+    layer = _field(1, b"fc") + _field(2, b"InnerProduct") + _blob(matrix) + _blob(bias)
+    files = [folder / "deploy.prototxt", folder / "res10_300x300_ssd_iter_140000.caffemodel"]
+    files[0].write_text(SSD_LAYERS)
+    files[1].write_bytes(_field(1, b"constant") + _field(100, layer))
+    try:
+        detector = detectors.make_detector("ssd")
+        for image in pictures[:3]:
+            for align in (True, False):
+                reference = theirs(deepface, image, "ssd", align=align)
+                assert len(reference) == 1
+                assert_same(ours(detector, image, align=align), reference)
+        detector.close()
+    finally:
+        for file in files:
+            file.unlink()
+
+
+def test_dlib_boxes_are_those_of_deepface(deepface, weights_home: Path, pictures):
+    pytest.importorskip("dlib", reason="dlib is an optional extra, compiled while it installs")
+    if not (weights_home / ".deepface/weights/shape_predictor_5_face_landmarks.dat").is_file():
+        pytest.skip("dlib's landmark weights cannot be made by hand")
+    detector = detectors.make_detector("dlib")
+    assert_same(ours(detector, pictures[0], align=True), theirs(deepface, pictures[0], "dlib", align=True))
+
+
+@pytest.mark.parametrize("backend", ["retinaface", "ssd"])
+def test_missing_weights_say_what_where_and_what_else(monkeypatch, tmp_path: Path, backend: str):
+    monkeypatch.setenv("DEEPFACE_HOME", str(tmp_path))
+    monkeypatch.setattr(weights, "answers", lambda url: False)
+    with pytest.raises(UserError) as error:
+        detectors.check_backend(backend)
+    text = str(error.value)
+    for word in (
+        detectors.WEIGHTS[backend][-1].name,
+        str(tmp_path / ".deepface" / "weights"),
+        "make weights",
+    ):
+        assert word in text
+    assert "--detector_backend mediapipe" in text
+    assert "\n" not in text
+    assert not list(tmp_path.iterdir())  # nothing was made
+
+
+def test_connection_check_gives_up_in_time():
+    start_s = time.monotonic()
+    # 192.0.2.0/24 is reserved for documentation: packets to it are dropped or refused, never answered.
+    assert not weights.answers("https://192.0.2.1/retinaface.pth", timeout_s=0.5)
+    assert time.monotonic() - start_s < 2
+
+
+def test_weights_are_downloaded_and_unpacked(monkeypatch, tmp_path: Path):
+    import bz2
+
+    source = tmp_path / "points.dat.bz2"
+    source.write_bytes(bz2.compress(b"weights"))
+    monkeypatch.setenv("DEEPFACE_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(weights, "answers", lambda url: True)
+    file = weights.WeightFile("points.dat", ((tmp_path / "gone").as_uri(), source.as_uri()))
+    (path,) = weights.require_weights([file], "a test")
+    assert path.read_bytes() == b"weights"
+    assert path == tmp_path / "home" / ".deepface" / "weights" / "points.dat"
+
+
+@pytest.mark.parametrize(("backend", "package"), [("mtcnn", "tensorflow"), ("dlib", "dlib")])
+def test_missing_package_says_what_to_install(monkeypatch, backend: str, package: str):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else real(name))
+    with pytest.raises(UserError, match=rf"{package}.*pip install 'facevox\[{backend}\]'.*mediapipe"):
+        detectors.check_backend(backend)
+
+
+def test_unknown_detector_lists_the_known_ones():
+    with pytest.raises(UserError, match=r"yunet.*opencv, ssd, dlib, mtcnn, retinaface, mediapipe"):
+        detectors.check_backend("yunet")
+
+
+def test_detectors_that_need_no_weights_import_no_deepface_and_no_tensorflow(
+    repository: Path, tmp_path: Path
+):
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from lc_pytorch.faces.detectors import make_detector\n"
+        "for name in ('opencv', 'mediapipe'): make_detector(name).close()\n"
+        "print([m for m in ('deepface', 'tensorflow', 'torch') if m in sys.modules])"
+    )
+    environment = {**os.environ, "HOME": str(tmp_path), "DEEPFACE_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=repository,
+        check=True,
+    )
+    assert done.stdout.strip() == "[]"
+    assert not (tmp_path / ".deepface").exists()

@@ -9,7 +9,7 @@ import itertools
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from facevox.progress import Progress, duration_text
 from facevox.signals import StopFlag
 from facevox.workers import Item, Outcome, Result, WorkerPool, raise_if_disk_full, run_in_process
 
-__all__ = ["BatchConfig", "Item", "Outcome", "Summary", "Task", "run_batch"]
+__all__ = ["BatchConfig", "BatchOptions", "Item", "Outcome", "Summary", "Task", "run_batch"]
 
 SAMPLE_ITEMS = 5  # a dry run measures so many
 SAMPLE_LIMIT_S = 20.0
@@ -76,7 +76,38 @@ class Task:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchConfig:
+class BatchOptions:
+    """The part of a batch that its user chooses: what `cli.add_batch_arguments` adds.
+
+    Attributes:
+        workers: Processes; 0 works in this one.
+        num_shards, shard_index: Item k belongs to shard k % num_shards.
+        overwrite: Do finished items again.
+        dry_run: Only count and estimate.
+        item_timeout_s: For one item, with worker processes.
+    """
+
+    workers: int = 0
+    num_shards: int = 1
+    shard_index: int = 0
+    overwrite: bool = False
+    dry_run: bool = False
+    item_timeout_s: float = 600.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.shard_index < self.num_shards:
+            raise UserError(
+                f"--shard_index {self.shard_index}: there are {self.num_shards} shards, "
+                f"numbered 0 to {self.num_shards - 1}"
+            )
+
+    def batch_options(self) -> dict[str, Any]:
+        """These options alone, to hand them on."""
+        return {field.name: getattr(self, field.name) for field in fields(BatchOptions)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchConfig(BatchOptions):
     """How a batch is run.
 
     Attributes:
@@ -87,11 +118,6 @@ class BatchConfig:
         item_column: The column that names the item ("video").
         settings: Whatever changes the output, as JSON; a run with others is refused, so that one folder
             never holds a mixture.
-        workers: Processes; 0 works in this one.
-        num_shards, shard_index: Item k belongs to shard k % num_shards.
-        overwrite: Do finished items again.
-        dry_run: Only count and estimate.
-        item_timeout_s: For one item, with worker processes.
         chunk_size: Items handed to a worker at a time.
         unit: Name of an item in messages.
         quiet: No summary on stdout.
@@ -103,38 +129,14 @@ class BatchConfig:
     columns: Sequence[str]
     item_column: str
     settings: dict[str, Any]
-    workers: int = 0
-    num_shards: int = 1
-    shard_index: int = 0
-    overwrite: bool = False
-    dry_run: bool = False
-    item_timeout_s: float = 600.0
     chunk_size: int = 1
     unit: str = "item"
     quiet: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.shard_index < self.num_shards:
-            raise UserError(
-                f"--shard_index {self.shard_index}: there are {self.num_shards} shards, "
-                f"numbered 0 to {self.num_shards - 1}"
-            )
+        super().__post_init__()
         if self.output_dir.exists() and not self.output_dir.is_dir():
             raise UserError(f"{self.output_dir}: is a file; an output folder is wanted")
-
-    @classmethod
-    def from_args(cls, args: Any, *, output_dir: str | Path, **fixed: Any) -> "BatchConfig":
-        """The configuration of a script that used `cli.add_batch_arguments`; `fixed` is the program's own."""
-        return cls(
-            output_dir=Path(output_dir),
-            workers=args.workers,
-            num_shards=args.num_shards,
-            shard_index=args.shard_index,
-            overwrite=args.overwrite,
-            dry_run=args.dry_run,
-            item_timeout_s=args.item_timeout_s,
-            **fixed,
-        )
 
     @property
     def header(self) -> dict[str, Any]:

@@ -4,12 +4,13 @@ A script has `get_args_parser()` and `main(argv=None) -> int`, and ends in `sys.
 """
 
 import argparse
+import dataclasses
 import errno
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from facevox.errors import ExitCode, UserError, one_line
 from facevox.files import VIDEO_PATTERNS
@@ -20,6 +21,7 @@ _USER_OS_ERRORS |= {errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EMFIL
 
 
 _Number = TypeVar("_Number", int, float)
+_Options = TypeVar("_Options")
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -151,6 +153,16 @@ def add_video_arguments(parser: argparse._ActionsContainer) -> None:
         default=list(VIDEO_PATTERNS),
         help="file name patterns of the videos, searched for in all sub-folders; quote them",
     )
+
+
+def build(kind: type[_Options], args: argparse.Namespace, **own: Any) -> _Options:
+    """A dataclass of options from the parsed arguments of the same names; `own` adds and overrides.
+
+    The namespace ends here: library code takes the dataclass, which checks itself.
+    """
+    names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    values = {name: value for name, value in vars(args).items() if name in names}
+    return kind(**(values | own))
 
 
 def _from_environment(name: str, default: int, kind: Callable[[str], int]) -> int:

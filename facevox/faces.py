@@ -116,7 +116,7 @@ def align_five_points(
     import cv2
 
     matrix = similarity_transform(points_52, ARCFACE_POINTS_112 * (size / 112.0))
-    aligned: NDArray[np.uint8] = cv2.warpAffine(image_rgb, matrix, (size, size), flags=cv2.INTER_LINEAR)  # type: ignore[assignment]
+    aligned: NDArray[np.uint8] = cv2.warpAffine(image_rgb, matrix, (size, size), flags=cv2.INTER_LINEAR)
     return aligned
 
 

@@ -274,6 +274,17 @@ def read_manifest(output_dir: Path, program: str) -> Iterator[dict[str, Any]]:
     return index.records(sorted(index))
 
 
+def write_manifest(path: Path, header: dict[str, Any], records: Iterable[dict[str, Any]]) -> None:
+    """Writes a finished manifest as a whole."""
+    num_items = 0
+    with replacing(path) as file:
+        file.write(json.dumps(header, separators=(",", ":")).encode() + b"\n")
+        for record in records:
+            file.write(json.dumps(record, separators=(",", ":")).encode() + b"\n")
+            num_items += 1
+        file.write(b'{"run":{"complete":true,"num_items":%d}}\n' % num_items)
+
+
 def merge_manifests(output_dir: Path, program: str) -> tuple[Path, int, dict[str, int]]:
     """Joins the shards of a program: writes its whole manifest and table as one run would have.
 
@@ -305,11 +316,7 @@ def merge_manifests(output_dir: Path, program: str) -> tuple[Path, int, dict[str
     index = ItemIndex(manifests)
     names = sorted(index)
     header = {**manifests[0].header, "overwrite": False}
-    with replacing(manifest_file(output_dir, program)) as file:
-        file.write(json.dumps(header, separators=(",", ":")).encode() + b"\n")
-        for record in index.records(names):
-            file.write(json.dumps(record, separators=(",", ":")).encode() + b"\n")
-        file.write(b'{"run":{"complete":true,"num_items":%d}}\n' % len(names))
+    write_manifest(manifest_file(output_dir, program), header, index.records(names))
     table = output_dir / header["table"]
     num_rows, counts = write_table(table, header, index, names)
     return table, num_rows, counts

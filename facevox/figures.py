@@ -1,0 +1,84 @@
+"""Measured figures: their table, the bars that they must reach, and how they changed since the last time."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from facevox.files import read_json, write_json
+
+# Ratios measured on a machine that does other work too wander by a tenth or two; more is a change.
+TOLERANCE = 0.25
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A measured number.
+
+    Attributes:
+        name: What was measured.
+        value: In `unit`.
+        unit: "x" for a ratio, "s", "ms", "GB", "" …
+        bar: What it must reach, or None.
+        is_better_higher: Whether more is better; otherwise the bar is an upper limit.
+        is_comparable: Whether it can be held against one of another run (a ratio within one run can; seconds
+            depend on the machine).
+    """
+
+    name: str
+    value: float
+    unit: str = ""
+    bar: float | None = None
+    is_better_higher: bool = True
+    is_comparable: bool = True
+
+    @property
+    def is_met(self) -> bool:
+        """Whether the bar is reached; true where there is none."""
+        if self.bar is None:
+            return True
+        return self.value >= self.bar if self.is_better_higher else self.value <= self.bar
+
+    @property
+    def bar_text(self) -> str:
+        """ "at least 2 x"."""
+        if self.bar is None:
+            return ""
+        return f"{'at least' if self.is_better_higher else 'at most'} {self.bar:g} {self.unit}".strip()
+
+    def drop(self, before: "Figure") -> float:
+        """By which share this is worse than `before`; negative where it is better, 0 where not comparable."""
+        if not self.is_comparable or before.value <= 0 or self.value <= 0:
+            return 0.0
+        ratio = before.value / self.value if self.is_better_higher else self.value / before.value
+        return ratio - 1.0
+
+
+def print_figures(figures: Sequence[Figure]) -> bool:
+    """Prints a table; returns whether every bar is reached."""
+    width = max(len(figure.name) for figure in figures)
+    for figure in figures:
+        verdict = "" if figure.bar is None else ("ok" if figure.is_met else "MISSED")
+        number = f"{figure.value:.4g} {figure.unit}".strip()
+        print(f"{figure.name:<{width}}  {number:>14}  {figure.bar_text:<18} {verdict}".rstrip())
+    return all(figure.is_met for figure in figures)
+
+
+def write_figures(path: str | Path, figures: Sequence[Figure]) -> None:
+    """Writes figures as a JSON list."""
+    write_json(path, [asdict(figure) for figure in figures])
+
+
+def load_figures(path: str | Path) -> list[Figure]:
+    """Reads what `write_figures` wrote."""
+    return [Figure(**row) for row in read_json(path)]
+
+
+def find_drops(figures: Sequence[Figure], before: Sequence[Figure]) -> list[tuple[Figure, Figure]]:
+    """(now, before) of the figures that are worse by more than TOLERANCE."""
+    known: dict[str, Any] = {figure.name: figure for figure in before}
+    return [
+        (figure, known[figure.name])
+        for figure in figures
+        if figure.name in known and figure.drop(known[figure.name]) > TOLERANCE
+    ]

@@ -25,7 +25,7 @@ def test_pitch_and_formants_are_what_the_documented_formulas_say(crowd):
     law = law_description()
     names = {"exp": np.exp, "log": np.log}
     for person in crowd[:20]:
-        for number in ("pitch_hz", "formant_scale", "tilt_db_octave", "breathiness"):
+        for number in ("pitch_hz", "formant_scale", "tilt_db_octave", "breathiness", "jitter"):
             expected = eval(law[number], {"__builtins__": {}}, {**names, **person.voice_factors})
             assert getattr(person.voice, number) == pytest.approx(expected, rel=1e-9)
 

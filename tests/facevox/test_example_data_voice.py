@@ -22,7 +22,8 @@ def _voice(**changes: float) -> Voice:
         "pitch_hz": 150.0,
         "formant_scale": 1.0,
         "tilt_db_octave": -5.0,
-        "breathiness": 0.02,
+        "breathiness": 0.002,
+        "jitter": 0.005,
         "syllables_per_s": 4.0,
     }
     return Voice(**{**usual, **changes})
@@ -68,7 +69,17 @@ def test_tilt_darkens_and_breath_fills_the_top_of_the_spectrum():
         return 10 * np.log10(_power(sound, 2000, 8000) / _power(sound, 100, 1000))
 
     assert balance(tilt_db_octave=-1.0) > balance(tilt_db_octave=-9.0) + 6
-    assert balance(tilt_db_octave=-9.0, breathiness=0.3) > balance(tilt_db_octave=-9.0, breathiness=0.01) + 3
+    assert balance(tilt_db_octave=-5.0, breathiness=0.3) > balance(tilt_db_octave=-5.0, breathiness=0.03) + 6
+
+
+def test_jitter_makes_the_periods_uneven():
+    def periodicity(jitter: float) -> float:
+        """Height of the autocorrelation one period later."""
+        sound = speak(_steady_plan(_voice(pitch_hz=100.0, jitter=jitter)))[4000:12000]
+        return float(np.corrcoef(sound[:-160], sound[160:])[0, 1])
+
+    assert periodicity(0.002) > 0.9
+    assert periodicity(0.03) < periodicity(0.002) - 0.1
 
 
 def test_loudness_is_that_of_the_plan_and_pauses_are_silent():

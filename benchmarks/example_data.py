@@ -1,0 +1,389 @@
+"""Measures the example people: are they faces to detectors, people to an embedder, speakers to a lip reader?
+
+    python benchmarks/example_data.py                       # makes 120 people x 2 clips of 2 s, then measures
+    python benchmarks/example_data.py --set_dir runs/example  # measures a set that is there
+    python benchmarks/example_data.py --json figures.json
+
+Prints a table of figure, bar and verdict. MobileFaceNet is read from $FACEVOX_TEST_DATA (the folder of real
+sample data); without it and without TensorFlow (MTCNN) those figures are left out and said so.
+Exit codes: 0 every bar is met; 1 one is missed; 2 bad usage or bad input.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from facevox import cli
+from facevox.errors import ExitCode, UserError
+from facevox.figures import Figure, print_figures, write_figures
+
+if TYPE_CHECKING:
+    import numpy as np
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+# Landmark pairs that measure each law-bearing trait, as a share of the width of the face (234 to 454).
+TRAITS = {
+    "face_length": ((168, 152),),
+    "jaw_width": ((172, 397),),
+    "eye_distance": ((33, 263), (133, 362)),
+}
+# Traits that show as a cast as well: which of a and b of the cheeks' colour in CIE Lab.
+CAST_CHANNELS = {"face_length": 1, "jaw_width": 2}
+FACE_WIDTH = (234, 454)
+CHEEKS = (50, 280)
+MTCNN_PROGRAM = """
+import json, sys
+import cv2
+from mtcnn import MTCNN
+detector = MTCNN()
+found = [len(detector.detect_faces(cv2.cvtColor(cv2.imread(p), cv2.COLOR_BGR2RGB))) > 0 for p in sys.argv[1:]]
+print("found", json.dumps(found))
+"""
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    """The options of this program."""
+    parser = cli.make_parser(__doc__, "python benchmarks/example_data.py --set_dir runs/example")
+    parser.add_argument("--set_dir", type=Path, help="a set that is there (default: one is made and timed)")
+    parser.add_argument("--num_people", type=cli.positive_int, default=120, help="people of the set to make")
+    parser.add_argument(
+        "--measured_people", type=cli.positive_int, default=40, help="people whose clips are read"
+    )
+    parser.add_argument(
+        "--step", type=cli.positive_int, default=10, help="detectors see every so many frames"
+    )
+    parser.add_argument(
+        "--expression_people", type=cli.positive_int, default=60, help="half train, half test"
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write the figures there (default: none)"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measures, prints, and returns the exit code."""
+    args = get_args_parser().parse_args(argv)
+    figures = []
+    with tempfile.TemporaryDirectory(prefix="facevox-") as folder:
+        set_dir = args.set_dir or Path(folder) / "set"
+        if args.set_dir is None:
+            figures.append(
+                Figure(
+                    name="time to make the set",
+                    value=make_set(set_dir, args.num_people),
+                    unit="s",
+                    bar=120,
+                    is_comparable=False,
+                    is_better_higher=False,
+                )
+            )
+        clips = read_clips(set_dir, args.measured_people)
+        figures += speech_figures(clips) + trait_figures(clips) + law_figures()
+        frames = [frame for clip in clips for frame in clip.frames[:: args.step]]
+        figures += detector_figures(frames, Path(folder))
+        figures += embedding_figures(clips, args.step)
+        figures += expression_figures(args.expression_people)
+    is_met = print_figures(figures)
+    if args.json:
+        write_figures(args.json, figures)
+    return ExitCode.DONE if is_met else ExitCode.SOME_FAILED
+
+
+def make_set(set_dir: Path, num_people: int) -> float:
+    """Makes a set with the program's defaults and returns the seconds that it took."""
+    program = REPOSITORY / "scripts" / "demo" / "make_example_data.py"
+    start_s = time.monotonic()
+    command = [sys.executable, str(program), "--output_dir", str(set_dir), "--num_people", str(num_people)]
+    subprocess.run(command, check=True)
+    return time.monotonic() - start_s
+
+
+@dataclass(frozen=True)
+class ReadClip:
+    """One clip as decoded from its mp4: frames (RGB), landmarks (None where none), loudness, metadata."""
+
+    person: dict[str, Any]
+    clip: dict[str, Any]
+    frames: list[Any]
+    landmarks: list[Any]
+    loudness: "np.ndarray"  # RMS of the sound in the frame's time, +- half a frame
+
+
+def read_clips(set_dir: Path, num_people: int) -> list[ReadClip]:
+    """Decodes the clips of the first people and finds their landmarks.
+
+    Raises:
+        UserError: The folder holds no example set.
+    """
+    import numpy as np
+
+    from facevox.faces import FaceMesh
+    from facevox.media import iter_frames, read_audio
+
+    meta_file = set_dir / "metadata.json"
+    if not meta_file.is_file():
+        raise UserError(f"{meta_file}: not there; make a set with scripts/demo/make_example_data.py")
+    meta = json.loads(meta_file.read_text(encoding="utf-8"))
+    half = round(16_000 / meta["fps"] / 2)
+    clips = []
+    with FaceMesh() as mesh:
+        for person in meta["people"][:num_people]:
+            for clip in person["clips"]:
+                video = set_dir / "videos" / person["name"] / f"{clip['clip']}.mp4"
+                sound = read_audio(video)
+                frames = list(iter_frames(video))
+                loudness = []
+                for frame in frames:
+                    middle = round(frame.time_s * 16_000)
+                    loudness.append(np.sqrt(np.mean(sound[max(middle - half, 0) : middle + half] ** 2)))
+                pictures = [frame.image for frame in frames]
+                found = [mesh.find(picture) for picture in pictures]
+                clips.append(
+                    ReadClip(person, clip, pictures, [f[0] if f else None for f in found], np.array(loudness))
+                )
+    return clips
+
+
+def speech_figures(clips: list[ReadClip]) -> list[Figure]:
+    """Landmarks found, mouth against loudness, and the lag between them."""
+    import numpy as np
+
+    from facevox.faces import mouth_opening
+
+    correlations, commands, lags, found = [], [], [], []
+    for clip in clips:
+        has_face = np.array([p is not None for p in clip.landmarks])
+        found.append(has_face.mean())
+        if not has_face.all():
+            continue
+        opening = np.array([mouth_opening(p) for p in clip.landmarks])
+        correlations.append(np.corrcoef(opening, clip.loudness)[0, 1])
+        commands.append(np.corrcoef(opening, clip.clip["opening"])[0, 1])
+        core = slice(5, len(opening) - 5)
+        by_lag = {
+            lag: np.corrcoef(opening[core.start + lag : core.stop + lag], clip.loudness[core])[0, 1]
+            for lag in range(-5, 6)
+        }
+        lags.append(max(by_lag, key=lambda lag: by_lag[lag]))
+    return [
+        Figure(name="FaceMesh: share of frames with 478 points", value=float(np.mean(found)), bar=0.95),
+        Figure(
+            name="mouth opening x loudness, median correlation", value=float(np.median(correlations)), bar=0.5
+        ),
+        Figure(name="mouth opening x loudness, lowest clip", value=float(np.min(correlations))),
+        Figure(name="mouth opening x command, median correlation", value=float(np.median(commands)), bar=0.9),
+        Figure(
+            name="mouth x loudness best at lag 0, share of clips",
+            value=float(np.mean(np.array(lags) == 0)),
+            bar=0.9,
+        ),
+    ]
+
+
+def measured_traits(landmarks: "np.ndarray", picture: "np.ndarray") -> dict[str, float]:
+    """The law-bearing traits as FaceMesh sees them: widths in face widths, and colours of the cheeks."""
+    import cv2
+    import numpy as np
+
+    def distance(first: int, second: int) -> float:
+        return float(np.linalg.norm(landmarks[first, :2] - landmarks[second, :2]))
+
+    width = distance(*FACE_WIDTH)
+    traits = {trait: sum(distance(*pair) for pair in pairs) / width for trait, pairs in TRAITS.items()}
+    x, y = np.rint(landmarks[CHEEKS, :2]).astype(int).T
+    patches = np.stack([picture[y + dy, x + dx] for dy in range(-2, 3) for dx in range(-2, 3)])
+    lab = cv2.cvtColor(np.ascontiguousarray(patches), cv2.COLOR_RGB2LAB)
+    for trait, channel in CAST_CHANNELS.items():
+        traits[f"cast of {trait}"] = float(lab[..., channel].mean())
+    return traits
+
+
+def correlation_of_traits(clips: list[ReadClip]) -> dict[str, float]:
+    """How well each trait that carries the law can be read off the decoded video, over people."""
+    import numpy as np
+
+    seen: dict[str, dict[str, list[float]]] = {}
+    truth = {clip.person["name"]: clip.person["geometry"] for clip in clips}
+    for clip in clips:
+        of_person = seen.setdefault(clip.person["name"], {})
+        for picture, points in zip(clip.frames, clip.landmarks, strict=True):
+            if points is not None:
+                for trait, value in measured_traits(points, picture).items():
+                    of_person.setdefault(trait, []).append(value)
+    correlations = {}
+    for trait in next(iter(seen.values())):
+        law_trait = trait.removeprefix("cast of ")
+        pairs = [(np.median(seen[name][trait]), truth[name][law_trait]) for name in seen]
+        correlations[trait] = float(np.corrcoef(pairs, rowvar=False)[0, 1])
+    return correlations
+
+
+def trait_figures(clips: list[ReadClip]) -> list[Figure]:
+    """The correlations of `correlation_of_traits` and their bar."""
+    return [
+        Figure(name=f"{trait}: landmarks x law, correlation over people", value=value, bar=0.7)
+        for trait, value in correlation_of_traits(clips).items()
+    ]
+
+
+def law_figures(num_people: int = 200) -> list[Figure]:
+    """Correlation between visible factor and voice factor over people."""
+    import numpy as np
+
+    from facevox.example_data.people import LAW, make_person
+
+    crowd = [make_person(0, index) for index in range(num_people)]
+    figures = []
+    for face, voice in LAW.items():
+        pairs = np.array([(p.geometry[face], p.voice_factors[voice]) for p in crowd])
+        value = float(np.corrcoef(pairs.T)[0, 1])
+        figures.append(Figure(name=f"{face} x {voice}, {num_people} people", value=value, bar=0.85))
+    return figures
+
+
+def cascade_figure(frames: list[Any]) -> Figure:
+    """Share of frames with a face for OpenCV's cascade with DeepFace's settings."""
+    import cv2
+    import numpy as np
+
+    cascade = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_default.xml")  # type: ignore[attr-defined]
+    found = []
+    for frame in frames:
+        boxes = cascade.detectMultiScale3(
+            cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), 1.1, 10, outputRejectLevels=True
+        )
+        found.append(len(boxes[0]) > 0)
+    return Figure(
+        name=f"OpenCV cascade: share of {len(frames)} frames", value=float(np.mean(found)), bar=0.95
+    )
+
+
+def detector_figures(frames: list[Any], folder: Path, num_mtcnn: int = 60) -> list[Figure]:
+    """Share of frames with a face for OpenCV's cascade and for MTCNN."""
+    import cv2
+    import numpy as np
+
+    figures = [cascade_figure(frames)]
+    step = max(len(frames) // num_mtcnn, 1)
+    files = []
+    for number, frame in enumerate(frames[::step]):
+        files.append(str(folder / f"frame_{number:04d}.png"))
+        cv2.imwrite(files[-1], cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+    # In a process of its own: it loads TensorFlow, which MediaPipe here was kept from.
+    done = subprocess.run(
+        [sys.executable, "-c", MTCNN_PROGRAM, *files], capture_output=True, text=True, check=False
+    )
+    lines = [line for line in done.stdout.splitlines() if line.startswith("found ")]
+    if lines:
+        value = float(np.mean(json.loads(lines[-1].removeprefix("found "))))
+        figures.append(Figure(name=f"MTCNN: share of {len(files)} frames", value=value, bar=0.95))
+    else:
+        print(f"MTCNN left out: {(done.stderr.strip().splitlines() or ['no output'])[-1]}")
+    return figures
+
+
+def embedding_figures(clips: list[ReadClip], step: int) -> list[Figure]:
+    """AUC of same against other person by MobileFaceNet, over pictures of different clips."""
+    import numpy as np
+
+    data_dir = Path(os.environ.get("FACEVOX_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+    model_file = data_dir / "weights" / "MobileFaceNet.onnx"
+    if not model_file.is_file():
+        print(f"MobileFaceNet left out: no {model_file}; set FACEVOX_TEST_DATA to the folder of sample data")
+        return []
+    import onnxruntime
+    from sklearn.metrics import roc_auc_score
+
+    from facevox.faces import align_five_points, five_points
+
+    session = onnxruntime.InferenceSession(str(model_file), providers=["CPUExecutionProvider"])
+    vectors, people, numbers = [], [], []
+    for number, clip in enumerate(clips):
+        for picture, points in list(zip(clip.frames, clip.landmarks, strict=True))[::step]:
+            if points is None:
+                continue
+            face = align_five_points(picture, five_points(points)).astype(np.float32) / 255.0
+            face = (face - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
+            batch = face.transpose(2, 0, 1)[None].astype(np.float32)
+            vector = session.run(None, {session.get_inputs()[0].name: batch})[0][0]
+            vectors.append(vector / np.linalg.norm(vector))
+            people.append(clip.person["name"])
+            numbers.append(number)
+    cosine = np.array(vectors) @ np.array(vectors).T
+    same = np.array(people)[:, None] == np.array(people)[None, :]
+    # Pictures of one clip resemble each other for free: pairs come from different clips.
+    pairs = np.triu(np.array(numbers)[:, None] != np.array(numbers)[None, :])
+    auc = float(roc_auc_score(same[pairs], cosine[pairs]))
+    return [
+        Figure(name="MobileFaceNet: same against other person, AUC", value=auc, bar=0.9),
+        Figure(
+            name="MobileFaceNet: median cosine, same person", value=float(np.median(cosine[pairs & same]))
+        ),
+        Figure(
+            name="MobileFaceNet: median cosine, other people", value=float(np.median(cosine[pairs & ~same]))
+        ),
+    ]
+
+
+def expression_figures(num_people: int, pictures_each: int = 2, first_index: int = 1000) -> list[Figure]:
+    """Accuracy of a linear classifier of landmarks on people held out; five classes, chance 0.2."""
+    import numpy as np
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import confusion_matrix
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    from facevox.example_data.expressions import EXPRESSIONS
+    from facevox.example_data.people import make_person
+    from facevox.example_data.pictures import render_portrait
+    from facevox.example_data.portraits import draw_portrait
+    from facevox.faces import FaceMesh
+
+    rows, labels, owners = [], [], []
+    with FaceMesh() as mesh:
+        for owner in range(num_people):
+            person = make_person(0, first_index + owner)
+            portrait = draw_portrait(person)
+            for label, name in enumerate(EXPRESSIONS):
+                for seed in range(pictures_each):
+                    found = mesh.find(render_portrait(person, name, seed, portrait=portrait))
+                    if found:
+                        rows.append(normalised_landmarks(found[0]))
+                        labels.append(label)
+                        owners.append(owner)
+    features, classes, owner_of = np.array(rows), np.array(labels), np.array(owners)
+    train = owner_of % 2 == 0
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.03, max_iter=2000))
+    model.fit(features[train], classes[train])
+    guesses = model.predict(features[~train])
+    print(f"expressions, rows {' '.join(EXPRESSIONS)}:")
+    print(confusion_matrix(classes[~train], guesses))
+    accuracy = float(np.mean(guesses == classes[~train]))
+    return [
+        Figure(
+            name=f"five expressions on {num_people // 2} people held out, accuracy", value=accuracy, bar=0.8
+        )
+    ]
+
+
+def normalised_landmarks(landmarks: "np.ndarray") -> "np.ndarray":
+    """(956,) x and y of the landmarks, centred between the eyes, upright, in eye distances."""
+    import numpy as np
+
+    left, right = landmarks[33, :2], landmarks[263, :2]
+    across = right - left
+    turn = np.array([[across[0], across[1]], [-across[1], across[0]]]) / float(across @ across)
+    return ((landmarks[:, :2] - 0.5 * (left + right)) @ turn.T).ravel()
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

@@ -1,0 +1,260 @@
+"""The files of an example set: videos, voices, a VoxCeleb-shaped tree, and metadata.
+
+    videos/<person>/<clip>.mp4            H.264 and AAC
+    voices/<person>/<clip>.wav            the same sound, 16 kHz mono 16 bit
+    vox/<person>/faces/<clip>/<frame>.jpg face crops of a few frames
+    vox/<person>/voices/<clip>.wav
+    vox/metadata.json                     {person: {clip: {"faces": [...], "voice": ...}}}
+    metadata.json                         people, the law, the clips with mouth and voice in each frame
+    people.csv, manifests/                the batch's table and manifest
+
+A person depends on (seed, index) alone, a clip on (seed, index, clip, length, rate, size): not on how many
+there are, nor on workers, shards or order.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from facevox.batch import Item, Outcome, Task
+from facevox.errors import UserError
+from facevox.example_data import people
+from facevox.example_data.clips import ClipPlan, articulation_at, loudness_at, plan_clip, pose_at, vowels_at
+from facevox.example_data.people import Person, make_person
+from facevox.example_data.pictures import Mouth, PictureMaker
+from facevox.example_data.portraits import EYE_LINE_SHARE, FACE_UNIT_SHARE, Portrait, draw_portrait
+from facevox.example_data.voice import RATE_HZ, speak
+
+SHAPES = ("videos", "vox")
+FORMAT = 1  # of metadata.json
+FRAMES_PER_CLIP = 3  # face crops of a clip in the VoxCeleb-shaped tree
+CROP_UNITS = 2.05  # side of a face crop in face units: hair line to chin and some air, as in VoxCeleb
+COLUMNS = ("person", "videos", "voices", "faces", "frames", "seconds_of_video")
+PROGRAM = "make_example_data"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetConfig:
+    """What a set holds; checks itself.
+
+    Attributes:
+        num_people: People, numbered from 0.
+        clips_per_person: Clips of each.
+        clip_s: Length of a clip in seconds, at least 0.5.
+        fps: Frames a second, 5 to 60.
+        size: Width and height of the videos in pixels, even, 128 to 1024.
+        seed: Another seed gives other people.
+        shapes: Which parts are written, of `SHAPES`.
+    """
+
+    num_people: int = 120
+    clips_per_person: int = 2
+    clip_s: float = 2.0
+    fps: float = 25.0
+    size: int = 256
+    seed: int = 0
+    shapes: tuple[str, ...] = SHAPES
+
+    def __post_init__(self) -> None:
+        faults = []
+        if not 1 <= self.num_people <= 10_000:
+            faults.append(f"--num_people {self.num_people}: 1 to 10000 are possible")
+        if not 1 <= self.clips_per_person <= 1000:
+            faults.append(f"--clips_per_person {self.clips_per_person}: 1 to 1000 are possible")
+        if not 0.5 <= self.clip_s <= 600:
+            faults.append(f"--clip_s {self.clip_s:g}: 0.5 to 600 seconds are possible")
+        if not 5 <= self.fps <= 60:
+            faults.append(f"--fps {self.fps:g}: 5 to 60 frames a second are possible")
+        if not 128 <= self.size <= 1024 or self.size % 2:
+            faults.append(f"--size {self.size}: an even number from 128 to 1024 is wanted")
+        if self.seed < 0:
+            faults.append(f"--seed {self.seed}: at least 0 is wanted")
+        unknown = [shape for shape in self.shapes if shape not in SHAPES]
+        if unknown or not self.shapes:
+            faults.append(f"--shape {' '.join(unknown)}: choose of {', '.join(SHAPES)}")
+        if faults:
+            raise UserError("; ".join(faults))
+
+    @property
+    def frames_per_clip(self) -> int:
+        """Frames of a clip; the last one ends no later than the sound."""
+        return int(self.clip_s * self.fps + 1e-6)
+
+    @property
+    def frame_times_s(self) -> np.ndarray:
+        """Presentation times (n,) of the frames in seconds."""
+        return np.arange(self.frames_per_clip) / self.fps
+
+    def settings(self) -> dict[str, Any]:
+        """What changes the files of a person (the number of people does not)."""
+        return {
+            "version": people.VERSION,
+            "seed": self.seed,
+            "clips_per_person": self.clips_per_person,
+            "clip_s": self.clip_s,
+            "fps": self.fps,
+            "size": self.size,
+            "shapes": sorted(self.shapes),
+        }
+
+
+def make_items(config: SetConfig) -> list[Item]:
+    """One item per person."""
+    return [
+        Item(name=people.person_name(index), path="", payload={"index": index})
+        for index in range(config.num_people)
+    ]
+
+
+def clip_frames(plan: ClipPlan, config: SetConfig, portrait: Portrait | None = None) -> Iterator[np.ndarray]:
+    """The frames of a clip in order, (size, size, 3) uint8 RGB; frame k shows the mouth at time k / fps."""
+    maker = PictureMaker(plan.person, config.size, plan.light, portrait, plan.expression.blush)
+    times_s = config.frame_times_s
+    opening, spread = articulation_at(plan, times_s)
+    face = plan.expression
+    for number, time_s in enumerate(times_s):
+        mouth = Mouth(opening=float(opening[number]), spread=float(spread[number]))
+        yield maker.frame(mouth, pose_at(plan, float(time_s)), face.actions, number)
+
+
+def clip_timeline(plan: ClipPlan, config: SetConfig) -> dict[str, Any]:
+    """What mouth and voice do at each frame's time, for `metadata.json`."""
+    times_s = config.frame_times_s
+    opening, spread = articulation_at(plan, times_s)
+    return {
+        "clip": plan.name,
+        "expression": plan.expression_name,
+        "noise_db": round(plan.noise_db, 2),
+        "speech_s": [[round(s.start_s, 4), round(s.end_s, 4)] for s in plan.syllables],
+        "syllables": " ".join(s.onset + s.vowel for s in plan.syllables),
+        "vowels": vowels_at(plan, times_s),
+        "opening": [round(float(v), 3) for v in opening],
+        "spread": [round(float(v), 3) for v in spread],
+        "loudness": [round(float(v), 3) for v in loudness_at(plan, times_s)],
+    }
+
+
+class PeopleTask(Task):
+    """Makes all files of one person."""
+
+    def __init__(self, config: SetConfig) -> None:
+        self.config = config
+
+    def check(self) -> None:
+        """Looks whether the two portraits are there."""
+        from facevox.example_data import sources
+
+        sources.check_files()
+
+    def open(self, output_dir: Path) -> None:
+        """Keeps OpenCV to one thread: the workers share the cores."""
+        super().open(output_dir)
+        cv2.setNumThreads(1)
+
+    def process(self, item: Item) -> Outcome:
+        """Writes the clips of the person `item.payload["index"]`."""
+        config = self.config
+        person = make_person(config.seed, int(item.payload["index"]))
+        portrait = draw_portrait(person, config.size)
+        outputs: list[str] = []
+        for number in range(config.clips_per_person):
+            outputs += self._write_clip(plan_clip(person, number, config.clip_s), portrait)
+        kinds = [name.split("/")[0] + Path(name).suffix for name in outputs]
+        row = {
+            "videos": kinds.count("videos.mp4"),
+            "voices": kinds.count("voices.wav"),
+            "faces": kinds.count("vox.jpg"),
+            "frames": config.frames_per_clip * config.clips_per_person,
+            "seconds_of_video": round(config.clip_s * config.clips_per_person, 3),
+        }
+        return Outcome(rows=[row], outputs=outputs)
+
+    def _write_clip(self, plan: ClipPlan, portrait: Portrait) -> list[str]:
+        from facevox.files import write_image
+        from facevox.media import write_video, write_wav
+
+        config, name = self.config, plan.person.name
+        sound = speak(plan)
+        wanted = set(crop_numbers(config)) if "vox" in config.shapes else set()
+        crops: dict[int, np.ndarray] = {}
+
+        def watched() -> Iterator[np.ndarray]:
+            # A long clip is never in memory as a whole.
+            for number, frame in enumerate(clip_frames(plan, config, portrait)):
+                if number in wanted:
+                    crops[number] = face_crop(frame, plan, number / config.fps)
+                yield frame
+
+        outputs = []
+        if "videos" in config.shapes:
+            outputs += [f"videos/{name}/{plan.name}.mp4", f"voices/{name}/{plan.name}.wav"]
+            write_video(self.output_dir / outputs[0], watched(), config.fps, sound, RATE_HZ)
+            write_wav(self.output_dir / outputs[1], sound, RATE_HZ)
+        else:
+            for _ in watched():
+                pass
+        if "vox" in config.shapes:
+            outputs.append(f"vox/{name}/voices/{plan.name}.wav")
+            write_wav(self.output_dir / outputs[-1], sound, RATE_HZ)
+            for number, crop in sorted(crops.items()):
+                outputs.append(f"vox/{name}/faces/{plan.name}/{crop_name(number)}")
+                write_image(self.output_dir / outputs[-1], crop)
+        return outputs
+
+
+def crop_numbers(config: SetConfig) -> list[int]:
+    """Which frames of a clip the VoxCeleb-shaped tree holds: spread over the clip."""
+    count = min(FRAMES_PER_CLIP, config.frames_per_clip)
+    return [int((k + 0.5) * config.frames_per_clip / count) for k in range(count)]
+
+
+def crop_name(number: int) -> str:
+    """File name of the crop of frame `number`."""
+    return f"frame_{number:06d}.jpg"
+
+
+def face_crop(frame: np.ndarray, plan: ClipPlan, time_s: float) -> np.ndarray:
+    """The square around the face, cut at the head's place at `time_s`."""
+    size = frame.shape[0]
+    unit = size * FACE_UNIT_SHARE
+    pose = pose_at(plan, time_s)
+    side = round(CROP_UNITS * unit)
+    left = round(size * 0.5 + pose.shift_x * unit - side / 2)
+    top = round(size * EYE_LINE_SHARE + (pose.shift_y + 0.42) * unit - side / 2)
+    left, top = (min(max(v, 0), size - side) for v in (left, top))
+    return frame[top : top + side, left : left + side]
+
+
+def write_metadata(output_dir: Path, config: SetConfig) -> None:
+    """Writes `metadata.json` and `vox/metadata.json`; the same for all shards of a set."""
+    from facevox.files import write_text
+
+    described, vox = [], {}
+    for index in range(config.num_people):
+        person = make_person(config.seed, index)
+        plans = [plan_clip(person, k, config.clip_s) for k in range(config.clips_per_person)]
+        described.append({**person.describe(), "clips": [clip_timeline(plan, config) for plan in plans]})
+        vox[person.name] = {plan.name: _vox_entry(person, plan, config) for plan in plans}
+    value = {
+        "format": FORMAT,
+        **config.settings(),
+        "num_people": config.num_people,
+        "law": people.law_description(),
+        "people": described,
+    }
+    # Without indents: the timelines would take a line for each number.
+    write_text(output_dir / "metadata.json", json.dumps(value, ensure_ascii=False) + "\n")
+    if "vox" in config.shapes:
+        write_text(output_dir / "vox" / "metadata.json", json.dumps(vox) + "\n")
+
+
+def _vox_entry(person: Person, plan: ClipPlan, config: SetConfig) -> dict[str, Any]:
+    faces = [f"{person.name}/faces/{plan.name}/{crop_name(number)}" for number in crop_numbers(config)]
+    return {"faces": faces, "voice": f"{person.name}/voices/{plan.name}.wav"}

@@ -90,18 +90,17 @@ def cut_face(image: "NDArray[np.uint8]", box: Box, eyes: Eyes | None, *, align: 
     if angle_deg == 0:
         return FaceCrop(black_crop(image, x, y, w, h), final, _shift(x, y))
     half_w, half_h = int(0.5 * w), int(0.5 * h)
-    around = black_crop(image, x - half_w, y - half_h, w + 2 * half_w, h + 2 * half_h)
-    rows, columns = around.shape[:2]
+    rows, columns = h + 2 * half_h, w + 2 * half_w
     matrix: Any = cv2.getRotationMatrix2D((columns // 2, rows // 2), angle_deg, 1.0)
     left, top, right, bottom = _turned_box((half_w, half_h, w, h), angle_deg, (columns, rows))
     if right <= left or bottom <= top:
         return None
-    # Turned from the corner on, although only the inside is kept: OpenCV rounds positions to 1/32 pixel,
-    # and another start would round some of them differently.
-    turned: Any = cv2.warpAffine(around, matrix, (right, bottom), flags=cv2.INTER_CUBIC)
     matrix[:, 2] -= left, top
     matrix[:, 2] -= matrix[:, :2] @ (x - half_w, y - half_h)
-    return FaceCrop(turned[top:, left:], final, matrix)
+    # Only what is kept is turned, straight from the picture. DeepFace turns all around it and then cuts;
+    # OpenCV rounds positions to 1/32 pixel, so one pixel in a hundred differs by a grey level or two.
+    turned: Any = cv2.warpAffine(image, matrix, (right - left, bottom - top), flags=cv2.INTER_CUBIC)
+    return FaceCrop(turned, final, matrix)
 
 
 def centre_square(image: "NDArray[np.uint8]") -> FaceCrop:

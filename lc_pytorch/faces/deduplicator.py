@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facevox.batch import BatchConfig, run_batch
+from facevox.batch import BatchConfig, BatchOptions, run_batch
 from facevox.batch import Summary as BatchSummary
 from facevox.errors import ExitCode, UserError
 from facevox.files import (
@@ -21,7 +20,6 @@ from facevox.files import (
     find_files,
     relative_name,
     remove_temporaries,
-    replacing,
     require_folder,
     set_run_token,
 )
@@ -33,6 +31,7 @@ from facevox.manifest import (
     make_header,
     manifest_file,
     read_manifest,
+    write_manifest,
     write_table,
 )
 from facevox.progress import Progress, duration_text
@@ -52,8 +51,8 @@ NO_FACE = "no face found in the picture (--no-enforce_detection keeps such pictu
 
 
 @dataclass(frozen=True, kw_only=True)
-class DedupeConfig:
-    """What to group, how, and where the files go.
+class DedupeConfig(BatchOptions):
+    """What to group, how, and where the files go. Of the shards each only embeds; a whole run groups.
 
     Attributes:
         faces_dir: Folder of face pictures, searched recursively.
@@ -65,8 +64,6 @@ class DedupeConfig:
         enforce_detection: Leave out pictures without a face; off: use the whole picture.
         onnx_preprocessing: See `lc_pytorch.faces.embedders.find_model`.
         device: "auto", "cpu" or "cuda".
-        workers, num_shards, shard_index, overwrite, dry_run, item_timeout_s: See `facevox.batch.BatchConfig`.
-            A shard only embeds; the run without shards groups.
     """
 
     faces_dir: Path
@@ -78,14 +75,9 @@ class DedupeConfig:
     enforce_detection: bool = True
     onnx_preprocessing: str = "auto"
     device: str = "auto"
-    workers: int = 0
-    num_shards: int = 1
-    shard_index: int = 0
-    overwrite: bool = False
-    dry_run: bool = False
-    item_timeout_s: float = 600.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         faults = []
         if self.threshold is not None and not 0 <= self.threshold <= 2:
             faults.append(f"--threshold {self.threshold}: a cosine distance from 0 to 2 is expected")
@@ -234,23 +226,20 @@ def _find_items(config: DedupeConfig) -> list[Item]:
 
 def _embed(config: DedupeConfig, model: FaceModel, items: list[Item], store_dir: Path) -> BatchSummary:
     task = embedding_task.EmbedTask(model, config.device, use_store=not config.overwrite)
+    options = config.batch_options()
+    # Vectors that are gone are made again: their faces are only seen to be missing here.
+    options["overwrite"] |= not (config.dry_run or _is_store_whole(store_dir))
     return run_batch(
         task,
         items,
         BatchConfig(
+            **options,
             program=embedding_task.PROGRAM,
             output_dir=store_dir,
             table=embedding_task.TABLE,
             columns=embedding_task.COLUMNS,
             item_column="file",
             settings={"model": model.key},
-            workers=config.workers,
-            num_shards=config.num_shards,
-            shard_index=config.shard_index,
-            # Vectors that are gone are made again: their faces are only seen to be missing here.
-            overwrite=config.overwrite or not (config.dry_run or _is_store_whole(store_dir)),
-            dry_run=config.dry_run,
-            item_timeout_s=config.item_timeout_s,
             chunk_size=config.batch_size,
             unit="face",
             quiet=config.num_shards > 1,
@@ -407,26 +396,24 @@ def _write_records(
     }
     header = make_header(PROGRAM, settings, TABLE, COLUMNS, "file")
     path = manifest_file(dedupe, PROGRAM)
-    with replacing(path) as file:
-        file.write(json.dumps(header, separators=(",", ":")).encode() + b"\n")
-        for row in rows:
-            outputs = []
-            if row["status"] == "done":
-                targets = [dedupe / row["dedupe_file"]]
-                if row["representative"] == row["file"]:
-                    targets.append(representatives / row["file"])
-                outputs = [[os.path.relpath(target, dedupe), target.stat().st_size] for target in targets]
-            record = {
-                "item": row["file"],
-                "status": row["status"],
-                "reason": row["reason"],
-                "outputs": outputs,
-                "rows": [row],
-                "seconds": 0.0,
-                "fingerprint": None,
-            }
-            file.write(json.dumps(record, separators=(",", ":")).encode() + b"\n")
-        file.write(b'{"run":{"complete":true,"num_items":%d}}\n' % len(rows))
+
+    def record_of(row: dict[str, Any]) -> dict[str, Any]:
+        targets = []
+        if row["status"] == "done":
+            targets = [dedupe / row["dedupe_file"]]
+            if row["representative"] == row["file"]:
+                targets.append(representatives / row["file"])
+        return {
+            "item": row["file"],
+            "status": row["status"],
+            "reason": row["reason"],
+            "outputs": [[os.path.relpath(target, dedupe), target.stat().st_size] for target in targets],
+            "rows": [row],
+            "seconds": 0.0,
+            "fingerprint": None,
+        }
+
+    write_manifest(path, header, (record_of(row) for row in rows))
     manifest = load_manifest(path)
     assert manifest is not None
     write_table(dedupe / TABLE, header, ItemIndex([manifest]), [row["file"] for row in rows])

@@ -64,9 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     for number, count in enumerate(summary.pairs_per_file):
         if number < SHOWN_NAMES or count != summary.pairs_per_file[number - 1]:
-            print(
-                f"  {summary.files[number].name}: {count} pairs, {summary.num_identities - count} identities skipped"
-            )
+            skipped = summary.num_identities - count
+            print(f"  {summary.files[number].name}: {count} pairs, {skipped} identities skipped")
     _name("without a folder", summary.without_folder)
     _name("without a face or a voice", summary.without_pairs)
     _name("pairs left out, a tab or line break in their path", summary.refused)

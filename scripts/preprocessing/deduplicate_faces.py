@@ -50,10 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = get_args_parser().parse_args(argv)
     from lc_pytorch.faces.deduplicator import DedupeConfig, deduplicate
 
-    options = {name: value for name, value in vars(args).items() if name != "debug"}
-    for name in ("faces_dir", "dedupe_dir", "representative_dir"):
-        options[name] = Path(options[name])
-    return deduplicate(DedupeConfig(**options)).exit_code
+    folders = {name: Path(getattr(args, name)) for name in ("faces_dir", "dedupe_dir", "representative_dir")}
+    return deduplicate(cli.build(DedupeConfig, args, **folders)).exit_code
 
 
 if __name__ == "__main__":

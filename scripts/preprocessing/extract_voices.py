@@ -50,12 +50,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     from facevox.files import find_files
     from lc_pytorch.voices import COLUMNS, VoiceConfig, VoiceTask, plan_voices
 
-    config = VoiceConfig(target_sr=args.target_sr, trim_silence=args.trim_silence)
+    config = cli.build(VoiceConfig, args)
     root = Path(args.dataset_path)
     videos = find_files(root, args.video_extensions, exclude=[args.output_dir], what="--dataset_path")
-    batch = BatchConfig.from_args(
+    batch = cli.build(
+        BatchConfig,
         args,
-        output_dir=args.output_dir,
+        output_dir=Path(args.output_dir),
         program="extract_voices",
         table="voices.csv",
         columns=COLUMNS,

@@ -98,7 +98,11 @@ def assert_same(mine, reference, tolerance_px: int = 0) -> None:
         np.testing.assert_allclose(box, true_box, atol=tolerance_px)
         assert confidence == pytest.approx(true_confidence, abs=0.0051)  # DeepFace rounds to two places
         if tuple(box) == tuple(true_box):
-            np.testing.assert_array_equal(crop, true_crop)
+            # DeepFace turns the whole picture and cuts afterwards: the same but for OpenCV's rounding of
+            # positions to 1/32 pixel.
+            difference = np.abs(crop.astype(int) - true_crop.astype(int))
+            assert difference.max() <= 8  # 255 / 32
+            assert difference.mean() < 0.05
 
 
 @pytest.mark.parametrize(("align", "expand"), [(True, 0), (False, 0), (True, 30), (False, 20)])

@@ -1,0 +1,298 @@
+"""A small face embedder trained on example people, for the demo alone.
+
+No face-embedding weights come with the packages, and the demo downloads nothing. This one tells the people of
+the example data apart; it has never seen a real person and is no default anywhere.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from facevox.batch import Item, Outcome, Task
+from facevox.errors import UserError
+from facevox.files import replacing, write_json
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SIZE_PX = 112  # as face-embedding models have it
+PREPROCESSING = "insightface"  # (x - 127.5) / 127.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoEmbedderConfig:
+    """How the demo embedder is trained.
+
+    Attributes:
+        num_people: Example people to train on; a further fifth is held out to choose the threshold.
+        pictures_per_person: Each with another pose, light and expression.
+        seed: Of the people; another one than the demo's data, so that nobody is in both.
+        num_epochs: Passes over the pictures.
+        embedding_dim: Numbers per face.
+        scale: Of the cosines in the softmax (1 / temperature).
+        margin: Taken off the cosine to the own person, so that people end up apart (CosFace,
+            arXiv:1801.09414, eq. 4).
+    """
+
+    num_people: int = 160
+    pictures_per_person: int = 6
+    seed: int = 1000
+    num_epochs: int = 20
+    batch_size: int = 64
+    learning_rate: float = 3e-3
+    embedding_dim: int = 64
+    scale: float = 16.0
+    margin: float = 0.3
+
+    def __post_init__(self) -> None:
+        if self.num_people < 10 or self.pictures_per_person < 2:
+            raise UserError("at least 10 people with 2 pictures each are needed to train the demo embedder")
+
+    @property
+    def num_held_out(self) -> int:
+        """People who are not trained on."""
+        return max(self.num_people // 5, 5)
+
+
+class FacePictures(Task):
+    """Renders the pictures of an example person and cuts the aligned faces out: one .npy a person."""
+
+    def __init__(self, config: DemoEmbedderConfig) -> None:
+        self.config = config
+        self._detector: Any = None
+
+    def open(self, output_dir: Path) -> None:
+        """Opens the detector in the process that uses it."""
+        import cv2
+
+        from lc_pytorch.faces.detectors import make_detector
+
+        super().open(output_dir)
+        cv2.setNumThreads(1)
+        self._detector = make_detector("mediapipe")
+
+    def process(self, item: Item) -> Outcome:
+        """Writes (pictures, 112, 112, 3) uint8 RGB; pictures without a face that is found are left out."""
+        from facevox.example_data.expressions import EXPRESSIONS
+        from facevox.example_data.people import make_person
+        from facevox.example_data.pictures import render_portrait
+        from facevox.example_data.portraits import draw_portrait
+
+        person = make_person(self.config.seed, item.payload["index"])
+        portrait = draw_portrait(person, 256)
+        names = list(EXPRESSIONS)
+        crops = []
+        for number in range(self.config.pictures_per_person):
+            picture = render_portrait(person, names[number % len(names)], number, 256, portrait)
+            crops += self._aligned_faces(picture)
+        if not crops:
+            raise UserError("no face found in any of its pictures")
+        target = f"faces/{item.name}.npy"
+        with replacing(self.output_dir / target, sync=False) as file:
+            np.save(file, np.stack(crops))
+        return Outcome(rows=[{"pictures": len(crops)}], outputs=[target])
+
+    def _aligned_faces(self, picture: "NDArray[np.uint8]") -> "list[NDArray[np.uint8]]":
+        """What grouping will feed the model: faces cut out as extraction cuts them, then aligned."""
+        from facevox.faces import align_five_points
+        from lc_pytorch.faces.alignment import cut_face, widen
+
+        image = picture if self._detector.colour == "rgb" else np.ascontiguousarray(picture[..., ::-1])
+        aligned = []
+        for candidate in self._detector.find(image):
+            points, _ = self._detector.landmarks(image, candidate)
+            eyes = (tuple(points[0].tolist()), tuple(points[1].tolist()))
+            box = widen(candidate.box, (picture.shape[1], picture.shape[0]), True, 0)
+            crop = cut_face(picture, box, eyes, align=True)
+            if crop is not None:
+                aligned.append(align_five_points(crop.image, crop.to_crop(points), SIZE_PX))
+        return aligned
+
+    def close(self) -> None:
+        """Closes the detector."""
+        self._detector.close()
+
+
+def picture_items(config: DemoEmbedderConfig) -> list[Item]:
+    """An item for each person, those held out last."""
+    total = config.num_people + config.num_held_out
+    return [Item(f"person-{index:04d}", "", {"index": index}) for index in range(total)]
+
+
+def load_pictures(folder: Path) -> "tuple[NDArray[np.uint8], NDArray[np.int64]]":
+    """All aligned faces below `folder` as (N, 112, 112, 3) uint8, and whose they are as (N,)."""
+    files = sorted((folder / "faces").glob("*.npy"))
+    arrays = [np.load(file, allow_pickle=False) for file in files]
+    labels = np.repeat(np.arange(len(arrays)), [len(array) for array in arrays])
+    return np.concatenate(arrays), labels
+
+
+def make_network(embedding_dim: int) -> Any:
+    """The network: (B, 3, 112, 112) → (B, embedding_dim), 0.3 million weights."""
+    from torch import nn
+
+    def block(inputs: int, outputs: int) -> list[Any]:
+        return [nn.Conv2d(inputs, outputs, 3, 2, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+
+    return nn.Sequential(
+        nn.AvgPool2d(2),  # always first: `train` does it once for all epochs
+        *block(3, 24),
+        *block(24, 48),
+        *block(48, 96),
+        nn.Flatten(),
+        nn.Dropout(0.2),
+        nn.Linear(96 * 7 * 7, embedding_dim),
+    )
+
+
+def _batches(
+    images: "NDArray[np.float32]", labels: "NDArray[np.int64]", size: int, rng: np.random.Generator
+) -> Iterator[tuple[Any, Any]]:
+    """Shuffled, augmented batches: mirror image, brightness, a shift by a few pixels."""
+    import torch
+
+    order = rng.permutation(len(images))
+    for start in range(0, len(order) - size // 2, size):
+        chosen = order[start : start + size]
+        batch = images[chosen]
+        mirrored = rng.random(len(chosen)) < 0.5
+        batch[mirrored] = batch[mirrored, :, ::-1]
+        batch = batch * rng.uniform(0.8, 1.2, (len(chosen), 1, 1, 1)).astype(np.float32)
+        batch = np.roll(batch, tuple(rng.integers(-2, 3, 2)), axis=(1, 2))
+        tensor = torch.from_numpy(np.ascontiguousarray(_normalised(batch)))
+        yield tensor, torch.from_numpy(labels[chosen])
+
+
+def _halved(images: "NDArray[np.uint8]") -> "NDArray[np.float32]":
+    """(N, H, W, 3) → (N, H / 2, W / 2, 3): what the network's first layer makes of it."""
+    count, height, width, _ = images.shape
+    parts = images.reshape(count, height // 2, 2, width // 2, 2, 3)
+    return parts.mean(axis=(2, 4), dtype=np.float32)
+
+
+def _normalised(images: "NDArray[Any]") -> "NDArray[np.float32]":
+    """(B, H, W, 3) of 0 to 255 → (B, 3, H, W) as the network takes it."""
+    return ((images.astype(np.float32) - 127.5) / 127.5).transpose(0, 3, 1, 2)
+
+
+def train(
+    images: "NDArray[np.uint8]",
+    labels: "NDArray[np.int64]",
+    config: DemoEmbedderConfig,
+    report: Callable[[int, float], None] | None = None,
+) -> Any:
+    """Trains on (N, 112, 112, 3) faces and their (N,) people; returns the network in eval mode.
+
+    `report(epoch, mean loss)` is called after each epoch.
+    """
+    import torch
+    from torch.nn import functional
+
+    torch.manual_seed(config.seed)
+    rng = np.random.default_rng(config.seed)
+    network = make_network(config.embedding_dim)
+    halved = _halved(images)
+    centres = torch.nn.Parameter(torch.randn(int(labels.max()) + 1, config.embedding_dim))
+    parameters = [*network.parameters(), centres]
+    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=1e-3)
+    steps = max((len(images) - config.batch_size // 2) // config.batch_size + 1, 1) * config.num_epochs
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=steps + 1)
+    network.train()
+    for epoch in range(config.num_epochs):
+        losses = []
+        for batch, people in _batches(halved, labels, config.batch_size, rng):
+            cosine = functional.normalize(network[1:](batch)) @ functional.normalize(centres).T
+            own = functional.one_hot(people, len(centres))
+            loss = functional.cross_entropy(config.scale * (cosine - config.margin * own), people)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            losses.append(float(loss.detach()))
+        if report is not None:
+            report(epoch + 1, float(np.mean(losses)))
+    return network.eval()
+
+
+def embed(network: Any, images: "NDArray[np.uint8]") -> "NDArray[np.float32]":
+    """(N, 112, 112, 3) faces → (N, D) unit vectors."""
+    import torch
+    from torch.nn import functional
+
+    with torch.inference_mode():
+        parts = [
+            functional.normalize(network(torch.from_numpy(_normalised(images[start : start + 256])))).numpy()
+            for start in range(0, len(images), 256)
+        ]
+    joined: NDArray[np.float32] = np.concatenate(parts)
+    return joined
+
+
+def choose_threshold(embeddings: "NDArray[np.float32]", labels: "NDArray[np.int64]") -> tuple[float, float]:
+    """(cosine distance, B-cubed F1) of the threshold that groups these people best.
+
+    Among equally good ones the middle is taken, which has most room on both sides.
+    """
+    from lc_pytorch.faces.grouping import bcubed_f1, group_faces
+
+    candidates = np.round(np.arange(0.05, 0.9, 0.025), 3)
+    scores = np.array([bcubed_f1(group_faces(embeddings, float(t)), labels) for t in candidates])
+    best = np.flatnonzero(scores >= scores.max() - 1e-9)
+    return float(candidates[best[len(best) // 2]]), float(scores.max())
+
+
+def export_onnx(network: Any, path: Path) -> None:
+    """Writes the network as an ONNX file that `--model_name` takes, with its preprocessing named in it."""
+    import tempfile
+    import warnings
+
+    import onnx
+    import torch
+
+    from lc_pytorch.faces.embedders import METADATA_KEY
+
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        # The exporter by tracing is marked as old; the new one needs a package that nothing else here does.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            network,
+            (torch.zeros(1, 3, SIZE_PX, SIZE_PX),),
+            str(Path(folder, "x.onnx")),
+            input_names=["face"],
+            output_names=["embedding"],
+            dynamic_axes={"face": {0: "batch"}, "embedding": {0: "batch"}},
+            dynamo=False,
+        )
+        model = onnx.load(str(Path(folder, "x.onnx")))
+    for key, value in {
+        METADATA_KEY: PREPROCESSING,
+        "facevox.purpose": "demo: trained on example people, knows no real ones",
+    }.items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
+    with replacing(path) as file:
+        file.write(model.SerializeToString())
+
+
+def train_and_export(
+    folder: Path, config: DemoEmbedderConfig, report: Callable[[int, float], None] | None = None
+) -> dict[str, Any]:
+    """Trains on the pictures below `folder`, writes `demo_embedder.onnx` and `.json`; returns the latter."""
+    images, labels = load_pictures(folder)
+    held_out = labels >= config.num_people
+    network = train(images[~held_out], labels[~held_out], config, report)
+    threshold, f1 = choose_threshold(embed(network, images[held_out]), labels[held_out])
+    export_onnx(network, folder / "demo_embedder.onnx")
+    facts = {
+        "threshold": threshold,
+        "held_out_bcubed_f1": round(f1, 4),
+        "held_out_people": config.num_held_out,
+        "trained_people": config.num_people,
+        "pictures": len(images),
+        "purpose": "demo only: trained on example people, knows no real ones",
+    }
+    write_json(folder / "demo_embedder.json", facts)
+    return facts

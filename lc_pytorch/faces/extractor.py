@@ -1,0 +1,333 @@
+"""The face of each video: the first frame that has one, its best face cut out as a picture.
+
+Frames are tried in presentation order: the first 25 one after the other (a second at most rates), then
+at a distance that grows by one frame with each try, so that 60 tries reach 689 frames (27 s) into a video
+whose leader shows nobody. Nothing is sought and nothing is decoded after the frame that has a face: in
+long groups of pictures seeking decodes more than it saves.
+
+The best face is the one with the largest product of area and confidence. The crop is DeepFace's: the
+detector's box without a margin (`expand_percentage` widens it), with alignment turned about its centre
+until the eyes lie level, black where it reaches over the picture's edge.
+
+`faces.csv` has a row for each face written and one for each video that failed:
+
+| column | meaning |
+|---|---|
+| video | relative to the dataset folder |
+| face_file | relative to the output folder |
+| frame_index, time_s | of the frame, from 0, in presentation order |
+| frame_width_px, frame_height_px | of the frame, upright |
+| box_x_px … box_h_px | the face's box in the frame (DeepFace's facial_area) |
+| left_eye_x_px … right_mouth_y_px | five landmarks in pixels of the crop; left as seen in the picture |
+| landmark_source | detector, facemesh or average (see lc_pytorch.faces.detectors) |
+| confidence | the detector's measure, 0 to 1 |
+| sharpness | variance of the Laplacian of the grey crop at 112 x 112; larger is sharper |
+| status, reason | done or failed, and why; for a frame written without a face, that it has none |
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from facevox import cli
+from facevox.batch import BatchConfig, BatchOptions, Item, Outcome, Summary, Task, run_batch
+from facevox.errors import UserError
+from facevox.files import VIDEO_PATTERNS, find_files, relative_name, write_image
+from facevox.media import Frame, iter_frames
+from facevox.naming import plan_names
+from lc_pytorch.faces.alignment import Eyes, FaceCrop, centre_square, cut_face, widen
+from lc_pytorch.faces.detectors import Candidate, Detector, check_backend, make_detector
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+PROGRAM = "extract_faces"
+TABLE = "faces.csv"
+LANDMARKS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
+LANDMARK_COLUMNS = tuple(f"{name}_{axis}_px" for name in LANDMARKS for axis in "xy")
+COLUMNS = (
+    "video",
+    "face_file",
+    "frame_index",
+    "time_s",
+    "frame_width_px",
+    "frame_height_px",
+    "box_x_px",
+    "box_y_px",
+    "box_w_px",
+    "box_h_px",
+    *LANDMARK_COLUMNS,
+    "landmark_source",
+    "confidence",
+    "sharpness",
+)
+DENSE_TRIES = 25  # frames tried one after the other before the distance grows
+JPEG_QUALITY = 95
+_SHARPNESS_PX = 112  # one size for all, because a large picture of the same sharpness varies less
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaceConfig:
+    """How faces are extracted; every field changes the output.
+
+    Attributes:
+        detector_backend: One of lc_pytorch.faces.options.BACKENDS.
+        align_faces: Turn the face so that its eyes lie level.
+        min_confidence: Faces below it are passed over.
+        max_frames: Frames to try before a video is given up.
+        expand_percentage: Make the box larger by this percentage of its sides.
+        all_faces: Write every face of the frame, the best first.
+        enforce_detection: Without a face the video has failed; off: the middle of its first frame is written.
+    """
+
+    detector_backend: str = "retinaface"
+    align_faces: bool = True
+    min_confidence: float = 0.0
+    max_frames: int = 60
+    expand_percentage: int = 0
+    all_faces: bool = False
+    enforce_detection: bool = True
+
+    def __post_init__(self) -> None:
+        if self.max_frames < 1:
+            raise UserError(f"--max_frames {self.max_frames}: at least one frame has to be tried")
+        if self.expand_percentage < 0:
+            raise UserError(f"--expand_percentage {self.expand_percentage}: 0 or more is wanted")
+
+
+def plan_faces(videos: Sequence[Path], root: Path) -> list[Item]:
+    """An item for each video with the names of its pictures, no name given twice.
+
+    Of two videos of one stem both get a picture, and a further face of `vid.mp4` is never called
+    `vid_1.jpg` where a `vid_1.mp4` is there. Plan over the whole list, before it is split into shards.
+    """
+    names = [relative_name(path, root) for path in videos]
+    targets = plan_names(names, ".jpg")
+    taken = {target.casefold() for target in targets}
+    numbers = _taken_numbers(taken)
+    return [
+        Item(name, str(path), {"output": target, "taken": numbers.get(target.casefold(), [])})
+        for name, path, target in zip(names, videos, targets, strict=True)
+    ]
+
+
+def extract_faces(
+    config: FaceConfig,
+    dataset_path: str | Path,
+    output_dir: str | Path,
+    video_extensions: Sequence[str] = VIDEO_PATTERNS,
+    options: BatchOptions | None = None,
+) -> Summary:
+    """Extracts the faces of the videos below a folder.
+
+    Args:
+        config: How.
+        dataset_path: Folder of videos, searched recursively.
+        output_dir: For the pictures, the table and the manifest.
+        video_extensions: Patterns of the videos' names.
+        options: Workers, shards and so on.
+
+    Raises:
+        UserError: No videos, or the detector's packages or weights are missing.
+    """
+    root = Path(dataset_path)
+    videos = find_files(root, video_extensions, exclude=[output_dir], what="--dataset_path")
+    batch = BatchConfig(
+        **(options or BatchOptions()).batch_options(),
+        output_dir=Path(output_dir),
+        program=PROGRAM,
+        table=TABLE,
+        columns=COLUMNS,
+        item_column="video",
+        settings=asdict(config),
+        unit="video",
+    )
+    return run_batch(FaceTask.for_workers(config, batch.workers), plan_faces(videos, root), batch)
+
+
+def _taken_numbers(targets: set[str]) -> dict[str, list[int]]:
+    """For each target `a/vid.jpg` the k of those targets that are called `a/vid_k.jpg`."""
+    numbers: dict[str, list[int]] = {}
+    for target in sorted(targets):
+        stem, _, number = target.removesuffix(".jpg").rpartition("_")
+        if f"{stem}.jpg" in targets and number.isascii() and number.isdigit() and number[0] != "0":
+            numbers.setdefault(f"{stem}.jpg", []).append(int(number))
+    return numbers
+
+
+def further_names(output: str, taken: Sequence[int]) -> Iterator[str]:
+    """`vid_1.jpg`, `vid_2.jpg` … for `vid.jpg`, without the numbers in `taken`."""
+    path = PurePosixPath(output)
+    number = 0
+    while True:
+        number += 1
+        if number not in taken:
+            yield str(path.with_name(f"{path.stem}_{number}{path.suffix}"))
+
+
+def tried_frames(max_frames: int) -> Iterator[int]:
+    """The indexes of the frames to try: 0 to 24, then 26, 29, 33 … each step one longer."""
+    index = 0
+    for attempt in range(max_frames):
+        yield index
+        index += max(1, attempt + 3 - DENSE_TRIES)
+
+
+class FaceTask(Task):
+    """Writes the best face of each video, or all of them, below the output folder.
+
+    Args:
+        config: How.
+        threads: Processor threads of the detector; more than one only where it has the machine to itself.
+    """
+
+    def __init__(self, config: FaceConfig, threads: int = 1) -> None:
+        self.config = config
+        self.threads = threads
+        self._detector: Detector | None = None
+
+    @classmethod
+    def for_workers(cls, config: FaceConfig, workers: int) -> "FaceTask":
+        """A task whose detector leaves the other worker processes their cores."""
+        return cls(config, threads=max(1, cli.num_cores() // max(1, workers)))
+
+    def check(self) -> None:
+        """Packages and weights of the detector, before any worker starts. Raises UserError."""
+        check_backend(self.config.detector_backend)
+
+    def open(self, output_dir: Path) -> None:
+        """Loads the detector."""
+        super().open(output_dir)
+        self._detector = make_detector(self.config.detector_backend, self.threads)
+
+    def close(self) -> None:
+        """Gives the detector back."""
+        if self._detector is not None:
+            self._detector.close()
+            self._detector = None
+
+    def process(self, item: Item) -> Outcome:
+        """Finds and writes the face of a video.
+
+        Raises:
+            MediaError: The video cannot be read.
+            UserError: No face in the frames tried, and one is wanted.
+        """
+        assert self._detector is not None, "open the task first"
+        frame, candidates, reason = self._search(item.path, self._detector)
+        rows: list[dict[str, Any]] = []
+        outputs: list[str] = []
+        names = further_names(item.payload["output"], item.payload["taken"])
+        for candidate in candidates:
+            name = next(names) if outputs else item.payload["output"]
+            row = self._write(frame, candidate, name)
+            if row is not None:
+                rows.append({"video": item.name, **row})
+                outputs.append(name)
+            if outputs and not self.config.all_faces:
+                break
+        if not outputs:
+            reason = reason or "the face found lies outside of the picture"
+            if self.config.enforce_detection:
+                return Outcome.failed(reason)
+            reason += ": middle square of the first frame written"
+            rows = [{"video": item.name, **self._write_square(frame, item.payload["output"])}]
+            outputs = [item.payload["output"]]
+        else:
+            reason = ""
+        return Outcome(rows=rows, outputs=outputs, reason=reason)
+
+    def _search(self, path: str, detector: Detector) -> tuple[Frame, list[Candidate], str]:
+        """The first frame with faces and these, best first; else the first frame, none, and why."""
+        first: Frame | None = None
+        num_tried = 0
+        tries = tried_frames(self.config.max_frames)
+        wanted = next(tries)
+        for frame in iter_frames(path, colour=detector.colour):
+            first = first or frame
+            if frame.index < wanted:
+                continue
+            num_tried += 1
+            candidates = self._find(frame, detector)
+            if candidates:
+                return frame, sorted(candidates, key=_prominence, reverse=True), ""
+            next_wanted = next(tries, None)
+            if next_wanted is None:
+                break
+            wanted = next_wanted
+        assert first is not None, "iter_frames gives a frame or raises"
+        plural = "" if num_tried == 1 else "s"
+        return first, [], f"no face in {num_tried} frame{plural} tried (of the first {frame.index + 1})"
+
+    def _find(self, frame: Frame, detector: Detector) -> list[Candidate]:
+        """The faces of a frame that are sure enough.
+
+        With alignment the detector sees DeepFace's black border. One that reduces every picture to a fixed
+        size gets a second look without it where it finds nothing: faces are twice as large there.
+        """
+        borders = [True, False] if self.config.align_faces and detector.has_fixed_input else []
+        for border in borders or [self.config.align_faces]:
+            found = detector.find(frame.image, border=border)
+            found = [one for one in found if one.confidence >= self.config.min_confidence]
+            if found:
+                return found
+        return []
+
+    def _write(self, frame: Frame, candidate: Candidate, name: str) -> dict[str, Any] | None:
+        """Cuts a face out and writes it; its row, or None where nothing of it lies in the picture."""
+        detector = self._detector
+        assert detector is not None
+        image, align = frame.image, self.config.align_faces
+        size = (image.shape[1], image.shape[0])
+        box = widen(candidate.box, size, align, self.config.expand_percentage)
+        points, source = detector.landmarks(image, candidate)
+        eyes = candidate.eyes
+        if align and eyes is None:
+            by_mesh = source == "facemesh"
+            eyes = _eyes_of(points) if by_mesh else detector.find_eyes(image, candidate, box)
+        crop = cut_face(image, box, eyes, align=align)
+        if crop is None:
+            return None
+        row = self._write_crop(frame, crop, name)
+        in_crop = np.round(crop.to_crop(points).astype(np.float64), 2).reshape(-1)
+        row |= dict(zip(LANDMARK_COLUMNS, in_crop.tolist(), strict=True))
+        return row | {"landmark_source": source, "confidence": round(candidate.confidence, 4)}
+
+    def _write_square(self, frame: Frame, name: str) -> dict[str, Any]:
+        return self._write_crop(frame, centre_square(frame.image), name)
+
+    def _write_crop(self, frame: Frame, crop: FaceCrop, name: str) -> dict[str, Any]:
+        assert self._detector is not None
+        image_rgb = crop.image if self._detector.colour == "rgb" else crop.image[..., ::-1]
+        # Not synced: the manifest checks sizes when it goes on, and syncing costs more than the detector.
+        write_image(self.output_dir / name, image_rgb, JPEG_QUALITY, sync=False)
+        row: dict[str, Any] = {
+            "face_file": name,
+            "frame_index": frame.index,
+            "time_s": round(frame.time_s, 4),
+        }
+        row |= {"frame_width_px": frame.image.shape[1], "frame_height_px": frame.image.shape[0]}
+        names = ("box_x_px", "box_y_px", "box_w_px", "box_h_px")
+        row |= dict(zip(names, crop.box, strict=True))
+        return row | {"sharpness": round(measure_sharpness(image_rgb), 2)}
+
+
+def _prominence(candidate: Candidate) -> float:
+    """Larger for the better face: area times confidence."""
+    return candidate.box[2] * candidate.box[3] * candidate.confidence
+
+
+def _eyes_of(points: "NDArray[np.float32]") -> Eyes:
+    (left_x, left_y), (right_x, right_y) = points[:2].tolist()
+    return (left_x, left_y), (right_x, right_y)
+
+
+def measure_sharpness(image_rgb: "NDArray[np.uint8]") -> float:
+    """Variance of the Laplacian of the grey (H, W, 3) uint8 RGB picture brought to 112 x 112 pixels."""
+    small = cv2.resize(image_rgb, (_SHARPNESS_PX, _SHARPNESS_PX), interpolation=cv2.INTER_AREA)
+    grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
+    return float(cv2.Laplacian(grey, cv2.CV_64F).var())

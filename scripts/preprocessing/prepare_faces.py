@@ -1,0 +1,52 @@
+"""Extract the faces of videos and group them by person: extract_faces and deduplicate_faces in one go.
+
+    python scripts/preprocessing/prepare_faces.py --dataset_path videos --output_base_dir runs/prepared \\
+        --detector_backend mediapipe --model_name face_model.onnx --threshold 0.6
+
+Writes below `output_base_dir`: `extracted_faces/` (a face per video, faces.csv), `deduped_faces/` (all of
+them, named by person, groups.csv) and `representative_faces/` (the best face of each person), with the
+manifests of both steps. With --num_shards a run only extracts; a last run without it groups. Exit codes:
+0 done, 1 some videos or faces failed, 2 bad usage or input, 75 stopped by a signal (run the same command
+again to continue).
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from facevox import cli
+from lc_pytorch.faces.options import add_dedupe_arguments, add_extract_arguments
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    """The options of this program: its folders, those of both steps, those of every batch."""
+    parser = cli.make_parser(
+        __doc__,
+        "python scripts/preprocessing/prepare_faces.py --dataset_path videos --output_base_dir runs/prepared "
+        "--detector_backend mediapipe",
+    )
+    parser.add_argument(
+        "--dataset_path", required=True, metavar="DIR", help="folder of videos, searched recursively"
+    )
+    parser.add_argument(
+        "--output_base_dir", required=True, metavar="DIR", help="folder for the three result folders"
+    )
+    add_extract_arguments(parser)
+    add_dedupe_arguments(parser, with_enforce_detection=False)
+    cli.add_batch_arguments(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Extracts and groups; returns the exit code."""
+    args = get_args_parser().parse_args(argv)
+    from lc_pytorch.faces.deduplicator import DedupeConfig
+    from lc_pytorch.faces.extractor import FaceConfig
+    from lc_pytorch.faces.preparation import prepare_faces, result_folders
+
+    config = cli.build(DedupeConfig, args, **result_folders(args.output_base_dir))
+    return prepare_faces(cli.build(FaceConfig, args), config, args.dataset_path, args.video_extensions)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

@@ -1,12 +1,14 @@
 """Measure the grouping of faces: time against bare matrix products, memory, and DBSCAN on fewer faces.
 
     python benchmarks/grouping.py
-    python benchmarks/grouping.py --num_faces 20000 --json docs/benchmarks.jsonl
+    python benchmarks/grouping.py --num_faces 20000
 
 The faces are made up: unit vectors of 512 numbers, 20 for each person, with cosines of about 0.65 inside a
 person. Bare products are half of the matrix of all similarities, computed block by block and thrown away (the
 faster of two block sizes, all cores). Each part runs in a process of its own, so that the peak memory is its
-own. `--json` appends a line of results. Exit codes: 0 done, 1 a bar is missed, 2 bad usage.
+own. The bar of a comparison with DBSCAN is DBSCAN's own value.
+
+Exit codes: 0 done, 1 a bar is missed, 2 bad usage.
 """
 
 import argparse
@@ -16,14 +18,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from facevox import cli
+from facevox.errors import ExitCode
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from facevox.figures import Figure
 
 NUM_VALUES = 512
 # Deviation of the noise, relative to a person's unit vector: cosine inside a person 1 / (1 + 0.73²) = 0.65.
@@ -46,9 +50,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         help="faces for the comparison with DBSCAN; 0: without",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the made-up faces")
-    parser.add_argument(
-        "--json", metavar="FILE", help="append the results to this file, one JSON object a line"
-    )
+    parser.add_argument("--json", metavar="FILE", help="also write the figures there (default: none)")
     parser.add_argument("--part", choices=("products", "grouping", "dbscan"), help=argparse.SUPPRESS)
     return parser
 
@@ -59,25 +61,45 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.part:
         print(json.dumps(_measure(args.part, args.num_faces, args.faces_per_person, args.seed)))
         return 0
-    results: dict[str, Any] = {"benchmark": "grouping", "num_faces": args.num_faces, "cores": cli.num_cores()}
-    results |= _in_own_process("grouping", args.num_faces, args)
-    ratio = results["grouping_s"] / results["products_s"]
-    results["ratio"] = round(ratio, 3)
+    from facevox.figures import print_figures, write_figures
+
     print(f"{args.num_faces} faces of {NUM_VALUES} numbers, {cli.num_cores()} cores")
-    _print_row("bare products, half of the matrix", f"{results['products_s']:.1f} s")
-    _print_row("grouping", f"{results['grouping_s']:.1f} s")
-    _print_row("ratio", f"{ratio:.2f} (bar: {MAX_RATIO})")
-    _print_row("peak memory of the process", f"{results['peak_gb']:.2f} GB (bar: {MAX_MEMORY_GB:g})")
-    _print_row("B-cubed F1", f"{results['bcubed_f1']:.4f}")
-    missed = ratio > MAX_RATIO or results["peak_gb"] > MAX_MEMORY_GB
+    figures = _grouping_figures(_in_own_process("grouping", args.num_faces, args), args.num_faces)
     if args.dbscan_faces:
         dbscan = _in_own_process("dbscan", args.dbscan_faces, args)
-        results["dbscan"] = {"num_faces": args.dbscan_faces, **dbscan}
-        missed |= _print_dbscan(args.dbscan_faces, dbscan)
+        figures += _dbscan_figures(dbscan, args.dbscan_faces)
+    is_met = print_figures(figures)
     if args.json:
-        with Path(args.json).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(results) + "\n")
-    return 1 if missed else 0
+        write_figures(args.json, figures)
+    return ExitCode.DONE if is_met else ExitCode.SOME_FAILED
+
+
+def _grouping_figures(results: dict[str, Any], num_faces: int) -> "list[Figure]":
+    from facevox.figures import Figure
+
+    ratio = results["grouping_s"] / results["products_s"]
+    return [
+        Figure(f"{num_faces}: grouping over bare products", round(ratio, 3), "x", MAX_RATIO, False),
+        Figure(f"{num_faces}: peak memory", results["peak_gb"], "GB", MAX_MEMORY_GB, False),
+        Figure(f"{num_faces}: B-cubed F1", round(results["bcubed_f1"], 4)),
+        Figure(f"{num_faces}: grouping", results["grouping_s"], "s", None, False, False),
+        Figure(f"{num_faces}: bare products", results["products_s"], "s", None, False, False),
+    ]
+
+
+def _dbscan_figures(results: dict[str, Any], num_faces: int) -> "list[Figure]":
+    """Against scikit-learn's DBSCAN (same threshold, min_samples 2): as fast, and as good, at least."""
+    from facevox.figures import Figure
+
+    figures = []
+    for name, what in (("apart", "people apart"), ("lookalikes", "1 % look-alikes")):
+        ours, theirs = results[name]["ours"], results[name]["dbscan"]
+        head = f"{num_faces}, {what}:"
+        speed = theirs["seconds"] / ours["seconds"]
+        figures.append(Figure(f"{head} times faster than DBSCAN", round(speed, 2), "x", 1.0))
+        for key, title in (("bcubed_f1", "B-cubed F1"), ("rand", "adjusted Rand")):
+            figures.append(Figure(f"{head} {title}", round(ours[key], 4), "", round(theirs[key], 4)))
+    return figures
 
 
 def make_faces(
@@ -182,27 +204,6 @@ def _measure_dbscan(num_faces: int, faces_per_person: int, seed: int) -> dict[st
             },
         }
     return results
-
-
-def _print_dbscan(num_faces: int, results: dict[str, Any]) -> bool:
-    """Prints the comparison; returns whether DBSCAN was better anywhere."""
-    print(f"{num_faces} faces against scikit-learn's DBSCAN (same threshold, min_samples 2)")
-    is_worse = False
-    for name, what in (("apart", "people apart"), ("lookalikes", "1 % look-alikes")):
-        ours, theirs = results[name]["ours"], results[name]["dbscan"]
-        for method, values in (("grouping", ours), ("DBSCAN", theirs)):
-            _print_row(
-                f"{what}: {method}",
-                f"{values['seconds']:.1f} s, B-cubed F1 {values['bcubed_f1']:.4f}, "
-                f"adjusted Rand {values['rand']:.4f}",
-            )
-        _print_row(f"{what}: times faster", f"{theirs['seconds'] / ours['seconds']:.1f}")
-        is_worse |= ours["bcubed_f1"] < theirs["bcubed_f1"] or ours["rand"] < theirs["rand"]
-    return is_worse
-
-
-def _print_row(name: str, value: str) -> None:
-    print(f"  {name:<36} {value}")
 
 
 def _in_own_process(part: str, num_faces: int, args: argparse.Namespace) -> dict[str, Any]:

@@ -1,0 +1,168 @@
+"""What the demo's report shows of faces, groups, voices and pairs."""
+
+import csv
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from facevox.files import read_image, read_json
+from facevox.report import Report
+from lc_pytorch.faces.grouping import bcubed_f1
+from lc_pytorch.pairs import iter_matched_file
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SHOWN_FACES = 24
+SHOWN_GROUPS = 8
+SHOWN_PAIRS = 6
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a program's CSV."""
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def count_statuses(rows: list[dict[str, str]]) -> str:
+    """ "238 done, 2 failed", as the table has it."""
+    return ", ".join(
+        f"{count} {status}" for status, count in sorted(Counter(r["status"] for r in rows).items())
+    )
+
+
+def add_example_data(report: Report, folder: Path) -> None:
+    """The people: how many, and by which law the voice follows the face."""
+    people = read_table(folder / "people.csv")
+    metadata = read_json(folder / "metadata.json")
+    report.section("Example data")
+    report.text(
+        f"{len(people)} made-up people, {sum(int(row['videos']) for row in people)} videos with sound "
+        "(H.264 and AAC). None of them exists: two public-domain portraits are warped and blended."
+    )
+    law = metadata["law"]
+    rows = [(name, str(value)) for name, value in law.items() if not isinstance(value, (dict, list))]
+    if rows:
+        report.table(["law from face to voice", ""], rows)
+
+
+def add_faces(report: Report, folder: Path) -> None:
+    """The extracted faces and what became of each video."""
+    rows = read_table(folder / "faces.csv")
+    done = [row for row in rows if row["status"] == "done"]
+    report.section("Faces")
+    report.text(f"{count_statuses(rows)}; first frame with a face, best face, eyes level.")
+    if done:
+        sizes = np.array([(float(row["box_w_px"]), float(row["box_h_px"])) for row in done])
+        confidence = np.array([float(row["confidence"]) for row in done])
+        report.table(
+            ["", "median", "smallest", "largest"],
+            [
+                ("box width (px)", *_three(sizes[:, 0])),
+                ("box height (px)", *_three(sizes[:, 1])),
+                ("confidence", *_three(confidence)),
+                ("sharpness", *_three(np.array([float(row["sharpness"]) for row in done]))),
+            ],
+        )
+        step = max(len(done) // SHOWN_FACES, 1)
+        report.images((read_image(folder / r["face_file"]), r["video"]) for r in done[::step][:SHOWN_FACES])
+    failed = [row for row in rows if row["status"] == "failed"]
+    if failed:
+        report.table(["video", "reason"], [(row["video"], row["reason"]) for row in failed[:10]])
+
+
+def _three(values: "NDArray[np.float64]") -> tuple[float, float, float]:
+    return float(np.median(values)), float(values.min()), float(values.max())
+
+
+def score_groups(rows: list[dict[str, str]]) -> dict[str, Any]:
+    """Groups against the people that the folders name: B-cubed F1, number of groups and of people."""
+    done = [row for row in rows if row["status"] == "done"]
+    truth = _numbered([Path(row["file"]).parent.as_posix() for row in done])
+    labels = _numbered([row["group"] for row in done])
+    return {
+        "faces": len(done),
+        "people": int(truth.max()) + 1,
+        "groups": int(labels.max()) + 1,
+        "bcubed_f1": round(bcubed_f1(labels, truth), 4),
+    }
+
+
+def _numbered(names: list[str]) -> "NDArray[np.int64]":
+    number = {name: index for index, name in enumerate(dict.fromkeys(names))}
+    return np.array([number[name] for name in names], dtype=np.int64)
+
+
+def add_groups(report: Report, base_dir: Path, embedder_facts: dict[str, Any]) -> dict[str, Any]:
+    """The groups, some with all their faces, and the representatives; returns the score."""
+    faces_dir, dedupe_dir = base_dir / "extracted_faces", base_dir / "deduped_faces"
+    rows = read_table(dedupe_dir / "groups.csv")
+    score = score_groups(rows)
+    report.section("Groups")
+    report.text(
+        f"{score['faces']} faces of {score['people']} people in {score['groups']} groups; B-cubed F1 against "
+        f"the true people {score['bcubed_f1']}. Embedded by the demo's own small model, trained on "
+        f"{embedder_facts['trained_people']} other example people; for real videos take a real one "
+        "(Facenet, ArcFace, or an ONNX file)."
+    )
+    members: dict[str, list[dict[str, str]]] = defaultdict(list)
+    for row in rows:
+        if row["status"] == "done":
+            members[row["group"]].append(row)
+    largest = sorted(members.values(), key=len, reverse=True)
+    for group in largest[:SHOWN_GROUPS]:
+        group.sort(key=lambda row: (row["file"] != row["representative"], row["file"]))
+        captions = [
+            ("representative, " if row["file"] == row["representative"] else "")
+            + f"{row['file']}, distance {float(row['distance'] or 0):.2f}, "
+            + f"quality {float(row['quality']):.2f}"
+            for row in group
+        ]
+        shown = zip(group[:8], captions, strict=False)
+        report.images(((read_image(faces_dir / row["file"]), caption) for row, caption in shown), row=True)
+    report.section("Representatives")
+    chosen = [row for row in rows if row["status"] == "done" and row["file"] == row["representative"]]
+    report.images(
+        ((read_image(faces_dir / row["file"]), row["file"]) for row in chosen[: 3 * SHOWN_FACES]), width_px=72
+    )
+    return score
+
+
+def add_voices(report: Report, folder: Path) -> None:
+    """Lengths and loudness of the voices, and three of them drawn."""
+    from matplotlib.figure import Figure
+
+    from facevox.media import read_audio
+
+    rows = read_table(folder / "voices.csv")
+    done = [row for row in rows if row["status"] == "done"]
+    report.section("Voices")
+    report.text(f"{count_statuses(rows)}; mono wavs on the clock of the pictures.")
+    if not done:
+        return
+    numbers = {
+        name: np.array([float(r[name]) for r in done]) for name in ("duration_s", "rms_db", "speech_share")
+    }
+    report.table(["", "median", "smallest", "largest"], [(name, *_three(v)) for name, v in numbers.items()])
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    axes = figure.subplots(1, 3, sharey=True)
+    for axis, row in zip(axes, done[:: max(len(done) // 3, 1)], strict=False):
+        rate_hz = int(row["rate_hz"])
+        axis.specgram(read_audio(folder / row["voice_file"], rate_hz), NFFT=512, noverlap=352, Fs=rate_hz)
+        axis.set(title=row["voice_file"], xlabel="s", ylim=(0, 4000))
+    axes[0].set_ylabel("Hz")
+    report.figure(figure, "spectrograms")
+
+
+def add_pairs(report: Report, folder: Path) -> None:
+    """How many pairs each list holds, and the first pairs."""
+    files = sorted(folder.glob("matched_files-*.txt"), key=lambda p: int(p.stem.rpartition("-")[2]))
+    report.section("Pairs")
+    pairs = {path: list(iter_matched_file(path)) for path in files}
+    report.table(["list", "pairs"], [(path.name, len(found)) for path, found in pairs.items()])
+    first = pairs[files[0]][:SHOWN_PAIRS]
+    report.images(
+        (read_image(face), f"with {voice.parent.parent.name}/{voice.name}") for _, face, voice in first
+    )

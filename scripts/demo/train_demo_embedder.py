@@ -1,0 +1,78 @@
+"""Train the small face embedder of the demo on example people, and write it as an ONNX file.
+
+    python scripts/demo/train_demo_embedder.py --output_dir runs/demo/embedder
+
+Writes `demo_embedder.onnx` (for `--model_name` of deduplicate_faces.py) and `demo_embedder.json` (the
+threshold that grouped held-out example people best). It has never seen a real person: for your own videos
+take one of the real models. Exit codes: 0 done, 2 bad usage, 75 stopped by a signal.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from facevox import cli
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    """The options of this program."""
+    parser = cli.make_parser(
+        __doc__, "python scripts/demo/train_demo_embedder.py --output_dir runs/demo/embedder"
+    )
+    parser.add_argument("--output_dir", required=True, metavar="DIR", help="folder for pictures and model")
+    parser.add_argument("--num_people", type=cli.positive_int, default=160, help="example people to train on")
+    parser.add_argument(
+        "--pictures_per_person", type=cli.positive_int, default=6, help="pictures of each of them"
+    )
+    parser.add_argument("--num_epochs", type=cli.positive_int, default=20, help="passes over the pictures")
+    parser.add_argument(
+        "--seed", type=cli.natural_int, default=1000, help="of the people; not that of the data to be grouped"
+    )
+    cli.add_batch_arguments(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Trains; returns the exit code."""
+    args = get_args_parser().parse_args(argv)
+    from facevox.batch import BatchConfig, run_batch
+    from facevox.progress import Progress
+    from lc_pytorch.faces.demo_embedder import (
+        DemoEmbedderConfig,
+        FacePictures,
+        picture_items,
+        train_and_export,
+    )
+
+    config = cli.build(DemoEmbedderConfig, args)
+    batch = cli.build(
+        BatchConfig,
+        args,
+        output_dir=Path(args.output_dir),
+        program="face_pictures",
+        table="face_pictures.csv",
+        columns=("person", "pictures"),
+        item_column="person",
+        settings={
+            key: value for key, value in asdict(config).items() if key in ("pictures_per_person", "seed")
+        },
+        unit="person",
+    )
+    summary = run_batch(FacePictures(config), picture_items(config), batch)
+    if summary.stopped or args.dry_run or args.num_shards > 1:
+        return summary.exit_code
+    with Progress(config.num_epochs, "train_demo_embedder", "epoch") as progress:
+        facts = train_and_export(
+            Path(args.output_dir), config, lambda epoch, loss: progress.update(1, f"loss {loss:.3f}")
+        )
+    print(
+        f"train_demo_embedder: {args.output_dir}/demo_embedder.onnx, threshold {facts['threshold']} "
+        f"(B-cubed F1 {facts['held_out_bcubed_f1']} on {facts['held_out_people']} people held out)"
+    )
+    return summary.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

@@ -136,7 +136,7 @@ def check_backend(backend: str) -> None:
     if missing:
         raise UserError(
             f"--detector_backend {backend} needs {' and '.join(missing)}, not installed here; "
-            f"run: pip install 'facevox[{extra}]', or use --detector_backend mediapipe"
+            f"run: uv pip install -e '.[{extra}]' in the repository, or use --detector_backend mediapipe"
         )
     require_weights(WEIGHTS.get(backend, ()), f"detector {backend}", "use --detector_backend mediapipe")
 

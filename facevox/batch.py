@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from facevox.errors import ExitCode, UserError
@@ -25,7 +25,9 @@ from facevox.manifest import (
     load_manifest,
     make_header,
     manifest_file,
+    refuse_other_splits,
     shard_of,
+    started_record,
     write_table,
 )
 from facevox.progress import Progress, duration_text
@@ -182,16 +184,16 @@ def run_batch(task: Task, items: Iterable[Item], config: BatchConfig) -> Summary
     mine = everything[config.shard_index :: config.num_shards]
     task.check()
     if config.dry_run:
-        return _dry_run(task, mine, config)
+        return _dry_run(task, everything, mine, config)
     folder = config.output_dir / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     own_file = manifest_file(config.output_dir, config.program, config.shard_index, config.num_shards)
     with StopFlag() as stop, OutputLock(own_file.with_suffix(".lock")) as lock:
-        _refuse_other_splits(config, own_file)
-        if lock.dead_token:
-            num = remove_temporaries(config.output_dir, lock.dead_token)
+        dead = refuse_other_splits(config.output_dir, config.program, config.num_shards)
+        for gone in [*dead, *([lock] if lock.dead_token else [])]:
+            num = remove_temporaries(config.output_dir, gone.dead_token)
             print(
-                f"{config.program}: taking over from {lock.dead_owner}, which is gone "
+                f"{config.program}: taking over from {gone.dead_owner}, which is gone "
                 f"({num} half-written files removed)"
             )
         set_run_token(lock.token)
@@ -199,15 +201,6 @@ def run_batch(task: Task, items: Iterable[Item], config: BatchConfig) -> Summary
             return _run_locked(task, everything, mine, config, own_file, stop, lock)
         finally:
             set_run_token("")
-
-
-def _refuse_other_splits(config: BatchConfig, own_file: Path) -> None:
-    """A whole run and shards, or shards of two splits, must not run at once: they share items."""
-    for path in own_file.parent.glob(f"{config.program}*.lock"):
-        whole_or_shard = shard_of(path.with_suffix(".jsonl"))[1]
-        if path != own_file.with_suffix(".lock") and whole_or_shard != config.num_shards:
-            with OutputLock(path):  # refuses where its owner lives, and clears it away where it is dead
-                pass
 
 
 def _run_locked(
@@ -220,19 +213,29 @@ def _run_locked(
     lock: OutputLock,
 ) -> Summary:
     start_s = time.monotonic()
-    own, known = _load_known(config, own_file)
-    index = ItemIndex(known)
-    finished = _finished(mine, index, config.output_dir)
+    own, known, others = _load_known(config, own_file)
+    planned = _planned_outputs(everything)
+    finished = _finished(mine, ItemIndex(known), config.output_dir, planned)
     todo = [item for item in mine if item.name not in finished]
+    leftovers = _Leftovers(todo, ItemIndex([*others, *known]), config.output_dir, planned)
+    if config.overwrite and own is None:
+        # Begun afresh: what runs in another number of shards left would only contradict this one.
+        for path in find_manifests(config.output_dir, config.program):
+            if shard_of(path)[1] != config.num_shards:
+                path.unlink()
+    fingerprints: dict[str, list[int] | None] = {}
     failures: list[tuple[str, str]] = []
     done = failed = 0
     with ManifestWriter(own_file, config.header, own.end if own else 0) as writer:
+        writer.append(started_record([item.name for item in everything]))
         label = config.program + (
             f" [{config.shard_index}/{config.num_shards}]" if config.num_shards > 1 else ""
         )
         with Progress(len(todo), label, config.unit) as progress:
-            for item, outcome, seconds in _results(task, todo, config, stop, lock):
-                writer.append(_record(item, outcome, seconds, config.output_dir))
+            for item, outcome, seconds in _results(task, todo, config, stop, lock, fingerprints):
+                leftovers.remove(item, outcome)
+                fingerprint = fingerprints.pop(item.name)
+                writer.append(_record(item, outcome, seconds, config.output_dir, fingerprint))
                 if outcome.status == "done":
                     done += 1
                 else:
@@ -251,7 +254,8 @@ def _run_locked(
             skipped=len(finished),
             failed=failed,
             seconds=time.monotonic() - start_s,
-            stopped=stop.signal_name,
+            # A signal during the last item stopped nothing.
+            stopped=stop.signal_name if done + failed < len(todo) else "",
             table=table,
             failures=tuple(failures),
         )
@@ -261,14 +265,17 @@ def _run_locked(
     return summary
 
 
-def _load_known(config: BatchConfig, own_file: Path) -> tuple[Manifest | None, list[Manifest]]:
-    """This run's own manifest, to be continued, and all whose records can be used.
+def _load_known(
+    config: BatchConfig, own_file: Path
+) -> tuple[Manifest | None, list[Manifest], list[Manifest]]:
+    """This run's own manifest, to be continued; all whose records count; and those that do not.
 
     Raises:
         UserError: The folder was filled with other settings.
     """
     own: Manifest | None = None
     known: list[Manifest] = []
+    others: list[Manifest] = []
     for path in find_manifests(config.output_dir, config.program):
         manifest = load_manifest(path)
         if manifest is None:
@@ -278,6 +285,7 @@ def _load_known(config: BatchConfig, own_file: Path) -> tuple[Manifest | None, l
         # is preempted every hour would never end.
         is_continued = manifest.header.get("overwrite") and not manifest.is_complete and not found
         if config.overwrite and not is_continued:
+            others.append(manifest)
             continue
         if found:
             raise UserError(
@@ -287,21 +295,58 @@ def _load_known(config: BatchConfig, own_file: Path) -> tuple[Manifest | None, l
         known.append(manifest)
         if path == own_file:
             own = manifest
-    return own, known
+    return own, known, others
 
 
-def _finished(mine: list[Item], index: ItemIndex, output_dir: Path) -> set[str]:
-    """The items that are done, from the same input, with all their files still there."""
+def _planned_outputs(everything: list[Item]) -> dict[str, str]:
+    """Which item writes which file, as far as it was planned (`payload["output"]`)."""
+    return {item.payload["output"]: item.name for item in everything if "output" in item.payload}
+
+
+def _finished(mine: list[Item], index: ItemIndex, output_dir: Path, planned: dict[str, str]) -> set[str]:
+    """The items that are done, from the same input, with all their files still there and still theirs.
+
+    A video that came since can have taken over a name: then both are to be done.
+    """
     finished = set()
     by_name = {item.name: item for item in mine}
     for record in index.records(by_name):
+        item = by_name[record["item"]]
+        names = [name for name, _ in record["outputs"]]
         if (
             record["status"] == "done"
-            and record["fingerprint"] == _fingerprint(by_name[record["item"]])
+            and record["fingerprint"] == _fingerprint(item)
             and all(_size(output_dir / name) == size for name, size in record["outputs"])
+            and all(planned.get(name, item.name) == item.name for name in names)
+            and ("output" not in item.payload or item.payload["output"] in names)
         ):
-            finished.add(record["item"])
+            finished.add(item.name)
     return finished
+
+
+class _Leftovers:
+    """Files that an item wrote in an earlier run and does not write any more.
+
+    They must go, or a folder would hold results of two settings, or of a video that fails now.
+    """
+
+    def __init__(
+        self, todo: list[Item], former: ItemIndex, output_dir: Path, planned: dict[str, str]
+    ) -> None:
+        self._output_dir = output_dir
+        self._planned = planned
+        self._files = {
+            record["item"]: [name for name, _ in record["outputs"]]
+            for record in former.records([item.name for item in todo])
+            if record["outputs"]
+        }
+
+    def remove(self, item: Item, outcome: Outcome) -> None:
+        """Removes what `item` wrote before and neither it nor another item writes now."""
+        for name in set(self._files.pop(item.name, ())) - set(outcome.outputs):
+            is_inside = not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts
+            if is_inside and self._planned.get(name, item.name) == item.name:
+                (self._output_dir / name).unlink(missing_ok=True)
 
 
 def _fingerprint(item: Item) -> list[int] | None:
@@ -323,13 +368,26 @@ def _size(path: Path) -> int:
 
 
 def _results(
-    task: Task, todo: list[Item], config: BatchConfig, stop: StopFlag, lock: OutputLock
+    task: Task,
+    todo: list[Item],
+    config: BatchConfig,
+    stop: StopFlag,
+    lock: OutputLock,
+    fingerprints: dict[str, list[int] | None],
 ) -> Iterator[Result]:
+    """Does the items; the fingerprint of each input is taken before it is read."""
+
     def should_stop() -> bool:
         return bool(stop) or lock.lost
 
+    def handed_out() -> Iterator[list[Item]]:
+        for start in range(0, len(todo), size):
+            chunk = todo[start : start + size]
+            fingerprints.update({item.name: _fingerprint(item) for item in chunk})
+            yield chunk
+
     size = config.chunk_size
-    chunks = (todo[start : start + size] for start in range(0, len(todo), size))
+    chunks = handed_out()
     if not todo:
         return
     if config.workers == 0:
@@ -342,7 +400,9 @@ def _results(
         yield from pool.run(chunks, should_stop)
 
 
-def _record(item: Item, outcome: Outcome, seconds: float, output_dir: Path) -> dict[str, Any]:
+def _record(
+    item: Item, outcome: Outcome, seconds: float, output_dir: Path, fingerprint: list[int] | None
+) -> dict[str, Any]:
     return {
         "item": item.name,
         "status": outcome.status,
@@ -350,7 +410,8 @@ def _record(item: Item, outcome: Outcome, seconds: float, output_dir: Path) -> d
         "outputs": [[name, _size(output_dir / name)] for name in outcome.outputs],
         "rows": outcome.rows,
         "seconds": round(seconds, 4),
-        "fingerprint": _fingerprint(item),
+        "fingerprint": fingerprint,
+        "at": round(time.time(), 3),
     }
 
 
@@ -369,11 +430,14 @@ def _run_record(summary: Summary) -> dict[str, Any]:
 
 
 def _write_table(config: BatchConfig, everything: list[Item]) -> Path:
+    """The table of all that is recorded. Inputs that are gone since stay in it while their files do."""
     loaded = (load_manifest(path) for path in find_manifests(config.output_dir, config.program))
-    # Shards of another split can hold records of former settings after --overwrite.
     usable = [m for m in loaded if m is not None and not m.differences(config.header)]
+    current = {item.name for item in everything}
     table = config.output_dir / config.table
-    write_table(table, config.header, ItemIndex(usable), (item.name for item in everything))
+    write_table(
+        table, config.header, ItemIndex(usable), lambda name, status: status == "done" or name in current
+    )
     return table
 
 
@@ -399,24 +463,25 @@ def _print_summary(summary: Summary, config: BatchConfig) -> None:
         print(f"  stopped by {summary.stopped}, {left} left; run the same command again to continue")
 
 
-def _dry_run(task: Task, mine: list[Item], config: BatchConfig) -> Summary:
+def _dry_run(task: Task, everything: list[Item], mine: list[Item], config: BatchConfig) -> Summary:
     """Prints counts, and an estimate from really doing a few items in a folder that is thrown away."""
     own_file = manifest_file(config.output_dir, config.program, config.shard_index, config.num_shards)
-    _, known = _load_known(config, own_file)
-    finished = _finished(mine, ItemIndex(known), config.output_dir)
+    _, known, _ = _load_known(config, own_file)
+    finished = _finished(mine, ItemIndex(known), config.output_dir, _planned_outputs(everything))
     todo = [item for item in mine if item.name not in finished]
     print(f"{config.program}: {len(mine)} {config.unit}s, {len(finished)} finished before, {len(todo)} to do")
     step = max(len(todo) // SAMPLE_ITEMS, 1)
     sample = todo[::step][:SAMPLE_ITEMS]
     if sample:
         seconds, num_bytes, num_measured = 0.0, 0, 0
-        with tempfile.TemporaryDirectory(prefix="facevox-") as folder:
+        # The flag: a signal ends the measuring, and the folder is removed.
+        with StopFlag() as stop, tempfile.TemporaryDirectory(prefix="facevox-") as folder:
             start_s = time.monotonic()
             for _, outcome, item_s in run_in_process(task, Path(folder), ([item] for item in sample)):
                 seconds += item_s
                 num_measured += 1
                 num_bytes += sum(max(_size(Path(folder, name)), 0) for name in outcome.outputs)
-                if time.monotonic() - start_s > SAMPLE_LIMIT_S:
+                if stop or time.monotonic() - start_s > SAMPLE_LIMIT_S:
                     break
         total_s = seconds / num_measured * len(todo) / max(config.workers, 1)
         size_mb = num_bytes / num_measured * len(todo) / 1e6

@@ -5,8 +5,11 @@ JSON object a line.
 
 - The first line is the header: `{"facevox_manifest": 1, "program", "settings", "table", "columns",
   "item_column", "overwrite"}`.
+- A line for each run that began: `{"run": {"started": true, "num_total", "inputs"}}`; `inputs` is a hash of
+  the names of all items, whatever the shard.
 - A line for each finished item: `{"item", "status": "done"|"failed", "reason", "outputs": [[path, bytes]],
-  "rows": [{…}], "seconds", "fingerprint": [bytes, mtime_ns]}`. The last line of an item counts.
+  "rows": [{…}], "seconds", "fingerprint": [bytes, mtime_ns], "at": seconds since 1970}`. Of several lines of
+  an item, also in several manifests of a folder, the newest counts.
 - A line for each run that ended: `{"run": {"done", "skipped", "failed", "seconds", "stopped",
   "num_items", "complete"}}`.
 
@@ -15,16 +18,19 @@ line is cut off by the next run. Readers refuse a format number that they do not
 """
 
 import csv
+import hashlib
+import itertools
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from facevox.errors import UserError
 from facevox.files import replacing
+from facevox.locks import OutputLock
 
 FORMAT_VERSION = 1
 FOLDER = "manifests"
@@ -77,7 +83,8 @@ class Manifest:
     path: Path
     header: dict[str, Any]
     offsets: dict[str, int] = field(default_factory=dict)
-    statuses: dict[str, str] = field(default_factory=dict)
+    times: dict[str, float] = field(default_factory=dict)
+    inputs: str = ""  # hash of the names of all items, as the last run saw them
     is_complete: bool = False  # the last run came to its end
     end: int = 0  # bytes up to the last whole line
 
@@ -133,10 +140,10 @@ def load_manifest(path: Path) -> Manifest | None:
                 manifest = Manifest(path, record)
             elif isinstance(record, dict) and "item" in record:
                 manifest.offsets[record["item"]] = start
-                manifest.statuses[record["item"]] = record["status"]
-                manifest.is_complete = False
+                manifest.times[record["item"]] = record.get("at", 0.0)
             elif isinstance(record, dict) and "run" in record:
                 manifest.is_complete = bool(record["run"].get("complete"))
+                manifest.inputs = record["run"].get("inputs", manifest.inputs)
             start = manifest.end = end
     return manifest
 
@@ -166,15 +173,16 @@ class ManifestWriter:
 
     def __init__(self, path: Path, header: dict[str, Any], keep: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("r+b" if path.exists() and keep else "wb")
+        # Opened for appending: should a run that was taken for dead go on for a moment, both add lines and
+        # neither overwrites the other's.
+        self._file = path.open("ab")
         self._file.truncate(keep)
-        self._file.seek(keep)
         if not keep:
             self.append(header)
 
     def append(self, record: dict[str, Any]) -> None:
         """Writes one line and hands it to the operating system, so that kill -9 cannot take it back."""
-        self._file.write(json.dumps(record, separators=(",", ":")).encode() + b"\n")
+        self._file.write(_line(record))
         self._file.flush()
 
     def close(self) -> None:
@@ -194,20 +202,16 @@ class ManifestWriter:
 class ItemIndex:
     """Where each item's newest record is, over a whole run's manifest and those of its shards.
 
-    Several can hold the same item (the number of shards was changed between runs); a done record wins
-    over a failed one, and then the file written last.
+    Several can hold the same item: the number of shards was changed between runs, or shards were merged.
     """
 
     def __init__(self, manifests: Sequence[Manifest]) -> None:
         self._where: dict[str, Manifest] = {}
-        for manifest in sorted(manifests, key=lambda m: m.path.stat().st_mtime_ns):
-            for name, status in manifest.statuses.items():
+        for manifest in manifests:
+            for name, at in manifest.times.items():
                 known = self._where.get(name)
-                if known is None or status == "done" or known.statuses[name] != "done":
+                if known is None or at >= known.times[name]:
                     self._where[name] = manifest
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._where
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._where)
@@ -231,20 +235,24 @@ class ItemIndex:
 
 
 def write_table(
-    path: Path, header: dict[str, Any], index: ItemIndex, names: Iterable[str]
+    path: Path, header: dict[str, Any], index: ItemIndex, is_listed: Callable[[str, str], bool] | None = None
 ) -> tuple[int, dict[str, int]]:
-    """Writes the CSV of a program from its records; returns (number of rows, items by status).
+    """Writes the CSV of a program from its records, sorted by item; returns (rows, items by status).
 
-    Each row gets `status` and `reason`; a failed item without rows gets one that names it. Only the record
-    at hand is in memory.
+    `is_listed(item, status)` leaves items out. Each row gets `status` and `reason`; a failed item without
+    rows gets one that names it. Only the record at hand is in memory.
     """
     columns = [*header["columns"], "status", "reason"]
     counts: dict[str, int] = {}
     num_rows = 0
     with replacing(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        for record in index.records(names):
+        plain = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+        # A carriage return in a file name ends a row for readers, but makes the plain writer quote nothing.
+        quoting = csv.DictWriter(file, columns, restval="", lineterminator="\n", quoting=csv.QUOTE_ALL)
+        plain.writeheader()
+        for record in index.records(sorted(index)):
+            if is_listed is not None and not is_listed(record["item"], record["status"]):
+                continue
             counts[record["status"]] = counts.get(record["status"], 0) + 1
             rows = record["rows"]
             if not rows and record["status"] != "done":
@@ -253,7 +261,8 @@ def write_table(
                 full = {header["item_column"]: record["item"], **row}
                 full.setdefault("status", record["status"])
                 full.setdefault("reason", record["reason"])
-                writer.writerow(full)
+                has_return = any("\r" in value for value in full.values() if isinstance(value, str))
+                (quoting if has_return else plain).writerow(full)
                 num_rows += 1
     return num_rows, counts
 
@@ -274,34 +283,87 @@ def read_manifest(output_dir: Path, program: str) -> Iterator[dict[str, Any]]:
     return index.records(sorted(index))
 
 
-def write_manifest(path: Path, header: dict[str, Any], records: Iterable[dict[str, Any]]) -> None:
-    """Writes a finished manifest as a whole."""
-    num_items = 0
+def write_manifest(
+    path: Path, header: dict[str, Any], records: Iterable[dict[str, Any]], inputs: str = ""
+) -> None:
+    """Writes a finished manifest as a whole; `inputs` as in `started_record`."""
+    counts = {"done": 0, "failed": 0}
     with replacing(path) as file:
-        file.write(json.dumps(header, separators=(",", ":")).encode() + b"\n")
-        for record in records:
-            file.write(json.dumps(record, separators=(",", ":")).encode() + b"\n")
-            num_items += 1
-        file.write(b'{"run":{"complete":true,"num_items":%d}}\n' % num_items)
+        for line in itertools.chain([header, {"run": {"started": True, "inputs": inputs}}], records):
+            file.write(_line(line))
+            if "item" in line:
+                counts[line["status"]] += 1
+        run = {"num_items": sum(counts.values()), **counts, "skipped": 0, "seconds": 0.0, "stopped": ""}
+        file.write(_line({"run": {**run, "complete": True}}))
+
+
+def started_record(names: Sequence[str]) -> dict[str, Any]:
+    """The line with which a run begins: how many items there are in all, and a hash of their names."""
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update(name.encode("utf-8", "surrogateescape") + b"\0")
+    return {"run": {"started": True, "num_total": len(names), "inputs": digest.hexdigest()[:16]}}
+
+
+def _line(record: dict[str, Any]) -> bytes:
+    return json.dumps(record, separators=(",", ":")).encode() + b"\n"
+
+
+def refuse_other_splits(output_dir: Path, program: str, num_shards: int) -> list[OutputLock]:
+    """Makes sure that nobody works on the same items in another number of shards.
+
+    Returns:
+        The locks of dead runs that were cleared away.
+
+    Raises:
+        UserError: Such a run is alive.
+    """
+    cleared = []
+    for path in sorted((output_dir / FOLDER).glob(f"{program}*.lock")):
+        if shard_of(path.with_suffix(".jsonl"))[1] != num_shards:
+            with OutputLock(path) as lock:
+                cleared.append(lock)
+    return [lock for lock in cleared if lock.dead_token]
 
 
 def merge_manifests(output_dir: Path, program: str) -> tuple[Path, int, dict[str, int]]:
     """Joins the shards of a program: writes its whole manifest and table as one run would have.
 
+    What a whole run did there before or since is joined too; the newest record of an item counts.
+
     Returns:
         (the table, number of rows, items by status).
 
     Raises:
-        UserError: No shards, a shard missing or unfinished, or shards of different settings.
+        UserError: No shards; a shard missing, unfinished, or made from other inputs or with other settings;
+            a run is at work there.
     """
     paths = [path for path in find_manifests(output_dir, program) if shard_of(path)[1] > 1]
     if not paths:
         raise UserError(f"{output_dir}: no shards of {program} to merge")
+    whole_file = manifest_file(output_dir, program)
+    with OutputLock(whole_file.with_suffix(".lock")):
+        refuse_other_splits(output_dir, program, 1)
+        manifests = _finished_shards(output_dir, program, paths)
+        header = {**manifests[0].header, "overwrite": False}
+        whole = load_manifest(whole_file) if whole_file.exists() else None
+        if whole is not None and not whole.differences(header):
+            manifests.append(whole)
+        index = ItemIndex(manifests)
+        write_manifest(whole_file, header, index.records(sorted(index)), manifests[0].inputs)
+        merged = load_manifest(whole_file)
+        assert merged is not None, "just written"
+        table = output_dir / header["table"]
+        num_rows, counts = write_table(table, header, ItemIndex([merged]))
+        return table, num_rows, counts
+
+
+def _finished_shards(output_dir: Path, program: str, paths: list[Path]) -> list[Manifest]:
+    """The manifests of all shards of one split, whole and in agreement."""
+    way_out = f"run the program once without shards: it takes over what is done ({output_dir})"
     totals = {shard_of(path)[1] for path in paths}
     if len(totals) > 1:
-        raise UserError(
-            f"{output_dir}: shards of different splits of {program}: {sorted(totals)}; keep one split"
-        )
+        raise UserError(f"{program}: shards of different splits {sorted(totals)}; {way_out}")
     missing = sorted(set(range(totals.pop())) - {shard_of(path)[0] for path in paths})
     if missing:
         raise UserError(f"{output_dir}: shards of {program} not there yet: {' '.join(map(str, missing))}")
@@ -312,11 +374,10 @@ def merge_manifests(output_dir: Path, program: str) -> tuple[Path, int, dict[str
             raise UserError(f"{path}: this shard is not finished; run its command again, then merge")
         if manifests and (found := manifests[0].differences(manifest.header)):
             raise UserError(f"{path}: made with other settings than {paths[0].name}: {'; '.join(found)}")
+        if manifests and manifest.inputs != manifests[0].inputs:
+            raise UserError(
+                f"{path}: saw other inputs than {paths[0].name} (files came or went between the runs); "
+                "run all shards again, which skips what is done, then merge"
+            )
         manifests.append(manifest)
-    index = ItemIndex(manifests)
-    names = sorted(index)
-    header = {**manifests[0].header, "overwrite": False}
-    write_manifest(manifest_file(output_dir, program), header, index.records(names))
-    table = output_dir / header["table"]
-    num_rows, counts = write_table(table, header, index, names)
-    return table, num_rows, counts
+    return manifests

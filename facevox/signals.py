@@ -46,3 +46,4 @@ def ignore_stop_signals() -> None:
     """For worker processes: schedulers signal the whole group, and only the parent decides."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # the pool starts workers with them blocked

@@ -8,6 +8,7 @@ import contextlib
 import errno
 import multiprocessing
 import os
+import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,7 +20,7 @@ from typing import Any, Protocol
 from facevox.errors import UserError, one_line
 from facevox.files import set_run_token
 from facevox.logs import native_silence
-from facevox.signals import ignore_stop_signals
+from facevox.signals import STOP_SIGNALS, ignore_stop_signals
 
 START_TIMEOUT_S = 300.0  # imports from a cold network disk take minutes
 CLOSE_PATIENCE_S = 10.0
@@ -203,9 +204,13 @@ class WorkerPool:
             n for n in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS") if n not in os.environ
         ]
         os.environ.update(dict.fromkeys(names, threads))
+        # Blocked while the process starts, and so in the new process until it ignores them: schedulers
+        # signal the whole group, and a worker that dies of it while it imports looks like a broken one.
+        former = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
             self._workers.append(self._make())
         finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, former)
             for name in names:
                 del os.environ[name]
 

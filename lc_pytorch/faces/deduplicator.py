@@ -416,7 +416,7 @@ def _write_records(
     write_manifest(path, header, (record_of(row) for row in rows))
     manifest = load_manifest(path)
     assert manifest is not None
-    write_table(dedupe / TABLE, header, ItemIndex([manifest]), [row["file"] for row in rows])
+    write_table(dedupe / TABLE, header, ItemIndex([manifest]))
     return dedupe / TABLE
 
 

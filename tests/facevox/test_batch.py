@@ -17,7 +17,14 @@ from batch_jobs import config_of, items_of
 from facevox import cli
 from facevox.batch import Item, run_batch
 from facevox.errors import UserError
-from facevox.manifest import find_manifests, load_manifest, merge_manifests, read_manifest
+from facevox.locks import OutputLock
+from facevox.manifest import (
+    ManifestWriter,
+    find_manifests,
+    load_manifest,
+    merge_manifests,
+    read_manifest,
+)
 
 PROGRAM = Path(batch_jobs.__file__)
 
@@ -362,3 +369,178 @@ def test_items_without_a_file_are_remembered_too(tmp_path: Path) -> None:
     items = [Item(f"item-{n}", "", {"n": n}) for n in range(3)]
     assert run_batch(Counting(), items, config_of(tmp_path / "out")).done == 3
     assert run_batch(Counting(), items, config_of(tmp_path / "out")).skipped == 3
+
+
+def planned(folder: Path, **outputs: str) -> list[Item]:
+    return [Item(name, str(folder / name), {"output": output}) for name, output in sorted(outputs.items())]
+
+
+class ToPlan(batch_jobs.Upper):
+    """Writes each input to the name that was planned for it, and as many further files as it has words."""
+
+    def process(self, item: Item) -> batch_jobs.Outcome:
+        text = Path(item.path).read_text(encoding="utf-8")
+        if "bad" in text:
+            raise UserError("holds the word bad")
+        names = [
+            item.payload["output"],
+            *(f"{item.payload['output']}.{n}" for n in range(len(text.split()) - 1)),
+        ]
+        for name in names:
+            (self.output_dir / name).write_text(text, encoding="utf-8")
+        return batch_jobs.Outcome(rows=[{"length": len(text)}], outputs=names)
+
+
+def test_name_that_a_new_input_takes_over_is_written_again_for_both(tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    (source / "v.mp4").write_text("first", encoding="utf-8")
+    run_batch(ToPlan(), planned(source, **{"v.mp4": "v.jpg"}), config_of(out))
+    (source / "v.avi").write_text("second", encoding="utf-8")
+    items = planned(source, **{"v.avi": "v.jpg", "v.mp4": "v_mp4.jpg"})
+    assert run_batch(ToPlan(), items, config_of(out)).done == 2
+    assert (out / "v.jpg").read_text(encoding="utf-8") == "second"
+    assert (out / "v_mp4.jpg").read_text(encoding="utf-8") == "first"
+
+
+@pytest.mark.parametrize("how", ["input changed", "overwrite"])
+def test_files_of_an_item_that_fails_or_shrinks_on_redoing_are_removed(tmp_path: Path, how: str) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    (source / "a").write_text("one two three", encoding="utf-8")
+    (source / "b").write_text("one two", encoding="utf-8")
+    items = planned(source, a="a.jpg", b="b.jpg")
+    run_batch(ToPlan(), items, config_of(out))
+    assert {p.name for p in out.glob("*.jpg*")} == {"a.jpg", "a.jpg.0", "a.jpg.1", "b.jpg", "b.jpg.0"}
+    (source / "a").write_text("one two", encoding="utf-8")
+    (source / "b").write_text("bad", encoding="utf-8")
+    run_batch(ToPlan(), items, config_of(out, overwrite=how == "overwrite"))
+    assert {p.name for p in out.glob("*.jpg*")} == {"a.jpg", "a.jpg.0"}
+
+
+def test_newest_record_counts_when_shards_and_whole_runs_alternate(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for index in range(2):
+        run_batch(batch_jobs.Upper(), items_of(source), config_of(out, num_shards=2, shard_index=index))
+    (source / "04.txt").write_text("bad", encoding="utf-8")
+    assert run_batch(batch_jobs.Upper(), items_of(source), config_of(out)).failed == 1
+    assert table_of(out)[4]["status"] == "failed"
+    (source / "04.txt").write_text("good", encoding="utf-8")
+    assert run_batch(batch_jobs.Upper(), items_of(source), config_of(out)).done == 1
+    merge_manifests(out, "upper")
+    assert table_of(out)[4]["status"] == "done"
+    assert run_batch(batch_jobs.Upper(), items_of(source), config_of(out)).skipped == 12
+
+
+def test_whole_overwrite_does_away_with_shards_of_other_settings(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for index in range(2):
+        run_batch(batch_jobs.Upper(), items_of(source), config_of(out, num_shards=2, shard_index=index))
+    other = {"settings": {"case": "lower"}}
+    assert run_batch(batch_jobs.Upper(), items_of(source), config_of(out, overwrite=True, **other)).done == 12
+    assert run_batch(batch_jobs.Upper(), items_of(source), config_of(out, **other)).skipped == 12
+
+
+def test_merge_refuses_shards_that_saw_other_inputs(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run_batch(batch_jobs.Upper(), items_of(source), config_of(out, num_shards=2, shard_index=0))
+    (source / "000.txt").write_text("came later", encoding="utf-8")
+    run_batch(batch_jobs.Upper(), items_of(source), config_of(out, num_shards=2, shard_index=1))
+    with pytest.raises(UserError, match="saw other inputs"):
+        merge_manifests(out, "upper")
+    run_batch(batch_jobs.Upper(), items_of(source), config_of(out, num_shards=2, shard_index=0))
+    merge_manifests(out, "upper")
+    assert len(table_of(out)) == 13
+
+
+def test_merge_refuses_while_a_run_is_at_work(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for index in range(2):
+        run_batch(batch_jobs.Upper(), items_of(source), config_of(out, num_shards=2, shard_index=index))
+    for name in ("upper.lock", "upper.shard-0001-of-0002.lock"):
+        with OutputLock(out / "manifests" / name), pytest.raises(UserError, match="another run is writing"):
+            merge_manifests(out, "upper")
+
+
+def test_row_of_an_input_that_is_gone_stays_while_its_file_does(source: Path, tmp_path: Path) -> None:
+    (source / "04.txt").write_text("bad", encoding="utf-8")
+    out = tmp_path / "out"
+    run_batch(batch_jobs.Upper(), items_of(source), config_of(out))
+    (source / "04.txt").unlink()
+    (source / "05.txt").unlink()
+    run_batch(batch_jobs.Upper(), items_of(source), config_of(out))
+    listed = {row["file"]: row["status"] for row in table_of(out)}
+    assert "04.txt" not in listed
+    assert listed["05.txt"] == "done"
+
+
+def test_carriage_return_in_a_name_does_not_break_the_table(source: Path, tmp_path: Path) -> None:
+    (source / "a\rb.txt").write_text("text", encoding="utf-8")
+    out = tmp_path / "out"
+    run_batch(batch_jobs.Upper(), items_of(source), config_of(out))
+    assert {row["status"] for row in table_of(out)} == {"done"}
+    assert "a\rb.txt" in {row["file"] for row in table_of(out)}
+
+
+def test_two_writers_of_a_manifest_lose_no_line(tmp_path: Path) -> None:
+    header = config_of(tmp_path).header
+    with ManifestWriter(tmp_path / "m.jsonl", header, 0) as first:
+        first.append({"item": "a", "status": "done"})
+        kept = load_manifest(tmp_path / "m.jsonl")
+        assert kept is not None
+        with ManifestWriter(tmp_path / "m.jsonl", header, kept.end) as second:
+            second.append({"item": "b", "status": "done"})
+            first.append({"item": "c", "status": "done"})
+            second.append({"item": "d", "status": "done"})
+    manifest = load_manifest(tmp_path / "m.jsonl")
+    assert manifest is not None
+    assert set(manifest.offsets) == {"a", "b", "c", "d"}
+
+
+def test_input_that_changes_while_it_is_worked_on_is_done_again(source: Path, tmp_path: Path) -> None:
+    class Changing(batch_jobs.Upper):
+        def process(self, item: Item) -> batch_jobs.Outcome:
+            outcome = super().process(item)
+            if item.name == "03.txt":
+                Path(item.path).write_text("grown meanwhile", encoding="utf-8")
+            return outcome
+
+    out = tmp_path / "out"
+    run_batch(Changing(), items_of(source), config_of(out))
+    assert run_batch(batch_jobs.Upper(), items_of(source), config_of(out)).done == 1
+    assert (out / "03.txt.out").read_text(encoding="utf-8") == "GROWN MEANWHILE"
+
+
+def test_dead_run_of_another_split_is_cleared_away_and_said(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    (out / "manifests").mkdir(parents=True)
+    with OutputLock(out / "manifests" / "upper.shard-0000-of-0002.lock") as lock:
+        content = lock.path.read_text(encoding="utf-8")
+        token = lock.token
+    owner = {**json.loads(content), "pid": 2**22 + 1}
+    (out / "manifests" / "upper.shard-0000-of-0002.lock").write_text(json.dumps(owner), encoding="utf-8")
+    (out / f".{token}-7-0.tmp").write_text("half", encoding="utf-8")
+    run_batch(batch_jobs.Upper(), items_of(source), config_of(out))
+    assert "taking over from process" in capsys.readouterr().out
+    assert not list(out.glob(".*.tmp"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("delay_s", [0.15, 0.3, 0.6])
+def test_signal_to_the_whole_group_while_workers_start_gives_75(
+    source: Path, tmp_path: Path, number: signal.Signals, delay_s: float
+) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, str(PROGRAM), str(source), str(out), "4", "0.4"]
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
+    )
+    while not (out / "manifests").exists() or not list((out / "manifests").glob("*.jsonl")):
+        assert process.poll() is None
+        time.sleep(0.005)
+    time.sleep(delay_s)
+    os.killpg(process.pid, number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75, errors

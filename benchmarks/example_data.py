@@ -6,6 +6,7 @@
 
 Prints a table of figure, bar and verdict. MobileFaceNet is read from $FACEVOX_TEST_DATA (the folder of real
 sample data); without it and without TensorFlow (MTCNN) those figures are left out and said so.
+
 Exit codes: 0 every bar is met; 1 one is missed; 2 bad usage or bad input.
 """
 

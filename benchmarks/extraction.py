@@ -3,6 +3,8 @@
     python benchmarks/extraction.py                      # 1,000 short videos, mediapipe and opencv
     python benchmarks/extraction.py --num_videos 200 --json figures.json
 
+The videos are 1,000 links to 100 example videos of 512 x 512 pixels and two seconds.
+
 For each detector, interleaved block by block in one run, milliseconds a video:
 - plain: one process, cv2.VideoCapture reads the first frame, `DeepFace.extract_faces` with its default
   settings (align on; for mediapipe the model for all distances from confidence 0.5, as facevox has it;
@@ -11,6 +13,7 @@ For each detector, interleaved block by block in one run, milliseconds a video:
 - ours: extract_faces.py's own task and runner with two workers, pictures and table written. Steady state
   is read off the times of the pictures written; start-up (spawn, imports) is what is left, shown apart.
 Also: on how many of 100 videos the box is DeepFace's own, for the frame as facevox reads it.
+
 Exit codes: 0 every bar is met; 1 one is missed; 2 bad usage or bad input.
 """
 

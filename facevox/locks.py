@@ -1,12 +1,13 @@
 """One run at a time in an output folder: a lock file with host, process and heartbeat."""
 
 import contextlib
+import fcntl
 import json
 import os
 import secrets
 import socket
 import threading
-import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,8 +15,9 @@ from typing import Any
 from facevox.errors import UserError
 
 HEARTBEAT_S = 5.0
-# A lock of another machine whose heartbeat is older is dead: twelve missed beats, above the attribute
-# cache of NFS (up to 60 s by default would be the worst case for a busy mount; beats renew it sooner).
+# A lock for which only its heartbeat speaks (see `_is_dead`) is dead when that is older: twelve missed
+# beats, above the attribute cache of NFS (up to 60 s by default would be the worst case for a busy mount;
+# beats renew it sooner).
 STALE_AFTER_S = 60.0
 
 
@@ -24,12 +26,14 @@ class OutputLock:
 
     Args:
         path: The lock file; its folder exists.
-        stale_after_s: Age of the heartbeat at which a lock of another machine counts as dead.
+        stale_after_s: Age of the heartbeat at which a lock counts as dead whose process cannot be looked at
+            from here (another machine, container or boot; hidden by the system).
 
     Attributes:
         token: Names this run in the lock and in its temporary files.
         dead_token: The token of the dead run whose lock was taken over, or "".
-        lost: True once another run took this lock over (this process had been suspended, say).
+        lost: True once another run took this lock over (this process had been suspended, say) or the
+            lock file stayed away for two beats.
     """
 
     def __init__(self, path: Path, stale_after_s: float = STALE_AFTER_S) -> None:
@@ -46,7 +50,8 @@ class OutputLock:
         for _ in range(10):  # each round loses only against another process that made progress
             if self._create():
                 break
-            self._clear_if_dead()
+            with _one_at_a_time(self.path.parent):
+                self._clear_if_dead()
         else:
             raise UserError(f"{self.path}: the lock keeps changing hands; try again in a minute")
         self._thread = threading.Thread(target=self._beat, name="lock heartbeat", daemon=True)
@@ -68,18 +73,41 @@ class OutputLock:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "started": _process_start(os.getpid()),
+            "boot": _boot_id(),
             "namespace": _pid_namespace(),
             "token": self.token,
         }
         draft = self.path.with_name(f".{self.token}.lock-draft")
-        draft.write_text(json.dumps(me), encoding="utf-8")
         try:
-            os.link(draft, self.path)  # atomic, and fails when the lock exists, also over NFS
+            draft.write_text(json.dumps(me), encoding="utf-8")
+            self._place(draft)
         except FileExistsError:
-            return False
+            # NFS repeats a request whose answer got lost: the first one may have made the lock.
+            return self._owner(self.path).get("token") == self.token
         finally:
             draft.unlink(missing_ok=True)
         return True
+
+    def _place(self, source: Path) -> None:
+        """Makes the lock appear with the content of `source`.
+
+        Raises:
+            FileExistsError: There is a lock already; it is left alone.
+        """
+        try:
+            os.link(source, self.path)  # atomic with the content, also over NFS
+            return
+        except FileExistsError:
+            raise
+        except OSError:
+            content = source.read_bytes()  # no hard links here (exFAT, some network shares)
+        file = self.path.open("xb")
+        try:
+            with file:
+                file.write(content)
+        except OSError:
+            self.path.unlink(missing_ok=True)
+            raise
 
     def _clear_if_dead(self) -> None:
         owner = self._owner(self.path)
@@ -92,7 +120,8 @@ class OutputLock:
                 f"{self.path.parent.parent}: another run is writing there ({where}, heartbeat "
                 f"{age_s:.0f} s ago); wait for it, or use another output folder"
             )
-        # Of several that see the dead lock one wins the rename; it makes sure it moved the dead one.
+        # Where `_one_at_a_time` has no effect several may see the dead lock: one wins the rename and
+        # makes sure that it was the dead one that it moved.
         grave = self.path.with_name(f".{self.token}.lock-dead")
         try:
             self.path.rename(grave)
@@ -102,14 +131,20 @@ class OutputLock:
             self.dead_token, self.dead_owner = str(owner.get("token", "")), where
         else:
             with contextlib.suppress(FileExistsError):
-                os.link(grave, self.path)
+                self._place(grave)
         grave.unlink(missing_ok=True)
 
     def _is_dead(self, owner: dict[str, Any], age_s: float) -> bool:
-        here = owner.get("host") == socket.gethostname() and owner.get("namespace") == _pid_namespace()
-        if here and isinstance(owner.get("pid"), int):
-            # The start time tells the process from a later one of the same number.
-            return _process_start(owner["pid"]) != owner.get("started")
+        """By the process itself where it can be looked at, else by the age of the heartbeat."""
+        pid, started, boot = owner.get("pid"), owner.get("started"), _boot_id()
+        # Host names repeat (cloned machines, containers), and so do namespace numbers; boot ids do not.
+        here = (owner.get("host"), owner.get("namespace")) == (socket.gethostname(), _pid_namespace())
+        if here and boot and owner.get("boot") == boot and isinstance(pid, int):
+            start = _process_start(pid)
+            if start and started:  # the start time tells the process from a later one of the same number
+                return start != started
+            if start == "" or _is_gone(pid):
+                return True
         return age_s > self._stale_after_s
 
     def _age_s(self) -> float:
@@ -124,42 +159,89 @@ class OutputLock:
             probe.unlink(missing_ok=True)
 
     def _beat(self) -> None:
+        num_missing = 0
         while not self._done.wait(HEARTBEAT_S):
             try:
-                if self._owner(self.path).get("token") != self.token:
-                    self.lost = True
-                    return
-                os.utime(self.path)
-            except OSError:
-                time.sleep(0)  # a hiccup of the file system; the next beat tries again
+                self.lost = _read_owner(self.path)["token"] != self.token
+                if not self.lost:
+                    os.utime(self.path)
+                num_missing = 0
+            except FileNotFoundError:
+                num_missing += 1  # a file on NFS may blink: only the second time in a row counts
+                self.lost = num_missing > 1
+            except (OSError, ValueError):
+                num_missing = 0  # a hiccup says nothing about the owner; the next beat tries again
+            if self.lost:
+                return
 
     @staticmethod
     def _owner(path: Path) -> dict[str, Any]:
+        """What the lock says, or {} where it cannot be read."""
         try:
-            owner = json.loads(path.read_text(encoding="utf-8"))
+            return _read_owner(path)
         except (OSError, ValueError):
             return {}
-        return owner if isinstance(owner, dict) else {}
 
 
-def _process_start(pid: int) -> str:
-    """When the process started, as a text to compare; "" where there is no such process."""
+@contextlib.contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Lets the processes of this machine in one after the other; without effect on NFS and the like.
+
+    Without it, one that looked at a dead lock could move away the live one that replaced it meanwhile.
+    """
+    folder_fd = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system that locks no folders
+            fcntl.flock(folder_fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder_fd)  # lets the next one in
+
+
+def _read_owner(path: Path) -> dict[str, Any]:
+    """What the lock says, its token at least.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It holds something else, or only a part.
+    """
+    owner = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(owner, dict) or not isinstance(owner.get("token"), str):
+        raise ValueError(f"{path}: not a lock")
+    return owner
+
+
+def _process_start(pid: int) -> str | None:
+    """When the process started, in clock ticks since the boot, as a text to compare.
+
+    "" for one that has ended; None where this cannot be told: no such process, or one that is hidden
+    (hidepid of proc(5)), or a system without /proc.
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2]
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
-        state, start = fields.split()[0], fields.split()[19]  # fields 3 and 22 of proc(5)
-        return "" if state in "ZX" else f"{boot}:{start}"
     except OSError:
-        pass
-    if Path("/proc/self/stat").exists():
-        return ""
-    try:  # macOS has no /proc: existence is all that can be told
-        os.kill(pid, 0)
+        return None
+    state, start = fields.split()[0], fields.split()[19]  # fields 3 and 22 of proc(5)
+    return "" if state in "ZX" else start
+
+
+def _is_gone(pid: int) -> bool:
+    """Whether there is surely no such process, in /proc or not."""
+    try:
+        os.kill(pid, 0)  # signal 0 only asks
     except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):  # another user's; a number that is no process number
+        return False
+    return False
+
+
+def _boot_id() -> str:
+    """Names this machine since it was started; "" on systems that do not tell (macOS)."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+    except OSError:
         return ""
-    except PermissionError:
-        return "alive"
-    return "alive"
 
 
 def _pid_namespace() -> str:

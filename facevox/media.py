@@ -1,7 +1,8 @@
 """Reading and writing video and sound by presentation time: all media decoding of the project.
 
 The clock: 0 is the moment at which a player starts the file, so pictures and sound of one file share
-it whatever their own start times, edit lists or codec delays are.
+it whatever their own start times, edit lists or codec delays are. Where the time stamps jump back, as in
+recordings that were joined byte by byte, each stream goes on right after what was before.
 """
 
 import contextlib
@@ -24,9 +25,24 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_FRAME_PIXELS = 8192 * 8192  # 8K film is 8192 x 4320; refused by the header, before decoding
-# A sound packet that starts further than this from the end of the one before leaves a real gap or
+# Sound that starts further than this from where all the sound before it ends leaves a real gap or
 # overlap; below it the difference is the rounding of time stamps (1 ms in Matroska).
 GAP_S = 0.02
+RESET_S = 1.0  # stamps that jump back by more than this belong to another recording
+# A longer gap before a picture or a sound is refused: it would be filled, and one wrong stamp would make
+# days of silence or of a standing picture.
+MAX_GAP_S = 3600.0
+# Formats that hold their media themselves. FFmpeg also reads play lists (concat, hls, dash, image2, ...),
+# which would open other files of this machine under the name of a video.
+FORMATS = (
+    "mov", "matroska", "avi", "mpeg", "mpegts", "mpegvideo", "m4v", "asf", "flv", "rm", "mxf", "gxf",
+    "dv", "nut", "nsv", "wtv", "h261", "h263", "h264", "hevc", "vvc", "av1", "obu", "ivf", "vc1", "dirac",
+    "mjpeg", "yuv4mpegpipe", "ogg", "wav", "w64", "mp3", "flac", "aac", "ac3", "eac3", "dts", "truehd",
+    "aiff", "au", "caf", "amr", "amrnb", "amrwb", "voc", "wv", "tta", "ape", "loas",
+)  # fmt: skip
+# Only these find the key frame before a moment by an index. Elsewhere FFmpeg guesses a place by its
+# stamp and may come out behind the key frame, so that the pictures up to the next one would be lost.
+INDEXED_FORMATS = frozenset({"mov", "mp4", "matroska", "webm", "avi"})
 Colour = Literal["rgb", "bgr"]
 
 # Damaged files are our daily bread and reported in one line; FFmpeg's own lines would flood the log.
@@ -45,7 +61,7 @@ class MediaInfo:
     has_audio: bool
     width: int
     height: int
-    duration_s: float  # 0 where the headers do not say
+    duration_s: float  # 0 where the headers do not say; joined recordings are not added up
     rate_hz: float  # average frames a second; 0 where the headers do not say
     num_frames: int  # 0 where the headers do not say
     audio_rate_hz: int
@@ -72,9 +88,16 @@ def _opened(path: str | Path) -> Iterator[Any]:
         raise MediaError(f"{path}: the file is empty (0 bytes)")
     try:
         # "file:" keeps names such as "-x.mp4" or "http:x.mp4" from being taken for options or addresses;
-        # the whitelist keeps play lists from reaching the network.
+        # the whitelists keep play lists from reaching the network and other files.
         name = "file:" + str(file)
-        with av.open(name, options={"protocol_whitelist": "file"}, metadata_errors="ignore") as container:
+        options = {
+            "protocol_whitelist": "file",
+            "format_whitelist": ",".join(FORMATS),
+            # FFmpeg would take stamps of a joined recording that are far below the first for an overflow
+            # and move them 26 hours ahead. `_Clock` follows a true overflow as well.
+            "correct_ts_overflow": "0",
+        }
+        with av.open(name, options=options, metadata_errors="ignore") as container:
             yield container
     except MediaError:
         raise
@@ -103,6 +126,51 @@ def _origin_s(container: Any) -> float:
     A negative start is codec delay that edit lists hide; it is never presented.
     """
     return max((container.start_time or 0) / av.time_base, 0.0)
+
+
+def _seek(container: Any, time_s: float) -> None:
+    """Moves to a key frame at or before `time_s` where an index tells it, else stays at the start."""
+    if time_s > 0 and INDEXED_FORMATS.intersection(container.format.name.split(",")):
+        container.seek(int((time_s + _origin_s(container)) * av.time_base), backward=True)
+
+
+class _Clock:
+    """Turns the time stamps of one stream into presentation times, through stamps that jump back."""
+
+    def __init__(self, path: str | Path, container: Any) -> None:
+        self._path = path
+        self._offset_s = self._previous_offset_s = -_origin_s(container)
+        self._started = False
+
+    def time_s(self, stamp_s: float | None, after_s: float, step_s: float = 0.0) -> float:
+        """The presentation time of what is stamped `stamp_s`.
+
+        Args:
+            stamp_s: The stamp; None where the file has none.
+            after_s: Where the stream is: the end of the sound, the time of the last picture, at first
+                the time that was asked for.
+            step_s: What lies between `after_s` and the next one where no stamp tells.
+
+        Raises:
+            MediaError: A gap of more than `MAX_GAP_S`.
+        """
+        first, self._started = not self._started, True
+        if stamp_s is None:
+            return 0.0 if first else after_s + step_s
+        time_s = stamp_s + self._offset_s
+        if time_s < after_s - RESET_S and not first:  # after a seek the first may lie far before
+            self._previous_offset_s = self._offset_s
+            self._offset_s = after_s + step_s - stamp_s
+            return after_s + step_s
+        if time_s > after_s + RESET_S and abs(stamp_s + self._previous_offset_s - after_s) <= RESET_S:
+            self._offset_s = self._previous_offset_s  # it was no jump but a few wrong stamps
+            time_s = stamp_s + self._offset_s
+        if time_s - after_s > MAX_GAP_S:
+            raise MediaError(
+                f"{self._path}: its time stamps leave a gap of {time_s - after_s:.0f} s at {after_s:.0f} s, "
+                f"more than the {MAX_GAP_S:.0f} s that are filled; write the file anew with right stamps"
+            )
+        return time_s
 
 
 def probe(path: str | Path) -> MediaInfo:
@@ -143,18 +211,27 @@ def _decoded(container: Any, stream: Any) -> Iterator[Any]:
             continue
 
 
-def _timed_frames(container: Any, stream: Any, path: str | Path) -> Iterator[tuple[float, Any]]:
+def _frame_s(stream: Any) -> float:
+    """How long a frame of the stream is shown, by its average rate."""
+    return min(float(1 / stream.average_rate), MAX_GAP_S) if stream.average_rate else 0.04
+
+
+def _timed_frames(
+    container: Any, stream: Any, path: str | Path, start_s: float
+) -> Iterator[tuple[float, Any]]:
     """The frames of a video stream with their presentation times in seconds, never going backwards."""
     if stream.width * stream.height > MAX_FRAME_PIXELS:
         raise MediaError(f"{path}: frames of {stream.width} x {stream.height} pixels are too large")
-    origin_s = _origin_s(container)
-    step_s = float(1 / stream.average_rate) if stream.average_rate else 0.04
-    last_s = -step_s
+    clock = _Clock(path, container)
+    step_s = _frame_s(stream)
+    last_s: float | None = None
     for frame in _decoded(container, stream):
         if frame.width * frame.height > MAX_FRAME_PIXELS:
             raise MediaError(f"{path}: frames of {frame.width} x {frame.height} pixels are too large")
-        time_s = last_s + step_s if frame.time is None else frame.time - origin_s
-        last_s = max(time_s, last_s)
+        if last_s is None:
+            last_s = clock.time_s(frame.time, start_s)
+        else:
+            last_s = max(clock.time_s(frame.time, last_s, step_s), last_s)
         yield last_s, frame
 
 
@@ -179,22 +256,22 @@ def iter_frames(
         path: The video.
         rate_hz: None gives every frame with its own time. A rate gives frames at k / rate_hz, each the
             frame nearest in time, so that videos of any, even variable, frame rate come out alike.
-        start_s: Frames before this time are left out (found by seeking).
+        start_s: Frames before this time are left out (passed over by seeking where the file has an index).
         max_frames: Stop after so many; what follows is not decoded.
         colour: Order of the channels.
         threads: Decoder threads; 1 suits worker processes.
 
     Raises:
-        MediaError: No such file, no video stream, or not one frame can be decoded. A file that breaks
-            off later gives the frames that are there.
+        MediaError: No such file, no video stream, not one frame can be decoded, or the time stamps
+            leave a gap of more than `MAX_GAP_S`. A file that breaks off later gives the frames that
+            are there.
     """
     count = 0
     with _opened(path) as container:
         stream = _first_stream(container, "video", path)
         stream.codec_context.thread_count = threads
-        if start_s > 0:
-            container.seek(int((start_s + _origin_s(container)) * av.time_base), backward=True)
-        timed = _timed_frames(container, stream, path)
+        _seek(container, start_s)
+        timed = _timed_frames(container, stream, path, start_s)
         chosen = _every(timed, start_s) if rate_hz is None else _at_rate(timed, rate_hz, start_s, stream)
         for index, time_s, frame in chosen:
             yield Frame(_to_array(frame, colour), time_s, index)
@@ -227,8 +304,7 @@ def _at_rate(
         held = (time_s, frame)
     if held is None:
         return
-    duration_s = float(1 / stream.average_rate) if stream.average_rate else 1 / rate_hz
-    while start_s + index / rate_hz < held[0] + duration_s - 1e-6:
+    while start_s + index / rate_hz < held[0] + _frame_s(stream) - 1e-6:
         yield index, start_s + index / rate_hz, held[1]
         index += 1
 
@@ -244,47 +320,51 @@ def iter_audio(
     """The sound of a file, mixed to mono, in blocks of (n,) float32 at `rate_hz`.
 
     The first sample is at presentation time `start_s`: sound that starts later is led by silence, gaps
-    between packets are filled with it and overlaps cut, so that sample k is at start_s + k / rate_hz.
+    are filled with it and overlaps cut, so that sample k is within `GAP_S` of start_s + k / rate_hz.
+    Silence comes in blocks of at most a second.
 
     Raises:
-        MediaError: No such file, no sound, or none of it can be decoded.
+        MediaError: No such file, no sound, none of it can be decoded, or the time stamps leave a gap of
+            more than `MAX_GAP_S`.
     """
-    decoded_any = False
+    resampler: Any = None
+    resampled_form: tuple[int, str, str] | None = None
     with _opened(path) as container:
         stream = _first_stream(container, "audio", path)
         stream.codec_context.thread_count = 1
-        origin_s = _origin_s(container)
-        if start_s > 1.0:  # one second ahead, so that the decoder has settled
-            container.seek(int((start_s - 1.0 + origin_s) * av.time_base), backward=True)
-        resampler = av.AudioResampler(format="fltp", rate=rate_hz)
-        expected_s: float | None = None  # where the next packet's sound should start
-        skip = 0  # samples at rate_hz that lie before start_s and are still to be dropped
+        clock = _Clock(path, container)
+        _seek(container, start_s - 1.0)  # one second ahead, so that the decoder has settled
+        # Where the sound so far ends. Packets are counted, not believed one by one: differences too small
+        # to be a gap would add up unseen.
+        end_s = start_s
+        skip = 0  # samples at rate_hz that are there already or lie before start_s, still to be dropped
         for frame in _decoded(container, stream):
-            decoded_any = True
-            begin_s = frame.time - origin_s if frame.time is not None else (expected_s or 0.0)
-            if expected_s is None:
-                lead = round((begin_s - start_s) * rate_hz)
-                skip = max(-lead, 0)
-                if lead > 0:
-                    yield np.zeros(lead, np.float32)
-            elif begin_s - expected_s > GAP_S:
-                yield from _without(skip, _samples(resampler.resample(None)))
-                skip = 0
-                resampler = av.AudioResampler(format="fltp", rate=rate_hz)
-                yield np.zeros(round((begin_s - expected_s) * rate_hz), np.float32)
-            elif expected_s - begin_s > GAP_S:
-                continue  # sound that was there already (a repeated or overlapping packet)
-            expected_s = begin_s + frame.samples / frame.sample_rate
+            missing_s = clock.time_s(frame.time, end_s) - end_s
+            form = (frame.sample_rate, frame.layout.name, frame.format.name)  # joined parts may differ
+            if form != resampled_form or abs(missing_s) > GAP_S:
+                if resampler is not None:
+                    rest = list(_samples(resampler.resample(None)))
+                    yield from _without(skip, rest)
+                    skip = max(skip - sum(map(len, rest)), 0)
+                resampler, resampled_form = av.AudioResampler(format="fltp", rate=rate_hz), form
+                missing = round(missing_s * rate_hz)
+                end_s += missing / rate_hz
+                yield from _silence(missing - skip, rate_hz)
+                skip = max(skip - missing, 0)
+            end_s += frame.samples / frame.sample_rate
             frame.pts = None  # the clock is kept here; the resampler must not insert its own corrections
             for block in _samples(resampler.resample(frame)):
-                dropped = min(skip, len(block))
-                skip -= dropped
-                if dropped < len(block):
-                    yield block[dropped:]
-        if decoded_any:
+                yield from _without(skip, [block])
+                skip = max(skip - len(block), 0)
+        if resampler is not None:
             yield from _without(skip, _samples(resampler.resample(None)))
-    if not decoded_any:
+    if resampler is None:
         raise MediaError(f"{path}: not one sample of its sound can be decoded")
+
+
+def _silence(count: int, rate_hz: int) -> Iterator["NDArray[np.float32]"]:
+    for start in range(0, count, rate_hz):
+        yield np.zeros(min(rate_hz, count - start), np.float32)
 
 
 def _samples(frames: Iterable[Any]) -> Iterator["NDArray[np.float32]"]:

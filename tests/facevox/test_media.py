@@ -1,9 +1,11 @@
 """Reading and writing video and sound by presentation time."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import av
 import numpy as np
@@ -80,6 +82,192 @@ def test_start_time_of_the_file_is_the_zero_of_the_clock(tmp_path: Path) -> None
     # A transport stream keeps the codec's delay in front, for both alike.
     assert flashes[0] == pytest.approx(0.4, abs=0.1)
     assert np.subtract(onsets, flashes) == pytest.approx(0.0, abs=0.005)
+
+
+def recode_mpg(source: Path, target: Path) -> None:
+    """The pictures (25 Hz) and the sound as an MPEG program stream, as GRID's videos are."""
+    samples = read_audio(source)
+    with av.open(str(target), "w", format="mpeg") as container:
+        video = container.add_stream("mpeg1video", rate=25, options={"g": "100"})
+        video.width, video.height, video.pix_fmt = 96, 64, "yuv420p"
+        sound = container.add_stream("mp2", rate=RATE_HZ, layout="mono")
+        for number, picture in enumerate(iter_frames(source)):
+            image = av.VideoFrame.from_ndarray(picture.image, format="rgb24")
+            image.pts, image.time_base = number, Fraction(1, 25)
+            container.mux(video.encode(image))
+        container.mux(video.encode(None))
+        for start in range(0, len(samples) - 1151, 1152):
+            mux_sound(container, sound, samples[start : start + 1152], start, RATE_HZ)
+        container.mux(sound.encode(None))
+
+
+def mux_sound(container: Any, stream: Any, samples: np.ndarray, start: int, rate_hz: int) -> None:
+    """Encodes (n,) or (channels, n) samples as one block that starts at sample `start`."""
+    pcm = np.atleast_2d(np.rint(samples * 32767).astype(np.int16))
+    packed = np.ascontiguousarray(pcm.T.reshape(1, -1))
+    frame = av.AudioFrame.from_ndarray(packed, format="s16", layout="stereo" if len(pcm) > 1 else "mono")
+    frame.sample_rate, frame.pts, frame.time_base = rate_hz, start, Fraction(1, rate_hz)
+    container.mux(stream.encode(frame))
+
+
+def write_sound(path: Path, codec: str, rate_hz: int) -> None:
+    """Half a second of a tone."""
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream(codec, rate=rate_hz, layout="mono")
+        stream.bit_rate = 64000
+        stream.codec_context.open()
+        size = stream.codec_context.frame_size or 1024
+        tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(-(-rate_hz // 2 // size) * size) / rate_hz)
+        for start in range(0, len(tone), size):
+            mux_sound(container, stream, tone[start : start + size], start, rate_hz)
+        container.mux(stream.encode(None))
+
+
+def write_packets(path: Path, starts_s: Sequence[float], length_s: float, level: float = 0.1) -> None:
+    """PCM packets of one length at the given moments; the last one is loud."""
+    with av.open(str(path), "w", format="matroska") as container:
+        stream = container.add_stream("pcm_s16le", rate=RATE_HZ, layout="mono")
+        for number, start_s in enumerate(starts_s):
+            value = 0.5 if number == len(starts_s) - 1 else level
+            samples = np.full(round(length_s * RATE_HZ), value, np.float32)
+            mux_sound(container, stream, samples, round(start_s * RATE_HZ), RATE_HZ)
+
+
+@pytest.mark.parametrize("step_s", [0.1009, 0.0991])
+def test_differences_too_small_for_a_gap_do_not_add_up(tmp_path: Path, step_s: float) -> None:
+    starts_s = [number * step_s for number in range(200)]
+    write_packets(tmp_path / "x.mkv", starts_s, 0.1)
+    samples = read_audio(tmp_path / "x.mkv")
+    assert onsets_s(samples) == pytest.approx([starts_s[-1]], abs=media.GAP_S + 0.001)
+    assert len(samples) / RATE_HZ == pytest.approx(starts_s[-1] + 0.1, abs=media.GAP_S + 0.001)
+
+
+def test_only_the_overlapping_part_of_a_packet_is_cut(tmp_path: Path) -> None:
+    write_packets(tmp_path / "x.mkv", [0.0, 0.1, 0.15, 0.25], 0.1)
+    samples = read_audio(tmp_path / "x.mkv")
+    assert np.abs(samples[: round(0.25 * RATE_HZ)] - 0.1).max() < 0.001
+    assert np.abs(samples[round(0.25 * RATE_HZ) :] - 0.5).max() < 0.001
+    assert len(samples) == round(0.35 * RATE_HZ)
+
+
+@pytest.mark.parametrize("suffix", [".mpg", ".ts"])
+def test_start_s_loses_nothing_where_there_is_no_index(tmp_path: Path, suffix: str) -> None:
+    flash_and_beep(tmp_path / "x.mp4")
+    (recode_mpg if suffix == ".mpg" else remux)(tmp_path / "x.mp4", tmp_path / f"x{suffix}")
+    path = tmp_path / f"x{suffix}"
+    every, whole = list(iter_frames(path)), read_audio(path)
+    for start_s in (0.3, 1.0, 1.7):
+        late = [f.time_s for f in iter_frames(path, start_s=start_s)]
+        assert late == pytest.approx([f.time_s for f in every if f.time_s >= start_s])
+        part = read_audio(path, start_s=start_s)
+        expected = whole[round(start_s * RATE_HZ) :]
+        assert len(part) == pytest.approx(len(expected), abs=1)
+        assert np.abs(part[:3000] - expected[:3000]).max() < 0.02
+
+
+@pytest.mark.parametrize("case", ["mpg", "ts", "ts far below"])
+def test_joined_recordings_follow_one_another(tmp_path: Path, case: str) -> None:
+    flash_and_beep(tmp_path / "x.mp4")
+    first, second = tmp_path / "first", tmp_path / "second"
+    if case == "mpg":
+        recode_mpg(tmp_path / "x.mp4", second.with_suffix(".mpg"))
+        parts = [second.with_suffix(".mpg")] * 2
+    else:
+        parts = [first.with_suffix(".ts"), second.with_suffix(".ts")]
+        remux(tmp_path / "x.mp4", parts[0], both_delay_s=200.0 if case == "ts far below" else 0.0)
+        remux(tmp_path / "x.mp4", parts[1])
+    joined = tmp_path / f"joined{parts[0].suffix}"
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    frames = list(iter_frames(joined))
+    assert len(frames) == 100
+    assert np.diff([f.time_s for f in frames]) == pytest.approx(0.04, abs=0.001)
+    # The pictures start up to 0.1 s late by the codec's delay; a part's sound ends up to 0.1 s later.
+    moments_s = [0.4, 1.0, 1.6, 2.4, 3.0, 3.6]
+    assert flashes_s(joined) == pytest.approx(moments_s, abs=0.1)
+    assert onsets_s(read_audio(joined)) == pytest.approx(moments_s, abs=0.2)
+    assert len(list(iter_frames(joined, rate_hz=25))) == pytest.approx(100, abs=3)
+
+
+def test_joined_sound_of_another_format_keeps_its_speed(tmp_path: Path) -> None:
+    for name, rate_hz, layout, channels in (("a", RATE_HZ, "mono", 1), ("b", 48000, "stereo", 2)):
+        with av.open(str(tmp_path / name), "w", format="mpegts") as container:
+            stream = container.add_stream("aac", rate=rate_hz, layout=layout)
+            tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(rate_hz) / rate_hz)
+            for start in range(0, rate_hz, 1024):
+                block = np.repeat(tone[None, start : start + 1024], channels, axis=0)
+                mux_sound(container, stream, block, start, rate_hz)
+            container.mux(stream.encode(None))
+    (tmp_path / "x.ts").write_bytes((tmp_path / "a").read_bytes() + (tmp_path / "b").read_bytes())
+    samples = read_audio(tmp_path / "x.ts")
+    assert len(samples) / RATE_HZ == pytest.approx(2.0, abs=0.2)
+    tail = samples[-RATE_HZ // 2 :][:4000]
+    assert np.abs(np.fft.rfft(tail)).argmax() * RATE_HZ / 4000 == pytest.approx(440, abs=4)
+
+
+def test_clock_follows_jumps_back_but_not_single_wrong_stamps() -> None:
+    clock = media._Clock("x.ts", SimpleNamespace(start_time=0))
+    assert clock.time_s(30.0, 50.0) == 30.0  # a seek lands before what was asked for
+    assert clock.time_s(0.0, 31.0, 0.5) == 31.5  # another recording
+    assert clock.time_s(1.0, 31.5) == 32.5
+    assert clock.time_s(None, 32.5, 0.5) == 33.0
+    assert clock.time_s(-90.0, 33.0, 0.5) == 33.5  # one wrong stamp ...
+    assert clock.time_s(2.5, 33.5) == 34.0  # ... and the recording goes on
+
+
+def test_gap_is_filled_in_blocks_of_at_most_a_second(tmp_path: Path) -> None:
+    write_packets(tmp_path / "x.mkv", [0.0, 0.1, 600.0], 0.1)
+    blocks = list(media.iter_audio(tmp_path / "x.mkv"))
+    assert max(len(block) for block in blocks) <= RATE_HZ
+    assert sum(len(block) for block in blocks) == pytest.approx(600.1 * RATE_HZ, abs=16)
+
+
+def test_gap_beyond_the_limit_is_refused(tmp_path: Path) -> None:
+    beyond_s = 2 * media.MAX_GAP_S
+    write_packets(tmp_path / "sound.mkv", [0.0, 0.1, beyond_s], 0.1)
+    with pytest.raises(MediaError, match=r"sound\.mkv: .* gap of 7200 s"):
+        sum(len(block) for block in media.iter_audio(tmp_path / "sound.mkv"))
+    write_variable(tmp_path / "pictures.mp4", [0, 40, round(beyond_s * 1000)])
+    with pytest.raises(MediaError, match=r"pictures\.mp4: .* gap of 7200 s"):
+        sum(1 for _ in iter_frames(tmp_path / "pictures.mp4", rate_hz=25))
+
+
+def test_list_of_other_files_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "secret").mkdir()
+    flash_and_beep(tmp_path / "x.mp4")
+    remux(tmp_path / "x.mp4", tmp_path / "secret" / "v.ts")
+    (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile secret/v.ts\n", encoding="utf-8")
+    with pytest.raises(MediaError, match=r"list\.mp4: not a readable media file"):
+        read_first_frame(tmp_path / "list.mp4")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"),
+    [
+        ("wav", "pcm_s16le"),
+        ("w64", "pcm_s16le"),
+        ("flac", "flac"),
+        ("mp3", "libmp3lame"),
+        ("ogg", "libopus"),
+        ("opus", "libopus"),
+        ("webm", "libopus"),
+        ("mkv", "pcm_s16le"),
+        ("avi", "pcm_s16le"),
+        ("mov", "pcm_s16le"),
+        ("m4a", "aac"),
+        ("aac", "aac"),
+        ("ts", "aac"),
+        ("flv", "aac"),
+        ("wma", "wmav2"),
+        ("ac3", "ac3"),
+        ("aiff", "pcm_s16be"),
+        ("au", "pcm_s16be"),
+        ("caf", "pcm_s16le"),
+    ],
+)
+def test_usual_formats_are_read(tmp_path: Path, suffix: str, codec: str) -> None:
+    rate_hz = 44100 if suffix == "flv" else 48000
+    write_sound(tmp_path / f"x.{suffix}", codec, rate_hz)
+    assert len(read_audio(tmp_path / f"x.{suffix}")) / RATE_HZ == pytest.approx(0.5, abs=0.1)
 
 
 def write_variable(path: Path, times_ms: list[int]) -> None:
@@ -172,10 +360,7 @@ def test_stereo_is_mixed_and_resampled(tmp_path: Path) -> None:
     stereo = np.stack([0.5 * np.sin(2 * np.pi * 440 * time_s), np.zeros(48000)]).astype(np.float32)
     with av.open(str(tmp_path / "x.wav"), "w") as container:
         stream = container.add_stream("pcm_s16le", rate=48000, layout="stereo")
-        pcm = np.ascontiguousarray((stereo * 32767).astype(np.int16).T.reshape(1, -1))
-        frame = av.AudioFrame.from_ndarray(pcm, format="s16", layout="stereo")
-        frame.sample_rate, frame.pts = 48000, 0
-        container.mux(stream.encode(frame))
+        mux_sound(container, stream, stereo, 0, 48000)
         container.mux(stream.encode(None))
     samples = read_audio(tmp_path / "x.wav", RATE_HZ)
     expected = 0.25 * np.sin(2 * np.pi * 440 * np.arange(RATE_HZ) / RATE_HZ)

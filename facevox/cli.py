@@ -15,9 +15,10 @@ from typing import Any, NoReturn, TypeVar
 from facevox.errors import ExitCode, UserError, one_line
 from facevox.files import VIDEO_PATTERNS
 
-# The operating system's refusals that a user can mend; anything else is a fault of ours.
+# The operating system's refusals that lie in paths, rights and disks; anything else is a fault of ours.
 _USER_OS_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT}
 _USER_OS_ERRORS |= {errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EMFILE, errno.EEXIST}
+_USER_OS_ERRORS |= {errno.ELOOP, errno.EIO, errno.ESTALE, errno.EINVAL}
 
 
 _Number = TypeVar("_Number", int, float)
@@ -178,9 +179,13 @@ def _from_environment(name: str, default: int, kind: Callable[[str], int]) -> in
 def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
     """Runs a script's `main` and returns its exit code; exceptions become one line on stderr.
 
-    `--debug` anywhere in the arguments shows the traceback as well.
+    `--debug` anywhere in the arguments shows the traceback as well. Characters that stdout or stderr
+    cannot hold (a file name that is not UTF-8, "…" in Latin-1) are written as escapes from here on.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = int(main(argv))
         sys.stdout.flush()

@@ -1,11 +1,15 @@
 """Whole-file writes, file search and pictures: what every program does with a disk."""
 
+import errno
 import fnmatch
 import io
 import itertools
 import json
 import os
+import secrets
 import stat
+import sys
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,16 +17,30 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from facevox.errors import UserError
+from facevox.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from PIL import Image
 
 IMAGE_PATTERNS = ("*.jpg", "*.jpeg", "*.png", "*.bmp", "*.webp")
 VIDEO_PATTERNS = ("*.mp4", "*.mov", "*.mkv", "*.avi", "*.webm", "*.mpg", "*.mpeg", "*.m4v")
-MAX_IMAGE_PIXELS = 200_000_000  # a 200-megapixel sensor; its decoded 8-bit RGB takes 600 MB
+# Decoded 8-bit RGB of this takes 510 MB. Pillow refuses what is above 178 956 970 in words of its own.
+MAX_IMAGE_PIXELS = 170_000_000
+MAX_IMAGE_BYTES = 1_000_000_000  # so many pixels take 680 MB as uncompressed RGBA
+_NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}  # a link to nowhere or to itself
 _counter = itertools.count()
+_own_token = secrets.token_hex(6)
 _run_token = ""
+
+
+def _renew_own_token() -> None:
+    global _own_token
+    _own_token = secrets.token_hex(6)
+
+
+# The process number alone does not tell two processes apart: each container has its own number 1.
+os.register_at_fork(after_in_child=_renew_own_token)
 
 
 class ImageError(UserError):
@@ -30,14 +48,17 @@ class ImageError(UserError):
 
 
 def set_run_token(token: str) -> None:
-    """Names this process's temporary files, so that a later run can find those of a dead one."""
+    """Names this process's temporary files, so that a later run can find those of a dead one.
+
+    Without a token, or after "", they bear random digits that this process alone has.
+    """
     global _run_token
     _run_token = token
 
 
 def _temporary_beside(path: Path) -> Path:
     # Short whatever the target's name is: a name close to the file system's 255 bytes must still work.
-    return path.with_name(f".{_run_token or 'facevox'}-{os.getpid()}-{next(_counter)}.tmp")
+    return path.with_name(f".{_run_token or _own_token}-{os.getpid()}-{next(_counter)}.tmp")
 
 
 def remove_temporaries(folder: Path, token: str) -> int:
@@ -100,7 +121,7 @@ def read_json(path: str | Path) -> Any:
     """The value in a JSON file (UTF-8, with or without a byte-order mark).
 
     Raises:
-        UserError: The file is missing or is not JSON.
+        UserError: The file is missing or is not JSON, or holds a number of thousands of digits.
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
@@ -112,7 +133,7 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path}: not UTF-8 text (byte {error.start}); a JSON file is wanted") from None
     try:
         return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON: {error}") from None
 
 
@@ -140,17 +161,20 @@ def find_files(
     Folders are searched at any depth, links to folders are followed once each (a loop of links ends),
     hidden files and folders are left out, and so is everything below a folder of `exclude`. Patterns
     ignore upper and lower case: cameras write .MP4. One with a slash is held against the relative path.
+    What cannot be read below `root` is passed over, with one line on stderr that counts it.
 
     Raises:
-        UserError: No such folder, or nothing in it matches (the message counts what was there).
+        UserError: No such folder, or nothing in it matches (the message counts what was there and what
+            could not be read).
     """
     top = require_folder(root, what)
     wanted = [pattern.lower() for pattern in patterns]
-    left_out = {Path(folder).resolve() for folder in exclude}
+    left_out = {os.path.realpath(folder) for folder in exclude}  # resolve() raises on a link to itself
     found: list[tuple[str, Path]] = []
     num_others = 0
     seen: set[tuple[int, int]] = set()
-    for parent, folders, names in os.walk(top, followlinks=True):
+    unreadable: list[OSError] = []
+    for parent, folders, names in os.walk(top, followlinks=True, onerror=unreadable.append):
         here = Path(parent).stat()
         if (here.st_dev, here.st_ino) in seen:
             folders.clear()
@@ -159,12 +183,13 @@ def find_files(
         folders[:] = sorted(
             name
             for name in folders
-            if not name.startswith(".") and not (left_out and Path(parent, name).resolve() in left_out)
+            if not name.startswith(".")
+            and not (left_out and os.path.realpath(Path(parent, name)) in left_out)
         )
         for name in names:
             path = Path(parent, name)
             relative = path.relative_to(top).as_posix()
-            if name.startswith(".") or not _is_regular(path):
+            if name.startswith(".") or not _is_regular(path, unreadable):
                 continue
             if any(
                 fnmatch.fnmatchcase((relative if "/" in p else name).lower(), p.removeprefix("**/"))
@@ -174,17 +199,29 @@ def find_files(
             else:
                 num_others += 1
     if not found:
-        others = f"{num_others} other files" if num_others else "it is empty"
+        others = f"{num_others} other files" if num_others else "" if unreadable else "it is empty"
+        others = "; ".join(filter(None, (others, _unreadable_text(unreadable))))
         raise UserError(f"{what}: nothing below {top} matches {' '.join(patterns)} ({others})")
+    if unreadable:
+        print(f"warning: {what}: {_unreadable_text(unreadable)}", file=sys.stderr)
     found.sort()
     return [path for _, path in found]
 
 
-def _is_regular(path: Path) -> bool:
+def _is_regular(path: Path, unreadable: list[OSError]) -> bool:
     try:
         return stat.S_ISREG(path.stat().st_mode)
-    except OSError:  # a link to nowhere or to itself
+    except OSError as error:
+        if error.errno not in _NOT_THERE:
+            unreadable.append(error)
         return False
+
+
+def _unreadable_text(errors: Sequence[OSError]) -> str:
+    if not errors:
+        return ""
+    what = "file or folder" if len(errors) == 1 else "files or folders"
+    return f"{len(errors)} {what} could not be read; the first: {one_line(errors[0])}"
 
 
 def relative_name(path: Path, root: Path) -> str:
@@ -198,10 +235,13 @@ def read_image(path: str | Path) -> "NDArray[np.uint8]":
     Grey, palette, CMYK, 16-bit and transparent pictures come out as 8-bit RGB.
 
     Raises:
-        ImageError: No such file, empty, truncated, not a picture, or more than MAX_IMAGE_PIXELS pixels
-            (read from the header, before anything is decoded).
+        ImageError: No such file, empty, truncated, not a picture, more than MAX_IMAGE_BYTES bytes (seen
+            before it is read) or MAX_IMAGE_PIXELS pixels (read from the header, before it is decoded).
     """
     try:
+        size_bytes = Path(path).stat().st_size
+        if size_bytes > MAX_IMAGE_BYTES:
+            raise ImageError(f"{path}: {size_bytes} bytes; at most {MAX_IMAGE_BYTES} are read")
         data = Path(path).read_bytes()
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file") from None
@@ -215,22 +255,31 @@ def decode_image(data: bytes, name: str) -> "NDArray[np.uint8]":
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
-        with Image.open(io.BytesIO(data)) as picture:
-            width, height = picture.size
-            if width * height > MAX_IMAGE_PIXELS:
-                raise ImageError(f"{name}: {width} x {height} pixels; at most {MAX_IMAGE_PIXELS} are read")
-            if picture.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion clips at 255
-                levels = np.asarray(picture, dtype=np.float64) / 257.0
-                rgb = np.repeat(np.clip(levels + 0.5, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
-                return np.ascontiguousarray(rgb)
-            upright = ImageOps.exif_transpose(picture)
-            return np.asarray(upright.convert("RGB"), dtype=np.uint8).copy()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our limit decides
+            with Image.open(io.BytesIO(data)) as picture:
+                width, height = picture.size
+                if width * height > MAX_IMAGE_PIXELS:
+                    raise ImageError(
+                        f"{name}: {width} x {height} pixels; at most {MAX_IMAGE_PIXELS} are read"
+                    )
+                return _upright_rgb(ImageOps.exif_transpose(picture))
     except ImageError:
         raise
+    except Image.DecompressionBombError:  # Pillow looks first and keeps the size to itself
+        raise ImageError(f"{name}: too many pixels; at most {MAX_IMAGE_PIXELS} are read") from None
     except UnidentifiedImageError:
         raise ImageError(f"{name}: not a picture") from None
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error … on bad data
         raise ImageError(f"{name}: broken picture: {error}") from None
+
+
+def _upright_rgb(picture: "Image.Image") -> "NDArray[np.uint8]":
+    if picture.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion clips at 255
+        levels = np.asarray(picture, dtype=np.float64) / 257.0
+        grey = np.clip(levels + 0.5, 0, 255).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
+    return np.asarray(picture.convert("RGB"), dtype=np.uint8).copy()
 
 
 def write_image(

@@ -1,23 +1,9 @@
-"""Logging of the programs, and the silence of the native libraries below them."""
+"""The silence of the native libraries below our programs."""
 
 import contextlib
-import logging
 import os
 import sys
 from collections.abc import Iterator
-
-FORMAT = "%(asctime)s %(name)s %(levelname)s %(message)s"
-
-
-def configure(level: int | str = logging.INFO) -> None:
-    """Sends the project's log lines to stderr; a second call changes the level only."""
-    logger = logging.getLogger("facevox")
-    logger.setLevel(level)
-    if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter(FORMAT, datefmt="%H:%M:%S"))
-        logger.addHandler(handler)
-        logger.propagate = False
 
 
 @contextlib.contextmanager

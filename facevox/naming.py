@@ -1,5 +1,6 @@
 """Names of output files: one for each input, never the same twice, the same in every shard and every run."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
@@ -11,11 +12,14 @@ def plan_names(inputs: Sequence[str], suffix: str) -> list[str]:
 
     Where several inputs share a stem (`a/vid.mp4` and `a/vid.mov`), the first in order keeps it and the
     others carry their own suffix (`a/vid_mov.jpg`), numbered where even that is taken. Upper and lower
-    case count as the same, because some file systems cannot tell them apart.
+    case count as the same, because some file systems cannot tell them apart. A name (without its folder)
+    of more than MAX_NAME_BYTES bytes is cut, and a hash of the whole name put at its end; suffixes of
+    the same length cut alike, so that the face and the voice of one video keep one stem.
 
     The plan depends on all inputs: make it over the whole list, before it is split into shards.
     """
-    plain = [str(PurePosixPath(name).with_suffix("")) for name in inputs]
+    whole = [str(PurePosixPath(name).with_suffix("")) for name in inputs]
+    plain = [_shortened(stem, suffix) for stem in whole]
     owner: dict[str, int] = {}
     for index, stem in enumerate(plain):
         owner.setdefault(stem.casefold(), index)
@@ -23,10 +27,26 @@ def plan_names(inputs: Sequence[str], suffix: str) -> list[str]:
     planned = []
     for index, (name, stem) in enumerate(zip(inputs, plain, strict=True)):
         if owner[stem.casefold()] != index:
-            base = f"{stem}_{PurePosixPath(name).suffix.lstrip('.').lower() or 'file'}"
-            stem, number = base, 2
+            base = f"{whole[index]}_{PurePosixPath(name).suffix.lstrip('.').lower() or 'file'}"
+            stem, number = _shortened(base, suffix), 2
             while stem.casefold() in taken:
-                stem, number = f"{base}_{number}", number + 1
+                stem, number = _shortened(f"{base}_{number}", suffix), number + 1
             taken.add(stem.casefold())
         planned.append(stem + suffix)
     return planned
+
+
+def _shortened(stem: str, suffix: str) -> str:
+    """`stem`, a path without suffix, cut between two characters so that its last part fits the limit."""
+    folder, slash, name = stem.rpartition("/")
+    room = MAX_NAME_BYTES - len(_bytes(suffix))
+    if len(_bytes(name)) <= room:
+        return stem
+    end = "-" + hashlib.sha256(_bytes(stem)).hexdigest()[:8]
+    while len(_bytes(name)) > room - len(end):
+        name = name[:-1]
+    return folder + slash + name + end
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", errors="surrogateescape")

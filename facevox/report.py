@@ -89,12 +89,6 @@ class Report:
         data = base64.b64encode(buffer.getvalue().encode()).decode()
         self._parts.append(_figure(f"data:image/svg+xml;base64,{data}", caption, None))
 
-    def image_file(self, path: str | Path, caption: str = "") -> None:
-        """A picture file (png, jpg, svg), taken in as it is."""
-        kind = {".svg": "svg+xml", ".png": "png"}.get(Path(path).suffix.lower(), "jpeg")
-        data = base64.b64encode(Path(path).read_bytes()).decode()
-        self._parts.append(_figure(f"data:image/{kind};base64,{data}", caption, None))
-
     def write(self, path: str | Path) -> None:
         """Writes the page, whole."""
         links = "".join(

@@ -1,15 +1,20 @@
 """Matched files: which face goes with which voice, for a tree of identities."""
 
-from collections.abc import Iterator, Sequence
+import errno
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from facevox.errors import UserError
 from facevox.files import read_json, replacing, require_folder
 
 FACE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 VOICE_SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".m4a", ".ogg"})
+# What a path can be at fault for; a failing disk (EIO) must not pass for a missing voice.
+_UNUSABLE = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG}
+
+_Found = TypeVar("_Found")
 
 
 @dataclass
@@ -81,7 +86,7 @@ def list_faces(identity_dir: Path) -> list[tuple[str, Path]]:
     return [
         (clip.name, frame)
         for clip in _sorted(identity_dir / "faces")
-        if clip.is_dir()
+        if _if_usable(clip.is_dir, otherwise=False)
         for frame in _sorted(clip)
         if _is_media(frame, FACE_SUFFIXES)
     ]
@@ -93,14 +98,26 @@ def list_voices(identity_dir: Path) -> list[tuple[str, Path]]:
 
 
 def _sorted(folder: Path) -> list[Path]:
-    try:
-        return sorted(folder.iterdir())
-    except (FileNotFoundError, NotADirectoryError, PermissionError):
-        return []
+    nothing: list[Path] = []
+    return _if_usable(lambda: sorted(folder.iterdir()), otherwise=nothing)
 
 
 def _is_media(path: Path, suffixes: frozenset[str]) -> bool:
-    return path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
+    if path.suffix.lower() not in suffixes or path.name.startswith("."):
+        return False
+    return _if_usable(path.is_file, otherwise=False)
+
+
+def _if_usable(look: Callable[[], _Found], *, otherwise: _Found) -> _Found:
+    """What `look` finds, or `otherwise` where the path does not exist, cannot exist or may not be read."""
+    try:
+        return look()
+    except ValueError:  # NUL or a lone surrogate in the name
+        return otherwise
+    except OSError as error:
+        if error.errno not in _UNUSABLE:
+            raise
+        return otherwise
 
 
 def write_matched_files(
@@ -109,10 +126,12 @@ def write_matched_files(
     """Writes `matched_files-0.txt` … `matched_files-<limit-1>.txt`: file i holds pair i of each identity.
 
     A line is `face<TAB>voice`, with paths as `dataset_dir` was given. Identities in the metadata that have
-    fewer pairs are left out of the later files and counted.
+    fewer pairs are left out of the later files and counted, and so are those whose folder cannot exist
+    (a name too long for the disk, say) or whose faces or voices may not be read.
 
     Raises:
         UserError: No such folder, no identities, or none of them has a pair.
+        OSError: The disk fails.
     """
     root = require_folder(dataset_dir, "--dataset_path")
     identities = load_identities(meta_file)
@@ -120,7 +139,7 @@ def write_matched_files(
     lines: list[list[str]] = [[] for _ in range(limit)]
     for identity in identities:
         folder = root / identity
-        if not _is_below(folder, root) or not folder.is_dir():
+        if not _is_below(folder, root) or not _if_usable(folder.is_dir, otherwise=False):
             summary.without_folder.append(identity)
             continue
         pairs = identity_pairs(list_faces(folder), list_voices(folder))

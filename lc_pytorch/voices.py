@@ -1,6 +1,7 @@
 """The voices of videos: each one's sound as a mono wav on the clock of its pictures."""
 
 import itertools
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,23 +59,20 @@ class VoiceTask(Task):
     def process(self, item: Item) -> Outcome:
         """Decodes the sound of a video in blocks, so that hours of it need no memory.
 
+        With `trim_silence` it is decoded twice: for the loudness, then for the stretch that is written.
+
         Raises:
             MediaError: No sound, or not readable.
             UserError: `trim_silence` and there is no speech in it.
         """
-        from facevox.media import iter_audio, read_audio, write_wav
+        from facevox.media import iter_audio, write_wav
 
         rate_hz = self.config.target_sr
         target = self.output_dir / item.payload["output"]
-        start_s = 0.0
+        start = 0
         if self.config.trim_silence:
-            samples = read_audio(item.path, rate_hz)
-            found = longest_speech(samples, rate_hz)
-            if found is None:
-                raise UserError(f"no speech in {len(samples) / rate_hz:.1f} s of sound")
-            start, stop = found
-            start_s = start / rate_hz
-            blocks: Iterator[NDArray[np.float32]] = iter([samples[start:stop]])
+            start, stop = _find_speech(iter_audio(item.path, rate_hz), rate_hz)
+            blocks = _cut(iter_audio(item.path, rate_hz), start, stop)
         else:
             blocks = iter_audio(item.path, rate_hz)
         first = next(blocks, None)  # before the file is opened: a video without sound leaves nothing
@@ -85,7 +83,7 @@ class VoiceTask(Task):
         row = {
             "video": item.name,
             "voice_file": item.payload["output"],
-            "start_s": round(start_s, 4),
+            "start_s": round(start / rate_hz, 4),
             "duration_s": round(count / rate_hz, 4),
             "rate_hz": rate_hz,
             **meter.values(),
@@ -103,31 +101,60 @@ def plan_voices(videos: Sequence[Path], root: Path) -> list[Item]:
     ]
 
 
+def _find_speech(blocks: Iterator["NDArray[np.float32]"], rate_hz: int) -> tuple[int, int]:
+    """(first, one past last) sample of the longest stretch with speech; UserError where there is none."""
+    meter = _Meter(rate_hz)
+    for _ in meter.watch(blocks):
+        pass
+    found = longest_speech(meter.levels_db(), rate_hz, meter.count)
+    if found is None:
+        raise UserError(f"no speech in {meter.count / rate_hz:.1f} s of sound")
+    return found
+
+
+def _cut(blocks: Iterator["NDArray[np.float32]"], start: int, stop: int) -> Iterator["NDArray[np.float32]"]:
+    """The samples from `start` to before `stop`; blocks behind them are not asked for."""
+    begin = 0  # of the block
+    for block in blocks:
+        kept = block[max(start - begin, 0) : stop - begin]
+        if len(kept):
+            yield kept
+        begin += len(block)
+        if begin >= stop:
+            return
+
+
 class _Meter:
-    """Loudness of the sound that passes through, block by block."""
+    """Loudness of the sound that passes through, block by block.
+
+    It keeps one level for each frame: 700 kB an hour.
+    """
 
     def __init__(self, rate_hz: int) -> None:
         self._frame = max(round(FRAME_S * rate_hz), 1)
         self._rest = np.zeros(0, np.float32)
-        self._levels: list[NDArray[np.float32]] = []
+        self._levels = array("f")
         self._sum = 0.0
-        self._count = 0
+        self.count = 0  # samples so far
         self._peak = 0.0
 
     def watch(self, blocks: Iterator["NDArray[np.float32]"]) -> Iterator["NDArray[np.float32]"]:
         for block in blocks:
             self._sum += float(np.dot(block, block))
-            self._count += len(block)
+            self.count += len(block)
             self._peak = max(self._peak, float(np.abs(block).max(initial=0.0)))
             joined = np.concatenate([self._rest, block])
             whole = len(joined) // self._frame * self._frame
-            self._levels.append(frame_levels_db(joined[:whole], self._frame))
+            self._levels.frombytes(frame_levels_db(joined[:whole], self._frame).tobytes())
             self._rest = joined[whole:]
             yield block
 
+    def levels_db(self) -> "NDArray[np.float32]":
+        return np.array(self._levels, np.float32)
+
     def values(self) -> dict[str, float]:
-        levels = np.concatenate(self._levels) if self._levels else np.zeros(0, np.float32)
-        rms = (self._sum / max(self._count, 1)) ** 0.5
+        levels = self.levels_db()
+        rms = (self._sum / max(self.count, 1)) ** 0.5
         return {
             "rms_db": round(20 * float(np.log10(max(rms, 1e-6))), 2),
             "peak": round(self._peak, 4),
@@ -154,10 +181,18 @@ def speech_frames(levels_db: "NDArray[np.float32]") -> "NDArray[np.bool_]":
     return levels_db > bar_db
 
 
-def longest_speech(samples: "NDArray[np.float32]", rate_hz: int) -> tuple[int, int] | None:
-    """(first, one past last) sample of the longest stretch with speech, or None where there is none."""
+def longest_speech(
+    levels_db: "NDArray[np.float32]", rate_hz: int, num_samples: int
+) -> tuple[int, int] | None:
+    """(first, one past last) sample of the longest stretch with speech, or None where there is none.
+
+    Args:
+        levels_db: Of each whole frame of FRAME_S, as `frame_levels_db` has them.
+        rate_hz: Samples a second.
+        num_samples: Of the sound; the margin behind a stretch ends there.
+    """
     frame = max(round(FRAME_S * rate_hz), 1)
-    active = np.flatnonzero(speech_frames(frame_levels_db(samples, frame)))
+    active = np.flatnonzero(speech_frames(levels_db))
     if not len(active):
         return None
     breaks = np.flatnonzero(np.diff(active) * FRAME_S > MAX_PAUSE_S)
@@ -165,4 +200,4 @@ def longest_speech(samples: "NDArray[np.float32]", rate_hz: int) -> tuple[int, i
     stops = active[np.concatenate([breaks, [len(active) - 1]])] + 1
     best = int(np.argmax(stops - starts))
     margin = round(MARGIN_S * rate_hz)
-    return max(int(starts[best]) * frame - margin, 0), min(int(stops[best]) * frame + margin, len(samples))
+    return max(int(starts[best]) * frame - margin, 0), min(int(stops[best]) * frame + margin, num_samples)

@@ -2,6 +2,8 @@
 
 import argparse
 import errno
+import io
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -24,6 +26,10 @@ def raising(error: BaseException) -> Callable[[object], int]:
         (UserError("two\nlines"), 2, "error: two lines"),
         (OSError(errno.ENOSPC, "No space left on device", "/x"), 2, "No space left on device"),
         (PermissionError(errno.EACCES, "Permission denied", "/x"), 2, "Permission denied"),
+        (OSError(errno.ELOOP, "Too many levels of symbolic links", "/x"), 2, "symbolic links: '/x'"),
+        (OSError(errno.EIO, "Input/output error", "/x"), 2, "Input/output error"),
+        (OSError(errno.ESTALE, "Stale file handle", "/x"), 2, "Stale file handle"),
+        (OSError(errno.EINVAL, "Invalid argument", "/x"), 2, "Invalid argument"),
         (KeyError("k"), 1, "a fault of facevox"),
         (KeyboardInterrupt(), 75, "run the same command again"),
     ],
@@ -35,6 +41,30 @@ def test_exception_becomes_one_line_and_an_exit_code(
     shown = capsys.readouterr().err
     assert text in shown
     assert len(shown.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text", "shown"),
+    [
+        ("utf-8", "b\udcff.mp4", rb"b\udcff.mp4"),  # a file name that is not UTF-8
+        ("latin-1", "… and 3 more", rb"\u2026 and 3 more"),
+    ],
+)
+def test_what_a_stream_cannot_hold_is_escaped(
+    encoding: str, text: str, shown: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding, errors="strict") for _ in range(2))
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+
+    def main(argv: object) -> int:
+        print(text)
+        raise UserError(text)
+
+    assert cli.run(main, []) == 2
+    for stream in (out, err):
+        stream.flush()
+        assert shown in stream.buffer.getvalue()  # type: ignore[attr-defined]
 
 
 def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:

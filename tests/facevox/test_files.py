@@ -1,8 +1,14 @@
 """Whole-file writes, file search, pictures."""
 
+import errno
 import io
 import os
+import subprocess
+import sys
+import warnings
+import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,6 +50,49 @@ def test_stale_temporary_blocks_nothing_and_is_removed_by_its_token(tmp_path: Pa
     assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == [".alive-1-0.tmp", "x"]
 
 
+def temporary_name(folder: Path) -> str:
+    with replacing(folder / "x") as file:
+        return Path(file.name).name
+
+
+def test_temporaries_of_two_processes_with_one_pid_differ(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; os.getpid = lambda: 1\n"  # as in two containers on one volume
+        "from facevox.files import replacing\n"
+        "with replacing(sys.argv[1]) as file: print(file.name)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "x")]
+    names = {subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2)}
+    assert len(names) == 2
+
+
+def test_own_token_comes_back_after_a_run(tmp_path: Path) -> None:
+    own = temporary_name(tmp_path).split("-")[0]
+    files.set_run_token("run")
+    try:
+        assert temporary_name(tmp_path).split("-")[0] == ".run"
+    finally:
+        files.set_run_token("")
+    assert temporary_name(tmp_path).split("-")[0] == own
+    assert len(own) == 13  # a full stop and 12 random digits
+
+
+def test_forked_process_has_a_token_of_its_own(tmp_path: Path) -> None:
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(write_end, temporary_name(tmp_path).encode())
+        finally:  # whatever happens, the child must not go on with the tests
+            os._exit(0)
+    os.waitpid(child, 0)
+    theirs = os.read(read_end, 1000).decode()
+    os.close(read_end)
+    os.close(write_end)
+    assert theirs.endswith(".tmp")
+    assert theirs.split("-")[0] != temporary_name(tmp_path).split("-")[0]
+
+
 def test_longest_possible_name_can_be_written(tmp_path: Path) -> None:
     path = tmp_path / ("가" * 84 + ".x")  # 254 bytes of the 255 that file systems take
     files.write_text(path, "x")
@@ -57,7 +106,13 @@ def test_json_refuses_what_json_has_no_word_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(b"{", "not JSON"), (b"\xff\xfe", "not UTF-8"), (b"[" * 100_000, "not JSON")]
+    ("content", "message"),
+    [
+        (b"{", "not JSON"),
+        (b"\xff\xfe", "not UTF-8"),
+        (b"[" * 100_000, "not JSON"),
+        (b"1" * 5000, "not JSON"),  # more digits than Python turns into a number
+    ],
 )
 def test_read_json_names_the_file_and_the_fault(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "x.json"
@@ -81,7 +136,72 @@ def test_find_files_ends_on_link_loops_and_dead_links(tmp_path: Path) -> None:
     (tmp_path / "a" / "loop").symlink_to(tmp_path)
     (tmp_path / "a" / "dead.mp4").symlink_to(tmp_path / "nowhere")
     (tmp_path / "self.mp4").symlink_to(tmp_path / "self.mp4")
-    assert [p.name for p in find_files(tmp_path, ["*.mp4"])] == ["x.mp4"]
+    found = find_files(tmp_path, ["*.mp4"], exclude=[tmp_path / "self.mp4"])
+    assert [p.name for p in found] == ["x.mp4"]
+
+
+def refuse_to_list(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Folders of these names cannot be listed, whoever runs the tests."""
+    scandir = os.scandir
+
+    def refusing(path: Any) -> Any:
+        if Path(path).name in names:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+
+
+def test_unreadable_folders_are_said_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a\nb", "c", "d"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.mp4").write_bytes(b"x")
+    refuse_to_list(monkeypatch, "a\nb", "c")
+    assert [p.parent.name for p in find_files(tmp_path, ["*.mp4"], what="--in")] == ["d"]
+    shown = capsys.readouterr().err
+    assert len(shown.splitlines()) == 1
+    assert shown.startswith("warning: --in: 2 files or folders could not be read; the first: ")
+    assert "Permission denied" in shown
+
+
+def test_files_in_a_folder_that_can_be_listed_but_not_entered_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"x")
+    (tmp_path / "b.mp4").write_bytes(b"x")
+    stat_of = Path.stat
+
+    def refusing(self: Path, **options: Any) -> os.stat_result:
+        if self.name == "b.mp4":
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        return stat_of(self, **options)
+
+    monkeypatch.setattr(Path, "stat", refusing)
+    assert [p.name for p in find_files(tmp_path, ["*.mp4"])] == ["a.mp4"]
+    assert "1 file or folder could not be read" in capsys.readouterr().err
+
+
+def test_nothing_found_names_what_could_not_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "c").mkdir()
+    refuse_to_list(monkeypatch, "c")
+    with pytest.raises(
+        UserError, match=r"1 file or folder could not be read; the first: .*Permission denied"
+    ):
+        find_files(tmp_path, ["*.mp4"])
+    assert capsys.readouterr().err == ""
+
+
+def test_readable_folders_are_no_reason_for_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "x.mp4").write_bytes(b"x")
+    (tmp_path / "dead.mp4").symlink_to(tmp_path / "nowhere")
+    find_files(tmp_path, ["*.mp4"])
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
@@ -137,6 +257,16 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     assert np.array_equal(read_image(tmp_path / "x.png"), np.rot90(colours(), -1))
 
 
+def test_exif_orientation_is_applied_to_16_bit_grey(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    ramp = np.linspace(0, 65535, 64 * 32).reshape(32, 64).astype(np.uint16)
+    Image.fromarray(ramp).save(tmp_path / "x.png", exif=exif)
+    image = read_image(tmp_path / "x.png")
+    assert image.shape == (64, 32, 3)
+    assert np.abs(image[..., 0] - np.rot90(ramp, -1) / 257.0).max() < 1
+
+
 @pytest.mark.parametrize(
     ("content", "message"), [(b"", "0 bytes"), (b"text", "not a picture"), (None, "broken picture")]
 )
@@ -156,3 +286,40 @@ def test_huge_picture_is_refused_by_its_header(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(files, "MAX_IMAGE_PIXELS", 1_000_000)
     with pytest.raises(ImageError, match="3000 x 3000"):
         files.decode_image(buffer.getvalue(), "x.png")
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims this size; only the claim is changed, so nothing of that size is ever held."""
+    buffer = io.BytesIO()
+    Image.new("L", (8, 8)).save(buffer, "PNG")
+    data = bytearray(buffer.getvalue())
+    data[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    return bytes(data)
+
+
+@pytest.mark.parametrize("height", [17_100, 17_895, 18_000, 20_100, 100_000])  # Pillow's own: 17 895.7
+def test_the_limit_that_speaks_is_ours(height: int) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with pytest.raises(ImageError, match=f"at most {files.MAX_IMAGE_PIXELS} are read"):
+            files.decode_image(png_header(10_000, height), "x.png")
+    assert caught == []
+
+
+def test_large_picture_below_the_limit_is_decoded_without_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    buffer = io.BytesIO()
+    Image.new("L", (40, 40)).save(buffer, "PNG")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert files.decode_image(buffer.getvalue(), "x.png").shape == (40, 40, 3)
+    assert caught == []
+
+
+def test_huge_file_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (tmp_path / "x.jpg").open("wb") as file:
+        file.truncate(files.MAX_IMAGE_BYTES + 1)  # a hole: it takes no room on the disk
+    monkeypatch.setattr(Path, "read_bytes", lambda self: pytest.fail("it was read"))
+    with pytest.raises(ImageError, match=f"at most {files.MAX_IMAGE_BYTES} are read"):
+        read_image(tmp_path / "x.jpg")

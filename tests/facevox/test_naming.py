@@ -2,7 +2,9 @@
 
 import random
 
-from facevox.naming import plan_names
+import pytest
+
+from facevox.naming import MAX_NAME_BYTES, plan_names
 
 
 def test_name_is_the_same_path_with_another_suffix() -> None:
@@ -33,3 +35,35 @@ def test_no_two_of_many_awkward_names_are_alike() -> None:
     names = sorted({f"{rng.choice(stems)}.{rng.choice(['mp4', 'MP4', 'mov', 'avi'])}" for _ in range(200)})
     planned = plan_names(names, ".jpg")
     assert len({name.casefold() for name in planned}) == len(names)
+
+
+def size_bytes(name: str) -> int:
+    return len(name.rpartition("/")[2].encode("utf-8", "surrogateescape"))
+
+
+@pytest.mark.parametrize("letter", ["a", "é", "가", "😀", "\udcff"])
+def test_long_names_are_shortened_between_characters_and_stay_unique(letter: str) -> None:
+    stem = letter * (250 // size_bytes(letter))
+    names = [f"d/{stem}.mkv", f"d/{stem}.mov", f"d/{stem}.mp4", f"d/{stem}x.mp4", f"e/{stem}.mp4"]
+    planned = plan_names(names, ".jpg")
+    assert len({name.casefold() for name in planned}) == len(names)
+    for name in planned:
+        assert MAX_NAME_BYTES - 4 < size_bytes(name) <= MAX_NAME_BYTES
+        folder, _, last = name.partition("/")
+        kept, _, digest = last.removesuffix(".jpg").rpartition("-")
+        assert set(kept) == {letter}
+        assert (folder in "de", len(digest)) == (True, 8)
+    assert planned == plan_names(names, ".jpg")
+
+
+def test_name_at_the_limit_is_left_alone_and_one_above_is_not() -> None:
+    stem = "a" * (MAX_NAME_BYTES - 4)
+    assert plan_names([f"{stem}.mp4"], ".jpg") == [f"{stem}.jpg"]
+    assert plan_names([f"{stem}a.mp4"], ".jpg") != [f"{stem}a.jpg"]
+
+
+def test_a_name_that_grows_by_its_suffix_is_held_to_the_limit() -> None:
+    stem = "a" * (MAX_NAME_BYTES - 4)
+    first, second = plan_names([f"{stem}.mov", f"{stem}.mp4"], ".jpg")
+    assert first == f"{stem}.jpg"
+    assert size_bytes(second) == MAX_NAME_BYTES

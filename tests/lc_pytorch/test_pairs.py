@@ -1,7 +1,10 @@
 """Matched files."""
 
+import errno
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,6 +98,59 @@ def test_identity_cannot_lead_out_of_the_dataset(tmp_path: Path) -> None:
     summary = write_matched_files(tmp_path / "data", meta, tmp_path / "out", 1)
     assert summary.pairs_per_file == [1]
     assert len(summary.without_folder) == 4
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "nul\0", "\ud800", "가" * 90])
+def test_identity_that_no_folder_can_have_is_counted(tmp_path: Path, name: str) -> None:
+    touch(tmp_path / "data", "good/faces/1/a.jpg", "good/voices/1.wav")
+    meta = write_meta(tmp_path, {name: {}, "good": {}})
+    summary = write_matched_files(tmp_path / "data", meta, tmp_path / "out", 1)
+    assert (summary.pairs_per_file, summary.without_folder) == ([1], [name])
+
+
+@pytest.mark.parametrize("loop", ["faces", "faces/1", "voices", "voices/1.wav", ""])
+def test_identity_with_a_link_to_itself_is_counted(tmp_path: Path, loop: str) -> None:
+    root = tmp_path / "data"
+    touch(root, "good/faces/1/a.jpg", "good/voices/1.wav")
+    if loop:  # the other half is whole
+        touch(root, "bad/voices/1.wav" if loop.startswith("faces") else "bad/faces/1/a.jpg")
+    link = root / "bad" / loop
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(link)
+    summary = write_matched_files(root, write_meta(tmp_path, {"bad": 0, "good": 0}), tmp_path / "out", 1)
+    assert summary.pairs_per_file == [1]
+    assert summary.without_folder + summary.without_pairs == ["bad"]
+
+
+def test_folder_that_may_not_be_entered_counts_as_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "data"
+    for name in ("good", "bad"):
+        touch(root, f"{name}/faces/1/a.jpg", f"{name}/voices/1.wav")
+    stat_of = Path.stat
+
+    def refusing(self: Path, **options: Any) -> os.stat_result:
+        if "bad" in self.parts[:-1]:
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        return stat_of(self, **options)
+
+    monkeypatch.setattr(Path, "stat", refusing)
+    summary = write_matched_files(root, write_meta(tmp_path, {"bad": 0, "good": 0}), tmp_path / "out", 1)
+    assert (summary.pairs_per_file, summary.without_pairs) == ([1], ["bad"])
+
+
+def test_failing_disk_is_not_taken_for_a_missing_voice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path / "data", "x/faces/1/a.jpg", "x/voices/1.wav")
+
+    def failing(self: Path) -> Any:
+        raise OSError(errno.EIO, "Input/output error", str(self))
+
+    monkeypatch.setattr(Path, "iterdir", failing)
+    with pytest.raises(OSError, match="Input/output error"):
+        write_matched_files(tmp_path / "data", write_meta(tmp_path, {"x": 0}), tmp_path / "out", 1)
 
 
 def test_path_with_a_tab_is_left_out_and_said(tmp_path: Path) -> None:

@@ -1,14 +1,17 @@
 """Voices: speech found, wavs written."""
 
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from facevox import media
 from facevox.batch import Item
 from facevox.errors import UserError
 from facevox.media import read_audio, write_video, write_wav
-from lc_pytorch.voices import VoiceConfig, VoiceTask, longest_speech
+from lc_pytorch.voices import VoiceConfig, VoiceTask, frame_levels_db, longest_speech
 
 RATE_HZ = 16000
 
@@ -25,8 +28,12 @@ def sound(*parts: tuple[float, float], noise: float = 0.001, seed: int = 0) -> n
     return (samples + noise * rng.standard_normal(len(samples))).astype(np.float32)
 
 
+def speech_of(samples: np.ndarray) -> tuple[int, int] | None:
+    return longest_speech(frame_levels_db(samples, RATE_HZ // 50), RATE_HZ, len(samples))
+
+
 def stretch_s(samples: np.ndarray) -> tuple[float, float]:
-    found = longest_speech(samples, RATE_HZ)
+    found = speech_of(samples)
     assert found is not None
     return found[0] / RATE_HZ, found[1] / RATE_HZ
 
@@ -48,7 +55,7 @@ def test_speech_without_any_pause_is_all_speech() -> None:
 
 @pytest.mark.parametrize("samples", [np.zeros(0, np.float32), np.zeros(RATE_HZ, np.float32)])
 def test_silence_holds_no_speech(samples: np.ndarray) -> None:
-    assert longest_speech(samples, RATE_HZ) is None
+    assert speech_of(samples) is None
 
 
 def run_task(tmp_path: Path, source: Path, **options: object) -> dict[str, object]:
@@ -76,6 +83,46 @@ def test_other_rate_and_trimming(tmp_path: Path) -> None:
     row = run_task(tmp_path, tmp_path / "x.wav", target_sr=8000, trim_silence=True)
     assert (row["rate_hz"], row["start_s"]) == (8000, pytest.approx(0.9, abs=0.1))
     assert row["duration_s"] == pytest.approx(2.2, abs=0.15)
+
+
+def test_trimmed_wav_is_that_stretch_of_the_sound_to_the_sample(tmp_path: Path) -> None:
+    samples = sound((1.013, 0), (2, 0.3), (1, 0), (1, 0.3), (0.507, 0))
+    write_wav(tmp_path / "x.wav", samples, RATE_HZ)
+    row = run_task(tmp_path, tmp_path / "x.wav", trim_silence=True)
+    found = speech_of(read_audio(tmp_path / "x.wav"))
+    assert found is not None
+    written = read_audio(tmp_path / "out" / "x.wav")
+    assert np.array_equal(written, read_audio(tmp_path / "x.wav")[slice(*found)])
+    assert row["start_s"] == pytest.approx(found[0] / RATE_HZ, abs=1e-4)
+    assert row["peak"] == pytest.approx(np.abs(written).max(), abs=1e-4)
+
+
+def test_trimming_holds_little_and_stops_reading_behind_the_stretch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    length = 100 * RATE_HZ
+    samples = np.zeros(length, np.float32)
+    samples[5 * RATE_HZ : 8 * RATE_HZ] = sound((3, 0.3))
+    write_wav(tmp_path / "x.wav", samples, RATE_HZ)
+    read: list[int] = []
+    iter_audio = media.iter_audio
+
+    def counted(*args: object, **options: object) -> "Iterator[np.ndarray]":
+        read.append(0)
+        for block in iter_audio(*args, **options):  # type: ignore[arg-type]
+            read[-1] += len(block)
+            yield block
+
+    monkeypatch.setattr(media, "iter_audio", counted)
+    tracemalloc.start()
+    try:
+        run_task(tmp_path, tmp_path / "x.wav", trim_silence=True)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert read[0] == length
+    assert 8 * RATE_HZ <= read[1] < 9 * RATE_HZ
+    assert peak_bytes < samples.nbytes / 4
 
 
 def test_trimming_silence_alone_fails_and_leaves_no_file(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 """The program create_matched_file.py."""
 
+import io
+import json
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -31,6 +34,35 @@ def test_example_tree_gives_a_pair_of_every_person(
     shown = capsys.readouterr().out
     assert "16 pairs of 8 identities in 3 lists" in shown
     assert "matched_files-2.txt: 0 pairs, 8 identities skipped" in shown
+
+
+def test_bad_identities_end_nothing_and_are_shown(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("good/faces/1/a.jpg", "good/voices/1.wav", "loop/voices/1.wav"):
+        (tmp_path / "vox" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "vox" / name).write_bytes(b"x")
+    (tmp_path / "vox" / "loop" / "faces").symlink_to("faces")
+    meta = tmp_path / "meta.json"
+    meta.write_text(json.dumps({"x" * 300: 0, "\0": 0, "\ud800": 0, "loop": 0, "good": 0}), encoding="utf-8")
+    out = io.TextIOWrapper(io.BytesIO(), "utf-8", errors="strict")
+    monkeypatch.setattr(sys, "stdout", out)
+    options = ["-d", str(tmp_path / "vox"), "-m", str(meta), "-o", str(tmp_path / "out"), "-l", "1"]
+    assert cli.run(script.main, options) == 0
+    shown = out.buffer.getvalue().decode()  # type: ignore[attr-defined]
+    assert "1 pairs of 1 identities" in shown
+    assert "3 without a folder: " in shown
+    assert "1 without a face or a voice: loop" in shown
+
+
+def test_number_of_5000_digits_is_bad_input(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    meta = tmp_path / "meta.json"
+    meta.write_text('{"a": ' + "1" * 5000 + "}", encoding="utf-8")
+    options = ["-d", str(tmp_path), "-m", str(meta), "-o", str(tmp_path / "out"), "-l", "1"]
+    assert cli.run(script.main, options) == 2
+    assert "meta.json: not JSON" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,16 @@ def test_two_videos_of_one_stem_both_keep_their_voice(
     assert len(list((tmp_path / "out").glob("*.wav"))) == 2
 
 
+def test_two_videos_of_the_longest_stem_both_keep_their_voice(
+    script: ModuleType, example_videos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    for suffix in (".mp4", ".m4v"):
+        shutil.copy(next(example_videos.rglob("*.mp4")), tmp_path / "in" / ("v" * 251 + suffix))
+    assert run(script, tmp_path / "in", tmp_path / "out") == 0
+    assert len(list((tmp_path / "out").glob("*.wav"))) == 2
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

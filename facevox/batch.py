@@ -244,7 +244,9 @@ def _run_locked(
                         failures.append((item.name, outcome.reason))
                 progress.update(1, f"{failed} failed" if failed else "")
         if lock.lost:
-            raise UserError(f"{config.output_dir}: its lock was taken over by another run, or removed; what is done is kept")
+            raise UserError(
+                f"{config.output_dir}: its lock was taken over by another run, or removed; what is done is kept"
+            )
         table = None
         if config.num_shards == 1:
             table = _write_table(config, everything)

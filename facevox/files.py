@@ -238,14 +238,22 @@ def read_image(path: str | Path) -> "NDArray[np.uint8]":
         ImageError: No such file, empty, truncated, not a picture, more than MAX_IMAGE_BYTES bytes (seen
             before it is read) or MAX_IMAGE_PIXELS pixels (read from the header, before it is decoded).
     """
+    return decode_image(read_image_bytes(path), str(path))
+
+
+def read_image_bytes(path: str | Path) -> bytes:
+    """The content of a picture file, undecoded.
+
+    Raises:
+        ImageError: No such file, or more than MAX_IMAGE_BYTES (seen before it is read).
+    """
     try:
         size_bytes = Path(path).stat().st_size
         if size_bytes > MAX_IMAGE_BYTES:
             raise ImageError(f"{path}: {size_bytes} bytes; at most {MAX_IMAGE_BYTES} are read")
-        data = Path(path).read_bytes()
+        return Path(path).read_bytes()
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file") from None
-    return decode_image(data, str(path))
 
 
 def decode_image(data: bytes, name: str) -> "NDArray[np.uint8]":

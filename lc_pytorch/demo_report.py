@@ -111,8 +111,9 @@ def add_groups(report: Report, base_dir: Path, embedder_facts: dict[str, Any]) -
     for row in rows:
         if row["status"] == "done":
             members[row["group"]].append(row)
-    largest = sorted(members.values(), key=len, reverse=True)
-    for group in largest[:SHOWN_GROUPS]:
+    # Evenly over all groups of several faces: the largest alone would show those that were merged wrongly.
+    groups = [group for group in members.values() if len(group) > 1]
+    for group in groups[:: max(len(groups) // SHOWN_GROUPS, 1)][:SHOWN_GROUPS]:
         group.sort(key=lambda row: (row["file"] != row["representative"], row["file"]))
         captions = [
             ("representative, " if row["file"] == row["representative"] else "")

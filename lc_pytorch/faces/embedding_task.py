@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from facevox.batch import Item, Outcome, Task
 from facevox.errors import one_line
 from facevox.faces import align_five_points
-from facevox.files import decode_image
+from facevox.files import decode_image, read_image_bytes
 from facevox.workers import raise_if_disk_full
 from lc_pytorch.faces.alignment import cut_face
 from lc_pytorch.faces.embedders import Embedder, FaceModel, Picture
@@ -93,7 +93,7 @@ class EmbedTask(Task):
                 yield Outcome(rows=[_row(item, one)])
 
     def _prepare(self, item: Item) -> _Prepared:
-        data = Path(item.path).read_bytes()
+        data = read_image_bytes(item.path)
         key = face_key(data, item.payload)
         facts = self._new.get(key)
         if facts is None and self._use_store and key in self._store:

@@ -245,7 +245,7 @@ def _run_locked(
                 progress.update(1, f"{failed} failed" if failed else "")
         if lock.lost:
             raise UserError(
-                f"{config.output_dir}: its lock was taken over by another run, or removed; what is done is kept"
+                f"{config.output_dir}: another run took its lock, or it was removed; what is done is kept"
             )
         table = None
         if config.num_shards == 1:

@@ -301,25 +301,21 @@ def embedding_figures(clips: list[ReadClip], step: int) -> list[Figure]:
     if not model_file.is_file():
         print(f"MobileFaceNet left out: no {model_file}; set FACEVOX_TEST_DATA to the folder of sample data")
         return []
-    import onnxruntime
     from sklearn.metrics import roc_auc_score
 
     from facevox.faces import align_five_points, five_points
+    from lc_pytorch.faces.embedders import make_embedder
 
-    session = onnxruntime.InferenceSession(str(model_file), providers=["CPUExecutionProvider"])
-    vectors, people, numbers = [], [], []
+    faces, people, numbers = [], [], []
     for number, clip in enumerate(clips):
         for picture, points in list(zip(clip.frames, clip.landmarks, strict=True))[::step]:
             if points is None:
                 continue
-            face = align_five_points(picture, five_points(points)).astype(np.float32) / 255.0
-            face = (face - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
-            batch = face.transpose(2, 0, 1)[None].astype(np.float32)
-            vector = session.run(None, {session.get_inputs()[0].name: batch})[0][0]
-            vectors.append(vector / np.linalg.norm(vector))
+            faces.append(align_five_points(picture, five_points(points)))
             people.append(clip.person["name"])
             numbers.append(number)
-    cosine = np.array(vectors) @ np.array(vectors).T
+    vectors = make_embedder(model_file, preprocessing="imagenet").embed(faces)
+    cosine = vectors @ vectors.T
     same = np.array(people)[:, None] == np.array(people)[None, :]
     # Pictures of one clip resemble each other for free: pairs come from different clips.
     pairs = np.triu(np.array(numbers)[:, None] != np.array(numbers)[None, :])

@@ -42,12 +42,6 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument("--num_people", type=cli.positive_int, default=120, help="example people")
     parser.add_argument("--seed", type=cli.natural_int, default=0, help="of the example people")
     parser.add_argument("--workers", type=cli.natural_int, default=cli.num_cores(), help="worker processes")
-    parser.add_argument(
-        "--max_s",
-        type=cli.positive_float,
-        metavar="SECONDS",
-        help="exit with 1 when it takes longer (for CI)",
-    )
     return parser
 
 

@@ -364,7 +364,7 @@ def test_weights_are_downloaded_and_unpacked(monkeypatch, tmp_path: Path):
 def test_missing_package_says_what_to_install(monkeypatch, backend: str, package: str):
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else real(name))
-    with pytest.raises(UserError, match=rf"{package}.*pip install 'facevox\[{backend}\]'.*mediapipe"):
+    with pytest.raises(UserError, match=rf"{package}.*pip install -e '\.\[{backend}\]'.*mediapipe"):
         detectors.check_backend(backend)
 
 

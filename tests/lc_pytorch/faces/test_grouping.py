@@ -202,14 +202,17 @@ def test_bcubed_f1_equals_a_slow_loop():
         bcubed_f1([0, 1], [0])
 
 
-def test_the_benchmark_runs_and_appends_its_results(load_script, tmp_path, capsys):
+def test_the_benchmark_runs_and_writes_its_figures(load_script, tmp_path, capsys):
     from facevox import cli
+    from facevox.figures import load_figures
 
     script = load_script("benchmarks/grouping")
-    out = tmp_path / "results.jsonl"
+    out = tmp_path / "figures.json"
     cli.run(script.main, ["--num_faces", "2000", "--dbscan_faces", "500", "--json", str(out)])
     assert "peak memory" in capsys.readouterr().out
-    assert out.read_text().count("\n") == 1
+    figures = {figure.name: figure for figure in load_figures(out)}
+    assert figures["2000: B-cubed F1"].value == 1.0
+    assert figures["2000: peak memory"].is_met
 
 
 def median_score_of_halvings(vectors, people):

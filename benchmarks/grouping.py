@@ -13,7 +13,6 @@ Exit codes: 0 done, 1 a bar is missed, 2 bad usage.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -149,6 +148,7 @@ def time_products(faces: "NDArray[np.float32]", block: int) -> float:
 
 
 def _measure(part: str, num_faces: int, faces_per_person: int, seed: int) -> dict[str, Any]:
+    from facevox.figures import peak_memory_gb
     from lc_pytorch.faces.grouping import bcubed_f1, group_faces
 
     if part == "dbscan":
@@ -161,7 +161,7 @@ def _measure(part: str, num_faces: int, faces_per_person: int, seed: int) -> dic
         start_s = time.perf_counter()
         labels = group_faces(faces, THRESHOLD)
         grouping_s.append(time.perf_counter() - start_s)
-    peak_gb = _peak_gb()
+    peak_gb = peak_memory_gb()
     return {
         "grouping_s": round(min(grouping_s), 3),
         "products_s": round(min(products_s), 3),
@@ -212,12 +212,6 @@ def _in_own_process(part: str, num_faces: int, args: argparse.Namespace) -> dict
     finished = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     result: dict[str, Any] = json.loads(finished.stdout.splitlines()[-1])
     return result
-
-
-def _peak_gb() -> float:
-    """Largest memory of this process so far; Linux counts it in kB, macOS in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e9 if sys.platform == "darwin" else 1e9 / 1024)
 
 
 if __name__ == "__main__":

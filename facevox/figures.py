@@ -74,6 +74,22 @@ def load_figures(path: str | Path) -> list[Figure]:
     return [Figure(**row) for row in read_json(path)]
 
 
+def peak_memory_gb() -> float:
+    """Largest memory of this process so far.
+
+    Not by ru_maxrss on Linux: a new process inherits the size of the one that started it there.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(
+            line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM")
+        )
+        return int(line.split()[1]) * 1024 / 1e9
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9  # bytes on macOS
+
+
 def find_drops(figures: Sequence[Figure], before: Sequence[Figure]) -> list[tuple[Figure, Figure]]:
     """(now, before) of the figures that are worse by more than TOLERANCE."""
     known: dict[str, Any] = {figure.name: figure for figure in before}

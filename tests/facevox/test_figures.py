@@ -1,10 +1,20 @@
 """Measured figures: bars, drops, round trip."""
 
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from facevox.figures import Figure, find_drops, load_figures, print_figures, write_figures
+from facevox.figures import (
+    Figure,
+    find_drops,
+    load_figures,
+    peak_memory_gb,
+    print_figures,
+    write_figures,
+)
 
 
 @pytest.mark.parametrize(
@@ -44,3 +54,11 @@ def test_figures_come_back_from_their_file(tmp_path: Path) -> None:
     figures = [Figure("a", 1.5, "x", 1.0), Figure("b", 2.5)]
     write_figures(tmp_path / "f.json", figures)
     assert load_figures(tmp_path / "f.json") == figures
+
+
+def test_peak_memory_is_that_of_the_process_and_not_of_the_one_that_started_it() -> None:
+    ballast = np.ones(60_000_000)  # half a gigabyte
+    code = "from facevox.figures import peak_memory_gb; print(peak_memory_gb())"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert float(shown) < 0.3
+    assert peak_memory_gb() > ballast.nbytes / 1e9

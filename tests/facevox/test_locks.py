@@ -99,8 +99,8 @@ def test_other_machine_is_believed_while_its_heart_beats(lock_file: Path) -> Non
 def test_broken_lock_file_is_taken_over_once_it_is_old(lock_file: Path) -> None:
     lock_file.write_text("{", encoding="utf-8")
     make_old(lock_file)
-    with OutputLock(lock_file):
-        pass
+    with OutputLock(lock_file) as lock:
+        assert json.loads(lock_file.read_text(encoding="utf-8"))["token"] == lock.token
 
 
 def test_of_many_that_find_a_dead_lock_exactly_one_wins(lock_file: Path) -> None:

@@ -1,0 +1,196 @@
+"""Exact counts of negative pairs below each positive pair, over all pairs, without keeping them.
+
+All scores go into a histogram of 2^20 bins. Only in bins that hold a positive does the order inside the bin
+matter: the scores of those bins are sorted band by band and compared. Everything else is counting.
+"""
+
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lc_pytorch.utils.similarity import Bands, Floats, Ints
+
+NUM_BINS = 1 << 20
+HALF = np.float32(NUM_BINS // 2)
+NO_PAIR = np.float32(-1.5)  # between the mark of hidden positives and the smallest similarity
+CHUNK = 1 << 21  # scores that are sorted into bins at a time
+# Bits that say how a pair agrees; a stratum is the pairs that have all of its bits.
+AGREE = {"all": 0, "gender": 1, "nationality": 2, "both": 3}
+
+
+def bins_of(scores: Floats) -> Ints:
+    """Bin of each similarity; a larger score never has a smaller bin."""
+    return np.clip(((scores + np.float32(1)) * HALF).astype(np.int64), 0, NUM_BINS - 1)
+
+
+@dataclass
+class PairCounts:
+    """Negative pairs around the positives, S strata, U different scores of positives in ascending order.
+
+    Attributes:
+        values: (U,) scores of positives.
+        counts: (U,) positives that have them.
+        lower: (S, U) negatives below.
+        equal: (S, U) negatives level.
+        totals: (S,) negatives.
+        row_sums: (S, N) for each query, its negatives weighted by the share of positives above them.
+        column_sums: (S, M) for each gallery item.
+    """
+
+    values: Floats
+    counts: Ints
+    lower: Ints
+    equal: Ints
+    totals: Ints
+    row_sums: NDArray[np.float64]
+    column_sums: NDArray[np.float64]
+
+
+class PairCounter:
+    """Takes the bands in which the positives are hidden, and counts.
+
+    Args:
+        bands: The similarities.
+        scores: (P,) those of the positive pairs.
+    """
+
+    def __init__(self, bands: Bands, scores: Floats) -> None:
+        self.bands, self.plan = bands, bands.plan
+        self.values, self.counts = np.unique(scores, return_counts=True)
+        self.num_codes = 4 if len(self.plan.strata) > 1 else 1
+        self._bins = bins_of(self.values)
+        self._flags = np.zeros(NUM_BINS, bool)
+        self._flags[self._bins] = True
+        # Share of the positives above the middle of each bin; for the variance only, so bins are enough.
+        held = np.bincount(self._bins, self.counts, minlength=NUM_BINS)
+        above = held.sum() - np.cumsum(held) + held / 2
+        self._above = (above / max(held.sum(), 1)).astype(np.float32)
+        self._histogram = np.zeros(self.num_codes * NUM_BINS, np.int64)
+        self._lower = np.zeros((self.num_codes, len(self.values)), np.int64)
+        self._level = np.zeros((self.num_codes, len(self.values)), np.int64)
+        strata = len(self.plan.strata)
+        self._row_sums = np.zeros((strata, len(self.plan.starts)))
+        self._column_sums = np.zeros((strata, len(self.plan.gallery.identities)))
+        self._lock = threading.Lock()
+
+    def add(self, start: int, band: Floats) -> None:
+        """Counts a band."""
+        step = max(1, CHUNK // band.shape[1])
+        for row in range(0, len(band), step):
+            self._add_chunk(start + row, band[row : row + step])
+
+    def _add_chunk(self, start: int, scores: Floats) -> None:
+        buffers, shape = self.bands.buffers, scores.shape
+        scaled = buffers.get("scaled", scores.size, np.float32).reshape(shape)
+        bins = buffers.get("bins", scores.size, np.int64).reshape(shape)
+        np.add(scores, np.float32(1), out=scaled)
+        np.multiply(scaled, HALF, out=scaled)
+        np.clip(scaled, np.float32(0), np.float32(NUM_BINS - 1), out=scaled)
+        np.copyto(bins, scaled, casting="unsafe")
+        self._add_weights(start, bins)
+        picked = np.flatnonzero(np.take(self._flags, bins.ravel()))
+        kept = scores.ravel()[picked] if scores.flags.c_contiguous else scores[np.divmod(picked, shape[1])]
+        if self.num_codes > 1:
+            for stratum in ("gender", "nationality"):
+                for rows, runs in self.plan.parts(stratum, start, start + len(scores)):
+                    for run in runs:
+                        bins[rows, run] += AGREE[stratum] * NUM_BINS
+            codes = bins.ravel()[picked] // NUM_BINS
+        else:
+            codes = np.zeros(len(picked), np.int64)
+        histogram = np.bincount(bins.ravel(), minlength=len(self._histogram))
+        with self._lock:
+            self._histogram += histogram
+        self._add_exact(kept, codes)
+
+    def _add_exact(self, kept: Floats, codes: Ints) -> None:
+        """Compares the scores of bins that hold a positive with the positives."""
+        for code in range(self.num_codes):
+            mine = np.sort(kept[(codes == code) & (kept > NO_PAIR)])
+            left = np.searchsorted(mine, self.values, side="left")
+            right = np.searchsorted(mine, self.values, side="right")
+            with self._lock:
+                self._lower[code] += left
+                self._level[code] += right - left
+
+    def _add_weights(self, start: int, bins: Ints) -> None:
+        above = self.bands.buffers.get("above", bins.size, np.float32).reshape(bins.shape)
+        np.take(self._above, bins, out=above, mode="clip")
+        for row in range(len(bins)):
+            query = start + row
+            above[row, self.plan.starts[query] : self.plan.stops[query]] = 0
+        _add_sums(self._row_sums, self._column_sums, self.bands, start, above, self._lock)
+
+    def finish(self) -> PairCounts:
+        """The counts, once all bands were given."""
+        histogram = self._histogram.reshape(self.num_codes, NUM_BINS).copy()
+        histogram[-1, 0] -= int(self.plan.pair_starts[-1])  # hidden positives: of one identity, all agree
+        rest = np.where(self._flags, 0, histogram)
+        below = np.cumsum(rest, axis=1)[:, self._bins]
+        lower, equal = self._lower + below, self._level
+        strata = [AGREE[stratum] for stratum in self.plan.strata]
+        has = np.array([[(code & bits) == bits for code in range(self.num_codes)] for bits in strata])
+        if self.num_codes == 1:
+            has = np.ones((1, 1), bool)
+        return PairCounts(
+            values=self.values,
+            counts=self.counts,
+            lower=has.astype(np.int64) @ lower,
+            equal=has.astype(np.int64) @ equal,
+            totals=has.astype(np.int64) @ histogram.sum(axis=1),
+            row_sums=self._row_sums,
+            column_sums=self._column_sums,
+        )
+
+
+class ThresholdCounter:
+    """Counts the negatives at or above one threshold for each stratum, by query and by gallery item.
+
+    Args:
+        bands: The similarities.
+        thresholds: (S,).
+
+    Attributes:
+        row_sums: (S, Q).
+        column_sums: (S, M).
+    """
+
+    def __init__(self, bands: Bands, thresholds: Floats) -> None:
+        self.bands, self.thresholds = bands, thresholds
+        self.row_sums = np.zeros((len(thresholds), len(bands.plan.starts)))
+        self.column_sums = np.zeros((len(thresholds), len(bands.plan.gallery.identities)))
+        self._lock = threading.Lock()
+
+    def add(self, start: int, band: Floats) -> None:
+        """Counts a band in which the positives are hidden."""
+        strata = self.bands.plan.strata
+        for threshold in np.unique(self.thresholds[~np.isnan(self.thresholds)]):
+            same = [s for s in range(len(strata)) if self.thresholds[s] == threshold]
+            passed = np.greater_equal(band, threshold)
+            weights = passed.view(np.uint8)
+            _add_sums(self.row_sums, self.column_sums, self.bands, start, weights, self._lock, same)
+
+
+def _add_sums(
+    row_sums: NDArray[np.float64],
+    column_sums: NDArray[np.float64],
+    bands: Bands,
+    start: int,
+    values: NDArray[np.float32] | NDArray[np.uint8],
+    lock: threading.Lock,
+    strata: list[int] | None = None,
+) -> None:
+    """Adds the sums of a chunk along both axes, in each stratum."""
+    kind = np.float32 if values.dtype == np.float32 else np.int32
+    for s, stratum in enumerate(bands.plan.strata):
+        if strata is not None and s not in strata:
+            continue
+        for rows, runs in bands.plan.parts(stratum, start, start + len(values)):
+            for run in runs:
+                block = values[rows, run]
+                along, down = block.sum(axis=1, dtype=kind), block.sum(axis=0, dtype=kind)
+                with lock:
+                    row_sums[s, start + rows.start : start + rows.stop] += along
+                    column_sums[s, run] += down

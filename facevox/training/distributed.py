@@ -1,0 +1,330 @@
+"""One program, one process or many: set-up, gathering that gradients pass through, agreement between ranks.
+
+Everything here works unchanged in a single process, where gathering returns its input and a flag is just a
+flag.
+
+How gradients work out. B is the number of samples of this process (equal on all), G = W * B that of all W
+processes. Each rank r computes a loss L_r that is the *mean over its own B samples* of terms that look at all
+G samples, so that the loss of the one big batch is L = (1/W) * sum_r L_r. Then
+
+* `all_gather_rows` sends back to every rank the *sum* over all ranks of the gradients that its rows received:
+  sum_s dL_s/dx_r = W * dL/dx_r;
+* DistributedDataParallel (DDP) *averages* parameter gradients over the ranks:
+  (1/W) * sum_r (W * dL/dx_r) * dx_r/dw = dL/dw.
+
+The two factors cancel: no loss is multiplied by W anywhere, and parameters that every rank uses directly in
+its own loss, such as a temperature, come out right by the average alone: (1/W) * sum_r dL_r/dt = dL/dt.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+from facevox.errors import UserError
+
+# Ports for SLURM jobs: below Linux's range for outgoing connections (32768 on), above the usual services.
+FIRST_PORT = 12000
+NUM_PORTS = 20000
+THREADS_PAUSE_S = 0.1  # a thread that waits for the interpreter's lock gets it within 5 ms of a pause
+TIMEOUT_S = 1800.0  # the slowest thing others wait for is rank 0 writing a checkpoint to a busy file system
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """What a launcher told this process.
+
+    Attributes:
+        rank: 0 … size - 1, over all machines.
+        size: Number of processes.
+        local_rank: 0 … on this machine.
+        init_method: Where the processes meet, as `torch.distributed.init_process_group` takes it.
+    """
+
+    rank: int
+    size: int
+    local_rank: int
+    init_method: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """This process among all of them.
+
+    Attributes:
+        rank: 0 … size - 1.
+        size: Number of processes; 1 without a launcher.
+        local_rank: 0 … on this machine.
+        device: Where this process computes.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and prints."""
+        return self.rank == 0
+
+
+def read_launch(environment: Mapping[str, str]) -> Launch | None:
+    """What torchrun or srun put into the environment; None for a program that was started plainly.
+
+    torchrun wins over SLURM, because it may itself run in a SLURM step. Of SLURM only the variables of a
+    *step* count, which srun sets: a batch script that starts Python directly has SLURM_NTASKS but no further
+    tasks to wait for.
+
+    Raises:
+        UserError: Variables are missing, no integers, or contradict each other.
+    """
+    if "RANK" in environment or "WORLD_SIZE" in environment:
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+        missing = [name for name in names if name not in environment]
+        if missing:
+            raise UserError(
+                f"RANK or WORLD_SIZE is set but not {', '.join(missing)}: start with torchrun or unset both"
+            )
+        rank, size, local_rank, _ = (_integer(environment, name) for name in names if name != "MASTER_ADDR")
+        return _checked(Launch(rank=rank, size=size, local_rank=local_rank, init_method="env://"))
+    if "SLURM_PROCID" in environment and "SLURM_STEP_NUM_TASKS" in environment:
+        size = _integer(environment, "SLURM_STEP_NUM_TASKS")
+        if size == 1:
+            return None
+        return _checked(
+            Launch(
+                rank=_integer(environment, "SLURM_PROCID"),
+                size=size,
+                local_rank=_integer(environment, "SLURM_LOCALID"),
+                init_method=f"tcp://{_slurm_address(environment)}",
+            )
+        )
+    return None
+
+
+def _integer(environment: Mapping[str, str], name: str) -> int:
+    text = environment.get(name, "")
+    if not re.fullmatch(r"[0-9]+", text):
+        raise UserError(
+            f"environment variable {name} is {text!r}: it should be a number, as torchrun or srun sets it"
+        )
+    return int(text)
+
+
+def _checked(launch: Launch) -> Launch:
+    if not 0 <= launch.rank < launch.size:
+        raise UserError(
+            f"this process is rank {launch.rank} of {launch.size}: ranks go from 0 to {launch.size - 1}"
+        )
+    return launch
+
+
+def _slurm_address(environment: Mapping[str, str]) -> str:
+    """Host and port of rank 0, the same on every task and different for steps that run side by side."""
+    nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST", "")
+    host = environment.get("MASTER_ADDR") or first_host(nodes)
+    if "MASTER_PORT" in environment:
+        return f"{host}:{_integer(environment, 'MASTER_PORT')}"
+    job, step = _integer(environment, "SLURM_JOB_ID"), _integer(environment, "SLURM_STEP_ID")
+    # 7: a few steps of one job and the jobs after it get ports of their own.
+    return f"{host}:{FIRST_PORT + (7 * job + step) % NUM_PORTS}"
+
+
+def first_host(nodes: str) -> str:
+    """The first host of a SLURM node list: `gpu[003-004,9],login` → `gpu003`.
+
+    Raises:
+        UserError: The list is empty or malformed.
+    """
+    entry = re.match(r"(?:[^,\[\]]|\[[^\[\]]+\])+", nodes)
+    if entry is None:
+        raise UserError(
+            f"SLURM_STEP_NODELIST is {nodes!r}: it names no host; set MASTER_ADDR to that of rank 0"
+        )
+    return re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", entry.group())
+
+
+def init(device: str = "auto", *, timeout_s: float = TIMEOUT_S) -> World:
+    """Joins the processes that a launcher started, and says who and where this one is.
+
+    Tensors on the CPU travel over gloo, also in a group for GPUs: flags and sizes then never wait for the
+    GPU. Without a launcher nothing is set up.
+
+    Args:
+        device: `auto` (CUDA where there is one), `cpu`, or `cuda`.
+        timeout_s: How long a rank waits for the others before it gives up.
+
+    Raises:
+        UserError: The environment of the launcher is broken, or the device is not there.
+    """
+    launch = read_launch(os.environ)
+    local_rank = launch.local_rank if launch else 0
+    chosen = _device(device, local_rank)
+    if launch is None:
+        return World(device=chosen)
+    # NCCL for tensors on the GPU, gloo for those on the CPU.
+    backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
+    dist.init_process_group(
+        backend,
+        init_method=launch.init_method,
+        rank=launch.rank,
+        world_size=launch.size,
+        timeout=timedelta(seconds=timeout_s),
+    )
+    return World(rank=launch.rank, size=launch.size, local_rank=local_rank, device=chosen)
+
+
+def _device(name: str, local_rank: int) -> torch.device:
+    if name not in ("auto", "cpu", "cuda"):
+        raise UserError(f"--device is {name!r}: it should be auto, cpu or cuda")
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    num_devices = torch.cuda.device_count()
+    if num_devices == 0:
+        raise UserError(
+            "--device is cuda, but torch finds no GPU here: use --device cpu, or install with CUDA=1"
+        )
+    if num_devices > 1 and local_rank >= num_devices:
+        raise UserError(
+            f"process {local_rank} of this machine has no GPU: there are {num_devices}; start that many"
+        )
+    # A launcher that binds each task to a GPU of its own shows every task exactly one, number 0.
+    chosen = torch.device("cuda", local_rank % num_devices)
+    torch.cuda.set_device(chosen)
+    return chosen
+
+
+def cleanup() -> None:
+    """Leaves the group of processes; does nothing in a single process, or when called again.
+
+    Waits for no other rank, so it can stand in a `finally`.
+    """
+    if is_distributed():
+        dist.destroy_process_group()
+        # A model wrapped by DDP keeps gloo's threads alive. One that still has to release the last reduction
+        # of a backward pass needs the interpreter's lock for it, and when the program ends first it aborts
+        # the process (seen in 8 of 50 exits).
+        time.sleep(THREADS_PAUSE_S)
+
+
+def is_distributed() -> bool:
+    """Whether `init` joined a group (also one of a single process that torchrun started)."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    """0 … world_size() - 1; 0 in a single process."""
+    return dist.get_rank() if is_distributed() else 0
+
+
+def world_size() -> int:
+    """Number of processes; 1 without a launcher."""
+    return dist.get_world_size() if is_distributed() else 1
+
+
+def own_rows(num_local: int) -> slice:
+    """Where this process's `num_local` rows lie in what `all_gather_rows` returns."""
+    return slice(rank() * num_local, (rank() + 1) * num_local)
+
+
+class _AllGatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, rows_BX: Tensor) -> Tensor:
+        return _gathered(rows_BX)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad_GX: Tensor) -> Tensor:
+        # A sum over ranks, then the own rows. One collective that both backends have, instead of a
+        # reduce-scatter on one and something else on the other; G × X is as small as what was gathered.
+        total_GX = grad_GX.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total_GX, op=dist.ReduceOp.SUM)
+        return total_GX[own_rows(len(total_GX) // world_size())]
+
+
+def _gathered(rows_BX: Tensor) -> Tensor:
+    rows_BX = rows_BX.contiguous()
+    gathered_GX = rows_BX.new_empty(world_size() * rows_BX.shape[0], *rows_BX.shape[1:])
+    dist.all_gather_single(gathered_GX, rows_BX)
+    return gathered_GX
+
+
+def all_gather_rows(rows_BX: Tensor) -> Tensor:
+    """The rows of all processes, in rank order; gradients flow back to the process each row came from.
+
+    Every rank calls it, with the same shape (`gather_identities` has checked the number of rows) and, where
+    it is differentiated, runs the backward pass too. The gradient of a row is the *sum* over ranks; see the
+    module.
+
+    Args:
+        rows_BX: (B, …) of any type.
+
+    Returns:
+        (G, …) with G = world size × B.
+    """
+    if not is_distributed():
+        return rows_BX
+    if rows_BX.requires_grad and torch.is_grad_enabled():
+        gathered_GX: Tensor = _AllGatherRows.apply(rows_BX)
+        return gathered_GX
+    return _gathered(rows_BX)
+
+
+def gather_identities(identity_B: Tensor) -> Tensor:
+    """The identity of every sample of all processes, in the order of `all_gather_rows`.
+
+    Call it once a step, before the features are gathered: it refuses local batches of different sizes on all
+    ranks alike, where the collectives for features would hang or mix up rows.
+
+    Args:
+        identity_B: (B,) integers; the same number means the same person on every rank. On the CPU it costs no
+            wait for the GPU.
+
+    Returns:
+        (G,) on the device of `identity_B`.
+
+    Raises:
+        UserError: The processes have different numbers of samples.
+    """
+    if not is_distributed():
+        return identity_B
+    sizes_W = _gathered(torch.tensor([len(identity_B)])).tolist()
+    if len(set(sizes_W)) > 1:
+        raise UserError(
+            f"the processes have batches of different sizes ({', '.join(map(str, sizes_W))} samples, by rank)"
+            ": every process needs the same number; leave out the last, incomplete batch"
+        )
+    return _gathered(identity_B)
+
+
+def any_rank(flag: bool) -> bool:
+    """Whether the flag is set on any process; every rank gets the same answer.
+
+    How ranks agree to save and stop after a signal that reached only some of them: all call it at the same
+    step boundary. It is one small reduction of CPU tensors: it does not wait for the GPU, and needs no
+    barrier beside it.
+    """
+    if not is_distributed():
+        return flag
+    seen = torch.tensor([int(flag)])
+    dist.all_reduce(seen, op=dist.ReduceOp.MAX)
+    return bool(seen.item())
+
+
+def mean_over_ranks(value: Tensor) -> Tensor:
+    """The mean of a tensor over all processes, detached: the loss of the big batch, from the local ones."""
+    mean = value.detach().clone()
+    if is_distributed():
+        dist.all_reduce(mean, op=dist.ReduceOp.SUM)
+        mean /= world_size()
+    return mean

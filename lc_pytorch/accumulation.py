@@ -1,0 +1,210 @@
+"""A large contrastive batch in parts: its full set of negatives, its exact gradients, the memory of one part.
+
+Splitting a batch and adding up the losses of the parts would lose the negatives between parts. Instead:
+
+1. All parts go through the encoders without a graph; only their embeddings are kept, and the state of the
+   random number generators before each part.
+2. The loss of the whole batch is differentiated with respect to the embeddings and the temperature.
+3. Each part goes through the encoders again, with the same random numbers, this time with a graph, and the
+   gradients of step 2 are sent through it.
+
+By the chain rule the gradients are those of the graphs of all parts kept at once. Without dropout that is one
+big batch. The price is one more forward pass.
+
+Source: Gao, Zhang, Han and Callan, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup"
+(GradCache, 2021), section 3. What differs: the temperature takes part in the last pass like an embedding, so
+that its gradient is exact too and travels through DDP's hooks; the generators of NumPy and of Python are
+replayed as well.
+
+Shape suffixes: B samples of this process, all parts together; G samples of all processes; D numbers per
+embedding; b samples of one part.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from facevox.training.distributed import all_gather_rows, gather_identities, own_rows
+from lc_pytorch.losses import symmetric_info_nce
+
+Part = TypeVar("Part")
+Forward = Callable[[Part], tuple[Tensor, Tensor, Tensor]]
+# (face_GD, voice_GD, identity_G, temperature, own rows) → scalar, the mean over the own rows
+Loss = Callable[[Tensor, Tensor, Tensor, Tensor, slice], Tensor]
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step leaves behind besides the gradients.
+
+    Attributes:
+        loss: Scalar, detached; the mean over the samples of this process. `mean_over_ranks` gives the whole
+            batch's.
+        replay_error: Scalar; the largest difference between an embedding's numbers in the two passes, 0 with
+            one part. More than rounding means that the passes were not the same function (a random number
+            generator of its own, layers that change with each call), and the gradients are wrong.
+    """
+
+    loss: Tensor
+    replay_error: Tensor
+
+
+class RandomState:
+    """The state of every generator that an encoder may draw from, as it is now.
+
+    Dropout and layer drop use torch's, on the CPU and on this process's GPU; the time masking of Wav2Vec2 in
+    transformers uses NumPy's global one.
+    """
+
+    def __init__(self) -> None:
+        self._python = random.getstate()
+        self._numpy = np.random.get_state()  # noqa: NPY002 - the global one is what others draw from
+        self._torch = torch.get_rng_state()
+        self._cuda = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
+
+    def restore(self) -> None:
+        """Makes the next random numbers those that followed when this state was taken."""
+        random.setstate(self._python)
+        np.random.set_state(self._numpy)  # noqa: NPY002
+        torch.set_rng_state(self._torch)
+        if self._cuda is not None:
+            torch.cuda.set_rng_state(self._cuda)
+
+
+def accumulated_step(
+    model_forward: Forward[Part],
+    parts: Sequence[Part],
+    identity_B: Tensor,
+    *,
+    loss_fn: Loss = symmetric_info_nce,
+    no_sync: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> StepResult:
+    """Adds the gradients of the loss over the whole batch, of all parts and processes, to the parameters.
+
+    With one part it is the plain step: one forward and one backward pass. The gradients equal those of the
+    graphs of all parts kept and one backward pass, dropout included; without dropout, those of one big batch.
+    Random numbers go on after the step as if each part had been passed once.
+
+    Encoders must not carry state from call to call (BatchNorm in training mode would count each part twice).
+
+    Args:
+        model_forward: Gives (face_bD, voice_bD, temperature) of a part; the embeddings L2-normalised, the
+            temperature a scalar. Under DDP it calls the wrapped model, *all three* come out of that call
+            (also the temperature, or DDP would not average its gradient), and autocast belongs into it.
+        parts: K parts, of equal or different sizes; on all ranks the same K and the same number of samples in
+            total.
+        identity_B: (B,) integers, those of the parts one after the other. On the CPU they cost no wait for
+            the GPU.
+        loss_fn: The loss of the own rows out of everybody's features.
+        no_sync: DDP's `model.no_sync`, under which gradients of all parts but the last stay local; nothing
+            otherwise.
+
+    Raises:
+        UserError: The processes have batches of different sizes.
+        ValueError: There are no parts, their samples are not as many as the identities, or nothing can be
+            trained.
+    """
+    if not parts:
+        raise ValueError("there are no parts")
+    identity_G = gather_identities(identity_B)  # first, so that unequal ranks stop before any work
+    if len(parts) == 1:
+        face_BD, voice_BD, temperature = model_forward(parts[0])
+        loss = _loss_of_all(loss_fn, face_BD, voice_BD, temperature, identity_B, identity_G)
+        if not loss.requires_grad:
+            raise ValueError("nothing can be trained: neither embeddings nor temperature have a gradient")
+        loss.backward()
+        return StepResult(loss.detach(), loss.new_zeros(()).detach())
+    return _step_in_parts(model_forward, parts, identity_B, identity_G, loss_fn, no_sync)
+
+
+def _step_in_parts(
+    model_forward: Forward[Part],
+    parts: Sequence[Part],
+    identity_B: Tensor,
+    identity_G: Tensor,
+    loss_fn: Loss,
+    no_sync: Callable[[], AbstractContextManager[Any]],
+) -> StepResult:
+    cached, states = _embed_without_graph(model_forward, parts)
+    end_state = RandomState()
+    faces, voices, temperatures = zip(*cached, strict=True)
+    face_BD, voice_BD, temperature = (
+        tensor.detach().requires_grad_() for tensor in (torch.cat(faces), torch.cat(voices), temperatures[-1])
+    )
+    loss = _loss_of_all(loss_fn, face_BD, voice_BD, temperature, identity_B, identity_G)
+    face_grad_BD, voice_grad_BD, temperature_grad = torch.autograd.grad(
+        loss, (face_BD, voice_BD, temperature)
+    )
+
+    sizes = [len(face_bD) for face_bD in faces]
+    grads: list[tuple[Tensor, Tensor, Tensor | None]] = [
+        (*pair, None) for pair in zip(face_grad_BD.split(sizes), voice_grad_BD.split(sizes), strict=True)
+    ]
+    grads[-1] = (*grads[-1][:2], temperature_grad)  # once, and where DDP communicates
+    replay_error = loss.new_zeros(()).detach()
+    try:
+        for i, part in enumerate(parts):
+            states[i].restore()
+            # DDP asks that the forward pass, too, runs inside: it decides there whether to communicate.
+            with no_sync() if i < len(parts) - 1 else nullcontext():
+                outputs = model_forward(part)
+                replay_error = torch.maximum(replay_error, _difference(outputs[:2], cached[i][:2]))
+                _backward(outputs, grads[i])
+    finally:
+        end_state.restore()
+    return StepResult(loss.detach(), replay_error)
+
+
+def _embed_without_graph(
+    model_forward: Forward[Part], parts: Sequence[Part]
+) -> tuple[list[tuple[Tensor, Tensor, Tensor]], list[RandomState]]:
+    cached, states = [], []
+    with torch.no_grad():
+        for part in parts:
+            states.append(RandomState())
+            cached.append(model_forward(part))
+    return cached, states
+
+
+def _loss_of_all(
+    loss_fn: Loss,
+    face_BD: Tensor,
+    voice_BD: Tensor,
+    temperature: Tensor,
+    identity_B: Tensor,
+    identity_G: Tensor,
+) -> Tensor:
+    num_local = len(identity_B)
+    if len(face_BD) != num_local or len(voice_BD) != num_local:
+        raise ValueError(f"{len(face_BD)} faces and {len(voice_BD)} voices for {num_local} identities")
+    # Both sides in one gathering, and in float32: the gradients of all ranks are added up on the way back.
+    dtype = torch.promote_types(torch.promote_types(face_BD.dtype, voice_BD.dtype), torch.float32)
+    both_BD = torch.cat([face_BD.to(dtype), voice_BD.to(dtype)], dim=1)
+    face_GD, voice_GD = all_gather_rows(both_BD).split([face_BD.shape[1], voice_BD.shape[1]], dim=1)
+    return loss_fn(face_GD, voice_GD, identity_G, temperature, own_rows(num_local))
+
+
+def _difference(now: Sequence[Tensor], before: Sequence[Tensor]) -> Tensor:
+    pairs = zip(now, before, strict=True)
+    return torch.stack([(a.detach().float() - b.float()).abs().max() for a, b in pairs]).max()
+
+
+def _backward(outputs: Sequence[Tensor], grads: Sequence[Tensor | None]) -> None:
+    """Sends the gradients through the graphs of those outputs that have one (a frozen side has none)."""
+    pairs = [
+        (output, grad.to(output.dtype).view_as(output))
+        for output, grad in zip(outputs, grads, strict=True)
+        if grad is not None and output.requires_grad
+    ]
+    if not pairs:
+        raise ValueError("nothing can be trained: neither embeddings nor temperature have a gradient")
+    roots, root_grads = zip(*pairs, strict=True)
+    torch.autograd.backward(roots, root_grads)

@@ -8,6 +8,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
 VARIABLES := DATASET OUT DETECTOR WORKERS MODEL THRESHOLD META LIMIT ONLY
+VARIABLES += IMAGES VOICES MATCHED GROUPS FACE_MODEL VOICE_MODEL EPOCHS BATCH METADATA VOX TYPE
 # make would expand a `$` inside a value on its way into the environment; $(value) does not.
 $(foreach name,$(VARIABLES),$(eval export FACEVOX_$(name) := $$(value $(name))))
 unexport $(VARIABLES)
@@ -18,10 +19,11 @@ LEFT_OUT := slow slurm container browser
 SHELL_FILES = $(wildcard .ci/run scripts/*/*.sh docker/*.sh slurm/*.sh slurm/*.sbatch)
 TYPED_FOLDERS = $(wildcard scripts benchmarks examples)
 
-.PHONY: help install doctor demo test test-all check bench extract voices faces pairs weights lock clean
+.PHONY: help install doctor demo test test-all check bench extract voices faces pairs train evaluate \
+        hq-split hq-train hq-evaluate weights lock clean
 
 help: ## list the tasks
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "  PYTHON=/path/to/python (3.11 or 3.12) and CUDA=1 go with every task that sets up."
 
@@ -80,6 +82,49 @@ faces: install ## faces, and one per person: DATASET=/path OUT=runs/faces DETECT
 pairs: install ## lists of face-voice pairs: DATASET=/path META=metadata.json OUT=runs/pairs LIMIT=100
 	@$(PYTHON_IN_VENV) scripts/preprocessing/create_matched_file.py --dataset_path="$$FACEVOX_DATASET" \
 	    --meta_path="$$FACEVOX_META" --output="$${FACEVOX_OUT:-runs/pairs}" --limit="$${FACEVOX_LIMIT:-100}"
+
+# The two ways to say which pairs are meant.
+ifneq ($(filter train evaluate,$(MAKECMDGOALS)),)
+ifeq ($(value MATCHED),)
+ifeq ($(and $(value IMAGES),$(value VOICES)),)
+$(error pairs are missing: make $(firstword $(filter train evaluate,$(MAKECMDGOALS))) IMAGES=/path/to/faces VOICES=/path/to/voices, or MATCHED=/path/to/list.txt)
+endif
+endif
+endif
+
+train: install ## face-voice model: IMAGES=/path VOICES=/path (or MATCHED=list.txt) OUT=runs/train GROUPS=groups.csv EPOCHS=100 BATCH=32
+	@if [ -n "$$FACEVOX_MATCHED" ]; \
+	then set -- scripts/training/train_face_voice_from_matched_file.py --matched_file="$$FACEVOX_MATCHED"; \
+	else set -- scripts/training/train_face_voice.py --image_folder="$$FACEVOX_IMAGES" \
+	    --audio_folder="$$FACEVOX_VOICES"; fi; \
+	exec $(PYTHON_IN_VENV) "$$@" --save_dir="$${FACEVOX_OUT:-runs/train}" \
+	    $${FACEVOX_GROUPS:+--identity_csv="$$FACEVOX_GROUPS"} \
+	    $${FACEVOX_FACE_MODEL:+--face_model="$$FACEVOX_FACE_MODEL"} \
+	    $${FACEVOX_VOICE_MODEL:+--voice_model="$$FACEVOX_VOICE_MODEL"} \
+	    $${FACEVOX_EPOCHS:+--num_epochs="$$FACEVOX_EPOCHS"} $${FACEVOX_BATCH:+--batch_size="$$FACEVOX_BATCH"}
+
+evaluate: install ## its scores on people never seen: IMAGES, VOICES or MATCHED, GROUPS as for train, MODEL=runs/train METADATA=people.csv
+	@if [ -n "$$FACEVOX_MATCHED" ]; \
+	then set -- --matched_file="$$FACEVOX_MATCHED"; \
+	else set -- --image_folder="$$FACEVOX_IMAGES" --audio_folder="$$FACEVOX_VOICES"; fi; \
+	model="$${FACEVOX_MODEL:-runs/train}"; \
+	exec $(PYTHON_IN_VENV) scripts/evaluation/evaluate_face_voice.py "$$@" --model_dir="$$model" \
+	    --output_file="$${FACEVOX_OUT:-$$model/results.csv}" \
+	    $${FACEVOX_GROUPS:+--identity_csv="$$FACEVOX_GROUPS"} $${FACEVOX_METADATA:+--metadata="$$FACEVOX_METADATA"}
+
+hq-split: install ## who is trained on and who is tested: VOX=./data/HQVoxCeleb
+	@vox="$${FACEVOX_VOX:-./data/HQVoxCeleb}"; \
+	exec $(PYTHON_IN_VENV) scripts/hq/create_hq_voxceleb_split.py --vox_dir="$$vox" --output_json="$$vox/split.json"
+
+hq-train: install ## HQ VoxCeleb model: VOX=./data/HQVoxCeleb TYPE=vox2 OUT=runs/hq EPOCHS=50 BATCH=16 FACE_MODEL=(ViT-Base)
+	@exec $(PYTHON_IN_VENV) scripts/hq/train_hq_voxceleb.py \
+	    --split_json_path="$${FACEVOX_VOX:-./data/HQVoxCeleb}/split.json" --dataset_type="$${FACEVOX_TYPE:-vox2}" \
+	    --save_dir="$${FACEVOX_OUT:-runs/hq}" $${FACEVOX_FACE_MODEL:+--face_model="$$FACEVOX_FACE_MODEL"} \
+	    $${FACEVOX_EPOCHS:+--num_epochs="$$FACEVOX_EPOCHS"} $${FACEVOX_BATCH:+--batch_size="$$FACEVOX_BATCH"}
+
+hq-evaluate: install ## its scores on people never seen: MODEL=runs/hq METADATA=people.csv
+	@exec $(PYTHON_IN_VENV) scripts/hq/evaluate_hq_voxceleb.py --model_dir="$${FACEVOX_MODEL:-runs/hq}" \
+	    $${FACEVOX_METADATA:+--metadata="$$FACEVOX_METADATA"}
 
 # --- development -----------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ class StopFlag:
     """True once a stop signal came; a context manager that puts the former handlers back.
 
     A second Ctrl-C raises KeyboardInterrupt, for people who cannot wait for the current item.
+    One inside another begins raised where the outer one is: nothing is lost between them.
     Outside the main thread, where Python allows no handlers, the flag just stays down.
     """
 
@@ -32,6 +33,9 @@ class StopFlag:
         if threading.current_thread() is threading.main_thread():
             for number in STOP_SIGNALS:
                 self._former[number] = signal.signal(number, self._raise_flag)
+            outer = {getattr(former, "__self__", None) for former in self._former.values()}
+            raised = [flag.signal_name for flag in outer if isinstance(flag, StopFlag) and flag]
+            self.signal_name = self.signal_name or (raised[0] if raised else "")
         return self
 
     def __exit__(

@@ -22,17 +22,16 @@ embedding; b samples of one part.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from facevox.training.distributed import all_gather_rows, gather_identities, own_rows
+from facevox.training.seeding import RandomState
 from lc_pytorch.losses import symmetric_info_nce
 
 Part = TypeVar("Part")
@@ -55,28 +54,6 @@ class StepResult:
 
     loss: Tensor
     replay_error: Tensor
-
-
-class RandomState:
-    """The state of every generator that an encoder may draw from, as it is now.
-
-    Dropout and layer drop use torch's, on the CPU and on this process's GPU; the time masking of Wav2Vec2 in
-    transformers uses NumPy's global one.
-    """
-
-    def __init__(self) -> None:
-        self._python = random.getstate()
-        self._numpy = np.random.get_state()  # noqa: NPY002 - the global one is what others draw from
-        self._torch = torch.get_rng_state()
-        self._cuda = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
-
-    def restore(self) -> None:
-        """Makes the next random numbers those that followed when this state was taken."""
-        random.setstate(self._python)
-        np.random.set_state(self._numpy)  # noqa: NPY002
-        torch.set_rng_state(self._torch)
-        if self._cuda is not None:
-            torch.cuda.set_rng_state(self._cuda)
 
 
 def accumulated_step(

@@ -18,6 +18,15 @@ if TYPE_CHECKING:
 SHOWN_FACES = 24
 SHOWN_GROUPS = 8
 SHOWN_PAIRS = 6
+SHOWN_MEASURES = (
+    "top_1",
+    "top_5",
+    "mean_reciprocal_rank",
+    "median_rank",
+    "matching_1_of_2",
+    "matching_1_of_10",
+)
+SHOWN_WIDTH_PX = 900
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
@@ -168,3 +177,48 @@ def add_pairs(report: Report, folder: Path) -> None:
     report.images(
         (read_image(face), f"with {voice.parent.parent.name}/{voice.name}") for _, face, voice in first
     )
+
+
+def add_model(report: Report, title: str, model_dir: Path) -> dict[str, Any]:
+    """A trained and evaluated model: curves, scores with chance and interval, ROC, ranks, gallery.
+
+    Returns:
+        `people` (of the test), `auc`, `top_1` and its chance (both directions averaged).
+    """
+    history = read_json(model_dir / "history.json")
+    results = read_json(model_dir / "evaluation_results.json")
+    report.section(title)
+    report.text(
+        f"{len(history)} epochs on people of the training part; scores on {results['gallery']['identities']} "
+        f"people never seen ({results['tested']['origin']})."
+    )
+    for warning in results["warnings"]:
+        report.text(warning)
+    rows = []
+    for direction in ("face_to_voice", "voice_to_face"):
+        measures = results[direction]["all"]
+        label = direction.replace("_", " ")
+        rows += [
+            (label, name.replace("_", " "), *_columns(measures[name]))
+            for name in SHOWN_MEASURES
+            if name in measures
+        ]
+    verification = results["verification"]["all"]
+    rows += [("all pairs", name, *_columns(verification[name])) for name in ("auc", "equal_error_rate")]
+    report.table(["", "measure", "value", "95 % interval", "chance"], rows)
+    for name in ("curves.png", "roc.png", "rank_cdf.png", "gallery.png"):
+        picture = read_image(model_dir / name)
+        report.images([(picture, name)], width_px=min(picture.shape[1], SHOWN_WIDTH_PX))
+    tops = [results[direction]["all"]["top_1"] for direction in ("face_to_voice", "voice_to_face")]
+    return {
+        "people": results["gallery"]["identities"],
+        "auc": verification["auc"]["value"],
+        "top_1": sum(top["value"] for top in tops) / 2,
+        "chance_top_1": sum(top["chance"] for top in tops) / 2,
+    }
+
+
+def _columns(measure: dict[str, Any]) -> tuple[Any, str, Any]:
+    low, high = measure["low"], measure["high"]
+    interval = "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+    return measure["value"], interval, measure["chance"]

@@ -1,15 +1,24 @@
 """Small ViT and Wav2Vec2 encoders in transformers' own format: for tests, the demo and dry runs.
 
 Their weights are random (from a seed): they hold no knowledge, and are never loaded in place of real ones.
+Only the first convolution of the voice encoder begins as speech front ends do, as a bank of windowed sines on
+the mel scale: from noise it would take most of a short training to become one.
 """
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from facevox.errors import UserError
 from facevox.files import require_folder
 
 VIT_FOLDER, WAV2VEC2_FOLDER = "vit-tiny", "wav2vec2-tiny"
+RATE_HZ = 16000
+WINDOW, HOP = 400, 160  # 25 and 10 ms at 16 kHz, the usual analysis of speech
+NUM_BANDS = 40
+LOWEST_HZ, HIGHEST_HZ = 60.0, 7600.0
 
 
 def make_vit_config(image_size: int = 112) -> Any:
@@ -29,10 +38,11 @@ def make_vit_config(image_size: int = 112) -> Any:
 
 
 def make_wav2vec2_config() -> Any:
-    """Two layers of 96 numbers over four convolutions, one frame every 20 ms at 16 kHz; dropout off.
+    """Two layers of 96 numbers over two convolutions, one frame every 20 ms at 16 kHz; dropout off.
 
     The strides multiply to 320 samples, as those of wav2vec2-base; seven convolutions of its width would
-    take most of the time of a small model. Layer norm in the convolutions: an embedding does not depend on
+    take most of the time of a small model. The first convolution has room for a sine and a cosine of each
+    band. Layer norm in the convolutions: an embedding does not depend on
     how long the sound is padded in its batch. No layerdrop and no masking, which leave weights unused under
     distributed training.
     """
@@ -43,9 +53,9 @@ def make_wav2vec2_config() -> Any:
         num_hidden_layers=2,
         num_attention_heads=3,
         intermediate_size=192,
-        conv_dim=(32, 48, 64, 64),
-        conv_kernel=(16, 10, 8, 4),
-        conv_stride=(8, 5, 4, 2),
+        conv_dim=(2 * NUM_BANDS, 96),
+        conv_kernel=(WINDOW, 3),
+        conv_stride=(HOP, 2),
         feat_extract_norm="layer",
         do_stable_layer_norm=False,
         num_conv_pos_embeddings=16,
@@ -58,6 +68,21 @@ def make_wav2vec2_config() -> Any:
         activation_dropout=0.0,
         feat_proj_dropout=0.0,
     )
+
+
+def mel_sines() -> NDArray[np.float32]:
+    """(2 * NUM_BANDS, 1, WINDOW) filters: Hann-windowed sines and cosines at even steps of the mel scale.
+
+    Each has length 1, so that white noise of variance 1 gives outputs of variance 1.
+
+    Source: the mel scale of O'Shaughnessy, "Speech Communication" (1987): 2595 log10(1 + f / 700).
+    """
+    low, high = (2595 * np.log10(1 + f_hz / 700) for f_hz in (LOWEST_HZ, HIGHEST_HZ))
+    centres_hz = 700 * (10 ** (np.linspace(low, high, NUM_BANDS) / 2595) - 1)
+    phase = 2 * np.pi * centres_hz[:, None] * (np.arange(WINDOW) - (WINDOW - 1) / 2) / RATE_HZ
+    filters = np.concatenate([np.sin(phase), np.cos(phase)]) * np.hanning(WINDOW)
+    filters /= np.linalg.norm(filters, axis=1, keepdims=True)
+    return filters[:, None].astype(np.float32)
 
 
 def write_tiny_encoders(output_dir: str | Path, *, image_size: int = 112, seed: int = 0) -> tuple[Path, Path]:
@@ -78,7 +103,9 @@ def write_tiny_encoders(output_dir: str | Path, *, image_size: int = 112, seed: 
         raise UserError(f"--image_size {image_size}: a multiple of 8, at least 16, is wanted")
     import torch
     from transformers import ViTImageProcessorPil, ViTModel, Wav2Vec2FeatureExtractor, Wav2Vec2Model
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # a bar for each of two small files is noise
     base = Path(output_dir)
     base.mkdir(parents=True, exist_ok=True)
     require_folder(base, "--output_dir")
@@ -86,7 +113,10 @@ def write_tiny_encoders(output_dir: str | Path, *, image_size: int = 112, seed: 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         ViTModel(make_vit_config(image_size), add_pooling_layer=False).save_pretrained(vit_dir)
-        Wav2Vec2Model(make_wav2vec2_config()).save_pretrained(wav2vec2_dir)
+        voice: Any = Wav2Vec2Model(make_wav2vec2_config())
+        with torch.no_grad():
+            voice.feature_extractor.conv_layers[0].conv.weight.copy_(torch.from_numpy(mel_sines()))
+        voice.save_pretrained(wav2vec2_dir)
     size = {"height": image_size, "width": image_size}
     ViTImageProcessorPil(size=size).save_pretrained(vit_dir)
     Wav2Vec2FeatureExtractor(

@@ -17,9 +17,9 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 PROGRAMS = sorted(
     str(path.relative_to(ROOT))
-    for folder in ("scripts", "benchmarks")
+    for folder in ("scripts", "benchmarks", "examples", "emotion", "lipsync")
     for path in (ROOT / folder).rglob("*.py")
-    if "__main__" in path.read_text(encoding="utf-8")
+    if '\nif __name__ == "__main__":' in path.read_text(encoding="utf-8")
 )
 PACKAGES = [
     name
@@ -61,9 +61,9 @@ def makefile_targets() -> set[str]:
 
 def makefile_variables() -> set[str]:
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
-    listed = re.search(r"^VARIABLES := (.*)$", text, re.MULTILINE)
-    assert listed is not None
-    return set(listed[1].split()) | {name for name in ("CUDA", "PYTHON", "UPGRADE") if name in text}
+    listed = re.findall(r"^VARIABLES [:+]= (.*)$", text, re.MULTILINE)
+    assert listed
+    return set(" ".join(listed).split()) | {name for name in ("CUDA", "PYTHON", "UPGRADE") if name in text}
 
 
 def command_faults(words: list[str], load: Callable[[str], ModuleType]) -> list[str]:

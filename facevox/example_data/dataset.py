@@ -5,6 +5,7 @@
     vox/<person>/faces/<clip>/<frame>.jpg face crops of a few frames
     vox/<person>/voices/<clip>.wav
     vox/metadata.json                     {person: {clip: {"faces": [...], "voice": ...}}}
+    hq/vox1|vox2/…                        masked faces and mel spectrograms (`facevox.example_data.hq`)
     metadata.json                         people, the law, the clips with mouth and voice in each frame
     people.csv, manifests/                the batch's table and manifest
 
@@ -15,7 +16,7 @@ there are, nor on workers, shards or order.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,18 +26,18 @@ import numpy as np
 
 from facevox.batch import Item, Outcome, Task
 from facevox.errors import UserError
-from facevox.example_data import people
+from facevox.example_data import hq, people
 from facevox.example_data.clips import ClipPlan, articulation_at, loudness_at, plan_clip, pose_at, vowels_at
 from facevox.example_data.people import Person, make_person
 from facevox.example_data.pictures import Mouth, PictureMaker
 from facevox.example_data.portraits import EYE_LINE_SHARE, FACE_UNIT_SHARE, Portrait, draw_portrait
 from facevox.example_data.voice import RATE_HZ, speak
 
-SHAPES = ("videos", "vox")
+SHAPES = ("videos", "vox", "hq")
 FORMAT = 1  # of metadata.json
 FRAMES_PER_CLIP = 3  # face crops of a clip in the VoxCeleb-shaped tree
 CROP_UNITS = 2.05  # side of a face crop in face units: hair line to chin and some air, as in VoxCeleb
-COLUMNS = ("person", "videos", "voices", "faces", "frames", "seconds_of_video")
+COLUMNS = ("person", "videos", "voices", "faces", "mels", "masked_faces", "frames", "seconds_of_video")
 PROGRAM = "make_example_data"
 
 
@@ -113,15 +114,27 @@ def make_items(config: SetConfig) -> list[Item]:
     ]
 
 
-def clip_frames(plan: ClipPlan, config: SetConfig, portrait: Portrait | None = None) -> Iterator[np.ndarray]:
-    """The frames of a clip in order, (size, size, 3) uint8 RGB; frame k shows the mouth at time k / fps."""
+def clip_frames(
+    plan: ClipPlan,
+    config: SetConfig,
+    portrait: Portrait | None = None,
+    numbers: Sequence[int] | None = None,
+) -> Iterator[np.ndarray]:
+    """The frames of a clip in order, (size, size, 3) uint8 RGB; frame k shows the mouth at time k / fps.
+
+    Args:
+        plan: The clip.
+        config: Of its set.
+        portrait: The person's, if it is at hand already.
+        numbers: Which frames; None: all.
+    """
     maker = PictureMaker(plan.person, config.size, plan.light, portrait, plan.expression.blush)
     times_s = config.frame_times_s
     opening, spread = articulation_at(plan, times_s)
     face = plan.expression
-    for number, time_s in enumerate(times_s):
+    for number in range(len(times_s)) if numbers is None else numbers:
         mouth = Mouth(opening=float(opening[number]), spread=float(spread[number]))
-        yield maker.frame(mouth, pose_at(plan, float(time_s)), face.actions, number)
+        yield maker.frame(mouth, pose_at(plan, float(times_s[number])), face.actions, number)
 
 
 def clip_timeline(plan: ClipPlan, config: SetConfig) -> dict[str, Any]:
@@ -171,6 +184,8 @@ class PeopleTask(Task):
             "videos": kinds.count("videos.mp4"),
             "voices": kinds.count("voices.wav"),
             "faces": kinds.count("vox.jpg"),
+            "mels": kinds.count("hq.npy") + kinds.count("hq.pickle"),
+            "masked_faces": kinds.count("hq.jpg") + kinds.count("hq.png"),
             "frames": config.frames_per_clip * config.clips_per_person,
             "seconds_of_video": round(config.clip_s * config.clips_per_person, 3),
         }
@@ -182,14 +197,14 @@ class PeopleTask(Task):
 
         config, name = self.config, plan.person.name
         sound = speak(plan)
-        wanted = set(crop_numbers(config)) if "vox" in config.shapes else set()
-        crops: dict[int, np.ndarray] = {}
+        wanted = crop_numbers(config)
+        kept: dict[int, np.ndarray] = {}
 
         def watched() -> Iterator[np.ndarray]:
             # A long clip is never in memory as a whole.
             for number, frame in enumerate(clip_frames(plan, config, portrait)):
                 if number in wanted:
-                    crops[number] = face_crop(frame, plan, number / config.fps)
+                    kept[number] = frame
                 yield frame
 
         outputs = []
@@ -198,19 +213,38 @@ class PeopleTask(Task):
             write_video(self.output_dir / outputs[0], watched(), config.fps, sound, RATE_HZ)
             write_wav(self.output_dir / outputs[1], sound, RATE_HZ)
         else:
-            for _ in watched():
-                pass
+            kept = dict(zip(wanted, clip_frames(plan, config, portrait, wanted), strict=True))
         if "vox" in config.shapes:
             outputs.append(f"vox/{name}/voices/{plan.name}.wav")
             write_wav(self.output_dir / outputs[-1], sound, RATE_HZ)
-            for number, crop in sorted(crops.items()):
+            for number, frame in kept.items():
                 outputs.append(f"vox/{name}/faces/{plan.name}/{crop_name(number)}")
+                crop = face_crop(frame, plan, number / config.fps)
                 write_image(self.output_dir / outputs[-1], crop)
+        if "hq" in config.shapes:
+            outputs += self._write_hq(plan, portrait, sound, kept)
+        return outputs
+
+    def _write_hq(
+        self, plan: ClipPlan, portrait: Portrait, sound: np.ndarray, frames: dict[int, np.ndarray]
+    ) -> list[str]:
+        from facevox.files import write_bytes, write_image
+
+        config, outputs = self.config, []
+        for path, content in hq.mel_files(plan, sound).items():
+            outputs.append(path)
+            write_bytes(self.output_dir / path, content, sync=False)
+        masks = hq.MaskedFaces(plan, portrait, config.size, config.fps)
+        for number, frame in frames.items():
+            masked = face_crop(masks.apply(frame, number), plan, number / config.fps)
+            for path in hq.face_files(plan.person, plan.name, number):
+                outputs.append(path)
+                write_image(self.output_dir / path, masked, sync=False)
         return outputs
 
 
 def crop_numbers(config: SetConfig) -> list[int]:
-    """Which frames of a clip the VoxCeleb-shaped tree holds: spread over the clip."""
+    """Which frames of a clip the two VoxCeleb-shaped trees hold: spread over the clip."""
     count = min(FRAMES_PER_CLIP, config.frames_per_clip)
     return [int((k + 0.5) * config.frames_per_clip / count) for k in range(count)]
 
@@ -233,12 +267,12 @@ def face_crop(frame: np.ndarray, plan: ClipPlan, time_s: float) -> np.ndarray:
 
 
 def write_metadata(output_dir: Path, config: SetConfig) -> None:
-    """Writes `metadata.json` and `vox/metadata.json`; the same for all shards of a set."""
+    """Writes `metadata.json` and those of the trees; the same for all shards of a set."""
     from facevox.files import write_text
 
     described, vox = [], {}
-    for index in range(config.num_people):
-        person = make_person(config.seed, index)
+    persons = [make_person(config.seed, index) for index in range(config.num_people)]
+    for person in persons:
         plans = [plan_clip(person, k, config.clip_s) for k in range(config.clips_per_person)]
         described.append({**person.describe(), "clips": [clip_timeline(plan, config) for plan in plans]})
         vox[person.name] = {plan.name: _vox_entry(person, plan, config) for plan in plans}
@@ -253,6 +287,9 @@ def write_metadata(output_dir: Path, config: SetConfig) -> None:
     write_text(output_dir / "metadata.json", json.dumps(value, ensure_ascii=False) + "\n")
     if "vox" in config.shapes:
         write_text(output_dir / "vox" / "metadata.json", json.dumps(vox) + "\n")
+    if "hq" in config.shapes:
+        for path, text in hq.metadata_files(persons).items():
+            write_text(output_dir / path, text)
 
 
 def _vox_entry(person: Person, plan: ClipPlan, config: SetConfig) -> dict[str, Any]:

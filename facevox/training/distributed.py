@@ -21,16 +21,19 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from facevox.errors import UserError
+from facevox.errors import UserError, one_line
+
+_Result = TypeVar("_Result")
 
 # Ports for SLURM jobs: below Linux's range for outgoing connections (32768 on), above the usual services.
 FIRST_PORT = 12000
@@ -328,3 +331,47 @@ def mean_over_ranks(value: Tensor) -> Tensor:
         dist.all_reduce(mean, op=dist.ReduceOp.SUM)
         mean /= world_size()
     return mean
+
+
+def sum_over_ranks(values: Sequence[float]) -> list[float]:
+    """The sums of a few plain numbers over all processes; one small reduction that waits for no GPU."""
+    if not is_distributed():
+        return list(values)
+    total = torch.tensor(values, dtype=torch.float64)
+    dist.all_reduce(total, op=dist.ReduceOp.SUM)
+    summed: list[float] = total.tolist()
+    return summed
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """What every process has, in rank order."""
+    if not is_distributed():
+        return [value]
+    gathered: list[Any] = [None] * world_size()
+    dist.all_gather_object(gathered, value)
+    return gathered
+
+
+def on_main(action: Callable[[], _Result]) -> _Result | None:
+    """Runs `action` on rank 0 alone; when it fails there, all processes end with the same error.
+
+    Without this the others would wait for a rank that has long given up.
+
+    Returns:
+        What `action` returned, on rank 0; None on the others.
+
+    Raises:
+        UserError: On the other ranks, when rank 0 failed; rank 0 raises what happened.
+    """
+    result, error = None, None
+    if rank() == 0:
+        try:
+            result = action()
+        except Exception as caught:  # told to the others below, then raised again
+            error = caught
+    reasons = gather_objects(one_line(error) if error else "")
+    if error:
+        raise error
+    if reasons[0]:
+        raise UserError(f"rank 0: {reasons[0]}")
+    return result

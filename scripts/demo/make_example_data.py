@@ -1,13 +1,16 @@
-"""Makes example people who speak: videos, voices and a VoxCeleb-shaped tree, from two free portraits.
+"""Makes example people who speak: videos, voices and VoxCeleb-shaped trees, from two free portraits.
 
 Nothing is downloaded. The voice of a person follows from the face (the law is in metadata.json), so a
 face-voice model can learn it. Run again after an interruption, the command goes on where it stopped.
 
     python scripts/demo/make_example_data.py --output_dir runs/example
     python scripts/demo/make_example_data.py --output_dir runs/talk --num_people 12 --clip_s 10
+    python scripts/demo/make_example_data.py --output_dir runs/faces --num_people 40 --shape aihub
 
 Files: videos/<person>/<clip>.mp4, voices/<person>/<clip>.wav, vox/<person>/…, vox/metadata.json,
-metadata.json, people.csv and manifests/ (`facevox.example_data.dataset` describes them).
+hq/vox1|vox2/mel_spectrograms|masked_faces/<name>/… with its two tables (HQ VoxCeleb's shape),
+metadata.json, people.csv and manifests/ (`facevox.example_data.dataset` describes them); with --shape aihub
+the folder aihub/ with folders/ and archives/ (`facevox.example_data.aihub`).
 Exit codes: 0 done; 1 some people failed; 2 bad options; 75 stopped by a signal, run again to continue.
 """
 
@@ -17,8 +20,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from facevox import cli
+from facevox.errors import ExitCode
 
-SHAPES = ("videos", "vox")  # of facevox.example_data.dataset, whose import would make --help slow
+SHAPES = ("videos", "vox", "hq")  # of facevox.example_data.dataset, whose import would make --help slow
+AIHUB = "aihub"  # five expressions, a set of its own: facevox.example_data.aihub
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -37,9 +42,19 @@ def get_args_parser() -> argparse.ArgumentParser:
     add(
         "--shape",
         nargs="+",
-        choices=SHAPES,
+        choices=(*SHAPES, AIHUB),
         default=list(SHAPES),
-        help="what to write: videos (and their voices), vox (a VoxCeleb-shaped tree of faces and voices)",
+        help="what to write: videos (and their voices), vox (a VoxCeleb-shaped tree of faces and voices), hq "
+        "(an HQ-VoxCeleb-shaped tree of masked faces and mel spectrograms), aihub (an AIHub-shaped set of "
+        "five expressions)",
+    )
+    add("--pictures_per_expression", type=cli.positive_int, default=3, help="aihub: of each person")
+    add("--picture_size", type=cli.positive_int, default=192, help="aihub: side of a portrait in pixels")
+    add(
+        "--zip_names",
+        choices=("cp949", "utf-8"),
+        default="cp949",
+        help="aihub: encoding of the Korean names in the archives",
     )
     cli.add_batch_arguments(parser)
     return parser
@@ -48,10 +63,21 @@ def get_args_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Makes the set that the arguments ask for; returns the exit code."""
     args = get_args_parser().parse_args(argv)
+    code = ExitCode.DONE
+    shapes = tuple(shape for shape in args.shape if shape != AIHUB)
+    if shapes:
+        code = _make_speakers(args, shapes)
+    if AIHUB in args.shape and code != ExitCode.STOPPED:
+        code = max(code, _make_aihub(args))
+    return code
+
+
+def _make_speakers(args: argparse.Namespace, shapes: tuple[str, ...]) -> ExitCode:
+    """The people who speak, in each of `shapes`."""
     from facevox.batch import BatchConfig, run_batch
     from facevox.example_data import dataset
 
-    config = cli.build(dataset.SetConfig, args, shapes=tuple(args.shape))
+    config = cli.build(dataset.SetConfig, args, shapes=shapes)
     batch = cli.build(
         BatchConfig,
         args,
@@ -67,7 +93,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.dry_run and not summary.stopped:
         dataset.write_metadata(args.output_dir, config)
         print(f"{dataset.PROGRAM}: the set is in {args.output_dir}")
-    return int(summary.exit_code)
+    return summary.exit_code
+
+
+def _make_aihub(args: argparse.Namespace) -> ExitCode:
+    """The five expressions, in AIHub's shape."""
+    from facevox.batch import BatchConfig, run_batch
+    from facevox.example_data import aihub
+
+    config = cli.build(aihub.AihubConfig, args)
+    batch = cli.build(
+        BatchConfig,
+        args,
+        output_dir=Path(args.output_dir) / AIHUB,
+        program=aihub.PROGRAM,
+        table=aihub.TABLE,
+        columns=aihub.COLUMNS,
+        item_column="person",
+        settings=config.settings(),
+        unit="person",
+    )
+    summary = run_batch(aihub.AihubTask(config), aihub.make_items(config), batch)
+    if args.num_shards > 1:
+        print(f"{aihub.PROGRAM}: a run without shards writes the annotations and archives when all are done")
+    elif summary.exit_code == ExitCode.DONE and not args.dry_run:
+        aihub.write_lists_and_archives(batch.output_dir, config)
+        print(f"{aihub.PROGRAM}: the set is in {batch.output_dir}")
+    return summary.exit_code
 
 
 if __name__ == "__main__":

@@ -41,6 +41,9 @@ def test_every_documented_file_is_there(small_set):
             assert f"voices/{person}/{clip}.wav" in names
             assert f"vox/{person}/voices/{clip}.wav" in names
             assert sum(name.startswith(f"vox/{person}/faces/{clip}/") for name in names) == 3
+        assert sum(f"/mel_spectrograms/Example_{person[2:]}/" in name for name in names) == 2
+        assert sum(f"/masked_faces/Example_{person[2:]}/" in name for name in names) == 2 * 3
+    assert {"hq/vox1/vox1_meta.csv", "hq/vox2/full_vox2_meta.csv"} <= names
     assert {"metadata.json", "vox/metadata.json", "people.csv"} <= names
 
 
@@ -87,7 +90,9 @@ def test_workers_and_the_number_of_people_do_not_change_a_byte(script, small_set
     assert cli.run(script.main, ["--output_dir", str(tmp_path), *more]) == 0
     made = _files(tmp_path)
     for name, content in _files(small_set).items():
-        if name not in ("metadata.json", "vox/metadata.json", "people.csv"):
+        if name not in ("metadata.json", "vox/metadata.json", "people.csv") and not name.endswith(
+            "_meta.csv"
+        ):
             assert made[name] == content, name
 
 

@@ -12,7 +12,7 @@ import pytest
 
 TARGETS = [
     "help", "install", "doctor", "demo", "test", "test-all", "check", "bench", "extract", "voices", "faces",
-    "pairs", "weights", "lock", "clean",
+    "pairs", "train", "evaluate", "hq-split", "hq-train", "hq-evaluate", "weights", "lock", "clean",
 ]  # fmt: skip
 
 
@@ -54,6 +54,41 @@ def test_help_is_the_default_target_and_lists_every_target(make, repository):
     assert calls == []
     listed = re.findall(r"^  make (\S+) +\S", answer.stdout, re.MULTILINE)
     assert sorted(listed) == sorted(TARGETS)
+
+
+def test_train_and_evaluate_pass_their_values_on_and_ask_for_pairs(make):
+    answer, calls = make("train", "IMAGES=/a b", "VOICES=/v", "GROUPS=/g$.csv", "EPOCHS=3", "OUT=/o")
+    assert answer.returncode == 0, answer.stderr
+    assert calls[-1] == [
+        "scripts/training/train_face_voice.py", "--image_folder=/a b", "--audio_folder=/v", "--save_dir=/o",
+        "--identity_csv=/g$.csv", "--num_epochs=3",
+    ]  # fmt: skip
+    answer, calls = make("train", "MATCHED=/my list.txt")
+    assert calls[-1] == [
+        "scripts/training/train_face_voice_from_matched_file.py", "--matched_file=/my list.txt",
+        "--save_dir=runs/train",
+    ]  # fmt: skip
+    answer, calls = make("evaluate", "MATCHED=/l", "MODEL=/m", "METADATA=/p.csv")
+    assert calls[-1] == [
+        "scripts/evaluation/evaluate_face_voice.py", "--matched_file=/l", "--model_dir=/m",
+        "--output_file=/m/results.csv", "--metadata=/p.csv",
+    ]  # fmt: skip
+    answer, calls = make("train", "IMAGES=/a")
+    assert answer.returncode == 2
+    assert "make train IMAGES=" in answer.stderr
+    assert calls == []
+
+
+def test_hq_targets_share_the_root_of_the_data(make):
+    answer, calls = make("hq-split", "hq-train", "hq-evaluate", "VOX=/my vox", "TYPE=both")
+    assert answer.returncode == 0, answer.stderr
+    programs = [call for call in calls if call[0].startswith("scripts/hq/")]
+    assert programs == [
+        ["scripts/hq/create_hq_voxceleb_split.py", "--vox_dir=/my vox", "--output_json=/my vox/split.json"],
+        ["scripts/hq/train_hq_voxceleb.py", "--split_json_path=/my vox/split.json", "--dataset_type=both",
+         "--save_dir=runs/hq"],
+        ["scripts/hq/evaluate_hq_voxceleb.py", "--model_dir=runs/hq"],
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

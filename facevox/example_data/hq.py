@@ -1,0 +1,146 @@
+"""The part of an example set that has the shape of HQ VoxCeleb: masked faces, mel spectrograms, metadata.
+
+    hq/vox1/masked_faces/Example_0000/0001_000008.jpg       the face alone, the rest black
+    hq/vox1/mel_spectrograms/Example_0000/id0000_0001_00001.npy        float32, (40, T) and (T, 40) in turns
+    hq/vox1/vox1_meta.csv                                   tabs, as VoxCeleb1's
+    hq/vox2/masked_faces/Example_0001/0001_000008.png
+    hq/vox2/mel_spectrograms/Example_0001/id0001_0001_00001.pickle     {"LogMel_Features": (40, T) float64, …}
+    hq/vox2/full_vox2_meta.csv                              commas, as the extended table of VoxCeleb2
+
+The people are those of the other parts. Two of three are in vox2, one of three in vox1, and every twelfth is
+in both, as happens in the real set. These people have no gender; the tables give "f" to the higher half of
+the voices, so that balancing has something to balance.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from dataclasses import replace
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from facevox.example_data.clips import ClipPlan, articulation_at, pose_at
+from facevox.example_data.people import PITCH_HZ, Person
+from facevox.example_data.pictures import Light, Mouth, PictureMaker
+from facevox.example_data.portraits import Portrait
+from facevox.example_data.sources import OVAL
+from facevox.example_data.voice import RATE_HZ
+
+NUM_MELS = 40
+HOP = 160  # 10 ms at 16 kHz: 100 frames a second
+WINDOW = 400  # 25 ms
+FFT_SIZE = 512
+HIGHEST_HZ = RATE_HZ / 2
+SAMPLE_SCALE = 32768.0  # the real set's features are of 16-bit samples: logarithms about 0 to 20
+EDGE_UNITS = 0.04  # softness of the mask's border, in face units
+_CLOSING = np.ones((25, 25), np.uint8)  # larger than an open mouth in a frame of 256 pixels
+VOX1_HEADER = "VoxCeleb1 ID\tVGGFace1 ID\tGender\tNationality\tSet"
+VOX2_HEADER = "Class_ID,Name,Sample_Num,Flag,Gender_x,VoxCeleb2ID,VGGFace2ID,Gender_y,Set"
+
+
+def folder_name(person: Person) -> str:
+    """`Example_0007` for the person number 7."""
+    return f"Example_{person.index:04d}"
+
+
+def sets_of(index: int) -> tuple[str, ...]:
+    """In which of vox1 and vox2 a person is."""
+    if index % 12 == 5:
+        return ("vox1", "vox2")
+    return ("vox1",) if index % 3 == 0 else ("vox2",)
+
+
+def log_mel(sound: np.ndarray) -> np.ndarray:
+    """(40, T) float64 log of the mel power of a sound (n,) in [-1, 1] at 16 kHz, 100 frames a second.
+
+    Frames lie within the sound: T = 1 + (n - 400) // 160. A sound shorter than one frame is repeated.
+
+    Source: Davis and Mermelstein 1980: triangles spaced evenly in mel (here 2595 log10(1 + f / 700)).
+    """
+    samples = np.resize(sound, max(len(sound), WINDOW)).astype(np.float64) * SAMPLE_SCALE
+    frames_TN = np.lib.stride_tricks.sliding_window_view(samples, WINDOW)[::HOP] * np.hamming(WINDOW)
+    power_TF = np.abs(np.fft.rfft(frames_TN, FFT_SIZE)) ** 2 / FFT_SIZE
+    return np.log(_filters() @ power_TF.T + 1.0)
+
+
+@lru_cache(maxsize=1)
+def _filters() -> np.ndarray:
+    """(40, 257) weights of the mel bands."""
+    highest_mel = 2595.0 * np.log10(1.0 + HIGHEST_HZ / 700.0)
+    edges_hz = 700.0 * (10.0 ** (np.linspace(0.0, highest_mel, NUM_MELS + 2) / 2595.0) - 1.0)
+    rate_hz = np.fft.rfftfreq(FFT_SIZE, 1.0 / RATE_HZ)
+    low, middle, high = (edges_hz[k : k + NUM_MELS, None] for k in range(3))
+    rising, falling = (rate_hz - low) / (middle - low), (high - rate_hz) / (high - middle)
+    return np.clip(np.minimum(rising, falling), 0.0, None)
+
+
+def mel_files(plan: ClipPlan, sound: np.ndarray) -> dict[str, bytes]:
+    """The spectrogram of a clip as each of the person's sets holds it, by path below the set's folder."""
+    person, mel = plan.person, log_mel(sound)
+    stem = f"{person.name}_{plan.name}_00001"
+    files = {}
+    for set_name in sets_of(person.index):
+        base = f"hq/{set_name}/mel_spectrograms/{folder_name(person)}/{stem}"
+        if set_name == "vox1":
+            stored = mel.astype(np.float32)
+            content = io.BytesIO()
+            np.save(content, np.ascontiguousarray(stored.T) if plan.number % 2 else stored)
+            files[f"{base}.npy"] = content.getvalue()
+        else:
+            value = {"LogMel_Features": mel, "spkid": person.name, "clipid": plan.name, "wavid": "00001"}
+            files[f"{base}.pickle"] = pickle.dumps(value, protocol=3)
+    return files
+
+
+class MaskedFaces:
+    """Masks for the frames of one clip.
+
+    The mask is a canvas of its own, white within the outline of the face, and goes through the very warps
+    that make the frame.
+    """
+
+    def __init__(self, plan: ClipPlan, portrait: Portrait, size: int, fps: float) -> None:
+        white = np.zeros(portrait.canvas.shape, np.uint8)
+        cv2.fillPoly(white, [np.round(portrait.landmarks[list(OVAL)]).astype(np.int32)], (255, 255, 255))
+        white = cv2.GaussianBlur(white, (0, 0), EDGE_UNITS * portrait.unit_px)
+        self._maker = PictureMaker(plan.person, size, Light(noise=0.0), replace(portrait, canvas=white))
+        self._plan, self._fps = plan, fps
+
+    def apply(self, frame: np.ndarray, number: int) -> np.ndarray:
+        """Frame `number` of the clip, (size, size, 3) uint8 RGB, black around the face."""
+        time_s = number / self._fps
+        opening, spread = articulation_at(self._plan, np.array([time_s]))
+        mouth = Mouth(opening=float(opening[0]), spread=float(spread[0]))
+        mask = self._maker.frame(mouth, pose_at(self._plan, time_s), self._plan.expression.actions, number)
+        # An open mouth is painted dark into the mask too: a hole, to be closed.
+        covered = cv2.morphologyEx(np.ascontiguousarray(mask[..., 0]), cv2.MORPH_CLOSE, _CLOSING)
+        return cv2.multiply(frame, cv2.merge([covered] * 3), scale=1.0 / 255.0)
+
+
+def face_files(person: Person, clip: str, number: int) -> list[str]:
+    """Where the masked face of frame `number` of a clip goes, in each of the person's sets."""
+    suffix = {"vox1": ".jpg", "vox2": ".png"}
+    return [
+        f"hq/{set_name}/masked_faces/{folder_name(person)}/{clip}_{number:06d}{suffix[set_name]}"
+        for set_name in sets_of(person.index)
+    ]
+
+
+def metadata_files(persons: list[Person]) -> dict[str, str]:
+    """The two tables by path; their rows are in the order of the people."""
+    vox1, vox2 = [VOX1_HEADER], [VOX2_HEADER]
+    for person in persons:
+        name, sets = folder_name(person), sets_of(person.index)
+        gender = "f" if person.voice.pitch_hz > PITCH_HZ else "m"
+        if "vox1" in sets:
+            vox1.append(f"{person.name}\t{name}\t{gender}\tExample\tdev")
+        if "vox2" in sets:
+            number = f"n{person.index:06d}"
+            vox2.append(f"{number},{name},0,1,{gender},{person.name},{number},{gender},dev")
+    return {
+        "hq/vox1/vox1_meta.csv": "\n".join(vox1) + "\n",
+        "hq/vox2/full_vox2_meta.csv": "\n".join(vox2) + "\n",
+    }

@@ -1,0 +1,455 @@
+"""The training loop that every model here shares: epochs, checkpoints, signals, resuming, history.
+
+What is trained comes as a `TrainingTask`; this loop decides when. It ends in one of these ways: all epochs
+are done (or patience ran out); a signal came, and `last.pth` holds the state after the step that was under
+way; a step was not finite, and nothing of it reached the weights.
+
+A run that was ended, by a signal or by a power cut, goes on from `last.pth` with the same command, in the
+middle of an epoch too. On the CPU, with the same machine, threads and number of processes, its weights end
+bit for bit as those of a run that nobody ended: batches and random crops are functions of (seed, epoch,
+index), the learning rate is one of the step, and the state of all random number generators is kept for each
+process.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from facevox.errors import UserError, one_line
+from facevox.locks import OutputLock
+from facevox.progress import Progress, duration_text
+from facevox.signals import StopFlag
+from facevox.training import distributed
+from facevox.training.batches import EpochBatches
+from facevox.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from facevox.training.distributed import World
+from facevox.training.events import EventWriter, remove_events
+from facevox.training.history import write_history
+from facevox.training.interval import Interval
+from facevox.training.schedule import warmup_cosine, warmup_steps
+from facevox.training.seeding import RandomState
+
+FORMAT = 1
+LAST_FILE = "last.pth"
+EVENTS_DIR = "events"
+LOG_EVERY = 10  # steps between two points of the curves in TensorBoard
+DONE, STOPPED, NOT_FINITE = "done", "stopped", "not finite"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerConfig:
+    """When things happen.
+
+    Attributes:
+        save_dir: Folder of the run.
+        num_epochs: In all, those before a resumption included.
+        learning_rate: At its peak.
+        warmup: Share of all steps below 1, number of steps from 1 on.
+        clip_norm: Longest gradient, over all parameters; 0: no clipping.
+        checkpoint_interval: Between two writes of last.pth.
+        save_interval: Epochs between two calls of `TrainingTask.save`.
+        patience: Epochs without a better value after which training ends; 0: never.
+        resume: `auto` (go on where there is something to go on from), `never`, or a checkpoint.
+        kind: What is trained, as the checkpoint says it.
+        settings: What must be the same when a run goes on, for the result to be the same.
+    """
+
+    save_dir: Path
+    num_epochs: int
+    learning_rate: float
+    warmup: float = 0.05
+    clip_norm: float = 1.0
+    checkpoint_interval: Interval = field(default_factory=lambda: Interval(seconds=600.0))
+    save_interval: int = 5
+    patience: int = 0
+    resume: str = "auto"
+    kind: str = "training"
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+class TrainingTask:
+    """What is trained. All methods are called on every process, in the same order.
+
+    Attributes:
+        model: Its weights are kept in the checkpoint.
+        best_by: Name of the value in an epoch's row by which the best epoch is known.
+        is_best_highest: Whether more of it is better.
+    """
+
+    model: nn.Module
+    best_by: str = "train_loss"
+    is_best_highest: bool = False
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Groups for AdamW; `lr_scale` (default 1) multiplies the learning rate of a group."""
+        raise NotImplementedError
+
+    def backward(self, batch: Any) -> Tensor:
+        """Adds the gradients of one batch; returns the loss of this process, a detached scalar.
+
+        The loss is a mean over samples, so that the mean over processes is that of the whole batch, and the
+        gradients are the same on all.
+        """
+        raise NotImplementedError
+
+    def start_epoch(self) -> None:
+        """Puts the model into training mode."""
+        self.model.train()
+
+    def after_step(self) -> None:
+        """Called after the weights changed."""
+
+    def validate(self, epoch: int) -> dict[str, float]:
+        """Values for the row of this epoch, the same on every process; random numbers are left alone."""
+        return {}
+
+    def save(self, *, is_best: bool) -> None:
+        """Writes the model's files, as they are after this epoch; called on the first process only."""
+
+
+@dataclass
+class _Position:
+    """Where a run stands: plain numbers, all of them in the checkpoint."""
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    best: float | None = None
+    best_epoch: int = -1
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingResult:
+    """How a run ended.
+
+    Attributes:
+        status: DONE, STOPPED or NOT_FINITE.
+        message: One line for people.
+        history: A row (epoch, values) for each finished epoch.
+        best_epoch: Counted from 1; 0 without any.
+        num_steps: Steps of the optimizer in all.
+    """
+
+    status: str
+    message: str
+    history: list[dict[str, float]]
+    best_epoch: int
+    num_steps: int
+
+
+class Trainer:
+    """Runs a task's epochs.
+
+    Args:
+        task: What is trained; its model is on the device and wrapped already.
+        batches: Of the loader, whose `start` sets epoch and first batch.
+        loader: Yields the batches.
+        config: When things happen.
+        world: This process among all.
+    """
+
+    def __init__(
+        self,
+        task: TrainingTask,
+        batches: EpochBatches,
+        loader: Iterable[Any],
+        config: TrainerConfig,
+        world: World,
+    ) -> None:
+        self.task, self.batches, self.loader, self.config, self.world = task, batches, loader, config, world
+        groups = [{"lr_scale": 1.0} | group for group in task.parameter_groups()]
+        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
+        self.parameters = [parameter for group in groups for parameter in group["params"]]
+        self.num_steps = batches.num_batches * config.num_epochs
+        self.num_warmup = warmup_steps(config.warmup, self.num_steps)
+        self.position = _Position()
+        self.history: list[dict[str, float]] = []
+        self._stop: StopFlag = StopFlag()
+        self._saved_s = self._started_s = self._epoch_s = time.monotonic()
+        self._waited_s = 0.0
+
+    def run(self) -> TrainingResult:
+        """Trains to the end, or until it is stopped; inside `run_folder`.
+
+        Raises:
+            UserError: The checkpoint in the folder is not of this run.
+        """
+        folder = self.config.save_dir
+        with ExitStack() as stack:
+            self._restore()
+            if self.position.epoch >= self.config.num_epochs:
+                return self._result(DONE)
+            self._started_s -= self.position.seconds
+            events = None
+            if self.world.is_main:
+                if self.position.step == 0:
+                    remove_events(folder / EVENTS_DIR)
+                # What a run that was ended wrote after its checkpoint comes again.
+                events = stack.enter_context(EventWriter(folder / EVENTS_DIR, self.position.step + 1))
+            self._stop = stack.enter_context(StopFlag())
+            progress = None
+            if self.world.is_main:
+                num_left = self.num_steps - self.position.step
+                progress = stack.enter_context(Progress(num_left, "training", "step"))
+            status = DONE
+            while status == DONE and self.position.epoch < self.config.num_epochs and not self._is_tired():
+                status = self._run_epoch(events, progress)
+            if status == DONE:
+                # In this order: a run whose last.pth says that it is done has written everything else.
+                self._on_main(lambda: self.task.save(is_best=False))
+                self._save_last()
+        return self._result(status)
+
+    def _result(self, status: str) -> TrainingResult:
+        at = self.position
+        where = f"step {at.step} of {self.num_steps}, epoch {at.epoch + 1} of {self.config.num_epochs}"
+        if status == STOPPED:
+            message = f"stopped by {self._stop.signal_name or 'a signal'} after {where}; run again to go on"
+        elif status == NOT_FINITE:
+            message = (
+                f"the loss or its gradient was not finite after {where}; the weights are those before it; "
+                "lower --learning_rate, clip more, or use --precision fp32"
+            )
+        elif self._is_tired():
+            message = f"no better {self.task.best_by} for {self.config.patience} epochs: ended at {where}"
+        else:
+            message = f"done: {at.epoch} epochs, {at.step} steps in {duration_text(at.seconds)}"
+        return TrainingResult(
+            status=status,
+            message=message,
+            history=self.history,
+            best_epoch=at.best_epoch + 1,
+            num_steps=at.step,
+        )
+
+    def _run_epoch(self, events: EventWriter | None, progress: Progress | None) -> str:
+        at, num_batches = self.position, self.batches.num_batches
+        self.batches.start(at.epoch, at.batch)
+        self._epoch_s, self._waited_s, first_batch = time.monotonic(), 0.0, at.batch
+        self.task.start_epoch()
+        for batch in self._timed(self.loader):
+            loss, is_finite, is_stopping, is_due = self.take_step(batch)
+            if not is_finite:
+                return NOT_FINITE
+            at.step, at.batch, at.loss_sum = at.step + 1, at.batch + 1, at.loss_sum + loss
+            if events and (at.step % LOG_EVERY == 0 or at.step == 1):
+                events.scalars({"step/loss": loss, "step/learning_rate": self._rate(at.step - 1)}, at.step)
+            if progress:
+                progress.update(1, note=f"epoch {at.epoch + 1}/{self.config.num_epochs}, loss {loss:.4f}")
+            if is_stopping or (is_due and at.batch < num_batches):
+                self._save_last()
+            if is_stopping:
+                return STOPPED
+        self._end_epoch(events, at.batch - first_batch)
+        is_due = self.config.checkpoint_interval.is_due(at.step, time.monotonic() - self._saved_s)
+        is_stopping = bool(self._stop)
+        stopping, due = (distributed.sum_over_ranks([float(is_stopping), float(is_due)]))[:2]
+        if (stopping or due) and at.epoch < self.config.num_epochs:
+            self._save_last()
+            if stopping:
+                return STOPPED
+        return DONE
+
+    def _timed(self, loader: Iterable[Any]) -> Iterable[Any]:
+        """The batches, with the time that was spent waiting for them."""
+        batches = iter(loader)
+        while True:
+            start_s = time.monotonic()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except UserError as error:  # out of a worker it comes with its traceback, which ends in its text
+                raise UserError(str(error).strip().splitlines()[-1].split("UserError: ", 1)[-1]) from None
+            self._waited_s += time.monotonic() - start_s
+            yield batch
+
+    def take_step(self, batch: Any) -> tuple[float, bool, bool, bool]:
+        """One batch; returns (loss of all processes, whether it was finite, stop asked, checkpoint due)."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._rate(self.position.step) * group["lr_scale"]
+        loss = self.task.backward(batch)
+        limit = self.config.clip_norm or math.inf
+        norm = nn.utils.clip_grad_norm_(self.parameters, limit)
+        values = torch.stack([loss.double(), norm.to(loss.device).double()]).tolist()
+        interval = self.config.checkpoint_interval
+        is_due = interval.is_due(self.position.step + 1, time.monotonic() - self._saved_s)
+        # One small reduction: every process must take the same decisions at the same step.
+        total, bad, stop, due = distributed.sum_over_ranks(
+            [
+                values[0] if math.isfinite(values[0]) else 0.0,
+                float(not all(map(math.isfinite, values))),
+                float(bool(self._stop)),
+                float(is_due),
+            ]
+        )
+        if bad:
+            self.optimizer.zero_grad(set_to_none=True)
+            return math.nan, False, False, False
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.task.after_step()
+        return total / self.world.size, True, stop > 0, due > 0
+
+    def _rate(self, step: int) -> float:
+        return self.config.learning_rate * warmup_cosine(step, self.num_steps, self.num_warmup)
+
+    def _end_epoch(self, events: EventWriter | None, num_batches: int) -> None:
+        at = self.position
+        seconds = max(time.monotonic() - self._epoch_s, 1e-9)
+        row = {
+            "epoch": at.epoch + 1,
+            "step": at.step,
+            "train_loss": at.loss_sum / self.batches.num_batches,
+            "learning_rate": self._rate(at.step - 1),
+            "items_per_s": num_batches * self.batches.batch_size * self.world.size / seconds,
+            "data_wait_share": min(self._waited_s / seconds, 1.0),
+        }
+        self.task.model.eval()
+        row |= self.task.validate(at.epoch)
+        value = row[self.task.best_by]
+        sign = 1.0 if self.task.is_best_highest else -1.0
+        # As long as there is no value to go by, the latest epoch is the best: there always is such a model.
+        is_best = at.best is None or (math.isfinite(value) and sign * value > sign * at.best)
+        if is_best:
+            at.best, at.best_epoch = value if math.isfinite(value) else None, at.epoch
+        self.history.append(row)
+        if events:
+            # By steps, as the other curves are: TensorBoard drops by steps what a resumed run writes again.
+            events.scalars({f"epoch/{name}": value for name, value in row.items() if name != "step"}, at.step)
+        at.epoch, at.batch, at.loss_sum = at.epoch + 1, 0, 0.0
+        is_last = at.epoch == self.config.num_epochs
+        if self.world.is_main:
+            write_history(self.config.save_dir, self.history)
+        if is_best:
+            self._on_main(lambda: self.task.save(is_best=True))
+        if at.epoch % self.config.save_interval == 0 and not is_last:
+            self._on_main(lambda: self.task.save(is_best=False))
+
+    def _is_tired(self) -> bool:
+        at = self.position
+        return 0 < self.config.patience < at.epoch - at.best_epoch and at.best is not None
+
+    def _on_main(self, action: Any) -> None:
+        if self.world.is_main:
+            action()
+
+    # --- the checkpoint -----------------------------------------------------------------------------------
+
+    def _save_last(self) -> None:
+        """Writes last.pth: all that going on from here needs."""
+        self.position.seconds = time.monotonic() - self._started_s
+        randoms = distributed.gather_objects(RandomState().to_plain())
+        self._saved_s = time.monotonic()
+        if self.world.is_main:
+            save_checkpoint(
+                self.config.save_dir / LAST_FILE,
+                {
+                    "format": FORMAT,
+                    "kind": self.config.kind,
+                    "settings": self.config.settings,
+                    "num_steps": self.num_steps,
+                    "num_batches": self.batches.num_batches,
+                    "model": self.task.model.state_dict(),
+                    "optimizer": self.optimizer.state_dict(),
+                    "position": vars(self.position),
+                    "history": self.history,
+                    "random": randoms,
+                },
+            )
+            write_history(self.config.save_dir, self.history)
+
+    def _restore(self) -> None:
+        resume = self.config.resume
+        file = self.config.save_dir / LAST_FILE if resume in ("auto", "never") else Path(resume)
+        if resume == "never":
+            # Were it ended before its first checkpoint, the next start would go on from the former run.
+            self._on_main(lambda: file.unlink(missing_ok=True))
+            return
+        is_somewhere = distributed.any_rank(file.exists())
+        if resume == "auto" and not is_somewhere:
+            return
+        if is_somewhere and not file.exists():
+            raise UserError(f"{file}: not seen from every process; --save_dir must lie on a shared disk")
+        content = load_checkpoint(file)
+        self._check(content, file)
+        load_weights(self.task.model, content["model"], file)
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.position, self.history = _Position(**content["position"]), content["history"]
+        at = self.position
+        if len(content["random"]) == self.world.size:
+            RandomState.from_plain(content["random"][self.world.rank]).restore()
+        elif self.world.is_main:
+            print(
+                f"{file}: from a run of {len(content['random'])} processes, now {self.world.size}: goes on "
+                "with other random numbers, so the result is not bit for bit that of one run"
+            )
+        # Another number of processes cuts an epoch into another number of batches.
+        num_before = content["num_batches"]
+        if num_before != self.batches.num_batches:
+            num_done = at.batch * self.batches.num_batches // num_before
+            at.loss_sum *= num_done / max(at.batch, 1)
+            at.batch = num_done
+            at.step = at.epoch * self.batches.num_batches + at.batch
+        if self.world.is_main:
+            print(f"going on from {file}: epoch {at.epoch + 1}, step {at.step} of {self.num_steps}")
+            if content["num_steps"] != num_before * self.config.num_epochs:
+                print(
+                    f"--num_epochs changed ({content['num_steps']} steps before): the schedule is stretched"
+                )
+
+    def _check(self, content: dict[str, Any], file: Path) -> None:
+        if content.get("kind") != self.config.kind:
+            raise UserError(f"{file}: a checkpoint of {content.get('kind', 'something else')!r}, not of this")
+        if content.get("format") != FORMAT:
+            raise UserError(f"{file}: of format {content.get('format')}; this program reads {FORMAT}")
+        before, now = content["settings"], self.config.settings
+        changed = [
+            f"{name} {before.get(name)!r} → {now.get(name)!r}"
+            for name in sorted(before.keys() | now.keys())
+            if before.get(name) != now.get(name)
+        ]
+        if changed:
+            raise UserError(
+                f"{file}: the run there had other settings ({', '.join(changed)}); give the same, another "
+                "--save_dir, or --resume never to begin anew"
+            )
+
+
+@contextmanager
+def run_folder(save_dir: Path) -> Iterator[None]:
+    """The folder of a run, made if missing and held against other runs while the block lasts.
+
+    Every process enters it; the first one holds the lock. A signal that comes before the first step, while
+    weights are loaded, is not lost: it stops the run after that step.
+
+    Raises:
+        UserError: Another run writes there, or nothing can be written.
+    """
+    with ExitStack() as stack:
+        distributed.on_main(lambda: stack.enter_context(_lock(save_dir)))
+        stack.enter_context(StopFlag())
+        yield
+
+
+def _lock(save_dir: Path) -> OutputLock:
+    file = save_dir / "locks" / "training.lock"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--save_dir {save_dir}: {one_line(error)}") from None
+    if not os.access(file.parent, os.W_OK | os.X_OK):
+        raise UserError(f"--save_dir {save_dir}: nothing can be written there")
+    return OutputLock(file)

@@ -1,0 +1,200 @@
+"""Pictures to tensors as a ViT takes them, and what a Wav2Vec2 wants of its sound.
+
+No torchvision: Pillow resizes as transformers' own `ViTImageProcessorPil` does, and the numbers come out the
+same. Augmentation is mirroring and a slightly closer, shifted crop. Brightness, white balance and hue stay
+as they are: skin and light carry much of what a face tells about a voice.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from facevox.errors import UserError
+from facevox.files import read_json
+from lc_pytorch.models.encoders import DEFAULT_FACE_MODEL, DEFAULT_VOICE_MODEL
+
+if TYPE_CHECKING:
+    from transformers import Wav2Vec2FeatureExtractor
+
+# The preprocessor_config.json of the two default models on the hub, which therefore need no network here.
+_KNOWN: dict[str, dict[str, Any]] = {
+    DEFAULT_FACE_MODEL: {"size": 224, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "do_normalize": True},
+    DEFAULT_VOICE_MODEL: {
+        "feature_size": 1,
+        "sampling_rate": 16000,
+        "padding_value": 0.0,
+        "do_normalize": True,
+        "return_attention_mask": False,
+    },
+}
+MIN_CROP_SHARE = 0.85  # of the side: hair line and chin of a face crop stay in the picture
+FLIP_SHARE = 0.5
+MAX_SIDE_PX = 2048
+_FILE = "preprocessor_config.json"
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)  # "name" or "owner/name"
+_RESAMPLINGS = {2: Image.Resampling.BILINEAR, 3: Image.Resampling.BICUBIC}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageTransform:
+    """Makes (3, size, size) float32 tensors of pictures, (value / 255 - mean) / std for each colour.
+
+    Called with a generator it augments; without, the same picture gives the same tensor.
+
+    Attributes:
+        image_size: Side in pixels; pictures of another shape are stretched to it, as ViT's processor does.
+        image_mean: Of red, green and blue, of values from 0 to 1.
+        image_std: Likewise.
+        resample: Pillow's number of the filter: 2 bilinear, 3 bicubic.
+    """
+
+    image_size: int = 224
+    image_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    image_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    resample: int = 2
+
+    def __post_init__(self) -> None:
+        faults = []
+        if not 1 <= self.image_size <= MAX_SIDE_PX:
+            faults.append(f"image_size {self.image_size}: 1 to {MAX_SIDE_PX} pixels are possible")
+        if len(self.image_mean) != 3 or len(self.image_std) != 3 or not all(s > 0 for s in self.image_std):
+            faults.append("image_mean and image_std: three numbers each, deviations above 0, are wanted")
+        if self.resample not in _RESAMPLINGS:
+            faults.append(f"resample {self.resample}: 2 (bilinear) or 3 (bicubic) is wanted")
+        if faults:
+            raise UserError("; ".join(faults))
+
+    def __call__(
+        self, image: NDArray[np.uint8] | Image.Image, rng: np.random.Generator | None = None
+    ) -> Tensor:
+        """The tensor of a picture.
+
+        Args:
+            image: (H, W, 3) uint8 RGB, or a Pillow picture.
+            rng: For augmentation; None: none.
+        """
+        if not isinstance(image, Image.Image):
+            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+                raise ValueError(f"(H, W, 3) uint8 RGB is wanted, not {image.shape} {image.dtype}")
+            image = Image.fromarray(image)
+        box, is_mirrored = (None, False) if rng is None else _drawn_crop(image.size, rng)
+        size = (self.image_size, self.image_size)
+        pixels_HWC = np.asarray(image.convert("RGB").resize(size, _RESAMPLINGS[self.resample], box=box))
+        if is_mirrored:
+            pixels_HWC = pixels_HWC[:, ::-1]
+        # In place, in one copy: this runs for every picture of every epoch.
+        face_3HW = pixels_HWC.transpose(2, 0, 1).astype(np.float32, order="C")
+        mean_3, std_3 = (np.array(values)[:, None, None] for values in (self.image_mean, self.image_std))
+        face_3HW *= (1 / (255 * std_3)).astype(np.float32)
+        face_3HW -= (mean_3 / std_3).astype(np.float32)
+        return torch.from_numpy(face_3HW)
+
+
+def _drawn_crop(
+    size: tuple[int, int], rng: np.random.Generator
+) -> tuple[tuple[float, float, float, float], bool]:
+    """(left, top, right, bottom) of MIN_CROP_SHARE to 1 of each side, anywhere; and whether to mirror."""
+    flip, share, left, top = rng.random(4)
+    width, height = size
+    kept = MIN_CROP_SHARE + (1 - MIN_CROP_SHARE) * share
+    x, y = left * (1 - kept) * width, top * (1 - kept) * height
+    # Rounding must not put the far corner outside, which Pillow refuses.
+    return (x, y, min(x + kept * width, width), min(y + kept * height, height)), bool(flip < FLIP_SHARE)
+
+
+def create_data_transforms(
+    face_model: str | Path | None = None,
+    voice_model: str | Path | None = None,
+    *,
+    image_size: int | None = None,
+) -> tuple[ImageTransform, Wav2Vec2FeatureExtractor]:
+    """What the two encoders want of their input: (image transform, sound processor).
+
+    Sizes, means and deviations come out of the models' `preprocessor_config.json`: in the folder, or in the
+    hub's cache on this machine. The two default models need neither. The network is not used.
+
+    Args:
+        face_model: Folder or hub id; None: the default ViT.
+        voice_model: Folder or hub id; None: the default Wav2Vec2.
+        image_size: Side of the pictures in pixels, in place of the model's.
+
+    Raises:
+        UserError: A model whose settings are not on this machine, or are not what such a model has.
+    """
+    face_file, face = _settings(face_model, DEFAULT_FACE_MODEL, "--face_model")
+    voice_file, voice = _settings(voice_model, DEFAULT_VOICE_MODEL, "--voice_model")
+    return _image_transform(face, face_file, image_size), _sound_processor(voice, voice_file)
+
+
+def _settings(model: str | Path | None, default: str, option: str) -> tuple[str, dict[str, Any]]:
+    """(where they are from, the settings) of a model."""
+    name = default if model is None else str(model)
+    folder = Path(name).expanduser()
+    found = folder / _FILE if folder.is_dir() else _cached_file(name)
+    if found is None and name in _KNOWN:
+        return name, _KNOWN[name]
+    if found is None and not _HUB_ID.fullmatch(name):
+        raise UserError(f"{option} {name}: there is no such folder")
+    if found is None:
+        raise UserError(
+            f"{option} {name}: its {_FILE} is not in the hub's cache; fetch it (hf download {name} {_FILE}), "
+            "or give a folder that holds the model"
+        )
+    if not found.is_file():
+        raise UserError(f"{option} {name}: the folder has no {_FILE}; put the one there that the model has")
+    settings = read_json(found)
+    if not isinstance(settings, dict):
+        raise UserError(f"{found}: a JSON object is wanted")
+    return str(found), settings
+
+
+def _cached_file(name: str) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(name, _FILE) if _HUB_ID.fullmatch(name) else None
+    return Path(found) if isinstance(found, str) else None
+
+
+def _image_transform(settings: dict[str, Any], where: str, image_size: int | None) -> ImageTransform:
+    # Models with do_center_crop resize a little larger and cut the middle out; a face crop is all middle.
+    size: Any = settings.get("crop_size") if settings.get("do_center_crop") else None
+    size = settings.get("size", 224) if size is None else size
+    if isinstance(size, dict):
+        size = size.get("height") or size.get("shortest_edge")
+    normalise = settings.get("do_normalize", True)
+    mean = settings.get("image_mean", [0.5] * 3) if normalise else [0.0] * 3
+    std = settings.get("image_std", [0.5] * 3) if normalise else [1.0] * 3
+    try:
+        return ImageTransform(
+            image_size=int(size) if image_size is None else image_size,
+            image_mean=_three(mean),
+            image_std=_three(std),
+            resample=int(settings.get("resample", 2)),
+        )
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{where}: not the settings of a picture model: {error}") from None
+
+
+def _three(values: Any) -> tuple[float, float, float]:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
+
+
+def _sound_processor(settings: dict[str, Any], where: str) -> Wav2Vec2FeatureExtractor:
+    from transformers import Wav2Vec2FeatureExtractor
+
+    kind = settings.get("feature_extractor_type", "Wav2Vec2FeatureExtractor")
+    if kind != "Wav2Vec2FeatureExtractor" or settings.get("feature_size", 1) != 1:
+        raise UserError(f"{where}: the settings of a {kind}; a model that takes waveforms is wanted")
+    known = {key: settings[key] for key in _KNOWN[DEFAULT_VOICE_MODEL] if key in settings}
+    processor: Wav2Vec2FeatureExtractor = Wav2Vec2FeatureExtractor(**known)
+    return processor

@@ -1,0 +1,368 @@
+"""Contrastive training of two towers, whatever their inputs are: faces with sound, or faces with mels.
+
+    result = train_contrastive(model, train_set, config, world, validate=…, save=…)
+
+One step: the batch of all processes through both towers, symmetric InfoNCE over all of it with samples of the
+same identity left out of the negatives, AdamW. `accum_freq` sends the batch through the towers in parts and
+keeps its loss and gradients; see `accumulation`.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from facevox.errors import UserError, one_line
+from facevox.files import replacing
+from facevox.training import distributed
+from facevox.training.batches import EpochBatches, make_loader
+from facevox.training.distributed import World
+from facevox.training.interval import Interval
+from facevox.training.seeding import seed_everything
+from facevox.training.trainer import Trainer, TrainerConfig, TrainingResult, TrainingTask
+from lc_pytorch.accumulation import accumulated_step
+from lc_pytorch.datasets.base import PairDataset
+from lc_pytorch.losses import clamp_log_temperature_
+from lc_pytorch.models.face_voice import TwoTowerModel
+
+PRECISIONS = ("fp32", "bf16")
+BAD_FILES = "bad_files.csv"
+CHECKPOINT_INTERVAL = Interval(seconds=600.0)
+# The two passes of an accumulated step compute the same numbers in the same order: more than rounding between
+# them is a fault. bfloat16 keeps 8 bits; unit vectors then differ by up to 2**-8 in a number.
+REPLAY_TOLERANCE = {"fp32": 1e-3, "bf16": 2e-2}
+
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Settings of a contrastive training.
+
+    Attributes:
+        save_dir: Where everything goes.
+        batch_size: Pairs of a contrastive batch, for each process.
+        num_epochs: Passes over the training set.
+        learning_rate: Peak rate of AdamW.
+        weight_decay: On matrices; not on biases, norms and the temperature.
+        warmup: Share of all steps (below 1) or number of steps.
+        clip_norm: Longest gradient; 0: no clipping.
+        accum_freq: Parts in which a batch passes the towers; memory of one part, gradients of the whole.
+        precision: `fp32` or `bf16` (autocast; weights and loss stay fp32).
+        freeze_encoders: Train the projections only.
+        encoder_lr_scale: Factor on the learning rate of the pretrained encoders.
+        layer_decay: Further factor for each layer away from the output; 1: the same for all.
+        grad_checkpointing: Compute activations again in the backward pass instead of keeping them.
+        compile: Compile the encoders with torch.compile.
+        num_workers: Loader processes.
+        checkpoint_interval: Between two writes of last.pth.
+        save_interval: Epochs between two writes of the model's files.
+        patience: Epochs without a better validation after which training ends; 0: never.
+        resume: `auto`, `never` or a checkpoint.
+        seed: Of weights that are not pretrained, batches, crops and dropout.
+    """
+
+    save_dir: Path
+    batch_size: int = 32
+    num_epochs: int = 100
+    learning_rate: float = 1e-4
+    weight_decay: float = 1e-4
+    warmup: float = 0.05
+    clip_norm: float = 1.0
+    accum_freq: int = 1
+    precision: str = "fp32"
+    freeze_encoders: bool = False
+    encoder_lr_scale: float = 1.0
+    layer_decay: float = 1.0
+    grad_checkpointing: bool = False
+    compile: bool = False
+    num_workers: int = 0
+    checkpoint_interval: Interval = CHECKPOINT_INTERVAL
+    save_interval: int = 5
+    patience: int = 0
+    resume: str = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        faults = []
+        if self.precision not in PRECISIONS:
+            faults.append(f"--precision is {self.precision!r}: it should be one of {', '.join(PRECISIONS)}")
+        if self.batch_size < 2:
+            faults.append(f"--batch_size is {self.batch_size}: contrast needs at least 2")
+        if not 1 <= self.accum_freq <= self.batch_size:
+            faults.append(
+                f"--accum_freq is {self.accum_freq}: it should be from 1 to --batch_size ({self.batch_size})"
+            )
+        if not 0 < self.layer_decay <= 1:
+            faults.append(f"--layer_decay is {self.layer_decay:g}: it should be above 0 and at most 1")
+        faults += [
+            f"--{name} is {getattr(self, name)}: it should be at least {least}"
+            for name, least in (
+                ("num_epochs", 1),
+                ("save_interval", 1),
+                ("learning_rate", 0),
+                ("weight_decay", 0),
+                ("warmup", 0),
+                ("clip_norm", 0),
+                ("encoder_lr_scale", 0),
+                ("num_workers", 0),
+                ("patience", 0),
+                ("seed", 0),
+            )
+            if getattr(self, name) < least
+        ]
+        if faults:
+            raise UserError("; ".join(faults))
+
+    def lasting(self) -> dict[str, Any]:
+        """What must be the same when a run goes on for its result to be the same, as plain values."""
+        free = {"save_dir", "num_epochs", "num_workers", "resume", "checkpoint_interval", "save_interval"}
+        return {name: value for name, value in vars(self).items() if name not in free}
+
+
+class _TrainingForward(nn.Module):
+    """Both embeddings and the temperature in one call, for DDP synchronises what comes out of that call."""
+
+    def __init__(self, model: TwoTowerModel, precision: str) -> None:
+        super().__init__()
+        self.model = model
+        self._is_bf16 = precision == "bf16"
+
+    def forward(self, faces: Tensor, voices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        with torch.autocast(faces.device.type, torch.bfloat16, enabled=self._is_bf16):
+            return self.model.embed_faces(faces), self.model.embed_voices(voices), self.model.temperature
+
+
+class ContrastiveTask(TrainingTask):
+    """A two-tower model as the trainer takes it.
+
+    Args:
+        model: On the device.
+        second: Name of the other side in a batch: `voice` or `mel`.
+        config: The settings.
+        world: This process among all.
+        validate: Gives an epoch's validation values from the model, the same on every process; None: there
+            are no people to validate on, and the best model is known by the training loss.
+        save: Writes the model's files; its argument says whether this epoch is the best so far.
+    """
+
+    def __init__(
+        self,
+        model: TwoTowerModel,
+        second: str,
+        config: TrainConfig,
+        world: World,
+        validate: Callable[[TwoTowerModel], dict[str, float]] | None,
+        save: Callable[[bool], None],
+    ) -> None:
+        self.model, self.towers, self.config, self.world = model, model, config, world
+        self._second, self._validate, self._save = second, validate, save
+        if validate is not None:
+            self.best_by, self.is_best_highest = "val_auc", True
+        self.bad_items: set[int] = set()
+        if config.freeze_encoders:
+            for encoder in model.encoders():
+                encoder.requires_grad_(False)
+        if config.grad_checkpointing and not config.freeze_encoders:
+            _checkpoint_gradients(model.encoders())
+        if config.compile:
+            for encoder in model.encoders():
+                encoder.compile(dynamic=False)
+        self._forward: nn.Module = _TrainingForward(model, config.precision)
+        self._no_sync: Any = nullcontext
+        if world.size > 1:
+            devices = [world.device] if world.device.type == "cuda" else None
+            ddp = DistributedDataParallel(self._forward, device_ids=devices)
+            self._forward, self._no_sync = ddp, ddp.no_sync
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """See the base class."""
+        return parameter_groups(
+            self.towers,
+            weight_decay=self.config.weight_decay,
+            encoder_lr_scale=self.config.encoder_lr_scale,
+            layer_decay=self.config.layer_decay,
+        )
+
+    def start_epoch(self) -> None:
+        """Training mode, but for frozen encoders: dropout there would only add noise."""
+        self.model.train()
+        if self.config.freeze_encoders:
+            for encoder in self.towers.encoders():
+                encoder.eval()
+
+    def backward(self, batch: Batch) -> Tensor:
+        """See the base class."""
+        replaced = batch["index"] != batch["used_index"]
+        if replaced.any():
+            self.bad_items.update(batch["index"][replaced].tolist())
+        device = self.world.device
+        moved = [batch[name].to(device, non_blocking=True) for name in ("face", self._second)]
+        parts = list(zip(*(tensor.chunk(self.config.accum_freq) for tensor in moved), strict=True))
+        result = accumulated_step(
+            lambda part: self._forward(*part), parts, batch["identity"], no_sync=self._no_sync
+        )
+        if len(parts) > 1 and float(result.replay_error) > REPLAY_TOLERANCE[self.config.precision]:
+            raise RuntimeError(
+                f"the two passes of --accum_freq differ by {float(result.replay_error):.2g}: the encoders "
+                "are not the same function twice"
+            )
+        return result.loss
+
+    def after_step(self) -> None:
+        """Keeps a learnt temperature within its bounds."""
+        if self.towers.log_temperature.requires_grad:
+            clamp_log_temperature_(self.towers.log_temperature)
+
+    def validate(self, epoch: int) -> dict[str, float]:
+        """See the base class."""
+        values = {"temperature": float(self.towers.temperature.detach())}
+        return values | (self._validate(self.towers) if self._validate else {})
+
+    def save(self, *, is_best: bool) -> None:
+        """See the base class."""
+        self._save(is_best)
+
+
+def train_contrastive(
+    model: TwoTowerModel,
+    train_set: PairDataset,
+    config: TrainConfig,
+    world: World,
+    *,
+    kind: str,
+    validate: Callable[[TwoTowerModel], dict[str, float]] | None,
+    save: Callable[[bool], None],
+    settings: dict[str, Any],
+) -> TrainingResult:
+    """Trains, from where an earlier run was ended if there is one.
+
+    Args:
+        model: On the CPU; built with the same seed on every process. Moved to the device.
+        train_set: Its items.
+        config: The settings.
+        world: This process among all.
+        kind: What the checkpoint calls this training.
+        validate: See `ContrastiveTask`.
+        save: See `ContrastiveTask`; called on the first process only.
+        settings: What further must be the same when a run goes on (split, model, lengths).
+
+    Raises:
+        UserError: Too few pairs, another run in the folder, or a checkpoint that is not of this run.
+    """
+    model.to(world.device)
+    seed_everything(
+        config.seed + 1 + world.rank
+    )  # each process its own dropout; the weights are there already
+    batches = EpochBatches(
+        len(train_set), config.batch_size, seed=config.seed, rank=world.rank, world_size=world.size
+    )
+    if batches.batch_size < max(2, config.accum_freq):
+        raise UserError(
+            f"{len(train_set)} training pairs for {world.size} processes: too few for a batch of at least "
+            f"{max(2, config.accum_freq)} pairs each; use more data or fewer processes"
+        )
+    if world.is_main and batches.batch_size < config.batch_size:
+        print(f"only {len(train_set)} training pairs: batches of {batches.batch_size} in each process")
+    task = ContrastiveTask(model, train_set.second, config, world, validate, save)
+    trainer = Trainer(
+        task,
+        batches,
+        make_loader(train_set, batches, num_workers=config.num_workers, device=world.device),
+        TrainerConfig(
+            save_dir=config.save_dir,
+            num_epochs=config.num_epochs,
+            learning_rate=config.learning_rate,
+            warmup=config.warmup,
+            clip_norm=config.clip_norm,
+            checkpoint_interval=config.checkpoint_interval,
+            save_interval=config.save_interval,
+            patience=config.patience,
+            resume=config.resume,
+            kind=kind,
+            settings=config.lasting() | settings,
+        ),
+        world,
+    )
+    result = trainer.run()
+    bad_items = sorted(set().union(*distributed.gather_objects(sorted(task.bad_items))))
+    if world.is_main:
+        _write_bad_files(config.save_dir / BAD_FILES, train_set, bad_items)
+    return result
+
+
+def parameter_groups(
+    model: TwoTowerModel, *, weight_decay: float, encoder_lr_scale: float, layer_decay: float
+) -> list[dict[str, Any]]:
+    """What is trained, grouped by learning rate and weight decay.
+
+    The rate of layer l of L in an encoder is scaled by `encoder_lr_scale` × `layer_decay` ** (L - l), that of
+    what lies before the first layer as one layer more; projections have the full rate.
+
+    Source of the decay by layer: Clark et al., "ELECTRA" (2020), appendix; Bao et al., "BEiT" (2021).
+    """
+    depth_of: dict[int, tuple[int, int]] = {}
+    for encoder in model.encoders():
+        layers = [(parameter, _layer_number(name)) for name, parameter in encoder.named_parameters()]
+        num_layers = 1 + max((layer for _, layer in layers if layer is not None), default=-1)
+        # Where layers end with a norm of their own (a Wav2Vec2 without "stable" ones), this one comes before.
+        is_norm_first = not getattr(encoder.config, "do_stable_layer_norm", True)
+        for (name, _), (parameter, layer) in zip(encoder.named_parameters(), layers, strict=True):
+            is_last = layer is None and re.fullmatch(r"(encoder\.)?(layernorm|layer_norm|norm)\..*", name)
+            place = num_layers if is_last and not is_norm_first else (-1 if layer is None else layer)
+            depth_of[id(parameter)] = (place, num_layers)
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        if not parameter.requires_grad:
+            continue
+        scale = 1.0
+        if id(parameter) in depth_of:
+            place, num_layers = depth_of[id(parameter)]
+            scale = encoder_lr_scale * layer_decay ** max(num_layers - 1 - place, 0)
+        groups.setdefault((scale, weight_decay if parameter.ndim > 1 else 0.0), []).append(parameter)
+    return [
+        {"params": parameters, "lr_scale": scale, "weight_decay": decay}
+        for (scale, decay), parameters in groups.items()
+    ]
+
+
+def _layer_number(name: str) -> int | None:
+    """The transformer layer that a parameter of an encoder belongs to."""
+    match = re.search(r"(?:^|\.)layers?\.([0-9]+)\.", name)
+    return int(match[1]) if match else None
+
+
+def _checkpoint_gradients(encoders: Sequence[Any]) -> None:
+    for encoder in encoders:
+        if not getattr(encoder, "supports_gradient_checkpointing", False):
+            raise UserError(
+                f"--grad_checkpointing: a {encoder.config.model_type} encoder does not support it"
+            )
+        # Not the reentrant form: it loses gradients of inputs that need none, and DDP's hooks.
+        encoder.gradient_checkpointing_enable({"use_reentrant": False})
+
+
+def _write_bad_files(file: Path, train_set: PairDataset, bad_items: Sequence[int]) -> None:
+    """Lists the items in whose place others were trained on, each with its reason."""
+    if not bad_items:
+        return
+    with replacing(file, "w", encoding="utf-8", newline="") as out:
+        rows = csv.writer(out)
+        rows.writerow(["item", "files", "reason"])
+        for index in bad_items:
+            try:
+                train_set.load(index, None)
+                reason = "readable again"
+            except UserError as error:
+                reason = one_line(error)
+            rows.writerow([index, train_set.describe(index), reason])
+    print(f"{len(bad_items)} pairs could not be read and were replaced by others: see {file}")

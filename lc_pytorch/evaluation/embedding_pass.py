@@ -1,0 +1,314 @@
+"""Embeds files in batches, on one process or many; what is known already is left out.
+
+A file that cannot be read is left out with its reason. Over several processes (torchrun, srun) each embeds a
+share, and all get the whole.
+
+Letters: N files, D numbers of an embedding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from facevox.errors import UserError, one_line
+from facevox.progress import Progress
+from facevox.signals import StopFlag, ignore_stop_signals
+from facevox.training import distributed
+from lc_pytorch.evaluation.media import MediaFiles
+from lc_pytorch.faces.embedding_store import FACTS, VectorStore
+
+PRECISIONS = ("fp32", "bf16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassOptions:
+    """How to embed.
+
+    Attributes:
+        batch_size: Files at a time.
+        num_workers: Processes that read files; 0: this one.
+        precision: `fp32` or `bf16` (autocast).
+        cache_dir: Where embeddings are kept for the next run; None: nowhere.
+        is_shown: Show progress.
+    """
+
+    batch_size: int = 32
+    num_workers: int = 0
+    precision: str = "fp32"
+    cache_dir: Path | None = None
+    is_shown: bool = True
+
+    def __post_init__(self) -> None:
+        faults = []
+        if self.batch_size < 1:
+            faults.append(f"--batch_size is {self.batch_size}: it should be at least 1")
+        if self.num_workers < 0:
+            faults.append(f"--num_workers is {self.num_workers}: it should be at least 0")
+        if self.precision not in PRECISIONS:
+            faults.append(f"--precision is {self.precision!r}: it should be one of {', '.join(PRECISIONS)}")
+        if faults:
+            raise UserError("; ".join(faults))
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """The embeddings of the files that could be read, in the order of the list.
+
+    Attributes:
+        rows: (n,) their places in the list.
+        vectors: (n, D) float32, unit length.
+        failures: (file, reason) of those left out.
+        num_cached: How many were known already.
+    """
+
+    rows: NDArray[np.int64]
+    vectors: NDArray[np.float32]
+    failures: list[tuple[Path, str]] = field(default_factory=list)
+    num_cached: int = 0
+
+
+class Stopped(Exception):
+    """A signal asked to stop; what was embedded so far is in the cache."""
+
+
+def require_writable(file: Path, option: str) -> None:
+    """Sees, before any slow step, that `file` can be written.
+
+    Raises:
+        UserError: It is a folder, or the nearest folder above it that exists takes no files.
+    """
+    if file.is_dir():
+        raise UserError(f"{option} {file}: is a folder; the name of a file is wanted")
+    above = next(folder for folder in file.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise UserError(f"{option} {file}: {above} is not a folder")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise UserError(f"{option} {file}: nothing can be written into {above}")
+
+
+def weights_hash(model: nn.Module) -> str:
+    """SHA-256 over the names and values of all weights and buffers."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def embed_files(
+    model: nn.Module,
+    media: MediaFiles,
+    options: PassOptions,
+    device: torch.device,
+    stop: StopFlag | None = None,
+) -> Embedded:
+    """The embeddings of all files that can be read. Every process of a group calls it and gets the same.
+
+    Args:
+        model: Has `embed_faces` and `embed_voices` ((B, …) → (B, D)); in evaluation mode, on `device`.
+        media: What to embed.
+        options: How.
+        device: Of the model.
+        stop: A flag that ends the pass at the next batch, on all processes.
+
+    Raises:
+        UserError: The cache cannot be read or written.
+        Stopped: The flag was raised on some process.
+    """
+    weights = weights_hash(model) if options.cache_dir else ""
+    keys, failures = _keys(media, weights, options.precision)
+    store = VectorStore(options.cache_dir / weights[:16]) if options.cache_dir else None
+    readable = np.array([key is not None for key in keys])
+    has = np.array([store is not None and key is not None and key in store for key in keys], bool)
+    # Only what every process has found counts as known: one that opens the cache late may see what another
+    # has written in the meantime, and all must share out the same list.
+    has &= _on_every_rank(has)
+    readable &= _on_every_rank(readable)
+    hidden = (row for row in np.flatnonzero(~readable).tolist() if row not in failures)
+    failures |= dict.fromkeys(hidden, "another process of this run cannot find the file")
+    todo = np.flatnonzero(readable & ~has)
+    with nullcontext() if store is None else store:
+        fresh_rows, fresh_vectors, fresh_failures = _embed_share(
+            model, media, options, device, todo, (store, keys), stop
+        )
+    failures |= fresh_failures
+    known = np.flatnonzero(has)
+    rows, vectors = fresh_rows, fresh_vectors
+    if store is not None and len(known):
+        stored = store.vectors([keys[row] or b"" for row in known])
+        rows = np.concatenate([known, fresh_rows])
+        vectors = np.concatenate([stored, fresh_vectors]) if len(fresh_rows) else stored
+    order = np.argsort(rows)
+    left_out = [(media.files[row], reason) for row, reason in sorted(failures.items())]
+    return Embedded(rows[order], vectors[order], left_out, len(known))
+
+
+def _keys(media: MediaFiles, weights: str, precision: str) -> tuple[list[bytes | None], dict[int, str]]:
+    """The key of each file in the cache; None, and a reason, for those that are not there."""
+    settings = json.dumps([weights, media.kind, precision, media.settings], sort_keys=True)
+    start = hashlib.sha256(settings.encode())
+    keys: list[bytes | None] = []
+    failures = {}
+    for row, file in enumerate(media.files):
+        try:
+            status = file.stat()
+        except (OSError, ValueError) as error:
+            keys.append(None)
+            failures[row] = one_line(error)
+            continue
+        digest = start.copy()
+        digest.update(os.fsencode(os.path.realpath(file)))
+        digest.update(f"\n{status.st_size} {status.st_mtime_ns}".encode())
+        keys.append(digest.digest())
+    return keys, failures
+
+
+class _Reader(Dataset[tuple[int, Tensor | None, str]]):
+    """(place in the list, what was read or None, reason)."""
+
+    def __init__(self, media: MediaFiles, rows: NDArray[np.int64]) -> None:
+        self._media, self._rows = media, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> tuple[int, Tensor | None, str]:
+        row = int(self._rows[index])
+        file = self._media.files[row]
+        try:
+            return row, self._media.load(file), ""
+        except Exception as error:  # decoders raise anything on bad data; the file is left out
+            return row, None, one_line(error).removeprefix(f"{' '.join(str(file).split())}: ")
+
+
+def _as_list(items: list[Any]) -> list[Any]:
+    return items
+
+
+def _ignore_signals(worker: int) -> None:
+    ignore_stop_signals()
+
+
+def _embed_share(
+    model: nn.Module,
+    media: MediaFiles,
+    options: PassOptions,
+    device: torch.device,
+    todo: NDArray[np.int64],
+    cache: tuple[VectorStore | None, list[bytes | None]],
+    stop: StopFlag | None,
+) -> tuple[NDArray[np.int64], NDArray[np.float32], dict[int, str]]:
+    """Embeds this process's share of `todo`; returns rows, vectors and failures of all processes."""
+    size = distributed.world_size()
+    own = todo[distributed.rank() :: size]
+    store, keys = cache
+    rows: list[int] = []
+    parts: list[NDArray[np.float32]] = []
+    failures: dict[int, str] = {}
+    batches = _batches(media, options, device, own)
+    num_batches = -(-len(todo) // (size * options.batch_size)) if len(todo) else 0
+    silent = distributed.rank() != 0 or not len(todo) or not options.is_shown
+    with nullcontext() if silent else Progress(len(todo), f"embed {media.kind}s", "file") as progress:
+        for _ in range(num_batches):  # the same number on all: they agree after each whether to go on
+            if distributed.any_rank(bool(stop)):
+                raise Stopped
+            items = next(batches, [])
+            failures |= {row: reason for row, value, reason in items if value is None}
+            for group in _same_shape([(row, value) for row, value, _ in items if value is not None]):
+                vectors = _embed(model, media.kind, [value for _, value in group], options.precision, device)
+                is_fine = np.isfinite(vectors).all(axis=1)
+                failures |= {
+                    row: "the model gives no finite embedding"
+                    for (row, _), fine in zip(group, is_fine, strict=True)
+                    if not fine
+                }
+                kept = [row for (row, _), fine in zip(group, is_fine, strict=True) if fine]
+                rows += kept
+                parts.append(vectors[is_fine])
+                if store is not None and kept:
+                    # The facts are those of face quality, which is not asked here.
+                    facts = np.zeros((len(kept), len(FACTS)))
+                    store.append([keys[row] or b"" for row in kept], facts.tolist(), parts[-1])
+            if progress is not None:
+                note = f"{len(failures)} left out" if failures else ""
+                progress.update(min(len(items) * size, len(todo) - progress.count), note)
+    width = max((part.shape[1] for part in parts), default=0)
+    vectors = np.concatenate(parts) if parts else np.empty((0, width), np.float32)
+    return _gather(np.array(rows, np.int64), vectors, failures, -(-len(todo) // size))
+
+
+def _batches(
+    media: MediaFiles, options: PassOptions, device: torch.device, rows: NDArray[np.int64]
+) -> Iterator[list[tuple[int, Tensor | None, str]]]:
+    loader: DataLoader[Any] = DataLoader(
+        _Reader(media, rows),
+        batch_size=options.batch_size,
+        num_workers=min(options.num_workers, len(rows)),
+        collate_fn=_as_list,
+        worker_init_fn=_ignore_signals,
+        pin_memory=device.type == "cuda",
+    )
+    return iter(loader)
+
+
+def _same_shape(items: list[tuple[int, Tensor]]) -> Iterator[list[tuple[int, Tensor]]]:
+    """Groups of one shape: nothing is padded, so no embedding depends on the others of its batch."""
+    groups: dict[tuple[int, ...], list[tuple[int, Tensor]]] = {}
+    for row, value in items:
+        groups.setdefault(tuple(value.shape), []).append((row, value))
+    yield from groups.values()
+
+
+def _embed(
+    model: Any, kind: str, values: list[Tensor], precision: str, device: torch.device
+) -> NDArray[np.float32]:
+    """(B, D) unit vectors; rows that are not finite stay so."""
+    batch = torch.stack(values).to(device, non_blocking=True)
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        vectors = model.embed_faces(batch) if kind == "face" else model.embed_voices(batch)
+    unit = torch.nn.functional.normalize(vectors.float(), dim=1)
+    array: NDArray[np.float32] = unit.cpu().numpy()
+    return array
+
+
+def _on_every_rank(flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Whether each flag is set on all processes."""
+    if not len(flags):
+        return flags
+    everyone = distributed.all_gather_rows(torch.from_numpy(flags.astype(np.uint8)))
+    every: NDArray[np.bool_] = everyone.reshape(-1, len(flags)).numpy().astype(bool).all(axis=0)
+    return every
+
+
+def _gather(
+    rows: NDArray[np.int64], vectors: NDArray[np.float32], failures: dict[int, str], most: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32], dict[int, str]]:
+    """What all processes have embedded, on all of them; none has more than `most` rows."""
+    if not distributed.is_distributed() or not most:
+        return rows, vectors, failures
+    width = int(distributed.all_gather_rows(torch.tensor([vectors.shape[1]])).max())
+    padded_rows, padded = torch.full((most,), -1), torch.zeros(most, width)
+    padded_rows[: len(rows)] = torch.from_numpy(rows)
+    if len(rows):
+        padded[: len(rows)] = torch.from_numpy(vectors)
+    all_rows = distributed.all_gather_rows(padded_rows).numpy()
+    all_vectors = distributed.all_gather_rows(padded).numpy()
+    reasons: list[dict[int, str]] = [{} for _ in range(distributed.world_size())]
+    dist.all_gather_object(reasons, failures)
+    is_real = all_rows >= 0
+    joined = {row: reason for part in reasons for row, reason in part.items()}
+    return all_rows[is_real], all_vectors[is_real], joined

@@ -1,0 +1,130 @@
+"""Gender and nationality of people, from the tables that data sets come with.
+
+Source: VoxCeleb1's vox1_meta.csv (tabs; `VoxCeleb1 ID, VGGFace1 ID, Gender, Nationality, Set`), and the
+extended table of VoxCeleb2 (commas; `Class_ID, Name, …, Gender_x, VoxCeleb2ID, VGGFace2ID, Gender_y, Set`).
+"""
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from facevox.errors import UserError
+from lc_pytorch.datasets.splits import normalise_identity
+
+# Headers are compared without case, spaces and signs. A person goes by any of the names in these columns.
+IDENTITY_COLUMNS = (
+    "identity", "id", "name", "person", "personid", "speaker", "speakerid", "subject", "classid",
+    "voxceleb1id", "voxceleb2id", "voxcelebid", "vggface1id", "vggface2id", "vggfaceid",
+)  # fmt: skip
+GENDER_COLUMNS = ("gender", "genderx", "gendery", "sex")
+NATIONALITY_COLUMNS = ("nationality", "nation", "country")
+GENDERS = {"male": "m", "man": "m", "female": "f", "woman": "f"}
+UNKNOWN = frozenset({"", "-", "?", "n/a", "na", "nan", "none", "null", "unknown"})
+MAX_BYTES = 200_000_000
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a table says.
+
+    Attributes:
+        file: The table.
+        attributes: (gender, nationality) by normalised name; "" for unknown.
+        num_rows: People in it.
+        num_conflicts: Names of whom two rows say different things; what differs counts as unknown.
+    """
+
+    file: Path
+    attributes: dict[str, tuple[str, str]]
+    num_rows: int
+    num_conflicts: int
+
+    def unmatched(self, identities: Iterable[str]) -> list[str]:
+        """Those of whom the table says nothing, sorted."""
+        return sorted(set(identities) - self.attributes.keys())
+
+
+def load_metadata(path: str | Path) -> Metadata:
+    """Reads a table of people; tabs, semicolons or commas between columns; CRLF and BOM are taken.
+
+    Raises:
+        UserError: No such file, no text, or no column for the identity or for both gender and nationality.
+    """
+    file = Path(path)
+    rows = _rows(file)
+    try:
+        _, first = next(rows)
+    except StopIteration:
+        raise UserError(f"--metadata {file}: the file is empty") from None
+    header = [re.sub(r"[^0-9a-z]", "", name.casefold()) for name in first]
+    places = {
+        what: [place for place, name in enumerate(header) if name in wanted]
+        for what, wanted in (
+            ("identity", IDENTITY_COLUMNS),
+            ("gender", GENDER_COLUMNS),
+            ("nationality", NATIONALITY_COLUMNS),
+        )
+    }
+    if not places["identity"] or not (places["gender"] or places["nationality"]):
+        raise UserError(
+            f"--metadata {file}: columns {', '.join(first[:10])}: one for the identity (identity, id, name, "
+            "VoxCeleb1 ID …) and one for gender or nationality are wanted"
+        )
+    attributes: dict[str, tuple[str, str]] = {}
+    conflicts: set[str] = set()
+    num_rows = 0
+    for number, row in rows:
+        if len(row) < len(header):
+            raise UserError(f"--metadata {file}:{number}: {len(row)} columns, the header has {len(header)}")
+        num_rows += 1
+        facts = (
+            _agreed(GENDERS.get(v, v) for v in _values(row, places["gender"])),
+            _agreed(_values(row, places["nationality"])),
+        )
+        for name in {normalise_identity(row[place]) for place in places["identity"]} - {""}:
+            known = attributes.setdefault(name, facts)
+            if known != facts:
+                conflicts.add(name)
+                gender, nationality = (a if a == b else "" for a, b in zip(known, facts, strict=True))
+                attributes[name] = (gender, nationality)
+    if not attributes:
+        raise UserError(f"--metadata {file}: no person in it")
+    return Metadata(file, attributes, num_rows, len(conflicts))
+
+
+def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
+    """(line number, cells) of each row that is not empty."""
+    try:
+        if file.stat().st_size > MAX_BYTES:
+            raise UserError(f"--metadata {file}: more than {MAX_BYTES} bytes; this is no table of people")
+        text = file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"--metadata: no such file: {file}") from None
+    except IsADirectoryError:
+        raise UserError(f"--metadata {file}: is a folder; a CSV file is wanted") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"--metadata {file}: not UTF-8 text (byte {error.start})") from None
+    first = text.lstrip().split("\n", 1)[0]
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=next((sign for sign in "\t;" if sign in first), ",")
+    )
+    try:
+        for row in reader:
+            if any(cell.strip() for cell in row):
+                yield reader.line_num, [cell.strip() for cell in row]
+    except csv.Error as error:
+        raise UserError(f"--metadata {file}: not a table ({error})") from None
+
+
+def _values(row: list[str], places: list[int]) -> list[str]:
+    values = (row[place].casefold() for place in places)
+    return ["" if value in UNKNOWN else value for value in values]
+
+
+def _agreed(values: Iterable[str]) -> str:
+    """The one value that is said, or "" where there is none or several."""
+    said = set(values) - {""}
+    return said.pop() if len(said) == 1 else ""

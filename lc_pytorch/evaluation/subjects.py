@@ -1,0 +1,120 @@
+"""Whom an evaluation tests: people that the model has never seen, and what is said where it has."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from facevox.errors import UserError
+
+SHOWN_NAMES = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subjects:
+    """The people of an evaluation.
+
+    Attributes:
+        identities: Their normalised names, sorted.
+        origin: Where they come from, as a phrase: "test people of split.json".
+        num_seen: How many of them the model was trained on or chosen by.
+        notes: What a reader must know besides, one sentence each.
+    """
+
+    identities: tuple[str, ...]
+    origin: str
+    num_seen: int = 0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def warning(self) -> str:
+        """What every output says where people were seen in training; "" otherwise."""
+        if not self.num_seen:
+            return ""
+        return (
+            f"{self.num_seen} of {len(self.identities)} people were seen in training: "
+            "the scores say nothing about new people"
+        )
+
+
+def choose_subjects(
+    available: Iterable[str],
+    *,
+    test: Collection[str],
+    seen: Collection[str],
+    test_size: float,
+    is_seen_allowed: bool = False,
+    seed: int = 0,
+    split_name: str = "split.json",
+) -> Subjects:
+    """The test people of the split where they are there, otherwise a share of those the model has not seen.
+
+    Args:
+        available: Normalised names of the people in the data.
+        test: Those of the split's test part.
+        seen: Those of its other parts: trained on, or used to choose the model.
+        test_size: Share 0-1 of the unseen people that is drawn where nobody of `test` is there; at least two.
+        is_seen_allowed: Test people who were trained on too.
+        seed: Of the draw.
+        split_name: For messages.
+
+    Raises:
+        UserError: Fewer than two people are left, or one was seen and that is not allowed.
+    """
+    people, known = set(available), set(seen)
+    if len(people) < 2:
+        raise UserError(
+            f"{len(people)} identity in the data: at least two are needed to tell people apart; check "
+            "--identity_regex and --identity_csv"
+        )
+    chosen = people & set(test)
+    notes: list[str] = []
+    if chosen:
+        origin = f"test people of {split_name}"
+        if len(chosen) < len(set(test)):
+            notes.append(
+                f"{len(set(test)) - len(chosen)} of its {len(set(test))} test people are not in the data"
+            )
+        both = sorted(chosen & known)
+        if both and not is_seen_allowed:
+            raise UserError(
+                f"{split_name}: {len(both)} test people are among the people trained on as well "
+                f"({_names(both)}): the scores would be too good; --allow_seen to test all the same"
+            )
+    else:
+        unseen = people - known
+        if len(unseen) < 2 and not is_seen_allowed:
+            raise UserError(
+                f"none of the test people of {split_name} is in the data, and the model has not seen "
+                f"{len(unseen)} of its {len(people)} people: at least two are needed; --allow_seen to test "
+                "people who were trained on"
+            )
+        pool = unseen if len(unseen) >= 2 else people
+        chosen = _draw(pool, test_size, seed)
+        kind = "people that the model has not seen" if pool is unseen else "people"
+        origin = f"{len(chosen)} drawn from {len(pool)} {kind} (--test_size {test_size:g}, --seed {seed})"
+    if len(chosen) < 2:
+        raise UserError(
+            f"one identity of the test people is in the data ({_names(sorted(chosen))}): at least two are "
+            "needed"
+        )
+    return Subjects(
+        identities=tuple(sorted(chosen)),
+        origin=origin,
+        num_seen=len(chosen & known),
+        notes=tuple(notes),
+    )
+
+
+def _draw(people: Collection[str], share: float, seed: int) -> set[str]:
+    count = min(len(people), max(2, round(share * len(people))))
+    order = np.random.default_rng(seed).permutation(len(people))
+    names = sorted(people)
+    return {names[place] for place in order[:count].tolist()}
+
+
+def _names(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return ", ".join(names[:SHOWN_NAMES]) + more

@@ -1,0 +1,213 @@
+"""Training of faces with voices, from a list of pairs to a folder with a model.
+
+Two programs use it; they differ in where their pairs come from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from facevox import cli
+from facevox.training import distributed
+from facevox.training.distributed import World
+from facevox.training.seeding import seed_everything
+from facevox.training.trainer import TrainingResult, run_folder
+from lc_pytorch.datasets.face_voice import FaceVoiceDataset
+from lc_pytorch.datasets.pairs import FilePair, PairList
+from lc_pytorch.datasets.splits import (
+    Split,
+    select_items,
+    split_identities,
+)
+from lc_pytorch.datasets.transforms import create_data_transforms
+from lc_pytorch.engine import TrainConfig
+from lc_pytorch.evaluation.embedding_pass import PassOptions
+from lc_pytorch.evaluation.media import FaceReader, VoiceReader, media_of_pairs
+from lc_pytorch.models.encoders import DEFAULT_FACE_MODEL, DEFAULT_VOICE_MODEL
+from lc_pytorch.models.face_voice import FaceVoiceModel
+from lc_pytorch.training_options import exit_code
+from lc_pytorch.training_run import find_split, finish_training
+from lc_pytorch.validation import make_validation
+
+KIND = "face_voice"
+RECOMMENDED_PAIRS = 100
+SMALL_VALIDATION = 500  # pairs
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaceVoiceConfig(TrainConfig):
+    """Settings of a face-voice training.
+
+    Attributes:
+        embedding_dim: Numbers per embedding.
+        temperature: Of the loss; where a learnable one begins.
+        learnable_temperature: Train it too.
+        face_model: Hub id or folder of the ViT.
+        voice_model: Hub id or folder of the Wav2Vec2.
+        from_scratch: Take the shapes of the two, not their weights.
+        test_size: Share of the people kept for the test.
+        val_size: Share of the people kept for choosing the best model.
+        audio_duration_sec: Length of the voices.
+        target_sr: Their rate in Hz.
+        voice_of: What goes with a face in training: the voice of its "clip", or any of the "person".
+    """
+
+    embedding_dim: int = 512
+    temperature: float = 0.07
+    learnable_temperature: bool = False
+    face_model: str = DEFAULT_FACE_MODEL
+    voice_model: str = DEFAULT_VOICE_MODEL
+    from_scratch: bool = False
+    test_size: float = 0.2
+    val_size: float = 0.1
+    audio_duration_sec: float = 5.0
+    target_sr: int = 16000
+    voice_of: str = "clip"
+
+    def lasting(self) -> dict[str, Any]:
+        """See the base class; the split stands for how it was drawn."""
+        drawn = {"test_size", "val_size"}
+        return {name: value for name, value in super().lasting().items() if name not in drawn}
+
+
+def run_face_voice_training(list_pairs: Callable[[], PairList], args: argparse.Namespace) -> int:
+    """What both programs do after parsing: reads the list, joins the other processes, trains.
+
+    Args:
+        list_pairs: Gives the pairs.
+        args: Their common options.
+
+    Returns:
+        The exit code.
+    """
+    config = cli.build(FaceVoiceConfig, args, save_dir=Path(args.save_dir))
+    pairs = list_pairs()
+    world = distributed.init(args.device)
+    try:
+        with run_folder(config.save_dir):
+            return exit_code(train_face_voice(pairs, config, world).status)
+    finally:
+        distributed.cleanup()
+
+
+def train_face_voice(pairs: PairList, config: FaceVoiceConfig, world: World) -> TrainingResult:
+    """Splits the people, trains, and leaves everything in `config.save_dir`; inside `run_folder`.
+
+    Args:
+        pairs: The pairs, the same on every process.
+        config: The settings.
+        world: This process among all.
+
+    Raises:
+        UserError: Weights are missing, too few people, or the folder belongs to another run.
+    """
+    transform, processor = create_data_transforms(config.face_model, config.voice_model)
+    split = find_split(
+        config,
+        pairs.identities,
+        lambda: split_identities(
+            pairs.identities, test_size=config.test_size, val_size=config.val_size, seed=config.seed
+        ),
+    )
+    seed_everything(config.seed)  # the same on all processes: they must begin with the same projections
+    model = FaceVoiceModel(
+        config.embedding_dim,
+        face_model=config.face_model,
+        voice_model=config.voice_model,
+        pretrained=not config.from_scratch,
+        temperature=config.temperature,
+        learnable_temperature=config.learnable_temperature,
+    )
+    if transform.image_size != model.image_size:
+        transform, processor = create_data_transforms(
+            config.face_model, config.voice_model, image_size=model.image_size
+        )
+    part = {name: _part(pairs.pairs, split, name) for name in ("train", "val")}
+    train_set = FaceVoiceDataset(
+        part["train"],
+        processor,
+        transform,
+        audio_duration_sec=config.audio_duration_sec,
+        target_sr=config.target_sr,
+        voice_of=config.voice_of,
+        seed=config.seed,
+    )
+    data = {
+        "image_size": transform.image_size,
+        "image_mean": list(transform.image_mean),
+        "image_std": list(transform.image_std),
+        "resample": transform.resample,
+        "target_sr": config.target_sr,
+        "audio_duration_sec": config.audio_duration_sec,
+        "do_normalize": bool(processor.do_normalize),
+        "num_pairs": {name: len(_part(pairs.pairs, split, name)) for name in split.parts},
+        "num_people": {name: len(people) for name, people in split.parts.items()},
+        "split_hash": split.hash,
+        "identities_by": pairs.rule,
+    }
+    validate = None
+    if len({pair.identity for pair in part["val"]}) > 1:  # one person alone can be mistaken for nobody
+        readers = (
+            FaceReader(transform),
+            VoiceReader(config.audio_duration_sec, config.target_sr, bool(processor.do_normalize)),
+        )
+        # Starting workers for each validation takes longer than reading a few hundred files.
+        num_workers = config.num_workers if len(part["val"]) > SMALL_VALIDATION else 0
+        options = PassOptions(
+            batch_size=config.batch_size,
+            num_workers=num_workers,
+            precision=config.precision,
+            is_shown=False,
+        )
+        validate = make_validation(*media_of_pairs(part["val"], *readers), options, world.device)
+    if world.is_main:
+        print("\n".join(_facts(pairs, data, validate is not None)))
+    return finish_training(
+        model,
+        train_set,
+        config,
+        world,
+        kind=KIND,
+        validate=validate,
+        data=data,
+        settings={"split": split.hash, "pairs": _fingerprint(pairs.pairs)},
+    )
+
+
+def _part(pairs: Sequence[FilePair], split: Split, name: Any) -> list[FilePair]:
+    return [pairs[row] for row in select_items(split, [pair.identity for pair in pairs], name)]
+
+
+def _fingerprint(pairs: Sequence[FilePair]) -> str:
+    """Tells another list of pairs, in words that a message can show."""
+    digest = hashlib.sha256()
+    for pair in pairs:
+        digest.update(
+            f"{pair.identity}\0{pair.face.name}\0{pair.voice.name}\n".encode("utf-8", "surrogateescape")
+        )
+    return f"{len(pairs)} pairs ({digest.hexdigest()[:8]})"
+
+
+def _facts(pairs: PairList, data: dict[str, Any], has_validation: bool) -> list[str]:
+    """What the user should know before hours go by."""
+    people, num = data["num_people"], data["num_pairs"]
+    lines = [
+        f"{len(pairs.pairs)} pairs of {pairs.num_identities} people, by {pairs.rule}",
+        "people (pairs): " + ", ".join(f"{name} {people[name]} ({num[name]})" for name in people),
+        *pairs.warnings,
+    ]
+    if num["train"] < RECOMMENDED_PAIRS:
+        lines.append(
+            f"only {num['train']} training pairs: enough to try the programs; a model that means something "
+            f"takes far more than {RECOMMENDED_PAIRS}"
+        )
+    if not has_validation:
+        lines.append(
+            "fewer than two people are kept for validation: the best model is known by its training loss"
+        )
+    return lines

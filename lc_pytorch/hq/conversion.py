@@ -1,0 +1,95 @@
+"""Spectrograms of all releases rewritten once as .npy, (mels, T) in one type: quick to load, and smaller.
+
+Only the spectrograms are written, `<output>/<set>/mel_npy/<identity>/<file>.npy` for
+`<root>/<set>/mel_spectrograms/<identity>/<file>`; faces stay where they are. `lc_pytorch.hq.tree` reads them
+in place of the originals, file by file, so that a part that is not converted yet is read as before.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+
+from facevox.batch import Item, Outcome, Task
+from facevox.errors import UserError
+from facevox.files import write_bytes
+from lc_pytorch.hq.mels import load_array, oriented, survey
+from lc_pytorch.hq.tree import CONVERTED_FOLDER, Tree, iter_mels
+
+PROGRAM = "convert_mels"
+TABLE = "mels.csv"
+COLUMNS = ("mel_file", "output", "key", "stored_shape", "stored_type", "frames")
+DTYPES = ("float32", "float16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConversionConfig:
+    """How spectrograms are written.
+
+    Attributes:
+        num_mels: Bands of all of them.
+        dtype: float32, or float16: half the size, log-mels rounded to about 0.01.
+    """
+
+    num_mels: int
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise UserError(f"--dtype {self.dtype!r}: it should be one of {', '.join(DTYPES)}")
+
+
+class ConversionTask(Task):
+    """Writes one spectrogram."""
+
+    def __init__(self, config: ConversionConfig) -> None:
+        self.config = config
+
+    def process(self, item: Item) -> Outcome:
+        """Reads `item.path` and writes `item.payload["output"]`.
+
+        Raises:
+            UserError: Broken, refused, or not a spectrogram of so many bands.
+        """
+        array, key = load_array(item.path)
+        mel = oriented(array, self.config.num_mels, item.path).astype(self.config.dtype)
+        if not np.isfinite(mel).all():
+            raise UserError(f"{item.path}: numbers too large for {self.config.dtype}; use --dtype float32")
+        content = io.BytesIO()
+        np.save(content, mel, allow_pickle=False)
+        output = item.payload["output"]
+        write_bytes(self.output_dir / output, content.getvalue(), sync=False)
+        row = {
+            "mel_file": item.name,
+            "output": output,
+            "key": key,
+            "stored_shape": f"{array.shape[0]}x{array.shape[1]}",
+            "stored_type": array.dtype.name,
+            "frames": mel.shape[1],
+        }
+        return Outcome(rows=[row], outputs=[output])
+
+
+def plan_conversion(tree: Tree) -> list[Item]:
+    """An item for every spectrogram of a tree that was scanned without converted ones."""
+    items = []
+    for set_name, person, path in iter_mels(tree):
+        name = f"{set_name}/{person.name}/{path.name}"
+        output = f"{set_name}/{CONVERTED_FOLDER}/{person.name}/{path.name}.npy"
+        items.append(Item(name, str(path), {"output": output}))
+    if not items:
+        raise UserError(f"{tree.root}: no spectrograms to convert")
+    return items
+
+
+def find_num_mels(tree: Tree) -> tuple[int, list[str]]:
+    """Bands of the spectrograms of a tree, and what was found out about them.
+
+    Raises:
+        UserError: Nothing can be read, or the bands cannot be told.
+    """
+    files = [person.mels[0] for people in tree.people.values() for person in people.values() if person.mels]
+    found = survey(files)
+    return found.num_mels, found.lines()

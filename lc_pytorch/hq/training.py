@@ -1,0 +1,159 @@
+"""Training on HQ VoxCeleb: masked faces with mel spectrograms, on the engine of face-voice training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from facevox.errors import UserError
+from facevox.training.distributed import World
+from facevox.training.seeding import seed_everything
+from facevox.training.trainer import TrainingResult
+from lc_pytorch.datasets.hq import (
+    DATASET_TYPES,
+    DEFAULT_DURATION_S,
+    HQPerson,
+    HQVoxCelebDataset,
+    load_people,
+    measure_mels,
+)
+from lc_pytorch.datasets.splits import Part, Split
+from lc_pytorch.datasets.transforms import create_data_transforms
+from lc_pytorch.engine import TrainConfig
+from lc_pytorch.evaluation.embedding_pass import PassOptions
+from lc_pytorch.hq.media import media_of_people
+from lc_pytorch.models.encoders import DEFAULT_FACE_MODEL
+from lc_pytorch.models.hq import HQVoxCelebModel
+from lc_pytorch.models.hq.model import MEL_POOLINGS
+from lc_pytorch.training_run import find_split, finish_training
+from lc_pytorch.validation import make_validation
+
+KIND = "hq_voxceleb"
+SMALL_VALIDATION = 100  # people
+
+
+@dataclass(frozen=True, kw_only=True)
+class HQConfig(TrainConfig):
+    """Settings of an HQ VoxCeleb training.
+
+    Attributes:
+        split_json_path: The split; its folder is the root of the data.
+        dataset_type: vox1, vox2 or both.
+        converted_dir: Output of convert_mels.py where it is not the root.
+        audio_duration_sec: Length of the crops, of 100 mel frames a second.
+        mel_pooling: How spectrograms become one vector.
+        embedding_dim: Numbers per embedding.
+        temperature: Of the loss; where a learnable one begins.
+        learnable_temperature: Train it too.
+        face_model: Hub id or folder of the ViT.
+        from_scratch: Take its shape, not its weights.
+    """
+
+    split_json_path: Path
+    dataset_type: str = "vox2"
+    converted_dir: Path | None = None
+    audio_duration_sec: float = DEFAULT_DURATION_S
+    mel_pooling: str = "flatten"
+    embedding_dim: int = 512
+    temperature: float = 0.07
+    learnable_temperature: bool = False
+    face_model: str = DEFAULT_FACE_MODEL
+    from_scratch: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        faults = [
+            f"--{name} is {getattr(self, name)!r}: it should be one of {', '.join(valid)}"
+            for name, valid in (("dataset_type", tuple(DATASET_TYPES)), ("mel_pooling", MEL_POOLINGS))
+            if getattr(self, name) not in valid
+        ]
+        if faults:
+            raise UserError("; ".join(faults))
+
+    def lasting(self) -> dict[str, Any]:
+        """See the base class; the people stand for where they lie."""
+        places = {"split_json_path", "converted_dir"}
+        return {name: value for name, value in super().lasting().items() if name not in places}
+
+
+def train_hq_voxceleb(config: HQConfig, world: World) -> TrainingResult:
+    """Trains, and leaves everything in `config.save_dir`; inside `run_folder`.
+
+    Raises:
+        UserError: No split (the message names the program that makes one), nobody to train on, weights that
+            are missing, or a folder that belongs to another run.
+    """
+    parts, notes = load_people(
+        config.split_json_path, config.dataset_type, converted_dir=config.converted_dir
+    )
+    mels, found = measure_mels(parts["train"], config.audio_duration_sec)
+    transform, _ = create_data_transforms(config.face_model)
+    split = find_split(config, _names(parts), lambda: _as_split(parts))
+    seed_everything(config.seed)  # the same on all processes: they must begin with the same projections
+    model = HQVoxCelebModel(
+        config.embedding_dim,
+        pretrained=not config.from_scratch,
+        face_model=config.face_model,
+        num_mels=mels.num_mels,
+        num_frames=mels.num_frames,
+        mel_pooling=config.mel_pooling,
+        temperature=config.temperature,
+        learnable_temperature=config.learnable_temperature,
+    )
+    if transform.image_size != model.image_size:
+        transform, _ = create_data_transforms(config.face_model, image_size=model.image_size)
+    train_set = HQVoxCelebDataset(parts["train"], transform, mels, seed=config.seed)
+    validate = None
+    if len(parts["val"]) > 1:
+        # Starting workers for each validation takes longer than reading a few hundred files.
+        num_workers = config.num_workers if len(parts["val"]) > SMALL_VALIDATION else 0
+        options = PassOptions(
+            batch_size=config.batch_size,
+            num_workers=num_workers,
+            precision=config.precision,
+            is_shown=False,
+        )
+        validate = make_validation(*media_of_people(parts["val"], transform, mels), options, world.device)
+    data = {
+        "image_size": transform.image_size,
+        "image_mean": list(transform.image_mean),
+        "image_std": list(transform.image_std),
+        "resample": transform.resample,
+        **mels.as_config(),
+        "num_people": {name: len(people) for name, people in parts.items()},
+        "num_files": {
+            name: sum(len(person.faces) + len(person.mels) for person in people)
+            for name, people in parts.items()
+        },
+        "split_hash": split.hash,
+    }
+    if world.is_main:
+        people = ", ".join(f"{name} {len(who)}" for name, who in parts.items())
+        print("\n".join([*notes, *found, f"people: {people} ({config.dataset_type})"]))
+        if validate is None:
+            print(
+                f"{len(parts['val'])} people for validation: none is done, and the best model is known by "
+                "its training loss"
+            )
+    return finish_training(
+        model,
+        train_set,
+        config,
+        world,
+        kind=KIND,
+        validate=validate,
+        data=data,
+        settings={"split": split.hash, "files": sum(data["num_files"].values())},
+    )
+
+
+def _names(parts: Mapping[Part, Sequence[HQPerson]]) -> list[str]:
+    return [person.identity for people in parts.values() for person in people]
+
+
+def _as_split(parts: Mapping[Part, Sequence[HQPerson]]) -> Split:
+    """The people that are really used, as the model's own split.json keeps them."""
+    names = {part: tuple(person.identity for person in people) for part, people in parts.items()}
+    return Split(train=names["train"], val=names["val"], test=names["test"])

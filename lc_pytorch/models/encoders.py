@@ -1,0 +1,208 @@
+"""Pretrained encoders by hub id or from a local folder: ViT for faces, Wav2Vec2 for voices.
+
+A hub id is looked up in the local cache first; only when it is not there is the network tried, after one
+quick check that it answers. Weights that are missing are an error, never random numbers: an untrained encoder
+is asked for by name (`is_pretrained=False`).
+
+Layers that a contrastive training would leave without gradient, on which distributed training stops, are
+switched off: the ViT's pooler, Wav2Vec2's layer drop and its masking of the input (`apply_spec_augment`).
+
+Shape suffixes: B samples, 3 colours, H and W pixels, T sound samples, K tokens or time steps, D numbers.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from facevox.errors import UserError, one_line
+from lc_pytorch.faces.weights import answers
+
+DEFAULT_FACE_MODEL = "google/vit-base-patch16-224-in21k"
+DEFAULT_VOICE_MODEL = "facebook/wav2vec2-base"
+_KINDS = {"face": ("image_size", "a ViT"), "voice": ("conv_stride", "a Wav2Vec2")}
+# Weights that a checkpoint may lack: nothing here uses them (pooler: not built; the others: masking, off).
+_UNUSED = ("pooler.", "masked_spec_embed", "mask_token")
+
+
+def load_face_encoder(name: str | Path, *, is_pretrained: bool = True) -> nn.Module:
+    """A ViT without pooler: (B, 3, H, W) pictures → `last_hidden_state` (B, K, D).
+
+    Args:
+        name: Hub id, or a folder in transformers' format.
+        is_pretrained: Load the weights too; otherwise they are random and only the configuration is read.
+
+    Raises:
+        UserError: Not there and not to be fetched (within seconds), or not such a model.
+    """
+    return _load(name, "face", is_pretrained)
+
+
+def load_voice_encoder(name: str | Path, *, is_pretrained: bool = True) -> nn.Module:
+    """A Wav2Vec2 (HuBERT and WavLM work too): (B, T) sound → `last_hidden_state` (B, K, D).
+
+    Args and errors: as `load_face_encoder`.
+    """
+    return _load(name, "voice", is_pretrained)
+
+
+def build_encoder(config: dict[str, Any]) -> nn.Module:
+    """The encoder that `encoder_config` described, with random weights (to be replaced by trained ones)."""
+    from transformers import AutoConfig
+
+    settings = dict(config)
+    kind = settings.pop("model_type", "")
+    try:
+        return _from_config(AutoConfig.for_model(kind, **settings))
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"config.json: an encoder of kind {kind!r} cannot be built ({one_line(error)})"
+        ) from None
+
+
+def encoder_config(encoder: nn.Module) -> dict[str, Any]:
+    """What `build_encoder` needs, as plain JSON values."""
+    config: Any = encoder.config
+    settings: dict[str, Any] = config.to_diff_dict()
+    dropped = ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype")
+    return {name: value for name, value in settings.items() if name not in dropped} | {
+        "model_type": config.model_type
+    }
+
+
+def pool_tokens(encoder: nn.Module, inputs: Tensor) -> Tensor:
+    """(B, D): the mean over all tokens of the last layer.
+
+    The mean needs no trained pooler and no special token, so it serves both encoders, and any length.
+    """
+    tokens_BKD: Tensor = encoder(inputs).last_hidden_state
+    return tokens_BKD.mean(dim=1)
+
+
+def _load(name: str | Path, kind: str, is_pretrained: bool) -> nn.Module:
+    from transformers import AutoConfig
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # a bar for each of two local files is noise
+    option = f"--{kind}_model"
+    source, is_local = _source(name, option)
+    field, wanted = _KINDS[kind]
+    if is_local:
+        found = _read(lambda: AutoConfig.from_pretrained(source, local_files_only=True), source, option)
+    else:
+        found = _from_hub(lambda **where: AutoConfig.from_pretrained(source, **where), source, option)
+    if not hasattr(found, field) or not hasattr(found, "hidden_size"):
+        raise UserError(f"{option} {name}: a {found.model_type!r} model; {wanted} is wanted here")
+    if not is_pretrained:
+        return _from_config(found)
+
+    def load(**where: Any) -> tuple[Any, dict[str, Any]]:
+        model_class = _model_class(found)
+        loaded: tuple[Any, dict[str, Any]] = model_class.from_pretrained(
+            source, config=found, output_loading_info=True, **_extras(model_class), **where
+        )
+        return loaded
+
+    if is_local:
+        model, info = _read(lambda: load(local_files_only=True), source, option)
+    else:
+        model, info = _from_hub(load, source, option)
+    _refuse_missing(info, name, option)
+    return _prepared(model)
+
+
+def _source(name: str | Path, option: str) -> tuple[str, bool]:
+    """What to hand to transformers, and whether it is a folder."""
+    text = str(name)
+    folder = Path(text).expanduser()
+    if text and folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise UserError(
+                f"{option} {name}: the folder has no config.json; give one in transformers' format"
+            )
+        return str(folder), True
+    looks_like_path = text.startswith((".", "/", "~")) or text.count("/") > 1 or isinstance(name, Path)
+    if looks_like_path or not text:
+        raise UserError(f"{option} {name}: there is no such folder")
+    return text, False
+
+
+def _read(read: Any, source: str, option: str) -> Any:
+    try:
+        return read()
+    except pickle.UnpicklingError:  # torch's own advice in it is to switch the protection off
+        raise UserError(f"{option} {source}: its weights file holds other things than weights") from None
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"{option} {source}: cannot be loaded ({one_line(error)})") from None
+
+
+def _from_hub(load: Any, source: str, option: str) -> Any:
+    """From the cache, else over the network where it answers."""
+    try:
+        return load(local_files_only=True)
+    except (OSError, ValueError) as error:
+        cached = error
+    except (KeyError, RuntimeError, SafetensorError, pickle.UnpicklingError):  # there, but damaged
+        return _read(lambda: load(local_files_only=True), source, option)
+    is_offline = bool(os.environ.get("HF_HUB_OFFLINE")) or bool(os.environ.get("TRANSFORMERS_OFFLINE"))
+    if is_offline or not answers(os.environ.get("HF_ENDPOINT", "https://huggingface.co")):
+        home = os.environ.get("HF_HOME") or "~/.cache/huggingface"
+        raise UserError(
+            f"{option} {source}: not in the cache ({home}/hub) and no network; run 'make weights' where "
+            f"there is one and copy the cache, or give {option} a folder that holds the model"
+        ) from cached
+    return _read(load, source, option)
+
+
+def _model_class(config: Any) -> Any:
+    from transformers import AutoModel
+
+    try:
+        return AutoModel._model_mapping[type(config)]
+    except KeyError:
+        raise UserError(f"there is no encoder for a {config.model_type!r} model") from None
+
+
+def _extras(model_class: Any) -> dict[str, Any]:
+    has_pooler = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
+    return {"add_pooling_layer": False} if has_pooler else {}
+
+
+def _from_config(config: Any) -> nn.Module:
+    model_class = _model_class(config)
+    return _prepared(model_class(config, **_extras(model_class)))
+
+
+def _prepared(model: Any) -> nn.Module:
+    for name in ("layerdrop", "mask_time_prob", "mask_feature_prob"):
+        if hasattr(model.config, name):
+            setattr(model.config, name, 0.0)
+    if hasattr(model.config, "apply_spec_augment"):
+        model.config.apply_spec_augment = False
+    # Built anew from its configuration, with masking off, a Wav2Vec2 has no such weight.
+    if getattr(model, "masked_spec_embed", None) is not None:
+        del model.masked_spec_embed
+    for name, parameter in model.named_parameters():
+        if name.endswith("mask_token"):
+            parameter.requires_grad_(False)
+    prepared: nn.Module = model.float()
+    return prepared
+
+
+def _refuse_missing(info: dict[str, Any], name: str | Path, option: str) -> None:
+    missing = [
+        key for key in info["missing_keys"] if not key.endswith(_UNUSED) and not key.startswith(_UNUSED)
+    ]
+    wrong = [str(key) for key in info.get("mismatched_keys", [])]
+    if missing or wrong:
+        example = (missing + wrong)[0]
+        raise UserError(
+            f"{option} {name}: the weights do not fit the configuration ({len(missing)} missing, "
+            f"{len(wrong)} of another size, such as {example}); give a complete model"
+        )

@@ -1,0 +1,8 @@
+"""The network for HQ VoxCeleb: a ViT for masked faces, a small network for mel spectrograms.
+
+from lc_pytorch.models.hq import HQVoxCelebModel
+"""
+
+from lc_pytorch.models.hq.model import MEL_POOLINGS, HQVoxCelebModel
+
+__all__ = ["MEL_POOLINGS", "HQVoxCelebModel"]

@@ -1,0 +1,177 @@
+"""Measure how well a trained model finds the voice of a face and the face of a voice.
+
+    python scripts/evaluation/evaluate_face_voice.py --image_folder faces --audio_folder voices \\
+        --model_dir runs/model --output_file runs/model/results.csv
+    torchrun --nproc_per_node 8 scripts/evaluation/evaluate_face_voice.py --matched_file pairs.txt …
+
+Tests the test people of `model_dir/split.json`; where none of them is in the data, a share of the people that
+the model has not seen. Writes results.csv (a row for each query: rank and best matches), and into the model's
+folder evaluation_results.json, roc.png, rank_cdf.png, gallery.png; embeddings are kept in its embeddings/ for
+the next run. Exit codes: 0 done, 1 done but some files could not be used, 2 bad usage or input, 75 stopped by
+a signal (run the same command again to continue).
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from facevox import cli
+from facevox.errors import ExitCode, UserError
+from lc_pytorch.evaluation.arguments import add_embedding_arguments, cache_dir_of
+
+if TYPE_CHECKING:
+    from lc_pytorch.datasets.pairs import PairList
+    from lc_pytorch.evaluation.subjects import Subjects
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    """The options of this program."""
+    parser = cli.make_parser(
+        __doc__,
+        "python scripts/evaluation/evaluate_face_voice.py --image_folder faces --audio_folder voices "
+        "--model_dir runs/model",
+    )
+    data = parser.add_argument_group("data")
+    data.add_argument("--image_folder", metavar="DIR", help="faces; paired by file stem (default: none)")
+    data.add_argument(
+        "--audio_folder", metavar="DIR", help="voices, below the same sub-folders (default: none)"
+    )
+    data.add_argument(
+        "--matched_file",
+        nargs="+",
+        metavar="FILE",
+        help="lists of face<TAB>voice, in place of the two folders (default: none)",
+    )
+    data.add_argument(
+        "--identity_csv", metavar="CSV", help="groups.csv that says who is who (default: the folders say)"
+    )
+    data.add_argument(
+        "--identity_regex", metavar="REGEX", help="its one group in the path is the person (default: none)"
+    )
+    data.add_argument(
+        "--metadata",
+        metavar="CSV",
+        help="identity, gender, nationality, such as vox1_meta.csv: adds scores among people of the same "
+        "gender and nationality, and what these alone would score (default: none)",
+    )
+    people = parser.add_argument_group("people")
+    people.add_argument(
+        "--test_size",
+        type=cli.unit_float,
+        default=0.05,
+        help="share 0-1 of the people not seen in training that is tested where the data hold no test person "
+        "of split.json",
+    )
+    people.add_argument(
+        "--allow_seen", action="store_true", help="test people who were trained on too; every output says so"
+    )
+    people.add_argument("--seed", type=cli.natural_int, default=0, help="of the draw by --test_size")
+    model = parser.add_argument_group("model")
+    model.add_argument("--model_dir", required=True, metavar="DIR", help="folder of the trained model")
+    model.add_argument("--checkpoint", choices=("best", "last"), default="best", help="which weights")
+    model.add_argument(
+        "--audio_duration_sec",
+        type=cli.positive_float,
+        help="seconds of each voice that are heard (default: as in training, 5 unless set)",
+    )
+    model.add_argument(
+        "--target_sr",
+        type=cli.positive_int,
+        help="sample rate in Hz, to be checked against the model's (default: as in training, 16000)",
+    )
+    add_embedding_arguments(parser)
+    out = parser.add_argument_group("output")
+    out.add_argument("--top_k", type=cli.positive_int, default=5, help="matches of each query in the CSV")
+    out.add_argument("--output_file", default="results.csv", metavar="CSV", help="the table of queries")
+    return parser
+
+
+def list_pairs(args: argparse.Namespace) -> "PairList":
+    """The pairs of the folders or the lists."""
+    from lc_pytorch.datasets.pairs import list_folder_pairs, list_matched_pairs
+
+    folders = (args.image_folder, args.audio_folder)
+    if bool(args.matched_file) == any(folders) or (any(folders) and not all(folders)):
+        raise UserError("give --image_folder and --audio_folder, or --matched_file")
+    if args.matched_file:
+        return list_matched_pairs(
+            args.matched_file, identity_csv=args.identity_csv, identity_regex=args.identity_regex
+        )
+    return list_folder_pairs(*folders, identity_csv=args.identity_csv, identity_regex=args.identity_regex)
+
+
+def choose(args: argparse.Namespace, identities: list[str]) -> "tuple[Subjects, str]":
+    """Who is tested, and the hash of the split that says so."""
+    from lc_pytorch.datasets.splits import load_split
+    from lc_pytorch.evaluation.subjects import choose_subjects
+
+    file = Path(args.model_dir) / "split.json"
+    if not file.is_file() and not args.allow_seen:
+        raise UserError(
+            f"{file}: no such file: nobody knows whom the model was trained on; --allow_seen to test all the "
+            "same"
+        )
+    split = load_split(file) if file.is_file() else None
+    subjects = choose_subjects(
+        identities,
+        test=split.test if split else (),
+        seen={*split.train, *split.val} if split else set(identities),
+        test_size=args.test_size,
+        is_seen_allowed=args.allow_seen,
+        seed=args.seed,
+    )
+    return subjects, split.hash if split else ""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Evaluates; returns the exit code."""
+    args = get_args_parser().parse_args(argv)
+    from facevox.signals import StopFlag
+    from facevox.training import distributed
+    from lc_pytorch.evaluation.embedding_pass import Stopped
+    from lc_pytorch.evaluation.media import make_readers, media_of_pairs
+    from lc_pytorch.evaluation.metadata import load_metadata
+    from lc_pytorch.evaluation.model_evaluation import EvaluationConfig, evaluate_model
+    from lc_pytorch.models import load_model
+
+    config = cli.build(
+        EvaluationConfig, args, output_file=Path(args.output_file), cache_dir=cache_dir_of(args)
+    )
+    world = distributed.init(args.device)
+    try:
+        trained = load_model(args.model_dir, args.checkpoint, world.device)
+        readers = make_readers(trained, args.audio_duration_sec, args.target_sr)
+        listed = list_pairs(args)
+        subjects, split_hash = choose(args, listed.identities)
+        metadata = load_metadata(args.metadata) if args.metadata else None
+        tested = set(subjects.identities)
+        pairs = [pair for pair in listed.pairs if pair.identity in tested]
+        with StopFlag() as stop:
+            result = evaluate_model(
+                trained,
+                *media_of_pairs(pairs, *readers),
+                config,
+                subjects,
+                split_hash=split_hash,
+                metadata=metadata,
+                notes=[f"identities by {listed.rule}", *listed.warnings],
+                stop=stop,
+            )
+    except Stopped:
+        print("evaluate_face_voice: stopped; run the same command again to continue", file=sys.stderr)
+        return ExitCode.STOPPED
+    finally:
+        distributed.cleanup()
+    if world.is_main:
+        print("\n".join(["evaluate_face_voice: " + result.lines[0], *result.lines[1:], ""]))
+        print("\n".join(f"wrote {file}" for file in result.files))
+    refused = [file for pair in listed.refused for file in (pair.face, pair.voice)]
+    is_missing = not all(map(os.path.exists, refused))  # Path.exists raises on names that are too long
+    return ExitCode.SOME_FAILED if result.num_left_out or is_missing else ExitCode.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

@@ -1,0 +1,68 @@
+"""Rewrite the mel spectrograms of HQ VoxCeleb as .npy files, once, so that training loads them quickly.
+
+    python scripts/hq/convert_mels.py --vox_dir ./data/HQVoxCeleb
+    python scripts/hq/convert_mels.py --vox_dir /data/HQVoxCeleb --output_dir runs/mels --dtype float16
+
+Writes `<output_dir>/vox1|vox2/mel_npy/<identity>/<mel file>.npy`, (mels, frames), which training and
+evaluation read in place of the originals (with --output_dir elsewhere they want --converted_dir), mels.csv
+and manifests/. The originals stay. Exit codes: 0 done; 1 some files failed; 2 bad usage or input; 75 stopped
+by a signal, run again to continue.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from facevox import cli
+
+DTYPES = ("float32", "float16")  # of lc_pytorch.hq.conversion, whose import would make --help slow
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    """The options of this program."""
+    parser = cli.make_parser(__doc__, "python scripts/hq/convert_mels.py --vox_dir ./data/HQVoxCeleb")
+    add = parser.add_argument
+    add("--vox_dir", type=Path, required=True, metavar="DIR", help="folder with vox1 and vox2")
+    add("--output_dir", type=Path, metavar="DIR", help="folder to write into (default: --vox_dir)")
+    add("--dtype", choices=DTYPES, default="float32", help="float16 halves the size, to about 0.01")
+    add("--num_mels", type=cli.positive_int, help="bands of the spectrograms (default: found in the files)")
+    cli.add_batch_arguments(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Converts; returns the exit code."""
+    args = get_args_parser().parse_args(argv)
+    from facevox.batch import BatchConfig, run_batch
+    from lc_pytorch.hq import conversion
+    from lc_pytorch.hq.tree import scan_tree
+
+    # What was converted before must not hide the originals: the list of items stays the same.
+    tree = scan_tree(args.vox_dir, has_converted=False)
+    for note in tree.notes:
+        print(note)
+    items = conversion.plan_conversion(tree)
+    num_mels = args.num_mels
+    if num_mels is None:
+        num_mels, found = conversion.find_num_mels(tree)
+        print("\n".join(found))
+    config = cli.build(conversion.ConversionConfig, args, num_mels=num_mels)
+    batch = cli.build(
+        BatchConfig,
+        args,
+        output_dir=args.output_dir or args.vox_dir,
+        program=conversion.PROGRAM,
+        table=conversion.TABLE,
+        columns=conversion.COLUMNS,
+        item_column="mel_file",
+        settings=asdict(config),
+        chunk_size=64,
+        unit="mel",
+    )
+    return run_batch(conversion.ConversionTask(config), items, batch).exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

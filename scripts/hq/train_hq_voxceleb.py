@@ -1,0 +1,88 @@
+r"""Train a model of masked faces and mel spectrograms on HQ VoxCeleb.
+
+    python scripts/hq/train_hq_voxceleb.py --split_json_path ./data/HQVoxCeleb/split.json \
+        --dataset_type vox2 --save_dir runs/hq
+    python scripts/hq/train_hq_voxceleb.py --save_dir runs/hq --force_cpu --batch_size 8
+    torchrun --nproc_per_node 2 scripts/hq/train_hq_voxceleb.py …    # one process for each GPU
+
+The folder of split.json is the root of the data; create_hq_voxceleb_split.py writes the split. In an epoch
+each person is one item: a face and a spectrogram of theirs, drawn anew. KMP_DUPLICATE_LIB_OK, OMP_NUM_THREADS
+and MKL_NUM_THREADS of the environment are honoured.
+
+Writes into --save_dir what train_face_voice.py writes, without audio_encoder.pth where the model has none.
+Exit codes: 0 done, 1 ended because the loss was not finite, 2 bad usage or input, 75 stopped by a signal (run
+again to go on).
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from facevox import cli
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    """The options of this program."""
+    from lc_pytorch.training_options import add_face_model_arguments, add_training_arguments
+
+    parser = cli.make_parser(
+        __doc__,
+        "python scripts/hq/train_hq_voxceleb.py --split_json_path ./data/HQVoxCeleb/split.json "
+        "--save_dir runs/hq",
+    )
+    parser.add_argument(
+        "--split_json_path",
+        default="./data/HQVoxCeleb/split.json",
+        metavar="FILE",
+        help="the split; its folder is the root of the data",
+    )
+    parser.add_argument(
+        "--dataset_type", choices=("vox1", "vox2", "both"), default="vox2", help="which part of the data"
+    )
+    parser.add_argument(
+        "--converted_dir", metavar="DIR", help="output of convert_mels.py (default: beside the spectrograms)"
+    )
+    parser.add_argument(
+        "--audio_duration_sec",
+        type=cli.positive_float,
+        default=1.5,
+        help="length of the crops in seconds, of 100 mel frames each",
+    )
+    parser.add_argument(
+        "--mel_pooling",
+        choices=("flatten", "attentive", "statistics"),
+        default="flatten",
+        help="flatten takes one length only; attentive and statistics (mean and deviation) take any",
+    )
+    parser.add_argument("--force_cpu", action="store_true", help="the same as --device cpu")
+    add_training_arguments(parser, batch_size=16, num_epochs=50)
+    add_face_model_arguments(parser.add_argument_group("model"))
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Trains; returns the exit code."""
+    args = get_args_parser().parse_args(argv)
+    from facevox.training import distributed
+    from facevox.training.trainer import run_folder
+    from lc_pytorch.hq.training import HQConfig, train_hq_voxceleb
+    from lc_pytorch.training_options import exit_code
+
+    config = cli.build(
+        HQConfig,
+        args,
+        save_dir=Path(args.save_dir),
+        split_json_path=Path(args.split_json_path),
+        converted_dir=Path(args.converted_dir) if args.converted_dir else None,
+    )
+    world = distributed.init("cpu" if args.force_cpu else args.device)
+    try:
+        with run_folder(config.save_dir):
+            return exit_code(train_hq_voxceleb(config, world).status)
+    finally:
+        distributed.cleanup()
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

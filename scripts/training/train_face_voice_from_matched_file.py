@@ -1,0 +1,55 @@
+r"""Train a model that tells which face goes with which voice, from lists of matched files.
+
+    python scripts/training/train_face_voice_from_matched_file.py \
+        --matched_file runs/pairs/matched_files-0.txt --save_dir runs/train
+
+Each line of a list is a face, a tab and a voice, as create_matched_file.py writes them; the person is the
+folder above faces/ in the path unless --identity_csv or --identity_regex says otherwise. The people are
+split into those to learn from, those to choose the best model by, and those for the test.
+
+Writes into --save_dir: face_encoder.pth, face_projection.pth, audio_encoder.pth, audio_projection.pth,
+full_model.pth, best_model.pth, config.json, split.json, history.json, curves.png, last.pth (to go on from),
+events/ (TensorBoard), MODEL_CARD.md, and bad_files.csv if some could not be read. Exit codes: 0 done, 1 ended
+because the loss was not finite, 2 bad usage or input, 75 stopped by a signal (run again to go on).
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from facevox import cli
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    """The options of this program."""
+    from lc_pytorch.training_options import add_model_arguments, add_training_arguments
+
+    parser = cli.make_parser(
+        __doc__,
+        "python scripts/training/train_face_voice_from_matched_file.py "
+        "--matched_file runs/pairs/matched_files-0.txt --save_dir runs/train",
+    )
+    parser.add_argument(
+        "--matched_file", required=True, nargs="+", metavar="FILE", help="one or more lists of pairs"
+    )
+    add_training_arguments(parser)
+    add_model_arguments(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Trains; returns the exit code."""
+    args = get_args_parser().parse_args(argv)
+    from lc_pytorch.datasets.pairs import list_matched_pairs
+    from lc_pytorch.face_voice_training import run_face_voice_training
+
+    return run_face_voice_training(
+        lambda: list_matched_pairs(
+            args.matched_file, identity_csv=args.identity_csv, identity_regex=args.identity_regex
+        ),
+        args,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

@@ -1,0 +1,35 @@
+"""Flags that signals raise."""
+
+import os
+import signal
+
+import pytest
+
+from facevox.signals import STOP_SIGNALS, StopFlag
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
+def test_signal_raises_the_flag_and_handlers_come_back(number: signal.Signals) -> None:
+    before = [signal.getsignal(one) for one in STOP_SIGNALS]
+    with StopFlag() as stop:
+        assert not stop
+        os.kill(os.getpid(), number)
+        assert stop
+        assert stop.signal_name == number.name
+    assert [signal.getsignal(one) for one in STOP_SIGNALS] == before
+
+
+def test_flag_inside_a_raised_one_is_raised() -> None:
+    with StopFlag() as outer:
+        with StopFlag() as early:
+            assert not early
+        os.kill(os.getpid(), signal.SIGUSR2)
+        assert outer
+        with StopFlag() as inner:
+            assert inner.signal_name == "SIGUSR2"
+
+
+def test_second_interrupt_is_not_waited_for() -> None:
+    with StopFlag(), pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)

@@ -9,6 +9,7 @@ SHELL := /bin/bash
 
 VARIABLES := DATASET OUT DETECTOR WORKERS MODEL THRESHOLD META LIMIT ONLY
 VARIABLES += IMAGES VOICES MATCHED GROUPS FACE_MODEL VOICE_MODEL EPOCHS BATCH METADATA VOX TYPE
+VARIABLES += VIDEO AUDIO CHECKPOINT
 # make would expand a `$` inside a value on its way into the environment; $(value) does not.
 $(foreach name,$(VARIABLES),$(eval export FACEVOX_$(name) := $$(value $(name))))
 unexport $(VARIABLES)
@@ -20,10 +21,11 @@ SHELL_FILES = $(wildcard .ci/run scripts/*/*.sh docker/*.sh slurm/*.sh slurm/*.s
 TYPED_FOLDERS = $(wildcard scripts benchmarks examples)
 
 .PHONY: help install doctor demo test test-all check bench extract voices faces pairs train evaluate \
-        hq-split hq-train hq-evaluate weights lock clean
+        hq-split hq-train hq-evaluate lipsync-process lipsync-train lipsync-score emotion-preprocess \
+        emotion-train weights lock clean
 
 help: ## list the tasks
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "  PYTHON=/path/to/python (3.11 or 3.12) and CUDA=1 go with every task that sets up."
 
@@ -125,6 +127,30 @@ hq-train: install ## HQ VoxCeleb model: VOX=./data/HQVoxCeleb TYPE=vox2 OUT=runs
 hq-evaluate: install ## its scores on people never seen: MODEL=runs/hq METADATA=people.csv
 	@exec $(PYTHON_IN_VENV) scripts/hq/evaluate_hq_voxceleb.py --model_dir="$${FACEVOX_MODEL:-runs/hq}" \
 	    $${FACEVOX_METADATA:+--metadata="$$FACEVOX_METADATA"}
+
+lipsync-process: install ## mouths and sound features out of data/videos and data/audios, into data/processed
+	@exec $(PYTHON_IN_VENV) lipsync/data_processing.py $${FACEVOX_WORKERS:+--workers="$$FACEVOX_WORKERS"}
+
+lipsync-train: install ## lip-sync model from data/processed, into checkpoints
+	@exec $(PYTHON_IN_VENV) lipsync/train.py
+
+ifneq ($(filter lipsync-score,$(MAKECMDGOALS)),)
+ifeq ($(value VIDEO),)
+$(error VIDEO is missing: make lipsync-score VIDEO=/path/to/video.mp4 AUDIO=/path/to/sound.wav)
+endif
+endif
+
+lipsync-score: install ## do lips and speech match? VIDEO=clip.mp4 AUDIO=(its own) CHECKPOINT=(none)
+	@exec $(PYTHON_IN_VENV) lipsync/inference.py --video="$$FACEVOX_VIDEO" \
+	    $${FACEVOX_AUDIO:+--audio="$$FACEVOX_AUDIO"} \
+	    $${FACEVOX_CHECKPOINT:+--checkpoint="$$FACEVOX_CHECKPOINT"} --score-only
+
+emotion-preprocess: install ## AIHub's pictures to face crops; settings in .env: DATASET=(DATA_DIR_RAW) WORKERS=(all cores)
+	@exec $(PYTHON_IN_VENV) emotion/preprocess.py $${FACEVOX_DATASET:+--data_dir_raw="$$FACEVOX_DATASET"} \
+	    $${FACEVOX_WORKERS:+--workers="$$FACEVOX_WORKERS"}
+
+emotion-train: install ## the emotion classifier, exported; settings in .env: OUT=(MODEL_DIR)
+	@exec $(PYTHON_IN_VENV) emotion/main.py $${FACEVOX_OUT:+--model_dir="$$FACEVOX_OUT"}
 
 # --- development -----------------------------------------------------------------------------------------
 

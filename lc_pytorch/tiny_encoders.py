@@ -21,8 +21,8 @@ NUM_BANDS = 40
 LOWEST_HZ, HIGHEST_HZ = 60.0, 7600.0
 
 
-def make_vit_config(image_size: int = 112) -> Any:
-    """Three layers of 96 numbers over patches of 8 x 8 pixels; dropout off."""
+def make_vit_config(image_size: int = 112, dropout: float = 0.0) -> Any:
+    """Three layers of 96 numbers over patches of 8 x 8 pixels."""
     from transformers import ViTConfig
 
     return ViTConfig(
@@ -32,13 +32,13 @@ def make_vit_config(image_size: int = 112) -> Any:
         intermediate_size=192,
         image_size=image_size,
         patch_size=8,
-        hidden_dropout_prob=0.0,
+        hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=0.0,
     )
 
 
-def make_wav2vec2_config() -> Any:
-    """Two layers of 96 numbers over two convolutions, one frame every 20 ms at 16 kHz; dropout off.
+def make_wav2vec2_config(dropout: float = 0.0) -> Any:
+    """Two layers of 96 numbers over two convolutions, one frame every 20 ms at 16 kHz.
 
     The strides multiply to 320 samples, as those of wav2vec2-base; seven convolutions of its width would
     take most of the time of a small model. The first convolution has room for a sine and a cosine of each
@@ -63,7 +63,7 @@ def make_wav2vec2_config() -> Any:
         layerdrop=0.0,
         mask_time_prob=0.0,
         mask_feature_prob=0.0,
-        hidden_dropout=0.0,
+        hidden_dropout=dropout,
         attention_dropout=0.0,
         activation_dropout=0.0,
         feat_proj_dropout=0.0,
@@ -85,22 +85,27 @@ def mel_sines() -> NDArray[np.float32]:
     return filters[:, None].astype(np.float32)
 
 
-def write_tiny_encoders(output_dir: str | Path, *, image_size: int = 112, seed: int = 0) -> tuple[Path, Path]:
+def write_tiny_encoders(
+    output_dir: str | Path, *, image_size: int = 112, seed: int = 0, dropout: float = 0.0
+) -> tuple[Path, Path]:
     """Writes `vit-tiny/` and `wav2vec2-tiny/` (config, weights, preprocessor) below `output_dir`.
 
     Args:
         output_dir: Made if missing.
         image_size: Side of the pictures that the ViT takes, in pixels; a multiple of 8.
         seed: Of the random weights; the same seed gives the same bytes.
+        dropout: Share of the numbers between layers that training drops; from 0 to below 1.
 
     Returns:
         The two folders, to be given as `--face_model` and `--voice_model`.
 
     Raises:
-        UserError: A size that is no multiple of the patch.
+        UserError: A size that is no multiple of the patch, or a dropout out of range.
     """
     if image_size < 16 or image_size % 8:
         raise UserError(f"--image_size {image_size}: a multiple of 8, at least 16, is wanted")
+    if not 0 <= dropout < 1:
+        raise UserError(f"--dropout {dropout:g}: from 0 to below 1 is wanted")
     import torch
     from transformers import ViTImageProcessorPil, ViTModel, Wav2Vec2FeatureExtractor, Wav2Vec2Model
     from transformers.utils import logging
@@ -112,8 +117,8 @@ def write_tiny_encoders(output_dir: str | Path, *, image_size: int = 112, seed: 
     vit_dir, wav2vec2_dir = base / VIT_FOLDER, base / WAV2VEC2_FOLDER
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        ViTModel(make_vit_config(image_size), add_pooling_layer=False).save_pretrained(vit_dir)
-        voice: Any = Wav2Vec2Model(make_wav2vec2_config())
+        ViTModel(make_vit_config(image_size, dropout), add_pooling_layer=False).save_pretrained(vit_dir)
+        voice: Any = Wav2Vec2Model(make_wav2vec2_config(dropout))
         with torch.no_grad():
             voice.feature_extractor.conv_layers[0].conv.weight.copy_(torch.from_numpy(mel_sines()))
         voice.save_pretrained(wav2vec2_dir)

@@ -1,4 +1,4 @@
-"""A real SLURM for tests: one that is there, or the one-machine cluster of the shared tools, for the session."""
+"""A real SLURM for tests: one that is there, or the one-machine cluster of the shared tools."""
 
 import os
 import subprocess

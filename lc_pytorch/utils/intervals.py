@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 LEVEL = 0.95
+# Fewer people than this give a deviation that is itself a matter of luck, and by symmetry may be zero.
+FEW_PEOPLE = 10
+LEAST_ERROR = 1e-9  # less is rounding
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,9 @@ def share_measure(value: float, chance: float, effects: NDArray[np.float64]) -> 
     spread = value * (1.0 - value)
     # People that would give this deviation if each were one toss. Without any deviation (all right, all
     # wrong) there are as many tosses as people: certainty does not follow from ten people.
-    tosses = spread / error**2 if error > 0 and spread > 0 else float(num)
+    tosses = spread / error**2 if error > LEAST_ERROR and spread > 0 else float(num)
+    if num < FEW_PEOPLE:
+        tosses = min(tosses, float(num))
     quantile = float(student.ppf(0.5 + LEVEL / 2, num - 1))
     pull = quantile**2 / tosses
     centre = (value + pull / 2) / (1 + pull)

@@ -21,6 +21,9 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--image_size", type=cli.positive_int, default=112, help="side of the ViT's pictures, in pixels"
     )
+    parser.add_argument(
+        "--dropout", type=cli.unit_float, default=0.0, help="share dropped between layers while training, 0-1"
+    )
     parser.add_argument("--seed", type=cli.natural_int, default=0, help="of the random weights")
     return parser
 
@@ -30,7 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = get_args_parser().parse_args(argv)
     from lc_pytorch.tiny_encoders import write_tiny_encoders
 
-    folders = write_tiny_encoders(args.output_dir, image_size=args.image_size, seed=args.seed)
+    folders = write_tiny_encoders(
+        args.output_dir, image_size=args.image_size, seed=args.seed, dropout=args.dropout
+    )
     print(f"make_tiny_encoders: random weights, to be trained from scratch: {folders[0]} {folders[1]}")
     return ExitCode.DONE
 

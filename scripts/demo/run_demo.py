@@ -28,12 +28,12 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 # What learns most from 120 people in a minute on two cores; real encoders want other settings.
 FACE_VOICE_SETTINGS = (
     *("--embedding_dim", "128", "--temperature", "0.1", "--learnable_temperature"),
-    *("--learning_rate", "1e-3", "--weight_decay", "0.05", "--batch_size", "84", "--num_epochs", "130"),
+    *("--learning_rate", "1e-3", "--weight_decay", "0.2", "--batch_size", "84", "--num_epochs", "130"),
     *("--audio_duration_sec", "1", "--save_interval", "1000"),
 )
 HQ_SETTINGS = (
     *("--mel_pooling", "attentive", "--embedding_dim", "128", "--temperature", "0.1"),
-    *("--learning_rate", "1e-3", "--weight_decay", "0.05", "--batch_size", "84", "--num_epochs", "200"),
+    *("--learning_rate", "1e-3", "--weight_decay", "0.05", "--batch_size", "84", "--num_epochs", "150"),
     *("--save_interval", "1000"),
 )
 
@@ -108,7 +108,7 @@ def make_stages(args: argparse.Namespace, folder: Path) -> list[Stage]:
             "Tiny encoders",
             lambda: [
                 "scripts/demo/make_tiny_encoders.py",
-                *("--output_dir", str(encoders), "--image_size", "64"),
+                *("--output_dir", str(encoders), "--image_size", "64", "--dropout", "0.15"),
             ],
         ),
         Stage(
@@ -116,7 +116,7 @@ def make_stages(args: argparse.Namespace, folder: Path) -> list[Stage]:
             lambda: [
                 "scripts/training/train_face_voice.py",
                 *("--image_folder", str(faces / "extracted_faces"), "--audio_folder", str(folder / "voices")),
-                *("--identity_csv", str(faces / "groups.csv"), "--save_dir", str(model)),
+                *("--identity_csv", str(faces / "deduped_faces" / "groups.csv"), "--save_dir", str(model)),
                 *("--face_model", str(encoders / "vit-tiny")),
                 *("--voice_model", str(encoders / "wav2vec2-tiny"), *FACE_VOICE_SETTINGS),
                 *("--num_workers", str(min(args.workers, 2)), "--seed", str(args.seed)),
@@ -127,7 +127,7 @@ def make_stages(args: argparse.Namespace, folder: Path) -> list[Stage]:
             lambda: [
                 "scripts/evaluation/evaluate_face_voice.py",
                 *("--image_folder", str(faces / "extracted_faces"), "--audio_folder", str(folder / "voices")),
-                *("--identity_csv", str(faces / "groups.csv"), "--model_dir", str(model)),
+                *("--identity_csv", str(faces / "deduped_faces" / "groups.csv"), "--model_dir", str(model)),
                 *("--output_file", str(model / "results.csv"), "--audio_duration_sec", "2"),
             ],
         ),

@@ -1,5 +1,6 @@
 """The program make_tiny_encoders.py."""
 
+import json
 from pathlib import Path
 from types import ModuleType
 
@@ -72,6 +73,14 @@ def test_same_seed_gives_the_same_bytes_and_another_one_others(
         weights = f"{name}/model.safetensors"
         assert (tmp_path / "0" / weights).read_bytes() == (folder / weights).read_bytes()
         assert (tmp_path / "1" / weights).read_bytes() != (folder / weights).read_bytes()
+
+
+def test_dropout_is_what_was_asked_for(script: ModuleType, folder: Path, tmp_path: Path) -> None:
+    assert cli.run(script.main, ["--output_dir", str(tmp_path), "--dropout", "0.2"]) == 0
+    for name, key in (("vit-tiny", "hidden_dropout_prob"), ("wav2vec2-tiny", "hidden_dropout")):
+        assert json.loads((tmp_path / name / "config.json").read_text())[key] == 0.2
+        assert json.loads((folder / name / "config.json").read_text())[key] == 0.0
+    assert cli.run(script.main, ["--output_dir", str(tmp_path / "x"), "--dropout", "1"]) == 2
 
 
 @pytest.mark.parametrize("size", ["8", "100"])

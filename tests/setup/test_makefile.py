@@ -12,7 +12,8 @@ import pytest
 
 TARGETS = [
     "help", "install", "doctor", "demo", "test", "test-all", "check", "bench", "extract", "voices", "faces",
-    "pairs", "train", "evaluate", "hq-split", "hq-train", "hq-evaluate", "weights", "lock", "clean",
+    "pairs", "train", "evaluate", "hq-split", "hq-train", "hq-evaluate", "lipsync-process",
+    "lipsync-train", "lipsync-score", "emotion-preprocess", "emotion-train", "weights", "lock", "clean",
 ]  # fmt: skip
 
 

@@ -1,0 +1,307 @@
+"""Measures lip-sync: offsets found and clips told apart on people never seen, and the speed end to end.
+
+    python benchmarks/lipsync.py                              # example people, real clips if there, speed
+    python benchmarks/lipsync.py --parts real --features_dir runs/features
+    python benchmarks/lipsync.py --parts speed --json figures.json
+
+Parts: example (12 made-up people, in folds), real (the clips of $FACEVOX_TEST_DATA, ../shared/data without
+it; left out, and said so, where there are none) and speed (scoring a clip of 360, 720 and 1080 lines end to
+end, with the shares of its steps; "by processor time" is what a single core gives that does nothing else).
+In the first two the speakers are dealt into folds: network and ridge are fitted on the others, the untrained
+estimator on nobody. In brackets behind a figure: 90 % interval over speakers.
+
+Exit codes: 0 every bar is met; 1 one is missed; 2 bad usage or bad input.
+"""
+
+import argparse
+import importlib
+import importlib.util
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from facevox import cli
+from facevox.errors import ExitCode
+
+FOLDER = Path(__file__).resolve().parent
+if __name__ == "lipsync":
+    # A neighbour in this folder asks for the package of this name, and Python looks in the folder first.
+    del sys.modules[__name__]
+    _paths = list(sys.path)
+    sys.path[:] = [path for path in _paths if Path(path).resolve() != FOLDER]
+    sys.modules[__name__] = importlib.import_module(__name__)
+    sys.path[:] = _paths
+
+if TYPE_CHECKING:
+    from facevox.figures import Figure
+    from lipsync.evaluation import Measurements, Value
+    from lipsync.takes import Take
+
+PARTS = ("example", "real", "speed")
+REPOSITORY = FOLDER.parent
+EXAMPLE_ACCURACY_BAR, EXAMPLE_AUC_BAR = 0.95, 0.98
+NO_WORSE_BAR = 0.0  # of the network less the ridge
+SPEED_BAR = 3.0  # times real time, 720 lines, two cores
+HEIGHTS = (360, 720, 1080)
+EXAMPLE_EPOCHS = 30  # made-up lips follow their voice closely: soon learned
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    """The options of this program."""
+    parser = cli.make_parser(__doc__, "python benchmarks/lipsync.py --parts real --folds 18")
+    add = parser.add_argument
+    add("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what is measured")
+    add("--folds", type=cli.positive_int, default=6, help="into which the real speakers are dealt")
+    add("--example_folds", type=cli.positive_int, default=3, help="into which the example people are dealt")
+    add("--num_epochs", type=cli.positive_int, default=50, help="of each training on real clips")
+    add(
+        "--features_dir",
+        type=Path,
+        metavar="DIR",
+        help="keep the features of real clips there, and use those that are there (default: a temporary one)",
+    )
+    add("--processed_dir", type=Path, metavar="DIR", help="example clips that are there (default: are made)")
+    add("--clip_s", type=cli.positive_float, default=10.0, help="length of the clips of the part speed, in s")
+    add("--json", type=Path, metavar="FILE", help="also write the figures there (default: none)")
+    return parser
+
+
+def _neighbour(name: str) -> Any:
+    """Another benchmark as a module."""
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _figure(name: str, value: "Value", bar: float | None = None, **options: Any) -> "Figure":
+    from facevox.figures import Figure
+
+    people = f"{value.num} windows, {value.num_speakers} people"
+    return Figure(f"{name} ({value.low:.3f} to {value.high:.3f}; {people})", value.value, "", bar, **options)
+
+
+def accuracy_figures(head: str, found: "dict[str, Measurements]", bars: dict[int, float]) -> "list[Figure]":
+    """Offsets within a frame by window, of each estimator, and the network less the ridge.
+
+    Args:
+        head: Begins the names.
+        found: By estimator.
+        bars: Least share for the network, by frames of a window.
+    """
+    from lipsync.cross_validation import NETWORK, RIDGE
+    from lipsync.evaluation import WINDOW_FRAMES, accuracy, accuracy_difference
+
+    figures = []
+    for length in WINDOW_FRAMES:
+        title = f"{head}: offset within a frame, {length / 25:g} s"
+        for name, measured in found.items():
+            bar = bars.get(length) if name == NETWORK else None
+            figures.append(_figure(f"{title}, {name}", accuracy(measured, length), bar))
+        difference = accuracy_difference(found[NETWORK], found[RIDGE], length)
+        no_worse = NO_WORSE_BAR if length in (50, 125) else None
+        figures.append(_figure(f"{title}, network less ridge", difference, no_worse, is_comparable=False))
+    return figures
+
+
+def score_figures(
+    head: str, found: "dict[str, Measurements]", folds: Sequence[Sequence[str]], bar: float | None
+) -> "list[Figure]":
+    """AUC and calibration error of each estimator, and the network's AUC less the ridge's.
+
+    Args:
+        head: Begins the names.
+        found: By estimator.
+        folds: Of speakers; each is scored by a calibration fitted on the others, as training does it.
+        bar: Least AUC of the network for far shifts and swapped sound.
+    """
+    from lipsync.cross_validation import NETWORK, RIDGE
+    from lipsync.evaluation import (
+        KINDS,
+        SCORED_FRAMES,
+        auc,
+        auc_difference,
+        calibrated,
+        calibrated_as_trained,
+        calibration_error,
+    )
+
+    likely = {name: calibrated_as_trained(measured, folds) for name, measured in found.items()}
+    refitted = {name: calibrated(measured, folds) for name, measured in found.items()}
+    figures = []
+    for length in SCORED_FRAMES:
+        for kind in KINDS[1:]:
+            title = f"{head}: AUC, {kind}, {length / 25:g} s"
+            is_barred = length == SCORED_FRAMES[-1] and kind in (KINDS[1], KINDS[3])
+            for name, values in likely.items():
+                wanted = bar if is_barred and name == NETWORK else None
+                figures.append(_figure(f"{title}, {name}", auc(values, length, kind), wanted))
+            difference = auc_difference(likely[NETWORK], likely[RIDGE], length, kind)
+            figures.append(_figure(f"{title}, network less ridge", difference, is_comparable=False))
+        for name, values in likely.items():
+            title = f"{head}: ECE, {length / 25:g} s, {name}"
+            for how, by in ((title, values), (f"{title}, calibrated on such windows", refitted[name])):
+                error = calibration_error(by, length)
+                figures.append(_figure(how, error, is_better_higher=False, is_comparable=False))
+    return figures
+
+
+def measure_example(args: argparse.Namespace, folder: Path) -> "list[Figure]":
+    """Made-up people: 12 with two clips of 10 s."""
+    from dataclasses import replace
+
+    from lipsync.cross_validation import RECIPE, cross_validate, deal_folds
+    from lipsync.takes import list_clips, load_takes
+
+    processed = args.processed_dir or make_example_clips(folder)
+    takes = list(load_takes(list_clips(processed)))
+    folds = deal_folds(takes, args.example_folds)
+    found = cross_validate(takes, folds, training=replace(RECIPE, num_epochs=EXAMPLE_EPOCHS))
+    figures = accuracy_figures("example", found, {125: EXAMPLE_ACCURACY_BAR})
+    return figures + score_figures("example", found, folds, EXAMPLE_AUC_BAR)
+
+
+def make_example_clips(folder: Path) -> Path:
+    """Makes and processes the example people of the demo's size."""
+    from facevox.batch import BatchConfig, run_batch
+    from facevox.errors import UserError
+    from facevox.example_data import dataset
+    from lipsync import data_processing
+
+    config = dataset.SetConfig(num_people=12, clips_per_person=2, clip_s=10.0, shapes=("videos",))
+    batch = BatchConfig(
+        output_dir=folder / "people",
+        program=dataset.PROGRAM,
+        table="people.csv",
+        columns=dataset.COLUMNS,
+        item_column="person",
+        settings=config.settings(),
+        unit="person",
+        workers=cli.num_cores(),
+    )
+    run_batch(dataset.PeopleTask(config), dataset.make_items(config), batch)
+    processed = folder / "processed"
+    options = [f"paths.videos_dir={folder / 'people' / 'videos'}", f"paths.audios_dir={folder / 'none'}"]
+    options.append(f"paths.processed_dir={processed}")
+    arguments = [part for option in options for part in ("--set", option)]
+    if data_processing.main([*arguments, "--workers", str(cli.num_cores())]) != ExitCode.DONE:
+        raise UserError("some example clips could not be processed; the reasons are above")
+    return processed
+
+
+def measure_real(args: argparse.Namespace, folder: Path) -> "list[Figure]":
+    """Real people; nothing without their clips."""
+    from dataclasses import replace
+
+    from lipsync.cross_validation import RECIPE, cross_validate, deal_folds, real_takes
+
+    data_dir = Path(os.environ.get("FACEVOX_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not (data_dir / "MANIFEST.csv").is_file():
+        print("no real clips ($FACEVOX_TEST_DATA): their figures are left out")
+        return []
+    takes: list[Take] = real_takes(data_dir, args.features_dir or folder / "features")
+    folds = deal_folds(takes, args.folds)
+    found = cross_validate(takes, folds, training=replace(RECIPE, num_epochs=args.num_epochs))
+    return accuracy_figures("real", found, {}) + score_figures("real", found, folds, None)
+
+
+def measure_speed(args: argparse.Namespace, folder: Path) -> "list[Figure]":
+    """Scoring end to end, and the shares of its steps at 720 lines."""
+    import cv2
+
+    from facevox.figures import Figure
+    from lipsync.inference import LipSyncInference
+    from lipsync.network_estimator import NetworkEstimator
+
+    processing = _neighbour("lipsync_processing")
+    scorer = LipSyncInference()
+    # The network that ships, with fresh weights: its time does not depend on them.
+    scorer.estimator = NetworkEstimator(_fresh_network(), None)
+    figures = []
+    for height in HEIGHTS:
+        processing.WIDTH, processing.HEIGHT = height * 16 // 9 // 2 * 2, height
+        clip = folder / f"{height}.mp4"
+        make_scaled_clip(processing, clip, args.clip_s)
+        scorer.compute_sync_score(clip)  # imports, graphs, file cache
+        start_s, processor_s = time.perf_counter(), time.process_time()
+        scorer.compute_sync_score(clip)
+        seconds, processor_s = time.perf_counter() - start_s, time.process_time() - processor_s
+        bar = SPEED_BAR if height == 720 else None
+        name = f"scoring end to end, {height} lines, times real time"
+        title = f"{name}, {cli.num_cores()} cores"
+        figures.append(Figure(title, args.clip_s / seconds, "x", bar, is_comparable=False))
+        figures.append(Figure(f"{name}, by processor time", args.clip_s / processor_s, "x"))
+        if height == 720:
+            cv2.setNumThreads(cli.num_cores())
+            figures += share_figures(processing, scorer, clip, folder)
+    return figures
+
+
+def _fresh_network() -> Any:
+    from lipsync.settings import ModelSettings
+    from lipsync.training import make_network
+
+    return make_network(ModelSettings(), 53, 96, 0)
+
+
+def make_scaled_clip(processing: Any, path: Path, clip_s: float) -> None:
+    """The example person of the preprocessing benchmark, in a picture of its WIDTH x HEIGHT."""
+    import cv2
+
+    from facevox.media import iter_frames, read_audio, write_video
+
+    width, height = processing.WIDTH, processing.HEIGHT
+    processing.WIDTH, processing.HEIGHT = 1280, 720
+    whole = path.with_name("whole.mp4")
+    if not whole.exists():
+        processing.make_clip(whole, clip_s, 25.0)
+    processing.WIDTH, processing.HEIGHT = width, height
+    frames = (cv2.resize(frame.image, (width, height)) for frame in iter_frames(whole))
+    write_video(path, frames, 25.0, read_audio(whole, 16_000), 16_000)
+
+
+def share_figures(processing: Any, scorer: Any, clip: Path, folder: Path) -> "list[Figure]":
+    """Shares of decoding, detector, FaceMesh, sound and network of one clip, in one process."""
+    from facevox.figures import Figure
+    from lipsync.features import extract_clip
+    from lipsync.scoring import score_clip
+
+    shares, total_s = processing.measure_shares(clip, folder)
+    features = extract_clip(clip)
+    start_s = time.perf_counter()
+    score_clip(features, scorer.estimator, scorer.calibration)
+    model_s = time.perf_counter() - start_s
+    shares = {name: part_s for name, part_s in shares.items() if name != "write"} | {"model": model_s}
+    total_s = sum(shares.values())
+    return [
+        Figure(f"scoring at 720 lines, share of {name}", part_s / total_s, is_comparable=False)
+        for name, part_s in sorted(shares.items(), key=lambda share: -share[1])
+    ]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measures and prints; returns the exit code."""
+    args = get_args_parser().parse_args(argv)
+    import torch
+
+    from facevox.figures import print_figures, write_figures
+
+    torch.set_num_threads(1)  # nets this small are fastest so
+    parts = {"example": measure_example, "real": measure_real, "speed": measure_speed}
+    with tempfile.TemporaryDirectory(prefix="facevox-") as name:
+        figures = [figure for part in args.parts for figure in parts[part](args, Path(name))]
+    is_met = print_figures(figures) if figures else True
+    if args.json:
+        write_figures(args.json, figures)
+    return ExitCode.DONE if is_met else ExitCode.SOME_FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

@@ -1,0 +1,83 @@
+"""Pictures upright, and decoded no larger than they are needed: a twelve-megapixel JPEG at a quarter.
+
+A JPEG can be decoded to a half, a quarter or an eighth at a fraction of the cost, because its blocks of
+8 x 8 pixels are then unpacked smaller.
+"""
+
+import io
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from facevox.errors import one_line
+from facevox.files import MAX_IMAGE_PIXELS, ImageError, decode_image
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+REDUCTIONS = (8, 4, 2)  # what a JPEG can be decoded smaller by
+_ORIENTATION = 0x0112  # EXIF tag; values 5 to 8 turn the picture by a quarter
+Size = tuple[int, int]  # width, height
+
+
+def decode_reduced(
+    data: bytes, name: str, choose: Callable[[int, int], int]
+) -> "tuple[NDArray[np.uint8], Size]":
+    """A picture, upright, and the size that it has undecoded and upright.
+
+    Args:
+        data: The file.
+        name: For messages.
+        choose: Given the upright width and height, by how much a JPEG may be decoded smaller: 1, 2, 4 or 8.
+            Other formats are always decoded whole.
+
+    Returns:
+        (h, w, 3) uint8 RGB with w about width / reduction (rounded up), and (width, height).
+
+    Raises:
+        ImageError: Empty, broken, truncated, no picture, or more pixels than `facevox.files` reads.
+    """
+    if not data:
+        raise ImageError(f"{name}: the file is empty (0 bytes)")
+    import numpy as np
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below decides
+            with Image.open(io.BytesIO(data)) as picture:
+                width, height = picture.size
+                if width * height > MAX_IMAGE_PIXELS:
+                    raise ImageError(
+                        f"{name}: {width} x {height} pixels; at most {MAX_IMAGE_PIXELS} are read"
+                    )
+                is_turned = picture.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+                size = (height, width) if is_turned else (width, height)
+                reduction = choose(*size) if picture.format == "JPEG" else 1
+                if reduction > 1:
+                    # Rounded down: Pillow takes the largest reduction that gives no less than this size.
+                    picture.draft("RGB", (width // reduction, height // reduction))
+                    upright = ImageOps.exif_transpose(picture).convert("RGB")
+                    return np.asarray(upright, dtype=np.uint8).copy(), size
+    except (ImageError, Image.DecompressionBombError, UnidentifiedImageError):
+        pass  # decode_image has the words for these
+    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error … on bad data
+        raise ImageError(f"{name}: broken picture: {one_line(error)}") from None
+    image = decode_image(data, name)
+    return image, (image.shape[1], image.shape[0])
+
+
+def reduction_for(face_px: float, wanted_px: float, longest_px: int, least_longest_px: int) -> int:
+    """By how much a picture may be decoded smaller.
+
+    Args:
+        face_px: Side of what will be cut out, in the whole picture.
+        wanted_px: Side that it is wanted at: it is never decoded smaller.
+        longest_px: Longer side of the whole picture.
+        least_longest_px: What the longer side must keep, so that the face is found.
+    """
+    for reduction in REDUCTIONS:
+        if face_px >= wanted_px * reduction and longest_px >= least_longest_px * reduction:
+            return reduction
+    return 1

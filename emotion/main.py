@@ -1,0 +1,63 @@
+"""Train the classifier of facial expressions: the head, then the backbone with it; export and evaluate it.
+
+    python emotion/main.py                                        # all settings from .env
+    python emotion/main.py --batch_size 64 --epochs_finetune 20
+    python emotion/main.py --backbone_weights none --epochs_head 0 --freeze_bn_mode none --unfreeze_from 0
+
+Reads DATA_DIR_TRAIN and DATA_DIR_VAL (emotion/preprocess.py makes them). Writes below MODEL_DIR
+`emotion_classifier_<n>_classes` as .h5, _savedmodel/, .tflite, .json (classes, preprocessing, temperature),
+MODEL_CARD.md, `evaluation/` (report, confusion matrix, classes, slices, reliability) and `training/` (state,
+history, curves, TensorBoard). A run that was stopped goes on with the same command, at the step where it was.
+Exit codes: 0 done; 1 done, but some pictures could not be read (training/unreadable.csv); 2 bad usage or
+input; 75 stopped by a signal (run the same command again to continue).
+"""
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+
+from emotion.devices import DEVICES
+from emotion.settings import add_setting_arguments, load_settings
+from facevox import cli
+from facevox.errors import ExitCode
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    """The options of this program."""
+    parser = cli.make_parser(__doc__, "python emotion/main.py --batch_size 64")
+    parser.add_argument(
+        "--device", choices=DEVICES, default="auto", help="where; auto: all visible GPUs, or else the CPU"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="begin anew where a run has been before")
+    add_setting_arguments(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Trains, exports, evaluates; returns the exit code."""
+    args = get_args_parser().parse_args(argv)
+    settings = load_settings(args)
+    from emotion.logger_config import get_logger, setup_logging
+    from emotion.training_run import check_start, train_and_evaluate
+    from facevox.locks import OutputLock
+    from facevox.signals import StopFlag
+
+    start = check_start(settings, overwrite=args.overwrite)
+    setup_logging(settings.log_dir)
+    if start.is_complete:
+        get_logger("main").info(
+            "%s: trained already with these settings; --overwrite begins anew", settings.model_dir
+        )
+        return ExitCode.DONE
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Of the processes of a SLURM step the first one holds the lock.
+    is_first = os.environ.get("SLURM_PROCID", "0") == "0"
+    lock = OutputLock(start.save_dir / "train.lock") if is_first else contextlib.nullcontext()
+    with lock, StopFlag() as stop:
+        return train_and_evaluate(settings, start, args.device, stop)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

@@ -1,0 +1,73 @@
+"""What is done when the validation loss does not fall: a lower learning rate, then the end of the phase.
+
+As Keras' callbacks of the same names do with their defaults; here their counters are plain numbers, so that a
+run which was stopped goes on with them.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+MIN_DELTA = 1e-4  # ReduceLROnPlateau counts a smaller fall as none (Keras' default)
+
+
+@dataclass
+class EarlyStopping:
+    """Ends a phase after `patience` epochs without a lower validation loss.
+
+    Attributes:
+        patience: EARLY_STOPPING_PATIENCE, epochs.
+        best: Lowest loss of the phase.
+        wait: Epochs since.
+    """
+
+    patience: int
+    best: float = float("inf")
+    wait: int = 0
+
+    def should_stop(self, val_loss: float) -> bool:
+        """Takes an epoch's loss; whether the phase ends after it."""
+        self.wait += 1
+        if val_loss < self.best:
+            self.best, self.wait = val_loss, 0
+        return self.wait >= self.patience
+
+
+@dataclass
+class ReduceLROnPlateau:
+    """Multiplies the learning rate by `factor` after `patience` epochs without a lower validation loss.
+
+    Attributes:
+        patience: REDUCE_LR_PATIENCE, epochs.
+        factor: REDUCE_LR_FACTOR.
+        best: Lowest loss so far, in steps of MIN_DELTA at least.
+        wait: Epochs since.
+    """
+
+    patience: int
+    factor: float
+    best: float = float("inf")
+    wait: int = 0
+
+    def next_rate(self, rate: float, val_loss: float) -> float:
+        """Takes an epoch's loss; the learning rate of the next."""
+        if val_loss < self.best - MIN_DELTA:
+            self.best, self.wait = val_loss, 0
+            return rate
+        self.wait += 1
+        if self.wait < self.patience:
+            return rate
+        self.wait = 0
+        return rate * self.factor
+
+
+def counters_of(monitor: EarlyStopping | ReduceLROnPlateau) -> dict[str, Any]:
+    """What of a monitor changes, as numbers; infinity as None, because JSON has none."""
+    values = asdict(monitor)
+    best = values["best"]
+    return {"best": None if best == float("inf") else best, "wait": values["wait"]}
+
+
+def restore_counters(monitor: EarlyStopping | ReduceLROnPlateau, values: dict[str, Any]) -> None:
+    """Takes what `counters_of` gave."""
+    monitor.best = float("inf") if values["best"] is None else float(values["best"])
+    monitor.wait = int(values["wait"])

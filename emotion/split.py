@@ -1,0 +1,42 @@
+"""Who is in training and who in validation: by person, the same whatever else is there."""
+
+import hashlib
+from collections.abc import Iterable
+
+from facevox.errors import UserError
+
+FEW_PEOPLE = 200
+
+
+def person_share(person: str, seed: int) -> float:
+    """A number from 0 to below 1 that belongs to a person and a seed, evenly spread over people."""
+    digest = hashlib.sha256(f"{seed}:{person}".encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def validation_people(people: Iterable[str], seed: int, val_share: float) -> set[str]:
+    """The people of the validation part; all others are in training.
+
+    Each person's side depends on that person and the seed, not on who else is there: archives that are
+    downloaded later move nobody to the other side, so a model trained before stays untested on them. The
+    share is therefore met on average only: of n people it varies by about sqrt(n * share * (1 - share)).
+    Below FEW_PEOPLE that is too much, and the share is met exactly instead: a set this small comes at once.
+
+    Args:
+        people: Everybody.
+        seed: Another one gives another split.
+        val_share: Of the people, above 0 and below 1.
+
+    Raises:
+        UserError: Fewer than two people.
+    """
+    ordered = sorted((person_share(person, seed), person) for person in set(people))
+    num = len(ordered)
+    if num < 2:
+        raise UserError(f"{num} people: at least two are needed, one of them for validation")
+    if num < FEW_PEOPLE:
+        num_chosen = round(val_share * num)
+    else:
+        num_chosen = sum(share < val_share for share, _ in ordered)
+    # Neither side is ever empty.
+    return {person for _, person in ordered[: min(max(num_chosen, 1), num - 1)]}

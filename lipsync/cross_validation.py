@@ -1,0 +1,151 @@
+"""The network (with its ridge), the network alone, the ridge and the untrained estimator on new speakers.
+
+Network with ridge is what training leaves in a checkpoint. The speakers are dealt into k folds; for each
+fold network and ridge are fitted on all other speakers, and all four are measured on those of the fold, on
+windows without overlap (`lipsync.evaluation`).
+"""
+
+from __future__ import annotations
+
+import csv
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from facevox.errors import UserError
+from facevox.training.distributed import World
+from lipsync.clip_files import load_clip, write_clip
+from lipsync.estimators import LoudnessEstimator, RidgeEstimator, SyncEstimator
+from lipsync.evaluation import Measurements, add_examples, foreign_of, measure_take
+from lipsync.features import extract_clip
+from lipsync.model import LipSyncNetwork
+from lipsync.network_estimator import NetworkEstimator
+from lipsync.settings import ModelSettings, TrainingSettings
+from lipsync.takes import Take, takes_of
+from lipsync.training import fit_ridge, make_network, train_network
+
+NETWORK, ALONE, RIDGE, UNTRAINED = "network", "network alone", "ridge", "untrained"
+# For a few minutes of clips: the documented rate of 0.0001 is for hours of them.
+RECIPE = TrainingSettings(learning_rate=3e-3, num_epochs=50, batch_size=16)
+MIN_Z = 4.0  # of a known offset, to be taken for known
+LAB_PREFIX = "grid_"  # recorded in a laboratory: offset 0
+MOUTH_PX = 96
+
+
+def real_takes(data_dir: Path, features_dir: Path) -> list[Take]:
+    """The real clips whose offset is known: lab clips, and those estimated with z of at least MIN_Z.
+
+    Where two people are seen at once, that face is taken that follows the sound best at the known offset:
+    who speaks is not what is measured, and it is the same face for every estimator.
+
+    Args:
+        data_dir: With MANIFEST.csv (file, identity, est_offset_ms, est_offset_z) and its talking clips.
+        features_dir: Where their features are kept, one file a clip; those that are missing are made.
+
+    Raises:
+        UserError: No manifest, or no clip in it.
+    """
+    manifest = data_dir / "MANIFEST.csv"
+    try:
+        with manifest.open(encoding="utf-8", newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["file"].startswith("talking/")]
+    except (OSError, KeyError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{manifest}: no list of clips ({error})") from None
+    takes = []
+    for row in rows:
+        video = data_dir / row["file"]
+        is_lab = video.name.startswith(LAB_PREFIX)
+        if not is_lab and float(row["est_offset_z"] or 0) < MIN_Z:
+            continue
+        kept = features_dir / f"{video.stem}.npz"
+        if not kept.exists():
+            features_dir.mkdir(parents=True, exist_ok=True)
+            write_clip(kept, extract_clip(video), {"video": video.name, "speaker": row["identity"]})
+        offset_ms = 0.0 if is_lab else float(row["est_offset_ms"])
+        takes += takes_of(load_clip(kept)[0], video.name, row["identity"], offset_ms)
+    if not takes:
+        raise UserError(f"{manifest}: not one clip whose offset is known")
+    return takes
+
+
+def deal_folds(takes: Sequence[Take], num_folds: int) -> list[list[str]]:
+    """The speakers in `num_folds` groups of about the same number of frames each.
+
+    Raises:
+        UserError: Fewer than two folds, or more than speakers.
+    """
+    frames: dict[str, int] = {}
+    for take in takes:
+        frames[take.speaker] = frames.get(take.speaker, 0) + len(take.track)
+    if not 2 <= num_folds <= len(frames):
+        raise UserError(f"{num_folds} folds of {len(frames)} speakers: 2 to {len(frames)} are possible")
+    folds: list[list[str]] = [[] for _ in range(num_folds)]
+    sizes = [0] * num_folds
+    for speaker in sorted(frames, key=lambda name: (-frames[name], name)):
+        # The smallest fold; of equal ones that with fewest speakers.
+        number = min(range(num_folds), key=lambda k: (sizes[k], len(folds[k])))
+        folds[number].append(speaker)
+        sizes[number] += frames[speaker]
+    return folds
+
+
+def train_fold(takes: Sequence[Take], model: ModelSettings, training: TrainingSettings) -> LipSyncNetwork:
+    """A network fitted on takes, after the last epoch of the recipe."""
+    first = takes[0].sound
+    num_values = first.log_mel.shape[1] + first.mfcc.shape[1]
+    network = make_network(model, num_values, MOUTH_PX, training.seed)
+    with tempfile.TemporaryDirectory(prefix="facevox-") as folder:
+        result = train_network(
+            network,
+            None,
+            takes,
+            (),
+            training,
+            World(device=torch.device("cpu")),
+            run_dir=Path(folder),
+            save_dir=None,
+            notes={},
+        )
+    if not result.history:
+        raise UserError(f"training ended before its first epoch: {result.message}")
+    return network
+
+
+def cross_validate(
+    takes: Sequence[Take],
+    folds: Sequence[Sequence[str]],
+    model: ModelSettings | None = None,
+    training: TrainingSettings = RECIPE,
+) -> dict[str, Measurements]:
+    """All four on the same windows, each speaker held out once.
+
+    Args:
+        takes: With known offsets, which the fits use as well.
+        folds: Speakers, from `deal_folds`.
+        model: Of the network (None: the shipped configuration).
+        training: Its recipe.
+    """
+    found = {name: Measurements() for name in (NETWORK, ALONE, RIDGE, UNTRAINED)}
+    for number, fold in enumerate(folds):
+        learned = [take for take in takes if take.speaker not in fold]
+        held_out = [take for take in takes if take.speaker in fold]
+        network, ridge = train_fold(learned, model or ModelSettings(), training), fit_ridge(learned)
+        if ridge is None:
+            raise UserError(f"the ridge wants {RidgeEstimator.NUM_BANDS} mel bands (audio.num_mels)")
+        estimators: dict[str, SyncEstimator] = {
+            NETWORK: NetworkEstimator(network, ridge),
+            ALONE: NetworkEstimator(network),
+            RIDGE: ridge,
+            UNTRAINED: LoudnessEstimator(),
+        }
+        for name, estimator in estimators.items():
+            rng = np.random.default_rng([training.seed, number])  # the same windows for each
+            for place, take in enumerate(held_out):
+                # A fold of one speaker has to borrow the foreign sound from others.
+                foreign = foreign_of(held_out, place) or foreign_of([take, *learned], 0)
+                measure_take(found[name], take, foreign, estimator, rng)
+            add_examples(found[name], number, held_out, learned[0], estimator)
+    return found

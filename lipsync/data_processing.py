@@ -1,0 +1,54 @@
+"""Turn videos and sounds into clips to train on: faces followed, mouths cut out, MFCC on the same clock.
+
+    python lipsync/data_processing.py
+    python lipsync/data_processing.py --set paths.videos_dir=/data/videos --set data.max_faces=1
+
+Reads data/videos/ (sub-folders too) and data/audios/ (sounds of the same name; else the video's own track)
+and writes data/processed/<same sub-folder>/<name>.npz, manifest.csv (what was used, what was left out and
+why) and manifests/data_processing.jsonl there. Names of speakers, by which training splits, come from the
+top sub-folder or data.speaker_regex. After changing a sound file under the same name: --overwrite.
+Exit codes: 0 done, 1 some videos were left out, 2 bad settings or input, 75 stopped by a signal (run the
+same command again to continue).
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from facevox import cli
+from lipsync.settings import add_config_arguments, load_settings
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    """The options of this program."""
+    parser = cli.make_parser(__doc__, "python lipsync/data_processing.py --workers 2")
+    add_config_arguments(parser)
+    cli.add_batch_arguments(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Processes the videos; returns the exit code."""
+    args = get_args_parser().parse_args(argv)
+    settings = load_settings(args.config, args.overrides)
+    from facevox.batch import BatchConfig, run_batch
+    from lipsync.preprocessing import COLUMNS, ClipTask, plan_clips
+
+    batch = cli.build(
+        BatchConfig,
+        args,
+        output_dir=Path(settings.paths.processed_dir),
+        program="data_processing",
+        table="manifest.csv",
+        columns=COLUMNS,
+        item_column="video",
+        settings={"data": asdict(settings.data), "audio": asdict(settings.audio)},
+        unit="video",
+    )
+    return run_batch(ClipTask(settings.data, settings.audio), plan_clips(settings), batch).exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

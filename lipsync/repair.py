@@ -1,0 +1,352 @@
+"""A video with its sound shifted: pictures copied packet by packet, sound moved by samples and encoded anew.
+
+The sign: offset_ms > 0 says that the audio is early by so much, and the correction delays it by that much.
+To make a test clip whose audio is early by X ms, shift a good one by -X.
+
+In the file that is written the first picture and the first sample are both at time 0. So readers that go by
+time stamps and readers that only count pictures and samples see the same timing; moving the stamps of the
+sound alone is lost on the second kind. AAC begins with a frame of padding, which MP4 hides by an edit list
+and Matroska by CodecDelay; every decoder of FFmpeg drops it.
+"""
+
+import heapq
+import itertools
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import av
+import numpy as np
+from av.container import Flags
+from av.error import FFmpegError
+
+from facevox.errors import UserError, one_line
+from facevox.files import replacing
+from facevox.media import GAP_S, MediaError, _Clock, _decoded, _first_stream, _opened, _origin_s
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+OUTPUT_FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
+MAX_OFFSET_MS = 3_600_000.0
+# What AAC takes (ISO 14496-3, table 1.18); other sounds are resampled to the next higher one.
+AAC_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
+AAC_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}  # by channels
+AAC_FRAME = 1024
+# Bits a second and channel: transparent for speech at 48 kHz, and not more than AAC's frames hold below.
+BIT_RATE = 96_000
+BITS_PER_SAMPLE = 5
+BLOCK_S = 1.0  # silence comes in blocks of so much
+
+
+@dataclass(frozen=True)
+class ShiftedFile:
+    """What `shift_audio` wrote.
+
+    Attributes:
+        output_file: The file.
+        offset_ms: By which the sound is later than in the input (negative: earlier).
+        num_audio_tracks: Of the input; the first is the one that is in the file.
+        notes: What its user should know, each one sentence.
+    """
+
+    output_file: Path
+    offset_ms: float
+    num_audio_tracks: int
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Where the pictures of a file begin."""
+
+    stamp_s: float  # in the file's own stamps
+    time_s: float  # on the clock of the file, where its sound is found
+    has_hidden: bool  # an edit list hides pictures before it
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How the sound is written."""
+
+    rate_hz: int
+    layout: str
+    num_channels: int
+
+
+def shift_audio(
+    video_path: str | Path,
+    output_path: str | Path,
+    offset_ms: float,
+    *,
+    audio_path: str | Path | None = None,
+) -> ShiftedFile:
+    """Writes `output_path` with the pictures of a video and its sound delayed by `offset_ms`.
+
+    Delayed sound is led by silence; sound that is moved ahead loses what lies before the first picture and
+    is filled up at its end. Sample rate and channels stay. The file appears whole or not at all.
+
+    Args:
+        video_path: Any video that facevox reads.
+        output_path: .mp4, .m4v, .mov or .mkv.
+        offset_ms: As `offset_ms` of the score: positive, the audio is early and is delayed.
+        audio_path: A sound (or video) file to take the sound from; None: the video's own.
+
+    Raises:
+        MediaError: Not readable, no pictures, no sound.
+        UserError: The container cannot hold these pictures, nothing of the sound would be left, the
+            pictures' time stamps are missing or jump back, or the output is the input.
+    """
+    source, target = Path(video_path), Path(output_path)
+    sound_file = source if audio_path is None else Path(audio_path)
+    container_format = _checked_format(target, (source, sound_file), offset_ms)
+    with _opened(source) as pictures, _opened(sound_file) as sounds:
+        if not sounds.streams.audio:
+            raise MediaError(f"{sound_file}: no audio stream; there is no sound to shift")
+        video = _first_stream(pictures, "video", source)
+        start = _find_start(source, shows_hidden=container_format == "matroska")
+        audio, num_tracks = sounds.streams.audio[0], len(sounds.streams.audio)
+        form = _form_of(audio, sound_file)
+        notes = _notes(pictures, sounds, sound_file, start, form, audio)
+        blocks = _sound_from(sounds, audio, sound_file, start.time_s - offset_ms / 1000, form)
+        first = next(blocks, None)
+        if first is None:
+            raise UserError(
+                f"{sound_file}: nothing of its sound is left when it is moved ahead by {-offset_ms:g} ms"
+            )
+        # The length stays when the sound moves ahead: many readers expect it to reach the last picture.
+        filling = [_silence(form, round(max(-offset_ms, 0) / 1000 * form.rate_hz))]
+        samples = itertools.chain([first], blocks, filling)
+        with replacing(target) as file:
+            _write(file, container_format, target, (pictures, video, start), (samples, form))
+    return ShiftedFile(target, offset_ms, num_tracks, tuple(notes))
+
+
+def _checked_format(target: Path, sources: Iterable[Path], offset_ms: float) -> str:
+    if target.suffix.lower() not in OUTPUT_FORMATS:
+        raise UserError(f"{target}: a file name that ends in {', '.join(OUTPUT_FORMATS)} is wanted")
+    if not math.isfinite(offset_ms) or abs(offset_ms) > MAX_OFFSET_MS:
+        raise UserError(
+            f"offset_ms {offset_ms}: a number from {-MAX_OFFSET_MS:g} to {MAX_OFFSET_MS:g} is wanted"
+        )
+    if any(target.exists() and source.exists() and target.samefile(source) for source in sources):
+        raise UserError(f"{target}: is the input; name another file for the output")
+    return OUTPUT_FORMATS[target.suffix.lower()]
+
+
+def _find_start(source: Path, shows_hidden: bool) -> _Start:
+    """The first picture that a reader of the output sees.
+
+    Args:
+        source: The video.
+        shows_hidden: Whether the output shows what an edit list hides: Matroska has none.
+
+    Raises:
+        MediaError: Not one picture can be decoded.
+    """
+    hidden: list[float] = []
+    with _opened(source) as container:
+        stream = _first_stream(container, "video", source)
+        stream.codec_context.thread_count = 1
+        origin_s = _origin_s(container)
+        for packet in container.demux(stream):
+            if packet.is_discard and packet.pts is not None:
+                hidden.append(float(packet.pts * packet.time_base))
+            try:
+                frame = next(iter(packet.decode()), None)
+            except FFmpegError:
+                continue
+            if frame is not None:
+                stamp_s = float(frame.time or 0.0)
+                if hidden and shows_hidden:
+                    stamp_s = min(stamp_s, *hidden)
+                return _Start(stamp_s, stamp_s - origin_s, bool(hidden))
+    raise MediaError(f"{source}: not one frame can be decoded")
+
+
+def _form_of(audio: Any, sound_file: Path) -> _Form:
+    rate_hz, channels = int(audio.rate or 0), int(audio.channels or 0)
+    if rate_hz <= 0 or channels <= 0:
+        raise MediaError(f"{sound_file}: its sound has no sample rate or no channels")
+    kept = rate_hz if rate_hz in AAC_RATES_HZ else next((r for r in AAC_RATES_HZ if r > rate_hz), 96000)
+    layout = AAC_LAYOUTS.get(channels, "stereo")
+    return _Form(kept, layout, next(n for n, name in AAC_LAYOUTS.items() if name == layout))
+
+
+def _notes(pictures: Any, sounds: Any, sound_file: Path, start: _Start, form: _Form, audio: Any) -> list[str]:
+    notes = []
+    if len(sounds.streams.audio) > 1:
+        notes.append(
+            f"{sound_file} has {len(sounds.streams.audio)} sound tracks; "
+            "the first is used, the others are left out"
+        )
+    others = sorted({stream.type for stream in pictures.streams} - {"video", "audio"})
+    if others:
+        notes.append(f"streams of kind {', '.join(others)} are left out")
+    if start.time_s > 0.001:
+        notes.append(
+            f"the pictures begin {start.time_s * 1000:.0f} ms after the file does; "
+            "both streams now begin with them"
+        )
+    if start.has_hidden:
+        notes.append("an edit list hides pictures before the first one")
+    if form.rate_hz != audio.rate or form.num_channels != audio.channels:
+        notes.append(
+            f"AAC does not take {audio.rate} Hz with {audio.channels} channels: "
+            f"{form.rate_hz} Hz {form.layout} it is"
+        )
+    return notes
+
+
+def _silence(form: _Form, count: int) -> "NDArray[np.float32]":
+    return np.zeros((form.num_channels, max(count, 0)), np.float32)
+
+
+def _sound_from(
+    container: Any, stream: Any, path: Path, start_s: float, form: _Form
+) -> "Iterator[NDArray[np.float32]]":
+    """The sound as (channels, n) float32 blocks; the first sample is at presentation time `start_s`.
+
+    What lies before is cut, gaps (and a start before the sound) are filled with silence. As in
+    `facevox.media.iter_audio`, samples are counted, and stamps believed only beyond `GAP_S`.
+    """
+    stream.codec_context.thread_count = 1
+    clock = _Clock(path, container)
+    resampler: Any = None
+    known: tuple[int, str, str] | None = None
+    given = 0  # samples handed out
+    end: int | None = None  # where the sound so far ends, in samples behind start_s
+    block = round(BLOCK_S * form.rate_hz)
+    for frame in _decoded(container, stream):
+        after_s = start_s + (end or 0) / form.rate_hz
+        at = (clock.time_s(frame.time, after_s) - start_s) * form.rate_hz
+        kind = (frame.sample_rate, frame.layout.name, frame.format.name)
+        if kind != known:
+            resampler, known = av.AudioResampler("fltp", form.layout, form.rate_hz), kind
+        if end is None or abs(at - end) > GAP_S * form.rate_hz:
+            end = round(at)
+        frame.pts = None
+        for part in resampler.resample(frame):
+            samples = np.nan_to_num(part.to_ndarray(), nan=0.0, posinf=0.0, neginf=0.0)
+            while given < end:
+                silence = _silence(form, min(end - given, block))
+                given += silence.shape[1]
+                yield silence
+            new = samples[:, max(given - end, 0) :]
+            end += samples.shape[1]
+            if new.shape[1]:
+                given += new.shape[1]
+                yield new
+
+
+def _write(
+    file: Any,
+    container_format: str,
+    target: Path,
+    pictures: tuple[Any, Any, _Start],
+    sound: "tuple[Iterable[NDArray[np.float32]], _Form]",
+) -> None:
+    container, video, start = pictures
+    samples, form = sound
+    advice = "" if container_format == "matroska" else "; .mkv holds any"
+    with av.open(file, "w", format=container_format) as output:
+        output.metadata.update(container.metadata)
+        try:
+            picture_track: Any = output.add_stream_from_template(video, opaque=True)
+        except (ValueError, FFmpegError) as error:
+            codec = video.codec_context.name
+            raise UserError(
+                f"{target}: {container_format} cannot hold {codec} pictures ({one_line(error)}){advice}"
+            ) from None
+        sound_track: Any = output.add_stream("aac", rate=form.rate_hz)
+        sound_track.layout = form.layout
+        sound_track.bit_rate = min(BIT_RATE, BITS_PER_SAMPLE * form.rate_hz) * form.num_channels
+        packets = heapq.merge(
+            _picture_packets(container, video, picture_track, start),
+            _sound_packets(sound_track, samples, form),
+            key=lambda packet: packet.dts * packet.time_base,
+        )
+        try:
+            for packet in packets:
+                output.mux(packet)
+        except FFmpegError as error:
+            raise UserError(
+                f"{target}: these pictures cannot be copied into {container_format}: "
+                f"{one_line(error)}{advice}"
+            ) from None
+
+
+def _picture_packets(container: Any, stream: Any, track: Any, start: _Start) -> Iterator[Any]:
+    """The packets as they are, stamped so that the first picture is at 0.
+
+    Raises:
+        UserError: Stamps are missing or jump back.
+    """
+    container.flags |= Flags.gen_pts.value  # AVI and MPEG leave stamps out
+    name = container.name.removeprefix("file:")
+    base = round(start.stamp_s / stream.time_base)
+    last: int | None = None
+    for packet in _with_decoding_times(container, stream):
+        if packet.pts is None:
+            raise UserError(
+                f"{name}: pictures without time stamps cannot be copied; convert it to .mp4 first"
+            )
+        if last is not None and packet.dts < last:
+            raise UserError(
+                f"{name}: its time stamps jump back, as in joined recordings; convert it to .mp4 first"
+            )
+        last = packet.dts
+        packet.pts -= base
+        packet.dts -= base
+        packet.stream = track
+        yield packet
+
+
+def _with_decoding_times(container: Any, stream: Any) -> Iterator[Any]:
+    """The packets of a stream, all with a decoding time.
+
+    Matroska stores none, and FFmpeg's reader cannot tell those of the first packets where pictures are
+    stored out of order. They lie one frame apart before the first that is known.
+    """
+    step = max(round(1 / (stream.average_rate or 25) / stream.time_base), 1)
+    waiting: list[Any] = []
+    last: int | None = None
+    for packet in container.demux(stream):
+        if packet.size == 0:  # the end
+            continue
+        if packet.dts is None and last is None:
+            waiting.append(packet)
+            continue
+        for place, early in enumerate(waiting):
+            early.dts = packet.dts - step * (len(waiting) - place)
+            yield early
+        waiting.clear()
+        if packet.dts is None and last is not None:
+            packet.dts = last + step
+        last = packet.dts
+        yield packet
+    for packet in waiting:  # not one is known: pictures in order
+        packet.dts = packet.pts
+        yield packet
+
+
+def _sound_packets(track: Any, samples: "Iterable[NDArray[np.float32]]", form: _Form) -> Iterator[Any]:
+    """(channels, n) blocks of any length as AAC."""
+    position = 0
+    rest = _silence(form, 0)
+    ending = [None]
+    for block in itertools.chain(samples, ending):
+        if block is not None:
+            rest = np.concatenate([rest, block], axis=1)
+        while rest.shape[1] >= AAC_FRAME or (block is None and rest.shape[1]):
+            frame = av.AudioFrame.from_ndarray(
+                np.ascontiguousarray(rest[:, :AAC_FRAME]), format="fltp", layout=form.layout
+            )
+            frame.sample_rate, frame.pts, frame.time_base = form.rate_hz, position, Fraction(1, form.rate_hz)
+            position += frame.samples
+            rest = rest[:, AAC_FRAME:]
+            yield from track.encode(frame)
+    yield from track.encode(None)

@@ -1,0 +1,93 @@
+"""What the ear gets: log-mel and MFCC, 100 a second, on the clock of the pictures.
+
+Row j is centred on presentation time j / 100 s, so rows 4k to 4k + 3 belong to frame k of the 25 frames a
+second (row 4k is centred on its moment). Each row depends on the 32 ms around it and on nothing else of the
+clip: the same sound gives the same numbers whole, in blocks, or cut out.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SAMPLE_RATE_HZ = 16_000
+ROW_HZ = 100.0
+HOP = 160  # 10 ms
+WINDOW = 400  # 25 ms, Hann, in the middle of the transform
+FFT = 512
+FLOOR_DB = -100.0  # of an all-zero row
+
+
+@dataclass(frozen=True)
+class SoundFeatures:
+    """Features of a stretch of sound.
+
+    Attributes:
+        log_mel: (rows, bands) float32: 10 log10 of the mel power (librosa's, of samples in [-1, 1]), from
+            FLOOR_DB up; 0 to 8000 Hz.
+        mfcc: (rows, coefficients) float32: librosa's MFCC of that; the 0th grows with the loudness.
+    """
+
+    log_mel: "NDArray[np.float32]"
+    mfcc: "NDArray[np.float32]"
+
+
+class SoundFeatureStream:
+    """Features of sound that comes in blocks; the rows are those of the whole, whatever the blocks.
+
+    Args:
+        num_mels: Bands.
+        num_mfcc: Coefficients, at most `num_mels`.
+    """
+
+    def __init__(self, num_mels: int = 40, num_mfcc: int = 13) -> None:
+        self._num_mels = num_mels
+        self._num_mfcc = num_mfcc
+        # Row 0 is centred on the first sample: half a transform of silence lies before it.
+        self._rest: NDArray[np.float32] = np.zeros(FFT // 2, np.float32)
+        self._num_samples = 0
+        self._num_rows = 0
+
+    def push(self, samples: "NDArray[np.float32]") -> SoundFeatures:
+        """The rows that are complete with these (n,) further samples; none for a short block."""
+        self._num_samples += len(samples)
+        self._rest = np.concatenate([self._rest, samples.astype(np.float32)])
+        return self._rows(max((len(self._rest) - FFT) // HOP + 1, 0))
+
+    def finish(self) -> SoundFeatures:
+        """The last rows: those centred on samples that are there, with silence behind the end."""
+        num_rows = -(-self._num_samples // HOP) - self._num_rows
+        missing = (num_rows - 1) * HOP + FFT - len(self._rest)
+        self._rest = np.concatenate([self._rest, np.zeros(max(missing, 0), np.float32)])
+        return self._rows(num_rows)
+
+    def _rows(self, num_rows: int) -> SoundFeatures:
+        if num_rows <= 0:
+            return SoundFeatures(
+                np.zeros((0, self._num_mels), np.float32), np.zeros((0, self._num_mfcc), np.float32)
+            )
+        import librosa
+
+        power = librosa.feature.melspectrogram(
+            y=self._rest[: (num_rows - 1) * HOP + FFT],
+            sr=SAMPLE_RATE_HZ, n_fft=FFT, win_length=WINDOW, hop_length=HOP, center=False,
+            n_mels=self._num_mels, fmin=0.0, fmax=SAMPLE_RATE_HZ / 2,
+        )  # fmt: skip
+        # No top_db: it would bind each row to the loudest of the clip.
+        log_mel = librosa.power_to_db(power, ref=1.0, amin=10 ** (FLOOR_DB / 10), top_db=None)
+        mfcc = librosa.feature.mfcc(S=log_mel, n_mfcc=self._num_mfcc)
+        self._rest = self._rest[num_rows * HOP :]
+        self._num_rows += num_rows
+        return SoundFeatures(log_mel.T.astype(np.float32), mfcc.T.astype(np.float32))
+
+
+def sound_features(samples: "NDArray[np.float32]", num_mels: int = 40, num_mfcc: int = 13) -> SoundFeatures:
+    """The features of (n,) samples at `SAMPLE_RATE_HZ`: ceil(n / HOP) rows."""
+    stream = SoundFeatureStream(num_mels, num_mfcc)
+    parts = [stream.push(samples), stream.finish()]
+    return SoundFeatures(
+        np.concatenate([part.log_mel for part in parts]), np.concatenate([part.mfcc for part in parts])
+    )

@@ -1,0 +1,56 @@
+"""Train the lip-sync network on the clips of data_processing.py, with the settings of lipsync/config.yaml.
+
+    python lipsync/train.py
+    python lipsync/train.py --set training.num_epochs=30 --set model.visual_frontend=mouth_cnn
+    torchrun --nproc_per_node 2 lipsync/train.py                   # one process for each GPU
+    tensorboard --logdir logs                                      # curves
+
+Clips are split 8:1:1 into training, validation and test: by speaker where the manifest names one, else by
+video. Writes into paths.checkpoint_dir (checkpoints/): best_model.pth (lowest validation loss, with the
+calibration of its score, fitted on the validation speakers), epoch_0010.pth, … every 10 epochs, last.pth (to
+go on from), history.json, curves.png, split.json and MODEL_CARD.md; into paths.log_dir (logs/): TensorBoard's
+events. Exit codes: 0 done, 1 ended because the loss was not finite, 2 bad settings or input, 75 stopped by a
+signal (run the same command again to go on).
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from facevox import cli
+from facevox.errors import ExitCode
+from lipsync.settings import add_config_arguments, load_settings
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    """The options of this program."""
+    parser = cli.make_parser(__doc__, "python lipsync/train.py --set training.batch_size=8")
+    add_config_arguments(parser)
+    parser.add_argument(
+        "--resume",
+        default="auto",
+        metavar="auto|never|FILE",
+        help="auto: go on from last.pth in paths.checkpoint_dir if it is there; never: begin anew; or a "
+        "checkpoint",
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Trains; returns the exit code."""
+    args = get_args_parser().parse_args(argv)
+    settings = load_settings(args.config, args.overrides)
+    from facevox.training import distributed
+    from facevox.training.trainer import DONE, STOPPED
+    from lipsync.training_run import run_training
+
+    world = distributed.init(settings.training.device)
+    try:
+        status = run_training(settings, world, args.resume)
+    finally:
+        distributed.cleanup()
+    return {DONE: ExitCode.DONE, STOPPED: ExitCode.STOPPED}.get(status, ExitCode.SOME_FAILED)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

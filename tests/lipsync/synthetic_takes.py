@@ -1,0 +1,61 @@
+"""Takes whose lips follow the loudness of their sound, made of numbers alone."""
+
+import numpy as np
+
+from lipsync.features import FaceTrack
+from lipsync.sounds import SoundFeatures
+from lipsync.takes import Take
+
+RNG_RING = np.linspace(0, 2 * np.pi, 20, endpoint=False)
+
+
+def make_lips(opening: np.ndarray) -> np.ndarray:
+    """(n, 40, 2) two ellipses whose heights follow `opening` (n,)."""
+    # From the left corner along the lower lip (positive y) to the right one and back.
+    x, y = -np.cos(RNG_RING), np.sin(RNG_RING)
+    lips = np.empty((len(opening), 40, 2), np.float32)
+    for ring, (width, height) in enumerate(((0.5, 0.15), (0.4, 0.02))):
+        part = slice(20 * ring, 20 * ring + 20)
+        lips[:, part, 0] = width * x
+        lips[:, part, 1] = (height + 0.1 * opening)[:, None] * y
+    return lips
+
+
+def make_take(
+    seed: int,
+    num_frames: int = 200,
+    *,
+    speaker: str = "",
+    start: int = 0,
+    offset_rows: int = 0,
+    mouth_px: int = 16,
+    noise: float = 0.1,
+) -> Take:
+    """A face that opens its mouth with its voice, the sound early by `offset_rows`."""
+    rng = np.random.default_rng(seed)
+    num_rows = 4 * (start + num_frames)
+    rows = np.arange(num_rows)
+    loudness = sum(
+        rng.normal() * np.sin(2 * np.pi * rate * rows / 100 + rng.uniform(0, 6))
+        for rate in rng.uniform(1.0, 5.0, 8)
+    ) / np.sqrt(8)
+    shape = rng.normal(0, 1, 40)
+    log_mel = -30 + 8 * loudness[:, None] + shape + rng.normal(0, 1, (num_rows, 40))
+    heard = np.roll(log_mel, -offset_rows, axis=0).astype(np.float32)
+    opening = loudness[4 * start :: 4][:num_frames] + rng.normal(0, noise, num_frames)
+    mouths = np.zeros((num_frames, mouth_px, mouth_px), np.uint8)
+    mouths[:] = np.clip(128 + 40 * opening, 0, 255).astype(np.uint8)[:, None, None]
+    mouths[:, : mouth_px // 2] = rng.integers(0, 255, (mouth_px // 2, mouth_px))
+    track = FaceTrack(
+        track_id=0,
+        start=start,
+        shot=0,
+        mouths=mouths,
+        lips=make_lips(opening),
+        opening=opening.astype(np.float32),
+        boxes_px=np.zeros((num_frames, 4), np.float32),
+        is_measured=np.ones(num_frames, np.bool_),
+        face_rgb=np.zeros((8, 8, 3), np.uint8),
+    )
+    sound = SoundFeatures(heard, heard[:, :13].copy())
+    return Take(f"clip{seed}", speaker or f"speaker{seed}", track, sound, 10.0 * offset_rows)

@@ -1,0 +1,120 @@
+"""config.yaml: strict, all faults at once, single values from the command line."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from facevox import cli
+from facevox.errors import UserError
+from lipsync import setup_directories
+from lipsync.settings import CONFIG_FILE, Settings, load_settings
+
+
+def test_shipped_file_holds_every_setting_with_its_default() -> None:
+    shown = yaml.safe_load(CONFIG_FILE.read_text(encoding="utf-8"))
+    expected = dataclasses.asdict(Settings())
+    expected["training"]["split"] = list(expected["training"]["split"])
+    assert shown == expected
+    assert load_settings() == Settings()
+
+
+def test_documented_defaults() -> None:
+    training = load_settings().training
+    assert (training.learning_rate, training.num_epochs, training.split) == (0.0001, 100, (8, 1, 1))
+    assert training.checkpoint_interval == 10
+
+
+def test_file_may_leave_out_what_it_does_not_change(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("training: {learning_rate: 1e-3}\ndata:\n", encoding="utf-8")
+    settings = load_settings(
+        tmp_path / "own.yaml", ["data.max_faces=2", "paths.videos_dir=2024", "training.split=[3,1,0]"]
+    )
+    assert settings.training.learning_rate == 0.001  # YAML itself takes 1e-3 for text
+    assert settings.training.split == (3, 1, 0)
+    assert settings.data.max_faces == 2
+    assert settings.paths.videos_dir == "2024"
+    assert settings.audio == Settings().audio
+
+
+def test_all_faults_come_at_once_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text(
+        "data: {max_faces: many, min_duration_s: -1, crops: 3}\n"
+        "model: {temporal: gru}\naudio: 3\nvideo: {}\n"
+        "training: {split: [1, 2], batch_size: 2.5, seed: true}\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(UserError) as caught:
+        load_settings(tmp_path / "bad.yaml", ["training.rate=1", "nothing"])
+    message = str(caught.value)
+    for part in (
+        "data.max_faces: 'many' is not a whole number",
+        "data.min_duration_s: -1.0 is not a number from 0.2 to 60",
+        "data.crops: no such setting; there are mouth_crop_px, max_faces",
+        "model.temporal: 'gru' is not lstm or transformer",
+        "audio: a section with keys is wanted",
+        "training.split: (1, 2) is not three whole numbers",
+        "training.batch_size: 2.5 is not a whole number",
+        "training.seed: True is not a whole number",
+        "video: no such section; there are paths, data",
+        "training.rate: no such setting",
+        "--set nothing: section.key=value is wanted",
+    ):
+        assert part in message, part
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "a: [", "5", "a: &a [*a]\n---\nb: 1\n", "\0"])
+def test_other_files_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        load_settings(tmp_path / "x.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file_and_python_tags_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.yaml"):
+        load_settings(tmp_path / "none.yaml")
+    (tmp_path / "x.yaml").write_text("a: !!python/object/apply:os.getcwd []\n", encoding="utf-8")
+    with pytest.raises(UserError, match="not YAML"):
+        load_settings(tmp_path / "x.yaml")
+
+
+@pytest.mark.parametrize(("pattern", "is_good"), [("(id.)", True), ("", True), ("id.", False), ("(", False)])
+def test_speaker_expression_needs_a_group(pattern: str, is_good: bool) -> None:
+    if is_good:
+        load_settings(overrides=[f"data.speaker_regex={pattern}"])
+        return
+    with pytest.raises(UserError, match=r"data\.speaker_regex"):
+        load_settings(overrides=[f"data.speaker_regex={pattern!r}"])
+
+
+def test_setup_makes_the_documented_folders_and_again_keeps_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(setup_directories.main, []) == 0
+    for name in ("data/videos", "data/audios", "data/processed", "checkpoints", "logs", "outputs"):
+        assert (tmp_path / name).is_dir()
+    (tmp_path / "data/videos/a.mp4").write_bytes(b"x")
+    assert cli.run(setup_directories.main, []) == 0
+    assert "there already" in capsys.readouterr().out
+    assert (tmp_path / "data/videos/a.mp4").exists()
+
+
+def test_setup_names_a_file_that_is_in_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "logs").write_text("x", encoding="utf-8")
+    assert cli.run(setup_directories.main, []) == 2
+    assert "logs" in capsys.readouterr().err
+
+
+def test_program_runs_as_a_script(repository: Path, tmp_path: Path) -> None:
+    command = [sys.executable, str(repository / "lipsync/setup_directories.py")]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    assert (tmp_path / "outputs").is_dir()

@@ -1,0 +1,257 @@
+"""train.py from clips to a model: what it writes, resuming, signals, and what it refuses."""
+
+import json
+import os
+import re
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from synthetic_takes import make_take
+
+from facevox import cli
+from facevox.errors import UserError
+from facevox.manifest import make_header, write_manifest
+from facevox.training.checkpoint import load_checkpoint
+from lipsync import train, training
+from lipsync.clip_files import write_clip
+from lipsync.estimators import LoudnessEstimator
+from lipsync.evaluation import accuracy
+from lipsync.features import ClipFeatures
+from lipsync.network_estimator import load_estimator, load_model
+from lipsync.takes import ClipEntry, list_clips, load_takes
+from lipsync.training import PARTS, fit_ridge, split_clips
+from lipsync.training_run import measure_all
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+NUM_CLIPS = 12
+
+
+def write_processed(folder: Path, num_clips: int = NUM_CLIPS, *, num_speakers: int = 6) -> Path:
+    """A folder as data_processing.py leaves it; lips follow the voice. A name in Korean, one with a space."""
+    records = []
+    for number in range(num_clips):
+        take = make_take(number, 120, mouth_px=32, noise=0.05)
+        speaker = f"화자 {number % num_speakers}" if num_speakers else ""
+        name = f"{speaker or 'clip'}/{number}.mp4"
+        file = folder / f"{number}.npz"
+        folder.mkdir(parents=True, exist_ok=True)
+        clip = ClipFeatures(len(take.track), (0,), (take.track,), take.sound)
+        write_clip(file, clip, {"video": name, "audio": "", "speaker": speaker})
+        records.append(
+            {
+                "item": name,
+                "status": "done",
+                "reason": "",
+                "outputs": [[file.name, file.stat().st_size]],
+                "rows": [{"clip_file": file.name, "speaker": speaker}],
+                "seconds": 0.0,
+                "fingerprint": [0, 0],
+                "at": 0.0,
+            }
+        )
+    header = make_header(
+        program="data_processing",
+        settings={},
+        table="manifest.csv",
+        columns=("clip_file", "speaker"),
+        item_column="video",
+        overwrite=False,
+    )
+    (folder / "manifests").mkdir()
+    write_manifest(folder / "manifests" / "data_processing.jsonl", header, records)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def processed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_processed(tmp_path_factory.mktemp("lipsync") / "processed clips")
+
+
+def run(processed: Path, folder: Path, *more: str, resume: str = "auto", num_epochs: int = 6) -> int:
+    settings = {
+        "paths.processed_dir": processed,
+        "paths.checkpoint_dir": folder / "checkpoints",
+        "paths.log_dir": folder / "logs",
+        "model.hidden_dim": 16,
+        "training.num_epochs": num_epochs,
+        "training.learning_rate": 0.01,
+        "training.batch_size": 4,
+        "training.checkpoint_interval": 4,
+        "training.device": "cpu",
+    }
+    arguments = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    arguments += [part for text in more for part in ("--set", text)]
+    return cli.run(train.main, [*arguments, "--resume", resume])
+
+
+@pytest.fixture(scope="module")
+def trained(processed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nobody ended."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("trained")
+    assert run(processed, folder, num_epochs=8) == 0
+    torch.set_num_threads(threads)
+    return folder
+
+
+def test_run_leaves_models_curves_card_and_events(trained: Path) -> None:
+    folder = trained / "checkpoints"
+    names = {path.name for path in folder.iterdir()}
+    epochs = {f"epoch_{number:04d}.pth" for number in (4, 8)}
+    assert {"best_model.pth", "last.pth", "history.json", "curves.png", "split.json"} | epochs <= names
+    assert list((trained / "logs").glob("events.out.tfevents.*"))
+    history = json.loads((folder / "history.json").read_text(encoding="utf-8"))
+    assert len(history) == 8
+    assert history[-1]["val_loss"] < history[0]["val_loss"]
+    card = (folder / "MODEL_CARD.md").read_text(encoding="utf-8")
+    split = json.loads((folder / "split.json").read_text(encoding="utf-8"))
+    assert [len(split[part]) for part in PARTS] == [8, 2, 2]
+    assert re.search(r"\| offset within a frame, 2 s \| [\d.()-]+.* \| 2 \|", card), card
+
+
+def test_parts_share_no_speaker_and_the_model_finds_offsets_of_new_ones(
+    trained: Path, processed: Path
+) -> None:
+    split = split_clips(list_clips(processed), (8, 1, 1), 0)
+    speakers = [{entry.speaker for entry in getattr(split, part)} for part in PARTS]
+    assert not speakers[0] & speakers[1]
+    assert not speakers[0] & speakers[2]
+    assert not speakers[1] & speakers[2]
+    estimator, calibration = load_estimator(trained / "checkpoints" / "best_model.pth")
+    found = measure_all({"network": estimator}, list(load_takes([*split.validation, *split.test])), 0)
+    assert accuracy(found["network"], 25).value >= 0.9
+    assert calibration.weights[0] > 0  # higher is likelier in sync
+
+
+def test_every_epochs_model_is_calibrated(trained: Path) -> None:
+    for file in (trained / "checkpoints").glob("epoch_*.pth"):
+        assert load_model(file).calibration is not None
+
+
+def test_resumed_run_equals_an_uninterrupted_one(
+    trained: Path, processed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = iter(range(1, 1000))
+    task_after = training.LipSyncTask.after_step
+
+    def stop_at_step_5(task: training.LipSyncTask) -> None:
+        task_after(task)
+        if next(steps) == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(training.LipSyncTask, "after_step", stop_at_step_5)
+    assert run(processed, tmp_path, num_epochs=8) == 75
+    assert run(processed, tmp_path, num_epochs=8) == 0
+    one, other = (
+        load_checkpoint(folder / "checkpoints" / "best_model.pth") for folder in (trained, tmp_path)
+    )
+    assert one["model"].keys() == other["model"].keys()
+    for name, value in one["model"].items():
+        torch.testing.assert_close(other["model"][name], value, rtol=0, atol=0)
+    assert one["calibration"] == other["calibration"]
+
+
+def test_finished_run_is_left_as_it_is(
+    trained: Path, processed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (trained / "checkpoints" / "best_model.pth").read_bytes()
+    assert run(processed, trained, num_epochs=8) == 0
+    assert (trained / "checkpoints" / "best_model.pth").read_bytes() == before
+    assert "done: 8 epochs" in capsys.readouterr().out
+
+
+def test_other_settings_or_clips_are_refused_and_never_begins_anew(
+    trained: Path, processed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(processed, trained, "training.weight_decay=0.5", num_epochs=8) == 2
+    assert "weight_decay 0.05 → 0.5" in capsys.readouterr().err
+    fewer = write_processed(tmp_path / "fewer", 10)
+    assert run(fewer, trained, num_epochs=8) == 2
+    assert "on other clips or another split" in capsys.readouterr().err
+    assert run(fewer, tmp_path / "run", num_epochs=1) == 0
+    assert run(processed, tmp_path / "run", num_epochs=1, resume="never") == 0
+
+
+@pytest.mark.parametrize("temporal", ["lstm", "transformer"])
+def test_mouth_cnn_trains(processed: Path, tmp_path: Path, temporal: str) -> None:
+    settings = ("model.visual_frontend=mouth_cnn", f"model.temporal={temporal}", "data.mouth_crop_px=32")
+    assert run(processed, tmp_path, *settings, num_epochs=1) == 0
+    estimator, _ = load_estimator(tmp_path / "checkpoints" / "best_model.pth")
+    take = make_take(50, 60, mouth_px=32)
+    assert np.isfinite(estimator.similarities(take.track, take.sound, np.arange(-3, 4))[5:-5]).all()
+    with pytest.raises(UserError, match=r"crops of 32 pixels, here they have 48: give the same data\.mouth"):
+        estimator.similarities(make_take(50, 60, mouth_px=48).track, take.sound, np.arange(-3, 4))
+
+
+def test_what_cannot_be_trained_on_is_one_line(
+    processed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments, text in (
+        ((tmp_path / "none", tmp_path / "run"), "no such folder; run data_processing.py first"),
+        (
+            (write_processed(tmp_path / "two", 2), tmp_path / "run"),
+            "2 clips of 2 speakers or videos: too few",
+        ),
+    ):
+        assert run(*arguments) == 2
+        error = capsys.readouterr().err
+        assert text in error
+        assert error.count("\n") == 1
+    for setting in ("audio.num_mels=64", "data.mouth_crop_px=48"):
+        assert run(processed, tmp_path / setting, setting, "model.visual_frontend=mouth_cnn") == 2
+        assert (
+            f"run data_processing.py again or give its {setting.partition('=')[0]}" in capsys.readouterr().err
+        )
+    assert run(processed, tmp_path / "run", "training.split=[8,0,1]") == 2
+    assert "validation (the second share) is 0" in capsys.readouterr().err
+
+
+def entries(num: int, num_speakers: int) -> list[ClipEntry]:
+    return [
+        ClipEntry(f"v{k}", Path(f"v{k}.npz"), f"s{k % num_speakers}" if num_speakers else "")
+        for k in range(num)
+    ]
+
+
+@pytest.mark.parametrize("num_speakers", [0, 25])
+def test_split_has_about_the_asked_shares(num_speakers: int) -> None:
+    split = split_clips(entries(200, num_speakers), (8, 1, 1), 0)
+    assert [len(getattr(split, part)) for part in PARTS] == pytest.approx([160, 20, 20], abs=8)
+    assert split == split_clips(entries(200, num_speakers)[::-1], (8, 1, 1), 0)
+    assert split.hash != split_clips(entries(200, num_speakers), (8, 1, 1), 1).hash
+    names = [entry.name for part in PARTS for entry in getattr(split, part)]
+    assert sorted(names) == sorted(f"v{k}" for k in range(200))
+
+
+def test_validation_has_at_least_two_clips() -> None:
+    split = split_clips(entries(5, 0), (8, 1, 1), 0)
+    assert [len(getattr(split, part)) for part in PARTS] == [2, 2, 1]
+    with pytest.raises(UserError, match="too few"):
+        split_clips(entries(3, 1), (8, 1, 1), 0)
+
+
+def test_ridge_is_fitted_on_a_part_of_many_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    takes = [make_take(seed, 100) for seed in range(4)]
+    monkeypatch.setattr(training, "MAX_RIDGE_FRAMES", 200)
+    some, half = fit_ridge(takes), fit_ridge(takes[::2])
+    assert some is not None
+    assert half is not None
+    np.testing.assert_array_equal(some.weights, half.weights)
+    few_bands = replace(
+        takes[0], sound=type(takes[0].sound)(takes[0].sound.log_mel[:, :8], takes[0].sound.mfcc)
+    )
+    assert fit_ridge([few_bands]) is None
+
+
+def test_ridge_and_untrained_are_measured_on_the_same_windows() -> None:
+    takes = [make_take(seed, 250) for seed in range(3)]
+    found = measure_all({"one": LoudnessEstimator(), "same": LoudnessEstimator()}, takes, 0)
+    assert found["one"].hits == found["same"].hits
+    for key, rows in found["one"].features.items():
+        for (_, one), (_, same) in zip(rows, found["same"].features[key], strict=True):
+            np.testing.assert_array_equal(one, same)

@@ -40,11 +40,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Trains; returns the exit code."""
     args = get_args_parser().parse_args(argv)
     settings = load_settings(args.config, args.overrides)
+    import torch
+
     from facevox.training import distributed
     from facevox.training.trainer import DONE, STOPPED
     from lipsync.training_run import run_training
 
     world = distributed.init(settings.training.device)
+    if world.device.type == "cpu" and settings.model.visual_frontend == "lip_landmarks":
+        # Layers this small lose more by handing work to threads than they gain, beside other work all of it.
+        torch.set_num_threads(1)
     try:
         status = run_training(settings, world, args.resume)
     finally:

@@ -28,12 +28,12 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 # What learns most from 120 people in a minute on two cores; real encoders want other settings.
 FACE_VOICE_SETTINGS = (
     *("--embedding_dim", "128", "--temperature", "0.1", "--learnable_temperature"),
-    *("--learning_rate", "1e-3", "--weight_decay", "0.2", "--batch_size", "84", "--num_epochs", "130"),
+    *("--learning_rate", "1e-3", "--weight_decay", "0.2", "--batch_size", "64", "--num_epochs", "80"),
     *("--audio_duration_sec", "1", "--save_interval", "1000"),
 )
 HQ_SETTINGS = (
     *("--mel_pooling", "attentive", "--embedding_dim", "128", "--temperature", "0.1"),
-    *("--learning_rate", "1e-3", "--weight_decay", "0.05", "--batch_size", "84", "--num_epochs", "150"),
+    *("--learning_rate", "1e-3", "--weight_decay", "0.05", "--batch_size", "84", "--num_epochs", "70"),
     *("--save_interval", "1000"),
 )
 

@@ -74,12 +74,13 @@ def test_halving_ahead_is_the_first_layer() -> None:
     assert whole.detach().numpy() == pytest.approx(ahead.detach().numpy(), abs=1e-4)
 
 
-def test_threshold_is_the_middle_of_the_best() -> None:
-    # Two people at right angles: everything below a distance of 1 groups them right.
-    vectors = np.repeat(np.eye(2, dtype=np.float32), 3, axis=0)
-    threshold, f1 = demo_embedder.choose_threshold(vectors, np.repeat([0, 1], 3))
+def test_threshold_is_the_strictest_of_the_best() -> None:
+    # Two people far apart, two pictures each at a distance of 0.18: less splits them, up to 0.6 is right.
+    angles = np.array([0.0, np.arccos(0.82), 2.0, 2.0 + np.arccos(0.82)])
+    vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    threshold, f1 = demo_embedder.choose_threshold(vectors, np.repeat([0, 1], 2))
     assert f1 == 1.0
-    assert threshold == pytest.approx(0.475, abs=0.05)
+    assert threshold == pytest.approx(0.2, abs=0.001)
 
 
 def test_too_few_people_are_refused() -> None:

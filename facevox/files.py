@@ -113,8 +113,16 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Writes `value` as readable JSON; NaN and infinity are refused because JSON has neither."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """Writes `value` as readable JSON; NaN and infinity are refused because JSON has neither.
+
+    With file names that are not UTF-8 in it, everything beyond ASCII is written as escapes.
+    """
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=2, allow_nan=False)
+    write_text(path, text + "\n")
 
 
 def read_json(path: str | Path) -> Any:

@@ -168,7 +168,7 @@ class ContrastiveTask(TrainingTask):
         self._second, self._validate, self._save = second, validate, save
         if validate is not None:
             self.best_by, self.is_best_highest = "val_auc", True
-        self.bad_items: set[int] = set()
+        self.bad_items: set[tuple[int, int]] = set()  # (item, epoch)
         if config.freeze_encoders:
             for encoder in model.encoders():
                 encoder.requires_grad_(False)
@@ -204,7 +204,8 @@ class ContrastiveTask(TrainingTask):
         """See the base class."""
         replaced = batch["index"] != batch["used_index"]
         if replaced.any():
-            self.bad_items.update(batch["index"][replaced].tolist())
+            pairs = zip(batch["index"][replaced].tolist(), batch["epoch"][replaced].tolist(), strict=True)
+            self.bad_items.update(pairs)
         device = self.world.device
         moved = [batch[name].to(device, non_blocking=True) for name in ("face", self._second)]
         parts = list(zip(*(tensor.chunk(self.config.accum_freq) for tensor in moved), strict=True))
@@ -351,18 +352,21 @@ def _checkpoint_gradients(encoders: Sequence[Any]) -> None:
         encoder.gradient_checkpointing_enable({"use_reentrant": False})
 
 
-def _write_bad_files(file: Path, train_set: PairDataset, bad_items: Sequence[int]) -> None:
+def _write_bad_files(file: Path, train_set: PairDataset, bad_items: Sequence[tuple[int, int]]) -> None:
     """Lists the items in whose place others were trained on, each with its reason."""
     if not bad_items:
         return
-    with replacing(file, "w", encoding="utf-8", newline="") as out:
+    found: dict[str, list[Any]] = {}
+    for index, epoch in bad_items:
+        try:
+            train_set.load(index, epoch)
+            reason = "readable again"
+        except UserError as error:
+            reason = one_line(error)
+        found.setdefault(reason, [index, train_set.describe(index, epoch), reason])
+    with replacing(file, "w", encoding="utf-8", errors="surrogateescape", newline="") as out:
         rows = csv.writer(out)
         rows.writerow(["item", "files", "reason"])
-        for index in bad_items:
-            try:
-                train_set.load(index, None)
-                reason = "readable again"
-            except UserError as error:
-                reason = one_line(error)
-            rows.writerow([index, train_set.describe(index), reason])
-    print(f"{len(bad_items)} pairs could not be read and were replaced by others: see {file}")
+        rows.writerows(found.values())
+    num_items = len({index for index, _ in bad_items})
+    print(f"{num_items} pairs could not be read and were replaced by others: see {file}")

@@ -11,7 +11,7 @@ from facevox.files import replacing
 from facevox.training import distributed
 from facevox.training.distributed import World
 from facevox.training.history import write_curves
-from facevox.training.trainer import LAST_FILE, TrainingResult
+from facevox.training.trainer import DONE, LAST_FILE, TrainingResult
 from lc_pytorch.datasets.base import PairDataset
 from lc_pytorch.datasets.splits import Split, check_split, load_split, write_split
 from lc_pytorch.engine import TrainConfig, train_contrastive
@@ -20,6 +20,8 @@ from lc_pytorch.models.face_voice import TwoTowerModel
 from lc_pytorch.models.store import CONFIG_FILE, WEIGHT_FILES, save_config, save_weights
 
 SPLIT_FILE = "split.json"
+# What an evaluation of the model leaves in its folder.
+RESULTS = ("evaluation_results.json", "roc.png", "rank_cdf.png", "gallery.png")
 
 
 def find_split(config: TrainConfig, identities: Sequence[str], draw: Callable[[], Split]) -> Split:
@@ -30,15 +32,21 @@ def find_split(config: TrainConfig, identities: Sequence[str], draw: Callable[[]
     """
     file = config.save_dir / SPLIT_FILE
 
+    def draw_anew() -> None:
+        # Weights of a former run beside a new split would be tested on people that they were trained on.
+        for name in (CONFIG_FILE, *WEIGHT_FILES.values(), *RESULTS):
+            (config.save_dir / name).unlink(missing_ok=True)
+        write_split(file, draw())
+
     def make() -> None:
         if config.resume == "never" or not file.is_file():
-            write_split(file, draw())
+            draw_anew()
             return
         asked = {name: getattr(config, name, None) for name in ("test_size", "val_size", "seed")}
         there = load_split(file)
         faults = check_split(there, identities, **asked)
         if faults and there.seed is not None and not (config.save_dir / LAST_FILE).exists():
-            write_split(file, draw())  # drawn for a run that came to no checkpoint
+            draw_anew()  # that one was drawn for a run that came to no checkpoint
         elif faults:
             raise UserError(
                 f"{file}: does not fit this run: {'; '.join(faults)}; give another --save_dir, or "
@@ -84,6 +92,9 @@ def finish_training(
         model, train_set, config, world, kind=kind, validate=validate, save=save, settings=settings
     )
     if world.is_main:
+        if result.status == DONE and result.num_new_steps:
+            for name in RESULTS:  # they are those of other weights
+                (config.save_dir / name).unlink(missing_ok=True)
         if result.history:
             write_curves(config.save_dir, result.history, result.best_epoch)
             write_model_card(config.save_dir)
@@ -104,4 +115,6 @@ def _bring_best_model(config: TrainConfig) -> None:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value.absolute())  # a later program may be started elsewhere
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

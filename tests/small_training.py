@@ -163,7 +163,7 @@ class MemoryPairs(PairDataset):
         sound += np.sin(np.arange(400) * 0.1 * (person + 1)).astype(np.float32)
         return {"face": torch.from_numpy(face), "voice": torch.from_numpy(sound)}
 
-    def describe(self, index: int) -> str:
+    def describe(self, index: int, epoch: int | None = None) -> str:
         return f"picture {index} with sound {index}"
 
 

@@ -140,6 +140,7 @@ class TrainingResult:
         history: A row (epoch, values) for each finished epoch.
         best_epoch: Counted from 1; 0 without any.
         num_steps: Steps of the optimizer in all.
+        num_new_steps: Those of this call.
     """
 
     status: str
@@ -147,6 +148,7 @@ class TrainingResult:
     history: list[dict[str, float]]
     best_epoch: int
     num_steps: int
+    num_new_steps: int
 
 
 class Trainer:
@@ -179,6 +181,7 @@ class Trainer:
         self._stop: StopFlag = StopFlag()
         self._saved_s = self._started_s = self._epoch_s = time.monotonic()
         self._waited_s = 0.0
+        self._first_step = 0
 
     def run(self) -> TrainingResult:
         """Trains to the end, or until it is stopped; inside `run_folder`.
@@ -189,6 +192,7 @@ class Trainer:
         folder = self.config.save_dir
         with ExitStack() as stack:
             self._restore()
+            self._first_step = self.position.step
             if self.position.epoch >= self.config.num_epochs:
                 return self._result(DONE)
             self._started_s -= self.position.seconds
@@ -219,8 +223,9 @@ class Trainer:
             message = f"stopped by {self._stop.signal_name or 'a signal'} after {where}; run again to go on"
         elif status == NOT_FINITE:
             message = (
-                f"the loss or its gradient was not finite after {where}; the weights are those before it; "
-                "lower --learning_rate, clip more, or use --precision fp32"
+                f"the loss or its gradient was not finite after {where}; the weights before it are in "
+                f"{LAST_FILE}; begin anew with --resume never and a lower --learning_rate, a smaller "
+                "--clip_norm or --precision fp32"
             )
         elif self._is_tired():
             message = f"no better {self.task.best_by} for {self.config.patience} epochs: ended at {where}"
@@ -232,6 +237,7 @@ class Trainer:
             history=self.history,
             best_epoch=at.best_epoch + 1,
             num_steps=at.step,
+            num_new_steps=at.step - self._first_step,
         )
 
     def _run_epoch(self, events: EventWriter | None, progress: Progress | None) -> str:
@@ -242,6 +248,7 @@ class Trainer:
         for batch in self._timed(self.loader):
             loss, is_finite, is_stopping, is_due = self.take_step(batch)
             if not is_finite:
+                self._save_last()
                 return NOT_FINITE
             at.step, at.batch, at.loss_sum = at.step + 1, at.batch + 1, at.loss_sum + loss
             if events and (at.step % LOG_EVERY == 0 or at.step == 1):

@@ -80,12 +80,14 @@ class PairDataset(Dataset[dict[str, Tensor]]):
         """
         raise NotImplementedError
 
-    def describe(self, index: int) -> str:
-        """Names the files of an item, for messages."""
+    def describe(self, index: int, epoch: int | None = None) -> str:
+        """Names the files that an item is made of in an epoch (None: in evaluation), for messages."""
         raise NotImplementedError
 
     def __getitem__(self, key: Key) -> dict[str, Tensor]:
-        """An item with "identity" (its number), "index" (what was asked for) and "used_index" (what came).
+        """An item with "identity" (its number), "index" (what was asked for), "used_index" (what came).
+
+        Training items have their "epoch" too.
 
         Args:
             key: A number: as `load` with epoch None; a file that cannot be used is an error. A pair (epoch,
@@ -103,7 +105,8 @@ class PairDataset(Dataset[dict[str, Tensor]]):
         used, reasons = index, []
         for attempt in range(MAX_ATTEMPTS + 1):
             try:
-                return self._whole(self.load(used, epoch), index, used)
+                whole = self._whole(self.load(used, epoch), index, used)
+                return whole | {"epoch": torch.tensor(epoch)}
             except UserError as error:
                 reasons.append(one_line(error))
             generator = item_generator(self.seed, epoch, index, "replacement", attempt)

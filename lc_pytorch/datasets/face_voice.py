@@ -139,9 +139,10 @@ class FaceVoiceDataset(PairDataset):
         order = np.argsort(self.identity_numbers, kind="stable")
         return order, np.concatenate([[0], np.cumsum(counts)])
 
-    def describe(self, index: int) -> str:
+    def describe(self, index: int, epoch: int | None = None) -> str:
         """The two files of an item."""
-        return f"{self._faces[index]} with {self._voices[index]}"
+        rng = None if epoch is None else item_generator(self.seed, epoch, index, "voice")
+        return f"{self._faces[index]} with {self._voices[self._voice_index(index, rng)]}"
 
     def _choose_start(self, rng: np.random.Generator | None) -> ChooseStart:
         def choose(total: int) -> int:

@@ -151,9 +151,9 @@ class HQVoxCelebDataset(PairDataset):
             face, mel = int(face_draw * len(person.faces)), int(mel_draw * len(person.mels))
         return person.faces[face], person.mels[mel]
 
-    def describe(self, index: int) -> str:
-        """The item's person, and its files as an evaluation takes them."""
-        face, mel = self.files(index, None)
+    def describe(self, index: int, epoch: int | None = None) -> str:
+        """The item's person, and its files in an epoch (None: in evaluation)."""
+        face, mel = self.files(index, epoch)
         return f"{self.identities[index]}: {face} with {mel}"
 
     def _draws(self, epoch: int, index: int) -> tuple[float, float, float]:

@@ -261,6 +261,8 @@ def _batches(
         collate_fn=_as_list,
         worker_init_fn=_ignore_signals,
         pin_memory=device.type == "cuda",
+        # Its own: a validation must not draw from the generator that training goes on with.
+        generator=torch.Generator().manual_seed(0),
     )
     return iter(loader)
 

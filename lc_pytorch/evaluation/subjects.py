@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from facevox.errors import UserError
+from lc_pytorch.datasets.splits import Split
 
 SHOWN_NAMES = 3
 
@@ -106,6 +108,38 @@ def choose_subjects(
         num_seen=len(chosen & known),
         notes=tuple(notes),
     )
+
+
+def require_same_people(split: Split, data: Mapping[str, Any], identities: Iterable[str], rule: str) -> None:
+    """Sees that split.json and the names of the data are those that the model knew its people by.
+
+    Args:
+        split: That of the model's folder.
+        data: The "data" part of its config.json.
+        identities: Normalised names of the people in the data.
+        rule: What gave them; see `PairList.rule`.
+
+    Raises:
+        UserError: The split was made after the weights, or the people go by another kind of name than in the
+            training, so that nobody could tell who was trained on.
+    """
+    own = data.get("split_hash")
+    if own not in (None, split.hash):
+        raise UserError(
+            f"split.json is not the one that this model was trained with (config.json says {str(own)[:8]}): "
+            "train again or restore it; --allow_seen to test all the same"
+        )
+    trained_by = str(data.get("identities_by") or "")
+    known = {*split.train, *split.val, *split.test}
+    if trained_by and _kind(trained_by) != _kind(rule) and known.isdisjoint(identities):
+        raise UserError(
+            f"people are known here by {rule}, in the training by {trained_by}: nobody could tell who was "
+            "trained on; give the same --identity_csv or --identity_regex, or --allow_seen"
+        )
+
+
+def _kind(rule: str) -> str:
+    return next((name for name in ("--identity_csv", "--identity_regex") if rule.startswith(name)), "paths")
 
 
 def _draw(people: Collection[str], share: float, seed: int) -> set[str]:

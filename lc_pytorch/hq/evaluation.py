@@ -11,7 +11,7 @@ from facevox.errors import UserError
 from lc_pytorch.datasets.hq import PAIRS_PER_IDENTITY, MelSettings, load_people
 from lc_pytorch.datasets.splits import load_split
 from lc_pytorch.evaluation.media import MediaFiles, make_face_reader
-from lc_pytorch.evaluation.subjects import Subjects, choose_subjects
+from lc_pytorch.evaluation.subjects import Subjects, choose_subjects, require_same_people
 from lc_pytorch.hq.media import media_of_people
 from lc_pytorch.hq.training import KIND
 from lc_pytorch.models.store import TrainedModel
@@ -75,6 +75,13 @@ def list_tested(trained: TrainedModel, source: HQSource, *, is_seen_allowed: boo
     mels = MelSettings.from_config(trained.config["data"])
     own = load_split(trained.model_dir / SPLIT_FILE)
     people = {person.identity: person for person in parts["test"]}
+    if len(people) < 2:
+        raise UserError(
+            f"{path}: {len(people)} people to test in {kind}; make the split anew with a larger --test_ratio "
+            "or give another --dataset_type"
+        )
+    if not is_seen_allowed:
+        require_same_people(own, trained.config["data"], people, "")
     subjects = choose_subjects(
         people,
         test=people,

@@ -27,7 +27,7 @@ from lc_pytorch.hq.media import media_of_people
 from lc_pytorch.models.encoders import DEFAULT_FACE_MODEL
 from lc_pytorch.models.hq import HQVoxCelebModel
 from lc_pytorch.models.hq.model import MEL_POOLINGS
-from lc_pytorch.training_run import find_split, finish_training
+from lc_pytorch.training_run import SPLIT_FILE, find_split, finish_training
 from lc_pytorch.validation import make_validation
 
 KIND = "hq_voxceleb"
@@ -43,6 +43,7 @@ class HQConfig(TrainConfig):
         dataset_type: vox1, vox2 or both.
         converted_dir: Output of convert_mels.py where it is not the root.
         audio_duration_sec: Length of the crops, of 100 mel frames a second.
+        num_mels: Bands of the spectrograms; None: found in the files.
         mel_pooling: How spectrograms become one vector.
         embedding_dim: Numbers per embedding.
         temperature: Of the loss; where a learnable one begins.
@@ -55,6 +56,7 @@ class HQConfig(TrainConfig):
     dataset_type: str = "vox2"
     converted_dir: Path | None = None
     audio_duration_sec: float = DEFAULT_DURATION_S
+    num_mels: int | None = None
     mel_pooling: str = "flatten"
     embedding_dim: int = 512
     temperature: float = 0.07
@@ -88,9 +90,14 @@ def train_hq_voxceleb(config: HQConfig, world: World) -> TrainingResult:
     parts, notes = load_people(
         config.split_json_path, config.dataset_type, converted_dir=config.converted_dir
     )
-    mels, found = measure_mels(parts["train"], config.audio_duration_sec)
+    mels, found = measure_mels(parts["train"], config.audio_duration_sec, config.num_mels)
     transform, _ = create_data_transforms(config.face_model)
     split = find_split(config, _names(parts), lambda: _as_split(parts))
+    if split.hash != _as_split(parts).hash:
+        raise UserError(
+            f"{config.save_dir / SPLIT_FILE}: {config.split_json_path} puts people into other parts than "
+            "the run there; give another --save_dir, or --resume never to begin anew"
+        )
     seed_everything(config.seed)  # the same on all processes: they must begin with the same projections
     model = HQVoxCelebModel(
         config.embedding_dim,
@@ -145,7 +152,7 @@ def train_hq_voxceleb(config: HQConfig, world: World) -> TrainingResult:
         kind=KIND,
         validate=validate,
         data=data,
-        settings={"split": split.hash, "files": sum(data["num_files"].values())},
+        settings={"split": split.hash, "files": sum(data["num_files"].values()), "mels": str(mels)},
     )
 
 

@@ -94,9 +94,17 @@ def _load(name: str | Path, kind: str, is_pretrained: bool) -> nn.Module:
     source, is_local = _source(name, option)
     field, wanted = _KINDS[kind]
     if is_local:
-        found = _read(lambda: AutoConfig.from_pretrained(source, local_files_only=True), source, option)
+        found = _read(
+            lambda: AutoConfig.from_pretrained(source, local_files_only=True, trust_remote_code=False),
+            source,
+            option,
+        )
     else:
-        found = _from_hub(lambda **where: AutoConfig.from_pretrained(source, **where), source, option)
+        found = _from_hub(
+            lambda **where: AutoConfig.from_pretrained(source, trust_remote_code=False, **where),
+            source,
+            option,
+        )
     if not hasattr(found, field) or not hasattr(found, "hidden_size"):
         raise UserError(f"{option} {name}: a {found.model_type!r} model; {wanted} is wanted here")
     if not is_pretrained:

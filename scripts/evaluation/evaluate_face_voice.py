@@ -25,6 +25,7 @@ from lc_pytorch.evaluation.arguments import add_embedding_arguments, cache_dir_o
 if TYPE_CHECKING:
     from lc_pytorch.datasets.pairs import PairList
     from lc_pytorch.evaluation.subjects import Subjects
+    from lc_pytorch.models.store import TrainedModel
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -103,10 +104,10 @@ def list_pairs(args: argparse.Namespace) -> "PairList":
     return list_folder_pairs(*folders, identity_csv=args.identity_csv, identity_regex=args.identity_regex)
 
 
-def choose(args: argparse.Namespace, identities: list[str]) -> "tuple[Subjects, str]":
+def choose(args: argparse.Namespace, trained: "TrainedModel", listed: "PairList") -> "tuple[Subjects, str]":
     """Who is tested, and the hash of the split that says so."""
     from lc_pytorch.datasets.splits import load_split
-    from lc_pytorch.evaluation.subjects import choose_subjects
+    from lc_pytorch.evaluation.subjects import choose_subjects, require_same_people
 
     file = Path(args.model_dir) / "split.json"
     if not file.is_file() and not args.allow_seen:
@@ -115,10 +116,12 @@ def choose(args: argparse.Namespace, identities: list[str]) -> "tuple[Subjects, 
             "same"
         )
     split = load_split(file) if file.is_file() else None
+    if split is not None and not args.allow_seen:
+        require_same_people(split, trained.config["data"], listed.identities, listed.rule)
     subjects = choose_subjects(
-        identities,
+        listed.identities,
         test=split.test if split else (),
-        seen={*split.train, *split.val} if split else set(identities),
+        seen={*split.train, *split.val} if split else set(listed.identities),
         test_size=args.test_size,
         is_seen_allowed=args.allow_seen,
         seed=args.seed,
@@ -145,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         trained = load_model(args.model_dir, args.checkpoint, world.device)
         readers = make_readers(trained, args.audio_duration_sec, args.target_sr)
         listed = list_pairs(args)
-        subjects, split_hash = choose(args, listed.identities)
+        subjects, split_hash = choose(args, trained, listed)
         metadata = load_metadata(args.metadata) if args.metadata else None
         tested = set(subjects.identities)
         pairs = [pair for pair in listed.pairs if pair.identity in tested]

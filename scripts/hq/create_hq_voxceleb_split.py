@@ -91,12 +91,16 @@ def _make(vox_dir: Path, output_json: Path, val_ratio: float, test_ratio: float,
 
 def _audit(split_json: Path, vox_dir: Path) -> int:
     from lc_pytorch.hq.split import audit_split, load_split
-    from lc_pytorch.hq.tree import scan_tree
+    from lc_pytorch.hq.tree import SETS, scan_tree
 
     split = load_split(split_json)
-    tree = scan_tree(vox_dir)
-    for note in tree.notes:
-        print(note)
+    tree = None
+    if any((vox_dir / name).is_dir() for name in SETS):
+        tree = scan_tree(vox_dir)
+        for note in tree.notes:
+            print(note)
+    else:
+        print(f"{vox_dir}: neither {' nor '.join(SETS)} is there: only the names are audited")
     findings = audit_split(split, tree)
     for finding in findings[:SHOWN_FINDINGS]:
         print(f"{finding.kind}: {finding.text}")

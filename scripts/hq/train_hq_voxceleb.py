@@ -50,6 +50,11 @@ def get_args_parser() -> argparse.ArgumentParser:
         help="length of the crops in seconds, of 100 mel frames each",
     )
     parser.add_argument(
+        "--num_mels",
+        type=cli.positive_int,
+        help="bands of the spectrograms (default: found in the files)",
+    )
+    parser.add_argument(
         "--mel_pooling",
         choices=("flatten", "attentive", "statistics"),
         default="flatten",

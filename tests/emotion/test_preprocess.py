@@ -317,7 +317,11 @@ def test_log_tells_beginning_and_end(crops_dir):
 
 def test_modules_shadow_nothing_and_load_neither_tensorflow_nor_torch(repository):
     """In a process as `python emotion/preprocess.py` starts it: that folder first on the path."""
-    own = sorted(path.stem for path in (repository / "emotion").glob("*") if path.suffix in ("", ".py"))
+    own = sorted(
+        path.stem
+        for path in (repository / "emotion").glob("*")
+        if path.suffix in ("", ".py") and path.name != "__pycache__"
+    )
     package = sorted((repository / "emotion").rglob("*.py"))
     names = [".".join(path.relative_to(repository).with_suffix("").parts) for path in package]
     ours = [n for n in names if n.split(".")[1:2] and n.split(".")[1] in OWN_MODULES]

@@ -193,14 +193,12 @@ def end_after(process: subprocess.Popen[str], step: int, number: signal.Signals)
 
 
 @pytest.fixture(scope="module")
-def whole(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(base: Path, tmp_path_factory: pytest.TempPathFactory, load_script: Any) -> Path:
     """A run that nobody ended, in this process, without workers."""
-    from conftest import load_script_module
-
     folder = tmp_path_factory.mktemp("whole") / "run"
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    module = load_script_module("training/train_face_voice_from_matched_file")
+    module = load_script("training/train_face_voice_from_matched_file")
     assert run(module, options(base, folder, val_size=0.2, learnable_temperature=True)) == 0
     torch.set_num_threads(before)
     return folder

@@ -295,7 +295,7 @@ def test_workers_do_not_change_the_items(mixed: FaceVoiceDataset) -> None:
     alone, shared = epoch_of(mixed, 3, 0), epoch_of(mixed, 3, 2)
     assert len(alone) == len(shared) == 3
     for ours, theirs in zip(alone, shared, strict=True):
-        assert ours.keys() == theirs.keys() == {"face", "voice", "identity", "index", "used_index"}
+        assert ours.keys() == theirs.keys() == {"face", "voice", "identity", "index", "used_index", "epoch"}
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 

@@ -3,7 +3,8 @@
 import pytest
 
 from facevox.errors import UserError
-from lc_pytorch.evaluation.subjects import Subjects, choose_subjects
+from lc_pytorch.datasets.splits import Split
+from lc_pytorch.evaluation.subjects import Subjects, choose_subjects, require_same_people
 
 PEOPLE = [f"p{number:02d}" for number in range(40)]
 
@@ -53,3 +54,20 @@ def test_fewer_than_two_people_are_refused() -> None:
         choose(["a", "a"], test=["a"], seen=[])
     with pytest.raises(UserError, match=r"one identity of the test people is in the data \(p00\)"):
         choose(PEOPLE, test=["p00", "x"], seen=PEOPLE[1:])
+
+
+def test_split_of_another_training_is_refused() -> None:
+    split = Split(train=("a", "b"), test=("c",))
+    require_same_people(split, {"split_hash": split.hash}, ["c"], "")
+    require_same_people(split, {}, ["c"], "")
+    with pytest.raises(UserError, match="not the one that this model was trained with"):
+        require_same_people(split, {"split_hash": Split(train=("a",), test=("b", "c")).hash}, ["c"], "")
+
+
+def test_people_known_by_another_rule_are_refused_where_no_name_is_known() -> None:
+    split = Split(train=("sub/v1", "sub/v2"), test=("sub/v3",))
+    data = {"split_hash": split.hash, "identities_by": "--identity_csv groups.csv (9 pairs)"}
+    with pytest.raises(UserError, match="nobody could tell who was trained on"):
+        require_same_people(split, data, ["p0", "p1"], "the top sub-folder (9 pairs)")
+    require_same_people(split, data, ["p0", "p1"], "--identity_csv other.csv (5 pairs)")
+    require_same_people(split, data, ["sub/v3", "p1"], "the top sub-folder (9 pairs)")

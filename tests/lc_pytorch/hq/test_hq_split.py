@@ -306,3 +306,15 @@ def test_bad_options_are_told_in_one_line(script, tmp_path, capsys, options, wor
     error = capsys.readouterr().err
     assert words in error
     assert error.count("\n") == 1
+
+
+def test_audit_of_a_split_without_its_data_looks_at_the_names(script, tmp_path, capsys):
+    split = {
+        "vox1": {"train": ["A_B"], "val": [], "test": []},
+        "vox2": {"train": [], "val": ["a b"], "test": []},
+    }
+    (tmp_path / "split.json").write_text(json.dumps(split), encoding="utf-8")
+    assert cli.run(script.main, ["--audit", str(tmp_path / "split.json")]) == 1
+    said = capsys.readouterr().out
+    assert "only the names are audited" in said
+    assert "in_two_parts" in said

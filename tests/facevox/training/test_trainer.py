@@ -318,7 +318,10 @@ def test_what_one_rank_sees_stops_all_at_the_same_step(tmp_path: Path) -> None:
     assert ranks[0]["nan weights"] == ranks[1]["nan weights"]
     assert ranks[0]["signal weights"] == ranks[1]["signal weights"]
     assert {file.name for file in (tmp_path / "signal").iterdir()} == {"last.pth", "history.json", "events"}
-    assert not (tmp_path / "nan" / "last.pth").exists()
+    # The weights before the step that was not finite are kept, to begin anew from with other settings.
+    kept = load_checkpoint(tmp_path / "nan" / "last.pth")
+    assert kept["position"]["step"] == 3
+    assert all(torch.isfinite(value).all() for value in kept["model"].values())
     saved = load_checkpoint(tmp_path / "signal" / "last.pth")
     assert len(saved["random"]) == 2  # each process its own generators
 

@@ -124,7 +124,7 @@ def pickle_figures(root: Path, num: int) -> "list[Figure]":
 
     def unrestricted(index: int) -> Any:
         with files[index].open("rb") as file:
-            return pickle.load(file)
+            return pickle.load(file)  # this program wrote it a moment ago
 
     ways: dict[str, Callable[[int], Any]] = {
         "ours": lambda index: load_plain(files[index]),

@@ -1,12 +1,15 @@
 """Stopping in good order: a signal only sets a flag, and the work ends after the current item."""
 
+import atexit
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
 # What schedulers and people send. submitit signals USR2, NCCL may take USR1, SLURM ends with TERM.
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+EXIT_GRACE_S = 1.0  # for worker processes that are left over when a program ends
 
 
 class StopFlag:
@@ -51,3 +54,28 @@ def ignore_stop_signals() -> None:
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # the pool starts workers with them blocked
+
+
+def end_children_at_exit() -> None:
+    """Makes sure that this process can end: for those whose worker processes ignore stop signals.
+
+    multiprocessing ends what is left of its daemons by SIGTERM and waits without limit. A worker that
+    ignores SIGTERM, left over where an error took the place of its orderly end, would never let it go.
+    """
+    import multiprocessing.util  # noqa: F401 — its own hook must be registered before: hooks run backwards
+
+    atexit.unregister(_end_children)
+    atexit.register(_end_children)
+
+
+def _end_children() -> None:
+    import multiprocessing
+
+    children = [child for child in multiprocessing.active_children() if child.daemon]
+    for child in children:
+        child.terminate()
+    end_s = time.monotonic() + EXIT_GRACE_S
+    for child in children:
+        child.join(max(end_s - time.monotonic(), 0))
+        if child.is_alive():
+            child.kill()

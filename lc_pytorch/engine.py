@@ -28,7 +28,7 @@ from facevox.training.batches import EpochBatches, make_loader
 from facevox.training.distributed import World
 from facevox.training.interval import Interval
 from facevox.training.seeding import seed_everything
-from facevox.training.trainer import Trainer, TrainerConfig, TrainingResult, TrainingTask
+from facevox.training.trainer import Estimate, Trainer, TrainerConfig, TrainingResult, TrainingTask
 from lc_pytorch.accumulation import accumulated_step
 from lc_pytorch.datasets.base import PairDataset
 from lc_pytorch.losses import clamp_log_temperature_
@@ -69,6 +69,7 @@ class TrainConfig:
         patience: Epochs without a better validation after which training ends; 0: never.
         resume: `auto`, `never` or a checkpoint.
         seed: Of weights that are not pretrained, batches, crops and dropout.
+        dry_run: Try a few steps and say what the training would take; write nothing.
     """
 
     save_dir: Path
@@ -91,6 +92,7 @@ class TrainConfig:
     patience: int = 0
     resume: str = "auto"
     seed: int = 0
+    dry_run: bool = False
 
     def __post_init__(self) -> None:
         faults = []
@@ -125,7 +127,10 @@ class TrainConfig:
 
     def lasting(self) -> dict[str, Any]:
         """What must be the same when a run goes on for its result to be the same, as plain values."""
-        free = {"save_dir", "num_epochs", "num_workers", "resume", "checkpoint_interval", "save_interval"}
+        free = {
+            *("save_dir", "num_epochs", "num_workers", "resume", "checkpoint_interval", "save_interval"),
+            *("patience", "dry_run"),
+        }
         return {name: value for name, value in vars(self).items() if name not in free}
 
 
@@ -244,7 +249,7 @@ def train_contrastive(
     validate: Callable[[TwoTowerModel], dict[str, float]] | None,
     save: Callable[[bool], None],
     settings: dict[str, Any],
-) -> TrainingResult:
+) -> TrainingResult | Estimate:
     """Trains, from where an earlier run was ended if there is one.
 
     Args:
@@ -256,6 +261,9 @@ def train_contrastive(
         validate: See `ContrastiveTask`.
         save: See `ContrastiveTask`; called on the first process only.
         settings: What further must be the same when a run goes on (split, model, lengths).
+
+    Returns:
+        How it ended; with `dry_run`, what it would take.
 
     Raises:
         UserError: Too few pairs, another run in the folder, or a checkpoint that is not of this run.
@@ -294,10 +302,13 @@ def train_contrastive(
         ),
         world,
     )
+    if config.dry_run:
+        return trainer.estimate()
     result = trainer.run()
     bad_items = sorted(set().union(*distributed.gather_objects(sorted(task.bad_items))))
     if world.is_main:
-        _write_bad_files(config.save_dir / BAD_FILES, train_set, bad_items)
+        is_resumed = result.num_new_steps < result.num_steps
+        _write_bad_files(config.save_dir / BAD_FILES, train_set, bad_items, is_resumed)
     return result
 
 
@@ -349,14 +360,19 @@ def _checkpoint_gradients(encoders: Sequence[Any]) -> None:
                 f"--grad_checkpointing: a {encoder.config.model_type} encoder does not support it"
             )
         # Not the reentrant form: it loses gradients of inputs that need none, and DDP's hooks.
-        encoder.gradient_checkpointing_enable({"use_reentrant": False})
+        encoder.activation_checkpointing_enable({"use_reentrant": False})
 
 
-def _write_bad_files(file: Path, train_set: PairDataset, bad_items: Sequence[tuple[int, int]]) -> None:
-    """Lists the items in whose place others were trained on, each with its reason."""
+def _write_bad_files(
+    file: Path, train_set: PairDataset, bad_items: Sequence[tuple[int, int]], is_resumed: bool
+) -> None:
+    """Lists the items in whose place others were trained on, with reasons, over all starts of a run."""
+    found: dict[str, list[Any]] = {}
+    if is_resumed and file.is_file():
+        with file.open(encoding="utf-8", errors="surrogateescape", newline="") as lines:
+            found = {row["reason"]: list(row.values()) for row in csv.DictReader(lines)}
     if not bad_items:
         return
-    found: dict[str, list[Any]] = {}
     for index, epoch in bad_items:
         try:
             train_set.load(index, epoch)

@@ -16,7 +16,7 @@ from facevox import cli
 from facevox.training import distributed
 from facevox.training.distributed import World
 from facevox.training.seeding import seed_everything
-from facevox.training.trainer import TrainingResult, run_folder
+from facevox.training.trainer import Estimate, TrainingResult
 from lc_pytorch.datasets.face_voice import FaceVoiceDataset
 from lc_pytorch.datasets.pairs import FilePair, PairList
 from lc_pytorch.datasets.splits import (
@@ -24,14 +24,14 @@ from lc_pytorch.datasets.splits import (
     select_items,
     split_identities,
 )
-from lc_pytorch.datasets.transforms import create_data_transforms
+from lc_pytorch.datasets.transforms import ImageTransform, create_data_transforms
 from lc_pytorch.engine import TrainConfig
 from lc_pytorch.evaluation.embedding_pass import PassOptions
 from lc_pytorch.evaluation.media import FaceReader, VoiceReader, media_of_pairs
 from lc_pytorch.models.encoders import DEFAULT_FACE_MODEL, DEFAULT_VOICE_MODEL
-from lc_pytorch.models.face_voice import FaceVoiceModel
+from lc_pytorch.models.face_voice import FaceVoiceModel, TwoTowerModel
 from lc_pytorch.training_options import exit_code
-from lc_pytorch.training_run import find_split, finish_training
+from lc_pytorch.training_run import find_split, finish_training, model_folder
 from lc_pytorch.validation import make_validation
 
 KIND = "face_voice"
@@ -89,19 +89,22 @@ def run_face_voice_training(list_pairs: Callable[[], PairList], args: argparse.N
     pairs = list_pairs()
     world = distributed.init(args.device)
     try:
-        with run_folder(config.save_dir):
+        with model_folder(config):
             return exit_code(train_face_voice(pairs, config, world).status)
     finally:
         distributed.cleanup()
 
 
-def train_face_voice(pairs: PairList, config: FaceVoiceConfig, world: World) -> TrainingResult:
-    """Splits the people, trains, and leaves everything in `config.save_dir`; inside `run_folder`.
+def train_face_voice(pairs: PairList, config: FaceVoiceConfig, world: World) -> TrainingResult | Estimate:
+    """Splits the people, trains, and leaves everything in `config.save_dir`; inside `model_folder`.
 
     Args:
         pairs: The pairs, the same on every process.
         config: The settings.
         world: This process among all.
+
+    Returns:
+        How it ended; with `dry_run`, what it would take.
 
     Raises:
         UserError: Weights are missing, too few people, or the folder belongs to another run.
@@ -150,21 +153,7 @@ def train_face_voice(pairs: PairList, config: FaceVoiceConfig, world: World) -> 
         "split_hash": split.hash,
         "identities_by": pairs.rule,
     }
-    validate = None
-    if len({pair.identity for pair in part["val"]}) > 1:  # one person alone can be mistaken for nobody
-        readers = (
-            FaceReader(transform),
-            VoiceReader(config.audio_duration_sec, config.target_sr, bool(processor.do_normalize)),
-        )
-        # Starting workers for each validation takes longer than reading a few hundred files.
-        num_workers = config.num_workers if len(part["val"]) > SMALL_VALIDATION else 0
-        options = PassOptions(
-            batch_size=config.batch_size,
-            num_workers=num_workers,
-            precision=config.precision,
-            is_shown=False,
-        )
-        validate = make_validation(*media_of_pairs(part["val"], *readers), options, world.device)
+    validate = _make_validation(part["val"], config, data, transform, world)
     if world.is_main:
         print("\n".join(_facts(pairs, data, validate is not None)))
     return finish_training(
@@ -177,6 +166,31 @@ def train_face_voice(pairs: PairList, config: FaceVoiceConfig, world: World) -> 
         data=data,
         settings={"split": split.hash, "pairs": _fingerprint(pairs.pairs)},
     )
+
+
+def _make_validation(
+    pairs: Sequence[FilePair],
+    config: FaceVoiceConfig,
+    data: dict[str, Any],
+    transform: ImageTransform,
+    world: World,
+) -> Callable[[TwoTowerModel], dict[str, float]] | None:
+    """What scores the model after an epoch; None where there are too few people for it."""
+    if len({pair.identity for pair in pairs}) < 2:  # one person alone can be mistaken for nobody
+        return None
+    readers = (
+        FaceReader(transform),
+        VoiceReader(config.audio_duration_sec, config.target_sr, data["do_normalize"]),
+    )
+    # Starting workers for each validation takes longer than reading a few hundred files.
+    num_workers = config.num_workers if len(pairs) > SMALL_VALIDATION else 0
+    options = PassOptions(
+        batch_size=config.batch_size,
+        num_workers=num_workers,
+        precision=config.precision,
+        is_shown=False,
+    )
+    return make_validation(*media_of_pairs(pairs, *readers), options, world.device)
 
 
 def _part(pairs: Sequence[FilePair], split: Split, name: Any) -> list[FilePair]:

@@ -180,6 +180,11 @@ def _add_machine_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="auto|never|FILE",
         help="auto: go on from last.pth in --save_dir if it is there; never: begin anew; or a checkpoint",
     )
+    group.add_argument(
+        "--dry_run",
+        action="store_true",
+        help="count, try a few steps, say what time and disk it would take, and write nothing",
+    )
 
 
 def _natural_float(text: str) -> float:

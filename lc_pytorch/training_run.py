@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from facevox.files import replacing
 from facevox.training import distributed
 from facevox.training.distributed import World
 from facevox.training.history import write_curves
-from facevox.training.trainer import DONE, LAST_FILE, TrainingResult
+from facevox.training.trainer import DONE, LAST_FILE, Estimate, TrainingResult, run_folder
 from lc_pytorch.datasets.base import PairDataset
 from lc_pytorch.datasets.splits import Split, check_split, load_split, write_split
 from lc_pytorch.engine import TrainConfig, train_contrastive
@@ -31,30 +32,41 @@ def find_split(config: TrainConfig, identities: Sequence[str], draw: Callable[[]
         UserError: The one that lies there is of other people or other settings.
     """
     file = config.save_dir / SPLIT_FILE
+    if config.dry_run:
+        return _split_there(file, config, identities) or draw()
 
-    def draw_anew() -> None:
+    def make() -> None:
+        if _split_there(file, config, identities):
+            return
         # Weights of a former run beside a new split would be tested on people that they were trained on.
         for name in (CONFIG_FILE, *WEIGHT_FILES.values(), *RESULTS):
             (config.save_dir / name).unlink(missing_ok=True)
         write_split(file, draw())
 
-    def make() -> None:
-        if config.resume == "never" or not file.is_file():
-            draw_anew()
-            return
-        asked = {name: getattr(config, name, None) for name in ("test_size", "val_size", "seed")}
-        there = load_split(file)
-        faults = check_split(there, identities, **asked)
-        if faults and there.seed is not None and not (config.save_dir / LAST_FILE).exists():
-            draw_anew()  # that one was drawn for a run that came to no checkpoint
-        elif faults:
-            raise UserError(
-                f"{file}: does not fit this run: {'; '.join(faults)}; give another --save_dir, or "
-                "--resume never to begin anew"
-            )
-
     distributed.on_main(make)
     return load_split(file)
+
+
+def _split_there(file: Path, config: TrainConfig, identities: Sequence[str]) -> Split | None:
+    """The split that the run must keep to; None: one is to be drawn."""
+    if config.resume == "never" or not file.is_file():
+        return None
+    asked = {name: getattr(config, name, None) for name in ("test_size", "val_size", "seed")}
+    there = load_split(file)
+    faults = check_split(there, identities, **asked)
+    if faults and there.seed is not None and not (config.save_dir / LAST_FILE).exists():
+        return None  # that one was drawn for a run that came to no checkpoint
+    if faults:
+        raise UserError(
+            f"{file}: does not fit this run: {'; '.join(faults)}; give another --save_dir, or "
+            "--resume never to begin anew"
+        )
+    return there
+
+
+def model_folder(config: TrainConfig) -> AbstractContextManager[None]:
+    """The folder of the run, held against others; with `dry_run` nothing is made."""
+    return nullcontext() if config.dry_run else run_folder(config.save_dir)
 
 
 def finish_training(
@@ -67,7 +79,7 @@ def finish_training(
     validate: Callable[[TwoTowerModel], dict[str, float]] | None,
     data: dict[str, Any],
     settings: dict[str, Any],
-) -> TrainingResult:
+) -> TrainingResult | Estimate:
     """Runs the engine and writes the model's folder around it: what all two-tower trainings have in common.
 
     Args:
@@ -79,6 +91,9 @@ def finish_training(
         validate: See `ContrastiveTask`.
         data: For config.json: what the inputs are.
         settings: See `train_contrastive`.
+
+    Returns:
+        How it ended; with `dry_run`, what it would take.
     """
     training = {name: _plain(value) for name, value in vars(config).items() if name != "save_dir"}
 
@@ -86,11 +101,15 @@ def finish_training(
         save_config(config.save_dir, model, kind=kind, data=data, training=training)
         save_weights(config.save_dir, model, which="best" if is_best else "last")
 
-    if world.is_main:
+    if world.is_main and not config.dry_run:
         _bring_best_model(config)
     result = train_contrastive(
         model, train_set, config, world, kind=kind, validate=validate, save=save, settings=settings
     )
+    if isinstance(result, Estimate):
+        if world.is_main:
+            print("\n".join(result.lines()))
+        return result
     if world.is_main:
         if result.status == DONE and result.num_new_steps:
             for name in RESULTS:  # they are those of other weights

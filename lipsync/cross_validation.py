@@ -25,7 +25,7 @@ from lipsync.model import LipSyncNetwork
 from lipsync.network_estimator import NetworkEstimator
 from lipsync.settings import ModelSettings, TrainingSettings
 from lipsync.takes import Take, takes_of
-from lipsync.training import fit_ridge, make_network, train_network
+from lipsync.training import fit_ridge, make_network, make_trainer
 
 NETWORK, ALONE, RIDGE, UNTRAINED = "network", "network alone", "ridge", "untrained"
 # For a few minutes of clips: the documented rate of 0.0001 is for hours of them.
@@ -98,7 +98,7 @@ def train_fold(takes: Sequence[Take], model: ModelSettings, training: TrainingSe
     num_values = first.log_mel.shape[1] + first.mfcc.shape[1]
     network = make_network(model, num_values, MOUTH_PX, training.seed)
     with tempfile.TemporaryDirectory(prefix="facevox-") as folder:
-        result = train_network(
+        trainer = make_trainer(
             network,
             None,
             takes,
@@ -109,6 +109,7 @@ def train_fold(takes: Sequence[Take], model: ModelSettings, training: TrainingSe
             save_dir=None,
             notes={},
         )
+        result = trainer.run()
     if not result.history:
         raise UserError(f"training ended before its first epoch: {result.message}")
     return network

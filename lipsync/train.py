@@ -33,6 +33,11 @@ def get_args_parser() -> argparse.ArgumentParser:
         help="auto: go on from last.pth in paths.checkpoint_dir if it is there; never: begin anew; or a "
         "checkpoint",
     )
+    parser.add_argument(
+        "--dry_run",
+        action="store_true",
+        help="count, try a few steps, say what time and disk it would take, and write nothing",
+    )
     return parser
 
 
@@ -51,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Layers this small lose more by handing work to threads than they gain, beside other work all of it.
         torch.set_num_threads(1)
     try:
-        status = run_training(settings, world, args.resume)
+        status = run_training(settings, world, args.resume, dry_run=args.dry_run)
     finally:
         distributed.cleanup()
     return {DONE: ExitCode.DONE, STOPPED: ExitCode.STOPPED}.get(status, ExitCode.SOME_FAILED)

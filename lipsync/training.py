@@ -19,7 +19,7 @@ from facevox.training.batches import EpochBatches, make_loader
 from facevox.training.distributed import World
 from facevox.training.interval import Interval
 from facevox.training.seeding import RandomState, seed_everything
-from facevox.training.trainer import Trainer, TrainerConfig, TrainingResult, TrainingTask
+from facevox.training.trainer import Trainer, TrainerConfig, TrainingTask
 from lipsync.estimators import RidgeEstimator, RidgeExample
 from lipsync.losses import RIGHT_ROWS, Stretch, at_lags, contrast_over_time
 from lipsync.model import LipSyncNetwork, NetworkConfig
@@ -221,7 +221,7 @@ def fit_ridge(takes: Sequence[Take]) -> RidgeEstimator | None:
     return RidgeEstimator.fit(RidgeExample(take.track, take.sound, take.offset_ms) for take in used)
 
 
-def train_network(
+def make_trainer(
     network: LipSyncNetwork,
     ridge: RidgeEstimator | None,
     takes: Sequence[Take],
@@ -233,8 +233,9 @@ def train_network(
     save_dir: Path | None,
     notes: dict[str, Any],
     resume: str = "auto",
-) -> TrainingResult:
-    """Trains a network, from where an earlier run was ended if there is one.
+    events_dir: Path | None = None,
+) -> Trainer:
+    """What trains a network when its `run` is called, from where an earlier run was ended if there is one.
 
     Args:
         network: As `make_network` gives it; moved to the device.
@@ -243,13 +244,14 @@ def train_network(
         validation: To choose the best epoch by; without any, nothing is chosen.
         training: Settings.
         world: This process among all.
-        run_dir: For last.pth, history and TensorBoard.
+        run_dir: For last.pth and history.
         save_dir: For the models; None: the network that was handed in is all that is wanted.
         notes: Plain values that say what is trained on what; a run goes on only where they are the same.
         resume: As in `TrainerConfig`.
+        events_dir: As in `TrainerConfig`.
 
     Raises:
-        UserError: Nothing long enough to train on, or the checkpoint in the folder is not of this run.
+        UserError: Nothing long enough to train on.
     """
     frontend = network.config.visual_frontend
     network.to(world.device)
@@ -278,9 +280,10 @@ def train_network(
         resume=resume,
         kind=KIND,
         settings=lasting | {"network": network.config.to_plain()} | notes,
+        events_dir=events_dir,
     )
     loader = make_loader(dataset, batches, num_workers=training.num_workers, device=world.device)
-    return Trainer(task, batches, loader, config, world).run()
+    return Trainer(task, batches, loader, config, world)
 
 
 def _check_sizes(takes: Sequence[Take], config: NetworkConfig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from facevox.files import read_json, write_json
 from facevox.training import distributed
 from facevox.training.distributed import World
 from facevox.training.history import write_curves
-from facevox.training.trainer import EVENTS_DIR, STOPPED, TrainingResult, run_folder
+from facevox.training.trainer import STOPPED, Estimate, TrainingResult, run_folder
 from lipsync.calibration import SyncCalibration, fit_calibration
 from lipsync.estimators import LoudnessEstimator, SyncEstimator
 from lipsync.evaluation import Measurements, foreign_of, measure_take
@@ -28,9 +29,9 @@ from lipsync.training import (
     Split,
     fit_ridge,
     make_network,
+    make_trainer,
     notes_of,
     split_clips,
-    train_network,
 )
 
 NETWORK, RIDGE, UNTRAINED = "network", "ridge", "untrained"
@@ -39,8 +40,14 @@ MAX_CALIBRATION_TAKES = 60  # more change nothing that a probability shows
 RECOMMENDED_CLIPS = 100
 
 
-def run_training(settings: Settings, world: World, resume: str = "auto") -> str:
+def run_training(settings: Settings, world: World, resume: str = "auto", *, dry_run: bool = False) -> str:
     """Trains as the settings say; returns how it ended (`facevox.training.trainer.DONE`, …).
+
+    Args:
+        settings: All of them.
+        world: This process among all.
+        resume: As in `TrainerConfig`.
+        dry_run: Try a few steps and print what the training would take; write nothing.
 
     Raises:
         UserError: No clips, too few, another run in the folder, or one with other settings.
@@ -49,8 +56,9 @@ def run_training(settings: Settings, world: World, resume: str = "auto") -> str:
         list_clips(Path(settings.paths.processed_dir)), settings.training.split, settings.training.seed
     )
     save_dir = Path(settings.paths.checkpoint_dir)
-    with run_folder(save_dir):
-        distributed.on_main(lambda: _prepare_folder(settings, split, resume))
+    with nullcontext() if dry_run else run_folder(save_dir, option="paths.checkpoint_dir"):
+        if not dry_run:
+            distributed.on_main(lambda: _keep_split(save_dir / SPLIT_FILE, settings, split, resume))
         takes, validation = (list(load_takes(getattr(split, part))) for part in PARTS[:2])
         if not takes:
             raise UserError("the training clips hold no face")
@@ -67,7 +75,7 @@ def run_training(settings: Settings, world: World, resume: str = "auto") -> str:
             settings.data.mouth_crop_px,
             settings.training.seed,
         )
-        result = train_network(
+        trainer = make_trainer(
             network,
             fit_ridge(takes),
             takes,
@@ -78,16 +86,19 @@ def run_training(settings: Settings, world: World, resume: str = "auto") -> str:
             save_dir=save_dir,
             notes=notes_of(settings, split),
             resume=resume,
+            events_dir=Path(settings.paths.log_dir),
         )
-        if world.is_main:
+        result = trainer.estimate() if dry_run else trainer.run()
+        if isinstance(result, Estimate):
+            if world.is_main:
+                print("\n".join(result.lines()))
+        elif world.is_main:
             _finish(settings, split, validation, result)
     return result.status
 
 
-def _prepare_folder(settings: Settings, split: Split, resume: str) -> None:
-    """The split of the folder, held against this one; TensorBoard's events go to paths.log_dir."""
-    save_dir, log_dir = Path(settings.paths.checkpoint_dir), Path(settings.paths.log_dir)
-    file = save_dir / SPLIT_FILE
+def _keep_split(file: Path, settings: Settings, split: Split, resume: str) -> None:
+    """Writes the split, held against the one that lies there."""
     plain = {part: [entry.name for entry in getattr(split, part)] for part in PARTS}
     content = {**plain, "shares": list(settings.training.split), "seed": settings.training.seed}
     if file.is_file() and resume != "never" and read_json(file) != content:
@@ -96,15 +107,6 @@ def _prepare_folder(settings: Settings, split: Split, resume: str) -> None:
             "paths.checkpoint_dir, or --resume never to begin anew"
         )
     write_json(file, content)
-    events = save_dir / EVENTS_DIR
-    if log_dir.resolve() == events.resolve():
-        return
-    log_dir.mkdir(parents=True, exist_ok=True)
-    if events.is_symlink():
-        events.unlink()
-    if not events.exists():
-        # The shared loop writes beside its checkpoint.
-        events.symlink_to(log_dir.resolve(), target_is_directory=True)
 
 
 def _finish(

@@ -1,6 +1,7 @@
 """What tests share: scripts as modules, the real sample data, a small set of example data."""
 
 import importlib.util
+import multiprocessing
 import os
 import sys
 from collections.abc import Iterator
@@ -71,6 +72,16 @@ def example_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def example_videos(example_data_dir: Path) -> Path:
     return example_data_dir / "videos"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_process_is_left() -> Iterator[None]:
+    """A worker that a test leaves behind would keep pytest from ending, for ever if it ignores signals."""
+    yield
+    left = [child for child in multiprocessing.active_children() if child.daemon]
+    for child in left:
+        child.kill()
+    assert not left, f"tests left processes behind: {left}"
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ neither the number of loader workers nor that of processes changes what a sample
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from facevox.errors import UserError
-from facevox.signals import ignore_stop_signals
+from facevox.signals import end_children_at_exit, ignore_stop_signals
 
 
 class EpochBatches(Sampler[list[tuple[int, int]]]):
@@ -71,6 +71,8 @@ def make_loader(
         device: Where the batches go; memory is pinned for a GPU.
         options: Further ones of DataLoader.
     """
+    if num_workers:
+        end_children_at_exit()
     return DataLoader(
         dataset,
         batch_sampler=batches,
@@ -83,6 +85,14 @@ def make_loader(
         generator=torch.Generator().manual_seed(0),
         **options,
     )
+
+
+def end_workers(loader: Iterable[Any]) -> None:
+    """Ends the processes of a loader now, not when somebody drops it; it may be used again."""
+    iterator = getattr(loader, "_iterator", None)  # of persistent workers; torch has no public way
+    if iterator is not None:
+        iterator._shutdown_workers()
+        loader._iterator = None  # type: ignore[attr-defined]
 
 
 def _start_worker(number: int) -> None:

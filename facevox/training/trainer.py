@@ -30,7 +30,7 @@ from facevox.locks import OutputLock
 from facevox.progress import Progress, duration_text
 from facevox.signals import StopFlag
 from facevox.training import distributed
-from facevox.training.batches import EpochBatches
+from facevox.training.batches import EpochBatches, end_workers
 from facevox.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from facevox.training.distributed import World
 from facevox.training.events import EventWriter, remove_events
@@ -62,6 +62,7 @@ class TrainerConfig:
         resume: `auto` (go on where there is something to go on from), `never`, or a checkpoint.
         kind: What is trained, as the checkpoint says it.
         settings: What must be the same when a run goes on, for the result to be the same.
+        events_dir: Of TensorBoard; None: `events` in `save_dir`.
     """
 
     save_dir: Path
@@ -75,6 +76,7 @@ class TrainerConfig:
     resume: str = "auto"
     kind: str = "training"
     settings: dict[str, Any] = field(default_factory=dict)
+    events_dir: Path | None = None
 
 
 class TrainingTask:
@@ -110,7 +112,7 @@ class TrainingTask:
         """Called after the weights changed."""
 
     def validate(self, epoch: int) -> dict[str, float]:
-        """Values for the row of this epoch, the same on every process; random numbers are left alone."""
+        """Values for the row of this epoch, those of the first process; random numbers are left alone."""
         return {}
 
     def save(self, *, is_best: bool) -> None:
@@ -151,6 +153,37 @@ class TrainingResult:
     num_new_steps: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What a training would take, from a few of its steps.
+
+    Attributes:
+        num_epochs: Passes over the training set.
+        num_steps: Steps of the optimizer in all of them.
+        step_s: Seconds of one, waiting for its batch included.
+        weights_bytes: Of the model.
+        checkpoint_bytes: Of last.pth: weights, and two running means of the optimizer for what is trained.
+        status: DONE, as of a training.
+    """
+
+    num_epochs: int
+    num_steps: int
+    step_s: float
+    weights_bytes: int
+    checkpoint_bytes: int
+    status: str = DONE
+
+    def lines(self) -> list[str]:
+        """For people."""
+        seconds = self.num_steps * self.step_s
+        return [
+            f"{self.num_epochs} epochs, {self.num_steps} steps of {self.step_s:.3g} s: about "
+            f"{duration_text(seconds)}, and the validation after each epoch",
+            f"disk: {_size_text(self.checkpoint_bytes)} for {LAST_FILE}, as much again while it is replaced, "
+            f"{_size_text(self.weights_bytes)} for the weights",
+        ]
+
+
 class Trainer:
     """Runs a task's epochs.
 
@@ -182,6 +215,7 @@ class Trainer:
         self._saved_s = self._started_s = self._epoch_s = time.monotonic()
         self._waited_s = 0.0
         self._first_step = 0
+        self._began_from = ""  # the checkpoint that --resume named when this run began
 
     def run(self) -> TrainingResult:
         """Trains to the end, or until it is stopped; inside `run_folder`.
@@ -189,7 +223,6 @@ class Trainer:
         Raises:
             UserError: The checkpoint in the folder is not of this run.
         """
-        folder = self.config.save_dir
         with ExitStack() as stack:
             self._restore()
             self._first_step = self.position.step
@@ -198,10 +231,12 @@ class Trainer:
             self._started_s -= self.position.seconds
             events = None
             if self.world.is_main:
+                events_dir = self.config.events_dir or self.config.save_dir / EVENTS_DIR
                 if self.position.step == 0:
-                    remove_events(folder / EVENTS_DIR)
+                    remove_events(events_dir)
                 # What a run that was ended wrote after its checkpoint comes again.
-                events = stack.enter_context(EventWriter(folder / EVENTS_DIR, self.position.step + 1))
+                events = stack.enter_context(EventWriter(events_dir, self.position.step + 1))
+            stack.callback(end_workers, self.loader)
             self._stop = stack.enter_context(StopFlag())
             progress = None
             if self.world.is_main:
@@ -216,6 +251,30 @@ class Trainer:
                 self._save_last()
         return self._result(status)
 
+    def estimate(self, num_steps: int = 3) -> Estimate:
+        """Tries a few steps; writes nothing, and the weights are of no use afterwards."""
+        self.batches.start(0, 0)
+        self.task.start_epoch()
+        marks_s = []
+        # The first step allocates and compiles; it counts only where there is no other.
+        try:
+            for _, batch in zip(range(num_steps + 1), self._timed(self.loader), strict=False):
+                marks_s.append(time.monotonic())
+                self.take_step(batch)
+        finally:
+            end_workers(self.loader)
+        marks_s.append(time.monotonic())
+        step_s = (marks_s[-1] - marks_s[min(1, len(marks_s) - 2)]) / max(len(marks_s) - 2, 1)
+        weights = sum(tensor.nbytes for tensor in self.task.model.state_dict().values())
+        trained = sum(parameter.nbytes for parameter in self.parameters)
+        return Estimate(
+            num_epochs=self.config.num_epochs,
+            num_steps=self.num_steps,
+            step_s=step_s,
+            weights_bytes=weights,
+            checkpoint_bytes=weights + 2 * trained,
+        )
+
     def _result(self, status: str) -> TrainingResult:
         at = self.position
         where = f"step {at.step} of {self.num_steps}, epoch {at.epoch + 1} of {self.config.num_epochs}"
@@ -224,8 +283,8 @@ class Trainer:
         elif status == NOT_FINITE:
             message = (
                 f"the loss or its gradient was not finite after {where}; the weights before it are in "
-                f"{LAST_FILE}; begin anew with --resume never and a lower --learning_rate, a smaller "
-                "--clip_norm or --precision fp32"
+                f"{LAST_FILE}; begin anew with --resume never and a lower learning rate, a smaller gradient "
+                "clip or full precision"
             )
         elif self._is_tired():
             message = f"no better {self.task.best_by} for {self.config.patience} epochs: ended at {where}"
@@ -325,7 +384,8 @@ class Trainer:
             "data_wait_share": min(self._waited_s / seconds, 1.0),
         }
         self.task.model.eval()
-        row |= self.task.validate(at.epoch)
+        # Another process may round otherwise, and all of them must know the same epoch as the best one.
+        row |= distributed.gather_objects(self.task.validate(at.epoch))[0]
         value = row[self.task.best_by]
         sign = 1.0 if self.task.is_best_highest else -1.0
         # As long as there is no value to go by, the latest epoch is the best: there always is such a model.
@@ -374,17 +434,21 @@ class Trainer:
                     "position": vars(self.position),
                     "history": self.history,
                     "random": randoms,
+                    "began_from": self._began_from,
                 },
             )
             write_history(self.config.save_dir, self.history)
 
     def _restore(self) -> None:
-        resume = self.config.resume
-        file = self.config.save_dir / LAST_FILE if resume in ("auto", "never") else Path(resume)
+        resume, last = self.config.resume, self.config.save_dir / LAST_FILE
         if resume == "never":
             # Were it ended before its first checkpoint, the next start would go on from the former run.
-            self._on_main(lambda: file.unlink(missing_ok=True))
+            self._on_main(lambda: last.unlink(missing_ok=True))
             return
+        file = last if resume == "auto" else Path(resume)
+        self._began_from = "" if resume == "auto" else str(file.absolute())
+        if resume != "auto" and last.exists() and load_checkpoint(last).get("began_from") == self._began_from:
+            file = last  # the same command again: this run has come further than where it began
         is_somewhere = distributed.any_rank(file.exists())
         if resume == "auto" and not is_somewhere:
             return
@@ -395,6 +459,7 @@ class Trainer:
         load_weights(self.task.model, content["model"], file)
         self.optimizer.load_state_dict(content["optimizer"])
         self.position, self.history = _Position(**content["position"]), content["history"]
+        self._began_from = self._began_from or content.get("began_from", "")
         at = self.position
         if len(content["random"]) == self.world.size:
             RandomState.from_plain(content["random"][self.world.rank]).restore()
@@ -435,28 +500,37 @@ class Trainer:
             )
 
 
+def _size_text(num_bytes: int) -> str:
+    return f"{num_bytes / 1e6:.0f} MB" if num_bytes >= 1e6 else f"{num_bytes / 1e3:.0f} kB"
+
+
 @contextmanager
-def run_folder(save_dir: Path) -> Iterator[None]:
+def run_folder(save_dir: Path, *, option: str = "--save_dir", work: str = "training") -> Iterator[None]:
     """The folder of a run, made if missing and held against other runs while the block lasts.
 
     Every process enters it; the first one holds the lock. A signal that comes before the first step, while
     weights are loaded, is not lost: it stops the run after that step.
 
+    Args:
+        save_dir: The folder.
+        option: That named it.
+        work: What is done there; other work may go on beside it.
+
     Raises:
         UserError: Another run writes there, or nothing can be written.
     """
     with ExitStack() as stack:
-        distributed.on_main(lambda: stack.enter_context(_lock(save_dir)))
+        distributed.on_main(lambda: stack.enter_context(_lock(save_dir, option, work)))
         stack.enter_context(StopFlag())
         yield
 
 
-def _lock(save_dir: Path) -> OutputLock:
-    file = save_dir / "locks" / "training.lock"
+def _lock(save_dir: Path, option: str, work: str) -> OutputLock:
+    file = save_dir / "locks" / f"{work}.lock"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--save_dir {save_dir}: {one_line(error)}") from None
+        raise UserError(f"{option} {save_dir}: {one_line(error)}") from None
     if not os.access(file.parent, os.W_OK | os.X_OK):
-        raise UserError(f"--save_dir {save_dir}: nothing can be written there")
+        raise UserError(f"{option} {save_dir}: nothing can be written there")
     return OutputLock(file)

@@ -24,6 +24,11 @@ def add_embedding_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"keeps embeddings for the next run (default: MODEL_DIR/{CACHE_FOLDER})",
     )
     cache.add_argument("--no_cache", action="store_true", help="neither read nor keep embeddings")
+    group.add_argument(
+        "--dry_run",
+        action="store_true",
+        help="count, try a few files, say what time and disk it would take, and write nothing",
+    )
 
 
 def cache_dir_of(args: argparse.Namespace) -> Path | None:

@@ -11,9 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from facevox.errors import UserError, one_line
-from facevox.progress import Progress
-from facevox.signals import StopFlag, ignore_stop_signals
+from facevox.progress import Progress, duration_text
+from facevox.signals import StopFlag, end_children_at_exit, ignore_stop_signals
 from facevox.training import distributed
 from lc_pytorch.evaluation.media import MediaFiles
 from lc_pytorch.faces.embedding_store import FACTS, VectorStore
@@ -157,6 +158,40 @@ def embed_files(
     return Embedded(rows[order], vectors[order], left_out, len(known))
 
 
+def estimate_pass(
+    model: nn.Module, medias: Sequence[MediaFiles], options: PassOptions, device: torch.device
+) -> list[str]:
+    """What embedding all these files would take, in lines for people; tries a batch of each, writes nothing.
+
+    Args:
+        model: See `embed_files`.
+        medias: What would be embedded.
+        options: How.
+        device: Of the model.
+    """
+    lines, total_s, num_bytes = [], 0.0, 0
+    alone = replace(options, cache_dir=None, num_workers=0, is_shown=False)
+    for media in medias:
+        step = max(len(media.files) // options.batch_size, 1)  # over the whole list: sizes differ by folder
+        rows = range(0, len(media.files), step)[: options.batch_size]
+        tried = replace(
+            media,
+            files=[media.files[row] for row in rows],
+            identities=[media.identities[row] for row in rows],
+        )
+        start_s = time.monotonic()
+        found = embed_files(model, tried, alone, device)
+        seconds = (time.monotonic() - start_s) / max(len(rows), 1) * len(media.files)
+        total_s += seconds
+        num_bytes += found.vectors[:1].nbytes * len(media.files)
+        lines.append(
+            f"{len(media.files)} {media.kind}s of {len(set(media.identities))} people, about "
+            f"{duration_text(seconds)}; {len(found.failures)} of {len(rows)} tried cannot be used"
+        )
+    kept = f"{max(num_bytes // 1000, 1)} kB in {options.cache_dir}" if options.cache_dir else "nothing kept"
+    return [*lines, f"embedding: about {duration_text(total_s)} in one process; {kept}"]
+
+
 def _keys(media: MediaFiles, weights: str, precision: str) -> tuple[list[bytes | None], dict[int, str]]:
     """The key of each file in the cache; None, and a reason, for those that are not there."""
     settings = json.dumps([weights, media.kind, precision, media.settings], sort_keys=True)
@@ -254,6 +289,7 @@ def _embed_share(
 def _batches(
     media: MediaFiles, options: PassOptions, device: torch.device, rows: NDArray[np.int64]
 ) -> Iterator[list[tuple[int, Tensor | None, str]]]:
+    end_children_at_exit()
     loader: DataLoader[Any] = DataLoader(
         _Reader(media, rows),
         batch_size=options.batch_size,

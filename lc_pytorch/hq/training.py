@@ -10,7 +10,7 @@ from typing import Any
 from facevox.errors import UserError
 from facevox.training.distributed import World
 from facevox.training.seeding import seed_everything
-from facevox.training.trainer import TrainingResult
+from facevox.training.trainer import Estimate, TrainingResult
 from lc_pytorch.datasets.hq import (
     DATASET_TYPES,
     DEFAULT_DURATION_S,
@@ -80,8 +80,8 @@ class HQConfig(TrainConfig):
         return {name: value for name, value in super().lasting().items() if name not in places}
 
 
-def train_hq_voxceleb(config: HQConfig, world: World) -> TrainingResult:
-    """Trains, and leaves everything in `config.save_dir`; inside `run_folder`.
+def train_hq_voxceleb(config: HQConfig, world: World) -> TrainingResult | Estimate:
+    """Trains, and leaves everything in `config.save_dir`; inside `model_folder`.
 
     Raises:
         UserError: No split (the message names the program that makes one), nobody to train on, weights that

@@ -134,7 +134,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = get_args_parser().parse_args(argv)
     from facevox.signals import StopFlag
     from facevox.training import distributed
-    from lc_pytorch.evaluation.embedding_pass import Stopped
+    from facevox.training.trainer import run_folder
+    from lc_pytorch.evaluation.embedding_pass import Stopped, estimate_pass
     from lc_pytorch.evaluation.media import make_readers, media_of_pairs
     from lc_pytorch.evaluation.metadata import load_metadata
     from lc_pytorch.evaluation.model_evaluation import EvaluationConfig, evaluate_model
@@ -152,10 +153,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         metadata = load_metadata(args.metadata) if args.metadata else None
         tested = set(subjects.identities)
         pairs = [pair for pair in listed.pairs if pair.identity in tested]
-        with StopFlag() as stop:
+        medias = media_of_pairs(pairs, *readers)
+        if args.dry_run:
+            print("\n".join(estimate_pass(trained.model, medias, config, world.device)))
+            return ExitCode.DONE
+        with run_folder(trained.model_dir, option="--model_dir", work="evaluation"), StopFlag() as stop:
             result = evaluate_model(
                 trained,
-                *media_of_pairs(pairs, *readers),
+                *medias,
                 config,
                 subjects,
                 split_hash=split_hash,

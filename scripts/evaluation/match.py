@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("give --face FILE with --voices DIR, or --voice FILE with --faces DIR")
     from facevox.signals import StopFlag
     from facevox.training import distributed
-    from lc_pytorch.evaluation.embedding_pass import PassOptions, Stopped, require_writable
+    from lc_pytorch.evaluation.embedding_pass import PassOptions, Stopped, estimate_pass, require_writable
     from lc_pytorch.evaluation.media import make_readers
     from lc_pytorch.evaluation.ranking import list_gallery, rank_files, write_ranking
     from lc_pytorch.models import load_model
@@ -67,6 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         query_reader, gallery_reader = readers if args.face is not None else readers[::-1]
         gallery = list_gallery(args.voices if args.face is not None else args.faces, gallery_reader)
         query = Path(args.voice if args.face is None else args.face)
+        if args.dry_run:
+            print("\n".join(estimate_pass(trained.model, [gallery], options, world.device)))
+            return ExitCode.DONE
         with StopFlag() as stop:
             ranking = rank_files(trained, query, query_reader, gallery, options, args.top_k, stop)
     except Stopped:

@@ -67,7 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = get_args_parser().parse_args(argv)
     from facevox.signals import StopFlag
     from facevox.training import distributed
-    from lc_pytorch.evaluation.embedding_pass import Stopped
+    from facevox.training.trainer import run_folder
+    from lc_pytorch.evaluation.embedding_pass import Stopped, estimate_pass
     from lc_pytorch.evaluation.metadata import load_metadata
     from lc_pytorch.evaluation.model_evaluation import EvaluationConfig, evaluate_model
     from lc_pytorch.hq.evaluation import HQSource, list_tested
@@ -80,7 +81,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         trained = load_model(args.model_dir, args.checkpoint, world.device)
         tested = list_tested(trained, cli.build(HQSource, args), is_seen_allowed=args.allow_seen)
         metadata = load_metadata(args.metadata) if args.metadata else None
-        with StopFlag() as stop:
+        if args.dry_run:
+            medias = (tested.faces, tested.mels)
+            print("\n".join(estimate_pass(trained.model, medias, config, world.device)))
+            return ExitCode.DONE
+        with run_folder(trained.model_dir, option="--model_dir", work="evaluation"), StopFlag() as stop:
             result = evaluate_model(
                 trained,
                 tested.faces,

@@ -70,9 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Trains; returns the exit code."""
     args = get_args_parser().parse_args(argv)
     from facevox.training import distributed
-    from facevox.training.trainer import run_folder
     from lc_pytorch.hq.training import HQConfig, train_hq_voxceleb
     from lc_pytorch.training_options import exit_code
+    from lc_pytorch.training_run import model_folder
 
     config = cli.build(
         HQConfig,
@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     world = distributed.init("cpu" if args.force_cpu else args.device)
     try:
-        with run_folder(config.save_dir):
+        with model_folder(config):
             return exit_code(train_hq_voxceleb(config, world).status)
     finally:
         distributed.cleanup()

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -33,3 +35,29 @@ def test_second_interrupt_is_not_waited_for() -> None:
     with StopFlag(), pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
+
+
+STUBBORN = """
+import multiprocessing, time
+from facevox.signals import end_children_at_exit, ignore_stop_signals
+
+def stay(started):
+    ignore_stop_signals()
+    started.set()
+    time.sleep(600)
+
+end_children_at_exit()
+context = multiprocessing.get_context("fork")
+started = context.Event()
+child = context.Process(target=stay, args=(started,), daemon=True)
+child.start()
+started.wait()
+print(child.pid)
+"""
+
+
+def test_program_ends_though_a_worker_ignores_the_signals() -> None:
+    command = [sys.executable, "-c", STUBBORN]
+    done = subprocess.run(command, check=True, timeout=20, capture_output=True, text=True)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(done.stdout), 0)

@@ -1,6 +1,7 @@
 """Contrastive training of two towers: batches over processes and in parts, learning rates, bad items."""
 
 import csv
+import multiprocessing
 import shutil
 from pathlib import Path
 from typing import Any
@@ -290,6 +291,7 @@ def test_a_set_of_bad_items_only_is_one_line_without_a_traceback(tmp_path: Path,
         train(tmp_path, make_model(), MemoryPairs(bad=range(12)), num_workers=num_workers)
     assert "Traceback" not in str(refusal.value)
     assert "\n" not in str(refusal.value)
+    assert multiprocessing.active_children() == []  # though the error still holds the loader
 
 
 def test_workers_change_nothing(tmp_path: Path) -> None:

@@ -310,3 +310,29 @@ def test_program_runs_on_two_processes_and_tells_the_same(data: Path, repository
     assert "6 people (test people of split.json), 11 faces x 12 voices" in shown[0][0]
     assert shown[1][0] == ""
     assert results(data)["gallery"]["faces"] == 11
+
+
+def test_dry_run_counts_estimates_and_writes_nothing(
+    script: ModuleType, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (data / "voices" / PEOPLE[6]).rename(data / "away")
+    before = {file: file.stat().st_mtime_ns for file in data.rglob("*")}
+    assert cli.run(script.main, options(data, "--dry_run")) == 0
+    assert {file: file.stat().st_mtime_ns for file in data.rglob("*")} == before
+    shown = capsys.readouterr().out
+    assert "10 faces of 5 people" in shown
+    assert "10 voices of 5 people" in shown
+    assert "0 of 10 tried cannot be used" in shown
+
+
+def test_two_evaluations_of_one_model_at_once_are_refused(
+    script: ModuleType, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from facevox.training.trainer import run_folder
+
+    with run_folder(data / "model", work="evaluation"):
+        assert cli.run(script.main, options(data)) == 2
+    errors = capsys.readouterr().err.strip().splitlines()
+    assert len(errors) == 1
+    assert "evaluation.lock" in errors[0] or "another" in errors[0]
+    assert cli.run(script.main, options(data)) == 0

@@ -388,3 +388,14 @@ def test_an_empty_list_and_lists_that_are_none_are_refused(
         assert len(errors) == 1
         assert name in errors[0]
     assert not (tmp_path / "run").exists()
+
+
+def test_dry_run_counts_estimates_and_writes_nothing(
+    script: ModuleType, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(script, [*options(base, tmp_path / "run", val_size=0.2), "--dry_run"]) == 0
+    assert list(tmp_path.iterdir()) == []
+    shown = capsys.readouterr().out
+    assert "people (pairs): train 6" in shown
+    assert "3 epochs, " in shown
+    assert "MB" in shown or "kB" in shown

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -501,3 +502,58 @@ def test_checkpoints_by_time_are_written_when_the_time_has_come(tmp_path: Path) 
     seen.clear()
     make_trainer(tmp_path, task, resume="never", checkpoint_interval=Interval(seconds=1e9)).run()
     assert seen == [False] * NUM_STEPS
+
+
+def test_a_run_begun_from_a_checkpoint_goes_on_from_its_own_with_the_same_command(
+    tmp_path: Path, whole: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = SmallTask()
+    first.before = at_call(3, send(signal.SIGTERM))
+    assert make_trainer(tmp_path / "a", first).run().num_steps == 3
+    named = str(tmp_path / "a" / "last.pth")
+    second = SmallTask()
+    second.before = at_call(4, send(signal.SIGTERM))
+    assert make_trainer(tmp_path / "b", second, resume=named).run().num_steps == 7
+    capsys.readouterr()
+    trainer = make_trainer(tmp_path / "b", SmallTask(), resume=named)
+    result = trainer.run()
+    assert f"going on from {tmp_path / 'b' / 'last.pth'}: epoch 3, step 7" in capsys.readouterr().out
+    assert result.num_new_steps == NUM_STEPS - 7
+    assert_same(final_state(trainer, result), whole)
+    # Another checkpoint is another beginning.
+    other = SmallTask()
+    other.before = at_call(2, send(signal.SIGTERM))
+    make_trainer(tmp_path / "c", other).run()
+    elsewhere = make_trainer(tmp_path / "b", SmallTask(), resume=str(tmp_path / "c" / "last.pth"))
+    assert elsewhere.run().num_new_steps == NUM_STEPS - 2
+
+
+def test_an_estimate_counts_steps_and_bytes_and_writes_nothing(tmp_path: Path) -> None:
+    task = SmallTask()
+    slow_s = 0.05
+    task.before = lambda: time.sleep(slow_s)
+    trainer = make_trainer(tmp_path, task)
+    estimate = trainer.estimate(num_steps=2)
+    assert list(tmp_path.iterdir()) == []
+    assert (estimate.num_epochs, estimate.num_steps) == (NUM_EPOCHS, NUM_STEPS)
+    assert slow_s <= estimate.step_s < 3 * slow_s
+    trainer.run()
+    # Both hold some text besides the numbers.
+    assert estimate.checkpoint_bytes < (tmp_path / "last.pth").stat().st_size
+    numbers = sum(tensor.nbytes for tensor in task.model.state_dict().values())
+    assert estimate.weights_bytes == numbers
+    assert estimate.checkpoint_bytes == numbers + 2 * sum(p.nbytes for p in task.model.parameters())
+    assert f"{NUM_EPOCHS} epochs, {NUM_STEPS} steps of" in estimate.lines()[0]
+
+
+def lone_values(world: World, folder: str) -> list[list[float]]:
+    """Each process finds other values; those of the first one count."""
+    task = SmallTask()
+    task.values = [[3.0, 1.0, 2.0, 5.0], [1.0, 2.0, 3.0, 0.0]][world.rank]
+    task.best_by = "value"
+    result = make_trainer(Path(folder), task, world=world).run()
+    return [[row["value"] for row in result.history], [float(result.best_epoch)]]
+
+
+def test_all_processes_know_the_same_best_epoch(tmp_path: Path) -> None:
+    assert run_ranks(lone_values, 2, tmp_path, str(tmp_path)) == [[[3.0, 1.0, 2.0, 5.0], [2.0]]] * 2

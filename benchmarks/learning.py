@@ -119,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as temporary:
         for seed in args.seeds:
             demo = Path(args.output_dir or temporary) / f"seed{seed}"
-            run("scripts/demo/run_demo.py", "--output_dir", demo, "--seed", str(seed))
+            run("scripts/demo/run_demo.py", "--output_dir", demo, "--seed", str(seed), "--parts", "hq")
             facts = read_json(demo / "demo.json")
             figures += figures_of("face-voice", seed, facts["face_voice"])
             figures += figures_of("HQ VoxCeleb", seed, facts["hq_voxceleb"])

@@ -14,12 +14,12 @@ from facevox.files import read_json, write_json
 from facevox.training import distributed
 from facevox.training.distributed import World
 from facevox.training.history import write_curves
-from facevox.training.trainer import STOPPED, Estimate, TrainingResult, run_folder
+from facevox.training.trainer import LAST_FILE, STOPPED, Estimate, TrainingResult, run_folder
 from lipsync.calibration import SyncCalibration, fit_calibration
 from lipsync.estimators import LoudnessEstimator, SyncEstimator
 from lipsync.evaluation import Measurements, foreign_of, measure_take
 from lipsync.features import ClipFeatures
-from lipsync.model_card import write_model_card
+from lipsync.model_card import CARD_FILE, write_model_card
 from lipsync.network_estimator import NetworkEstimator, load_model, save_model
 from lipsync.settings import Settings
 from lipsync.takes import Take, list_clips, load_takes
@@ -118,6 +118,10 @@ def _finish(
     """Calibrates what was written, measures the best model on the test clips, writes curves and card."""
     save_dir = Path(settings.paths.checkpoint_dir)
     print(result.message)
+    card, last = save_dir / CARD_FILE, save_dir / LAST_FILE
+    if not result.num_new_steps and _is_newer(card, last):
+        print(f"model: {save_dir / BEST_FILE}, nothing new to measure")
+        return
     is_stopped = result.status == STOPPED  # whoever asked for that waits: only the best model is made whole
     later = [] if is_stopped else sorted(save_dir.glob("epoch_*.pth"))
     for file in [save_dir / BEST_FILE, *later]:
@@ -135,6 +139,10 @@ def _finish(
     notes = notes_of(settings, split)
     write_model_card(save_dir, asdict(settings), notes, result, results, model.calibration)
     print(f"model: {save_dir / BEST_FILE}")
+
+
+def _is_newer(file: Path, than: Path) -> bool:
+    return file.is_file() and than.is_file() and file.stat().st_mtime_ns >= than.stat().st_mtime_ns
 
 
 def calibrate_file(file: Path, validation: Sequence[Take]) -> None:

@@ -2,8 +2,9 @@
 
     python scripts/demo/run_demo.py --output_dir runs/demo
 
-Each stage is one of the programs that you would call yourself; its command is shown. Stages that are finished
-are skipped when the demo is run again. Writes `<output_dir>/report.html` and `<output_dir>/demo.json`
+Each stage is one of the programs that you would call yourself; its command is shown. What is finished is
+skipped when the demo is run again. --parts leaves others out, but for those that a named one needs. Writes
+`<output_dir>/report.html` and `<output_dir>/demo.json`
 (seconds and results of each stage). Exit codes: 0 done, 1 a stage failed, 2 bad usage,
 75 stopped by a signal.
 """
@@ -38,6 +39,24 @@ HQ_SETTINGS = (
 )
 
 
+# The parts in order, each with those whose results it reads.
+PARTS: dict[str, tuple[str, ...]] = {
+    "faces": (),
+    "face-voice": ("faces",),
+    "hq": ("faces", "face-voice"),
+    "lipsync": (),
+    "emotion": (),
+}
+LIPSYNC_SETTINGS = ("training.learning_rate=0.003", "training.num_epochs=30", "training.split=[8,2,2]")
+# From scratch and within a minute: no frozen part, no mixing, and statistics of few steps.
+EMOTION_SETTINGS = (
+    *("--img_size", "96", "--batch_size", "32", "--backbone_weights", "none", "--epochs_head", "0"),
+    *("--epochs_finetune", "8", "--learning_rate_finetune", "0.002", "--unfreeze_from", "0"),
+    *("--freeze_bn_mode", "none", "--p_mixup", "0", "--p_cutmix", "0", "--dropout_rate", "0.1"),
+    *("--weight_decay", "0.01", "--ema_decay", "0.9"),
+)
+
+
 @dataclass(frozen=True)
 class Stage:
     """A program of the demo: its title, and its command as seen from the repository."""
@@ -46,30 +65,81 @@ class Stage:
     arguments: Callable[[], list[str]]
 
 
+@dataclass(frozen=True)
+class Demo:
+    """What the stages share."""
+
+    folder: Path
+    num_people: int
+    seed: int
+    workers: int
+
+    @property
+    def data(self) -> Path:
+        """The example people with short clips."""
+        return self.folder / "example_data"
+
+    @property
+    def encoders(self) -> Path:
+        """The tiny encoders."""
+        return self.folder / "encoders"
+
+    @property
+    def worker_options(self) -> list[str]:
+        """For programs that take any number of workers."""
+        return ["--workers", str(self.workers)]
+
+    @property
+    def training_options(self) -> list[str]:
+        """For trainings: two loader workers feed what two cores train."""
+        return ["--num_workers", str(min(self.workers, 2)), "--seed", str(self.seed)]
+
+
 def get_args_parser() -> argparse.ArgumentParser:
     """The options of this program."""
     parser = cli.make_parser(__doc__, "python scripts/demo/run_demo.py --output_dir runs/demo")
     parser.add_argument("--output_dir", default="runs/demo", metavar="DIR", help="folder for everything")
     parser.add_argument("--num_people", type=cli.positive_int, default=120, help="example people")
     parser.add_argument("--seed", type=cli.natural_int, default=0, help="of the example people")
+    parser.add_argument(
+        "--parts", nargs="+", choices=tuple(PARTS), default=list(PARTS), help="what to run (default: all)"
+    )
     parser.add_argument("--workers", type=cli.natural_int, default=cli.num_cores(), help="worker processes")
     return parser
 
 
-def make_stages(args: argparse.Namespace, folder: Path) -> list[Stage]:
+def with_needed(parts: Sequence[str]) -> list[str]:
+    """The parts to run, in order: those named, and those whose results they read."""
+    wanted = set(parts)
+    for name in reversed(PARTS):
+        if name in wanted:
+            wanted.update(PARTS[name])
+    return [name for name in PARTS if name in wanted]
+
+
+def make_stages(demo: Demo, parts: Sequence[str]) -> list[Stage]:
     """The programs in order. A later one's arguments may depend on an earlier one's result."""
-    data, faces, embedder = folder / "example_data", folder / "faces", folder / "embedder"
-    encoders, model = folder / "encoders", folder / "face_voice"
-    hq_split, hq_model = data / "hq" / "split.json", folder / "hq_voxceleb"
-    workers = ["--workers", str(args.workers)]
+    stages_of = {
+        "faces": _face_stages,
+        "face-voice": _face_voice_stages,
+        "hq": _hq_stages,
+        "lipsync": _lipsync_stages,
+        "emotion": _emotion_stages,
+    }
+    return [stage for name in parts for stage in stages_of[name](demo)]
+
+
+def _face_stages(demo: Demo) -> list[Stage]:
+    """Example people, their faces by person, their voices, pairs."""
+    folder, data, embedder = demo.folder, demo.data, demo.folder / "embedder"
 
     def prepare() -> list[str]:
         threshold = _read_json(embedder / "demo_embedder.json")["threshold"]
         return [
             "scripts/preprocessing/prepare_faces.py",
-            *("--dataset_path", str(data / "videos"), "--output_base_dir", str(faces)),
+            *("--dataset_path", str(data / "videos"), "--output_base_dir", str(folder / "faces")),
             *("--detector_backend", "mediapipe", "--model_name", str(embedder / "demo_embedder.onnx")),
-            *("--threshold", str(threshold), *workers),
+            *("--threshold", str(threshold), *demo.worker_options),
         ]
 
     return [
@@ -77,15 +147,16 @@ def make_stages(args: argparse.Namespace, folder: Path) -> list[Stage]:
             "Example data",
             lambda: [
                 "scripts/demo/make_example_data.py",
-                *("--output_dir", str(data), "--num_people", str(args.num_people)),
-                *("--clips_per_person", "2", "--clip_s", "2", "--seed", str(args.seed), *workers),
+                *("--output_dir", str(data), "--num_people", str(demo.num_people)),
+                *("--clips_per_person", "2", "--clip_s", "2", "--seed", str(demo.seed)),
+                *demo.worker_options,
             ],
         ),
         Stage(
             "Face embedder of the demo",
             lambda: [
                 "scripts/demo/train_demo_embedder.py",
-                *("--output_dir", str(embedder), "--seed", str(args.seed + 1000), *workers),
+                *("--output_dir", str(embedder), "--seed", str(demo.seed + 1000), *demo.worker_options),
             ],
         ),
         Stage("Faces and groups", prepare),
@@ -93,7 +164,8 @@ def make_stages(args: argparse.Namespace, folder: Path) -> list[Stage]:
             "Voices",
             lambda: [
                 "scripts/preprocessing/extract_voices.py",
-                *("--dataset_path", str(data / "videos"), "--output_dir", str(folder / "voices"), *workers),
+                *("--dataset_path", str(data / "videos"), "--output_dir", str(folder / "voices")),
+                *demo.worker_options,
             ],
         ),
         Stage(
@@ -104,53 +176,175 @@ def make_stages(args: argparse.Namespace, folder: Path) -> list[Stage]:
                 *("-o", str(folder / "pairs"), "-l", "2"),
             ],
         ),
+    ]
+
+
+def _face_voice_stages(demo: Demo) -> list[Stage]:
+    """Faces and voices of one person brought together, and tested on people never seen."""
+    faces, model = demo.folder / "faces", demo.folder / "face_voice"
+    pairs = [
+        *("--image_folder", str(faces / "extracted_faces"), "--audio_folder", str(demo.folder / "voices")),
+        *("--identity_csv", str(faces / "deduped_faces" / "groups.csv")),
+    ]
+    return [
         Stage(
             "Tiny encoders",
             lambda: [
                 "scripts/demo/make_tiny_encoders.py",
-                *("--output_dir", str(encoders), "--image_size", "64", "--dropout", "0.15"),
+                *("--output_dir", str(demo.encoders), "--image_size", "64", "--dropout", "0.15"),
             ],
         ),
         Stage(
             "Face-voice training",
             lambda: [
-                "scripts/training/train_face_voice.py",
-                *("--image_folder", str(faces / "extracted_faces"), "--audio_folder", str(folder / "voices")),
-                *("--identity_csv", str(faces / "deduped_faces" / "groups.csv"), "--save_dir", str(model)),
-                *("--face_model", str(encoders / "vit-tiny")),
-                *("--voice_model", str(encoders / "wav2vec2-tiny"), *FACE_VOICE_SETTINGS),
-                *("--num_workers", str(min(args.workers, 2)), "--seed", str(args.seed)),
+                *("scripts/training/train_face_voice.py", *pairs, "--save_dir", str(model)),
+                *("--face_model", str(demo.encoders / "vit-tiny")),
+                *("--voice_model", str(demo.encoders / "wav2vec2-tiny")),
+                *(*FACE_VOICE_SETTINGS, *demo.training_options),
             ],
         ),
         Stage(
             "Face-voice evaluation",
             lambda: [
-                "scripts/evaluation/evaluate_face_voice.py",
-                *("--image_folder", str(faces / "extracted_faces"), "--audio_folder", str(folder / "voices")),
-                *("--identity_csv", str(faces / "deduped_faces" / "groups.csv"), "--model_dir", str(model)),
+                *("scripts/evaluation/evaluate_face_voice.py", *pairs, "--model_dir", str(model)),
                 *("--output_file", str(model / "results.csv"), "--audio_duration_sec", "2"),
             ],
         ),
+    ]
+
+
+def _hq_stages(demo: Demo) -> list[Stage]:
+    """The same for masked faces and mel spectrograms."""
+    tree, model = demo.data / "hq", demo.folder / "hq_voxceleb"
+    return [
         Stage(
             "HQ VoxCeleb split",
             lambda: [
                 "scripts/hq/create_hq_voxceleb_split.py",
-                *("--vox_dir", str(data / "hq"), "--output_json", str(hq_split)),
-                *("--test_ratio", "0.2", "--val_ratio", "0.1", "--seed", str(args.seed)),
+                *("--vox_dir", str(tree), "--output_json", str(tree / "split.json")),
+                *("--test_ratio", "0.2", "--val_ratio", "0.1", "--seed", str(demo.seed)),
             ],
         ),
         Stage(
             "HQ VoxCeleb training",
             lambda: [
                 "scripts/hq/train_hq_voxceleb.py",
-                *("--split_json_path", str(hq_split), "--dataset_type", "both", "--save_dir", str(hq_model)),
-                *("--face_model", str(encoders / "vit-tiny"), *HQ_SETTINGS),
-                *("--num_workers", str(min(args.workers, 2)), "--seed", str(args.seed)),
+                *("--split_json_path", str(tree / "split.json"), "--dataset_type", "both"),
+                *("--save_dir", str(model), "--face_model", str(demo.encoders / "vit-tiny")),
+                *(*HQ_SETTINGS, *demo.training_options),
             ],
         ),
         Stage(
             "HQ VoxCeleb evaluation",
-            lambda: ["scripts/hq/evaluate_hq_voxceleb.py", "--model_dir", str(hq_model)],
+            lambda: ["scripts/hq/evaluate_hq_voxceleb.py", "--model_dir", str(model)],
+        ),
+    ]
+
+
+def _lipsync_stages(demo: Demo) -> list[Stage]:
+    """A lip-sync model of a few talking people; clips of people never seen scored, and one repaired."""
+    folder = demo.folder / "lipsync"
+    videos, checkpoint = folder / "talking" / "videos", folder / "checkpoints" / "best_model.pth"
+    places = {
+        "videos_dir": videos,
+        "audios_dir": folder / "none",  # the sound is in the videos
+        "processed_dir": folder / "processed",
+        "checkpoint_dir": folder / "checkpoints",
+        "log_dir": folder / "logs",
+    }
+
+    def settings(*values: str) -> list[str]:
+        paths = [f"paths.{name}={place}" for name, place in places.items()]
+        return [part for value in (*paths, *values) for part in ("--set", value)]
+
+    def score(*options: str) -> list[str]:
+        return ["lipsync/inference.py", "--checkpoint", str(checkpoint), *options]
+
+    def shift() -> list[str]:
+        from lipsync.demo_report import DEMO_OFFSET_MS, SHIFTED_FILE, held_out_clips
+
+        return [
+            *("lipsync/inference.py", "--video", str(held_out_clips(folder, videos)[0])),
+            *("--output", str(folder / SHIFTED_FILE), "--offset_ms", str(-DEMO_OFFSET_MS)),
+        ]
+
+    def score_clips() -> list[str]:
+        from lipsync.demo_report import SCORES_DIR, write_demo_pairs
+
+        pairs = write_demo_pairs(folder, videos)
+        return score("--batch", str(pairs), "--output_dir", str(folder / SCORES_DIR))
+
+    def repair() -> list[str]:
+        from lipsync.demo_report import PLOT_FILE, REPAIRED_FILE, SHIFTED_FILE
+
+        shifted, repaired = str(folder / SHIFTED_FILE), str(folder / REPAIRED_FILE)
+        return score("--video", shifted, "--output", repaired, "--plot", str(folder / PLOT_FILE))
+
+    def score_again() -> list[str]:
+        from lipsync.demo_report import REPAIRED_SCORES_DIR, write_repaired_pairs
+
+        pairs = write_repaired_pairs(folder)
+        return score("--batch", str(pairs), "--output_dir", str(folder / REPAIRED_SCORES_DIR))
+
+    return [
+        Stage(
+            "Talking people",
+            lambda: [
+                "scripts/demo/make_example_data.py",
+                *("--output_dir", str(folder / "talking"), "--num_people", "12", "--clips_per_person", "2"),
+                *("--clip_s", "10", "--shape", "videos", "--seed", str(demo.seed), *demo.worker_options),
+            ],
+        ),
+        Stage(
+            "Lip-sync processing",
+            lambda: [
+                *("lipsync/data_processing.py", *settings("data.max_faces=1")),
+                *demo.worker_options,
+            ],
+        ),
+        Stage(
+            "Lip-sync training",
+            lambda: [
+                "lipsync/train.py",
+                *settings(*LIPSYNC_SETTINGS, f"training.seed={demo.seed}"),
+            ],
+        ),
+        Stage("A clip with its sound shifted", shift),
+        Stage("Lip-sync scores", score_clips),
+        Stage("Lip-sync repair", repair),
+        Stage("Score of the repaired clip", score_again),
+    ]
+
+
+def _emotion_stages(demo: Demo) -> list[Stage]:
+    """Expressions, from AIHub-shaped archives to a calibrated classifier."""
+    folder = demo.folder / "emotion"
+    crops = folder / "crops"
+    common = [
+        *("--data_dir_train", str(crops / "train"), "--data_dir_val", str(crops / "validation")),
+        *("--log_dir", str(folder / "logs"), "--seed", str(demo.seed)),
+    ]
+    return [
+        Stage(
+            "People with expressions",
+            lambda: [
+                "scripts/demo/make_example_data.py",
+                *("--output_dir", str(folder / "example"), "--num_people", "40", "--shape", "aihub"),
+                *("--seed", str(demo.seed), *demo.worker_options),
+            ],
+        ),
+        Stage(
+            "Expression crops",
+            lambda: [
+                *("emotion/preprocess.py", *common, "--img_size", "96"),
+                *("--data_dir_raw", str(folder / "example" / "aihub" / "archives"), *demo.worker_options),
+            ],
+        ),
+        Stage(
+            "Expression training",
+            lambda: [
+                *("emotion/main.py", *common, "--model_dir", str(folder / "models"), *EMOTION_SETTINGS),
+            ],
         ),
     ]
 
@@ -161,7 +355,7 @@ def _read_json(path: Path) -> Any:
     return read_json(path)
 
 
-def write_report(folder: Path, times: list[dict[str, Any]]) -> dict[str, Any]:
+def write_report(folder: Path, times: list[dict[str, Any]], parts: Sequence[str]) -> dict[str, Any]:
     """Writes `report.html`; returns the results that it shows."""
     from facevox.report import Report
     from lc_pytorch import demo_report
@@ -171,22 +365,65 @@ def write_report(folder: Path, times: list[dict[str, Any]]) -> dict[str, Any]:
     )
     report.section("Stages")
     report.table(["stage", "seconds"], [(row["stage"], round(row["seconds"], 1)) for row in times])
-    demo_report.add_example_data(report, folder / "example_data")
-    demo_report.add_faces(report, folder / "faces" / "extracted_faces")
-    facts = _read_json(folder / "embedder" / "demo_embedder.json")
-    groups = demo_report.add_groups(report, folder / "faces", facts)
-    demo_report.add_voices(report, folder / "voices")
-    demo_report.add_pairs(report, folder / "pairs")
-    scores = demo_report.add_model(report, "Face-voice model", folder / "face_voice")
-    hq_scores = demo_report.add_model(report, "HQ VoxCeleb model", folder / "hq_voxceleb")
+    results: dict[str, Any] = {}
+    if "faces" in parts:
+        demo_report.add_example_data(report, folder / "example_data")
+        demo_report.add_faces(report, folder / "faces" / "extracted_faces")
+        facts = _read_json(folder / "embedder" / "demo_embedder.json")
+        results["groups"] = demo_report.add_groups(report, folder / "faces", facts)
+        demo_report.add_voices(report, folder / "voices")
+        demo_report.add_pairs(report, folder / "pairs")
+    if "face-voice" in parts:
+        results["face_voice"] = demo_report.add_model(report, "Face-voice model", folder / "face_voice")
+    if "hq" in parts:
+        results["hq_voxceleb"] = demo_report.add_model(report, "HQ VoxCeleb model", folder / "hq_voxceleb")
+    if "lipsync" in parts:
+        from lipsync.demo_report import add_lipsync
+
+        results["lipsync"] = add_lipsync(report, folder / "lipsync")
+    if "emotion" in parts:
+        from emotion.demo_report import add_emotion
+
+        results["emotion"] = add_emotion(report, folder / "emotion")
     _add_commands(report, times)
     report.write(folder / "report.html")
-    return {"groups": groups, "face_voice": scores, "hq_voxceleb": hq_scores}
+    return results
 
 
 def _add_commands(report: "Report", times: list[dict[str, Any]]) -> None:
     report.section("Commands")
     report.code("\n".join(row["command"] for row in times))
+
+
+def print_results(times: list[dict[str, Any]], results: dict[str, Any]) -> None:
+    """What was measured, a line each."""
+    print("\nThe demo is done:")
+    for row in times:
+        print(f"  {row['seconds']:7.1f} s  {row['stage']}")
+    print(f"  {sum(row['seconds'] for row in times):7.1f} s  in all")
+    if "groups" in results:
+        groups = results["groups"]
+        print(
+            f"  {groups['faces']} faces of {groups['people']} people in {groups['groups']} groups, "
+            f"B-cubed F1 {groups['bcubed_f1']}"
+        )
+    for name, title in (("face_voice", "face-voice model"), ("hq_voxceleb", "HQ VoxCeleb model")):
+        if name in results:
+            scores = results[name]
+            print(
+                f"  {title}, {scores['people']} people never seen: AUC {scores['auc']:.3f} (chance 0.5), "
+                f"top-1 {scores['top_1']:.3f} (chance {scores['chance_top_1']:.3f})"
+            )
+    for kind, answer in results.get("lipsync", {}).items():
+        score, offset_ms = answer["score"], answer["offset_ms"]
+        offset = f"offset {round(offset_ms):+d} ms" if offset_ms != "" else "offset unknown"
+        print(f"  lip-sync, {kind}: score {score}, {offset}")
+    if "emotion" in results:
+        emotion = results["emotion"]
+        print(
+            f"  expressions, {emotion['people']} people not trained on: macro-F1 {emotion['macro_f1']:.3f} "
+            f"(chance {emotion['chance']:.3f})"
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -196,7 +433,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from facevox.signals import StopFlag
 
     folder = Path(args.output_dir)
-    stages = make_stages(args, folder)
+    parts = with_needed(args.parts)
+    stages = make_stages(Demo(folder, args.num_people, args.seed, args.workers), parts)
     times: list[dict[str, Any]] = []
     begin_s = time.monotonic()
     for number, stage in enumerate(stages, start=1):
@@ -214,23 +452,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
             return ExitCode.STOPPED if code == ExitCode.STOPPED else ExitCode.SOME_FAILED
     total_s = time.monotonic() - begin_s
-    results = write_report(folder, times)
+    results = write_report(folder, times, parts)
     write_json(folder / "demo.json", {"seconds": round(total_s, 1), "stages": times, **results})
-    print("\nThe demo is done:")
-    for row in times:
-        print(f"  {row['seconds']:7.1f} s  {row['stage']}")
-    print(f"  {total_s:7.1f} s  in all")
-    groups = results["groups"]
-    print(
-        f"  {groups['faces']} faces of {groups['people']} people in {groups['groups']} groups, "
-        f"B-cubed F1 {groups['bcubed_f1']}"
-    )
-    for name, title in (("face_voice", "face-voice model"), ("hq_voxceleb", "HQ VoxCeleb model")):
-        scores = results[name]
-        print(
-            f"  {title}, {scores['people']} people never seen: AUC {scores['auc']:.3f} (chance 0.5), "
-            f"top-1 {scores['top_1']:.3f} (chance {scores['chance_top_1']:.3f})"
-        )
+    print_results(times, results)
     print(f"Report: {folder / 'report.html'}")
     return ExitCode.DONE
 

@@ -165,6 +165,19 @@ def test_finished_run_is_left_as_it_is(
     assert "done: 8 epochs" in capsys.readouterr().out
 
 
+def test_dry_run_counts_estimates_and_writes_nothing(
+    processed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {"paths.processed_dir": processed, "paths.checkpoint_dir": tmp_path / "checkpoints"}
+    settings |= {"paths.log_dir": tmp_path / "logs", "training.batch_size": 4}
+    arguments = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    assert cli.run(train.main, [*arguments, "--dry_run"]) == 0
+    assert list(tmp_path.iterdir()) == []
+    shown = capsys.readouterr().out
+    assert "clips: 8 train, 2 validation, 2 test" in shown
+    assert "100 epochs, " in shown
+
+
 def test_other_settings_or_clips_are_refused_and_never_begins_anew(
     trained: Path, processed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -31,6 +31,11 @@ def get_args_parser() -> argparse.ArgumentParser:
         "--device", choices=DEVICES, default="auto", help="where; auto: all visible GPUs, or else the CPU"
     )
     parser.add_argument("--overwrite", action="store_true", help="begin anew where a run has been before")
+    parser.add_argument(
+        "--dry_run",
+        action="store_true",
+        help="count, try a few steps, say what time and disk it would take, and write nothing",
+    )
     add_setting_arguments(parser)
     return parser
 
@@ -40,18 +45,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = get_args_parser().parse_args(argv)
     settings = load_settings(args)
     from emotion.logger_config import get_logger, setup_logging
-    from emotion.training_run import check_start, train_and_evaluate
+    from emotion.training_run import check_start, estimate_run, train_and_evaluate
     from facevox.locks import OutputLock
     from facevox.signals import StopFlag
 
-    start = check_start(settings, overwrite=args.overwrite)
+    start = check_start(settings, overwrite=args.overwrite, dry_run=args.dry_run)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if args.dry_run:
+        print("\n".join(estimate_run(settings, start, args.device)))
+        return ExitCode.DONE
     setup_logging(settings.log_dir)
     if start.is_complete:
         get_logger("main").info(
             "%s: trained already with these settings; --overwrite begins anew", settings.model_dir
         )
         return ExitCode.DONE
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # Of the processes of a SLURM step the first one holds the lock.
     is_first = os.environ.get("SLURM_PROCID", "0") == "0"
     lock = OutputLock(start.save_dir / "train.lock") if is_first else contextlib.nullcontext()

@@ -166,6 +166,22 @@ class Trainer:
                 return False
         return True
 
+    def estimate(self, num_steps: int = 3) -> dict[str, float]:
+        """Seconds of a step in each phase with epochs, by trying; the weights are of no use afterwards."""
+        import tensorflow as tf
+
+        seconds = {}
+        for phase in (phase for phase in PHASES if self.config.epochs[phase]):
+            self._begin_phase(phase)
+            batches = self.train.training(0, 0)
+            marks_s = []
+            assert self._step is not None
+            for _ in range(num_steps + 1):  # the first one traces the graph
+                self._step(next(batches), tf.constant(0.0), tf.constant(0.0))
+                marks_s.append(time.monotonic())
+            seconds[phase] = (marks_s[-1] - marks_s[0]) / num_steps
+        return seconds
+
     def _next_phase(self) -> None:
         self.position.phase += 1
         self.position.epoch = 0

@@ -18,12 +18,11 @@ from emotion.training import BEST_FILE, PHASES, STATE_FILE, TrainConfig, Trainer
 from facevox.errors import ExitCode, UserError
 from facevox.files import write_text
 from facevox.logs import native_silence
-from facevox.progress import Progress
+from facevox.progress import Progress, duration_text
 from facevox.signals import StopFlag
 
 if TYPE_CHECKING:
     from emotion.devices import Devices
-    from emotion.pipeline import Batches
 
 TRAINING_DIR, EVALUATION_DIR = "training", "evaluation"
 # The settings that shape the model; a run with others is another run.
@@ -41,7 +40,7 @@ class Start:
     """What a run begins with.
 
     Attributes:
-        save_dir: Of the state; exists.
+        save_dir: Of the state; exists, but for a dry run.
         train, validation: The two parts.
         about: What a state must match: settings and data.
         state: Of a run that was stopped, or None.
@@ -56,8 +55,8 @@ class Start:
     is_complete: bool
 
 
-def check_start(settings: Settings, *, overwrite: bool) -> Start:
-    """Looks at everything that a run needs, before the first slow step.
+def check_start(settings: Settings, *, overwrite: bool, dry_run: bool = False) -> Start:
+    """Looks at everything that a run needs, before the first slow step; with `dry_run` it makes no folder.
 
     Raises:
         UserError: Pictures or the backbone's weights are missing, or the folder holds another run.
@@ -72,21 +71,71 @@ def check_start(settings: Settings, *, overwrite: bool) -> Start:
         backbone_file(settings.backbone_weights)
     else:
         _check_same(state.about, about, save_dir)
-    save_dir.mkdir(parents=True, exist_ok=True)
+    if not dry_run:
+        save_dir.mkdir(parents=True, exist_ok=True)
     return Start(save_dir, train, validation, about, state, bool(state and state.about["is_complete"]))
 
 
 def train_and_evaluate(settings: Settings, start: Start, device: str, stop: StopFlag) -> ExitCode:
     """Trains from `start`, exports and evaluates the best epoch; the exit code of the program."""
     from emotion.devices import set_up_devices
-    from emotion.mixing import MixConfig
-    from emotion.pipeline import BatchConfig, Batches
 
     with native_silence():
         devices = set_up_devices(device)
     logger = get_logger("main")
     if devices.is_main:
         _log_start(settings, start, devices)
+    trainer = make_trainer(settings, start, devices)
+    if start.state is not None:
+        trainer.restore(start.state)
+        logger.info("goes on after epoch %d, step %d", trainer.position.num_epochs, trainer.position.step)
+    if not _run(trainer, stop):
+        logger.info("stopped by %s; the same command goes on", stop.signal_name or "another process")
+        return ExitCode.STOPPED
+    finish(trainer, settings, start)
+    unreadable = {**trainer.train.unreadable, **trainer.validation.unreadable}
+    if unreadable and devices.is_main:
+        _write_unreadable(start.save_dir / "unreadable.csv", unreadable)
+        logger.warning(
+            "%d pictures could not be read: %s", len(unreadable), start.save_dir / "unreadable.csv"
+        )
+    return ExitCode.SOME_FAILED if unreadable else ExitCode.DONE
+
+
+def estimate_run(settings: Settings, start: Start, device: str) -> list[str]:
+    """What a run would take, in lines for people: tries a few steps, writes nothing."""
+    from emotion.devices import set_up_devices
+
+    with native_silence():
+        devices = set_up_devices(device)
+    trainer = make_trainer(settings, start, devices)
+    epochs, num_steps = trainer.config.epochs, trainer.train.num_steps
+    parts = (("training", start.train), ("validation", start.validation))
+    lines = [f"{name}: {len(part)} pictures of {part.num_people} people" for name, part in parts]
+    total_s = 0.0
+    for phase, step_s in trainer.estimate().items():
+        seconds = epochs[phase] * num_steps * step_s
+        total_s += seconds
+        lines.append(
+            f"{phase}: {epochs[phase]} epochs of {num_steps} steps, {step_s:.2g} s each: about "
+            f"{duration_text(seconds)}"
+        )
+    weights = sum(variable.numpy().nbytes for variable in trainer.network.weights)
+    return [
+        *lines,
+        f"about {duration_text(total_s)} in all, and the validation after each epoch",
+        # The state: weights, average, two means of the optimizer; best epoch, h5, SavedModel, TFLite.
+        f"disk: about {8 * weights / 1e6:.0f} MB below {settings.model_dir}",
+    ]
+
+
+def make_trainer(settings: Settings, start: Start, devices: "Devices") -> Trainer:
+    """A trainer at the very beginning, the backbone's weights loaded."""
+    from emotion.mixing import MixConfig
+    from emotion.network import backbone_layers, build_network
+    from emotion.pipeline import BatchConfig, Batches
+    from emotion.pretrained import load_backbone
+
     mixing = MixConfig(
         mixup_alpha=settings.mixup_alpha,
         cutmix_alpha=settings.cutmix_alpha,
@@ -96,32 +145,7 @@ def train_and_evaluate(settings: Settings, start: Start, device: str, stop: Stop
     config = BatchConfig(
         img_size=settings.img_size, batch_size=settings.batch_size, seed=settings.seed, mixing=mixing
     )
-    train = Batches(start.train, config, devices.strategy)
-    validation = Batches(start.validation, config, devices.strategy)
-    trainer = make_trainer(settings, start, train, validation, devices)
-    if start.state is not None:
-        trainer.restore(start.state)
-        logger.info("goes on after epoch %d, step %d", trainer.position.num_epochs, trainer.position.step)
-    if not _run(trainer, stop):
-        logger.info("stopped by %s; the same command goes on", stop.signal_name or "another process")
-        return ExitCode.STOPPED
-    finish(trainer, settings, start)
-    unreadable = {**train.unreadable, **validation.unreadable}
-    if unreadable and devices.is_main:
-        _write_unreadable(start.save_dir / "unreadable.csv", unreadable)
-        logger.warning(
-            "%d pictures could not be read: %s", len(unreadable), start.save_dir / "unreadable.csv"
-        )
-    return ExitCode.SOME_FAILED if unreadable else ExitCode.DONE
-
-
-def make_trainer(
-    settings: Settings, start: Start, train: "Batches", validation: "Batches", devices: "Devices"
-) -> Trainer:
-    """A trainer at the very beginning, the backbone's weights loaded."""
-    from emotion.network import backbone_layers, build_network
-    from emotion.pretrained import load_backbone
-
+    train, validation = (Batches(part, config, devices.strategy) for part in (start.train, start.validation))
     num_classes = len(settings.class_names)
     with devices.strategy.scope():
         network = build_network(settings.img_size, num_classes, settings.dropout_rate, seed=settings.seed)

@@ -121,6 +121,21 @@ def run_main(
     return run
 
 
+def test_dry_run_counts_estimates_and_writes_nothing(
+    run_main: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(backbone, "BLOCKS", backbone.BLOCKS[2:5])
+    assert run_main(tmp_path / "models", "--epochs_head", "2", "--epochs_finetune", "3", "--dry_run") == 0
+    assert list(tmp_path.iterdir()) == []
+    shown = capsys.readouterr().out
+    assert "validation: 24 pictures of 4 people" in shown
+    assert "head: 2 epochs of " in shown
+    assert "finetune: 3 epochs of " in shown
+
+
 def test_complete_run_is_not_run_again(
     trained: Path, run_main: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -231,6 +231,28 @@ class Settings:
     max_connections: int = field(
         metadata=_setting(_whole(1, 10_000), "clients of the server at a time", "32")
     )
+    max_upload_bytes: int = field(
+        metadata=_setting(
+            _whole(1000, 10_000_000_000),
+            "largest picture or video that may be uploaded, in bytes",
+            "30000000",
+        )
+    )
+    max_upload_pixels: int = field(
+        metadata=_setting(
+            _whole(10_000, 170_000_000),
+            "largest JPEG that may be uploaded, in pixels (other formats: a quarter of it)",
+            "40000000",
+        )
+    )
+    max_video_s: int = field(
+        metadata=_setting(_whole(1, 3600), "longest video that may be uploaded, in seconds", "60")
+    )
+    server_workers: int = field(
+        metadata=_setting(
+            _whole(0, 64), "threads of the server that analyse pictures; 0: one a core, at most 4", "0"
+        )
+    )
 
     def __post_init__(self) -> None:
         faults = []

@@ -77,7 +77,7 @@ class Frame:
 
 
 @contextlib.contextmanager
-def _opened(path: str | Path) -> Iterator[Any]:
+def open_media(path: str | Path) -> Iterator[Any]:
     """The opened container; every FFmpeg error inside becomes a MediaError naming the file."""
     file = Path(path)
     try:
@@ -94,7 +94,7 @@ def _opened(path: str | Path) -> Iterator[Any]:
             "protocol_whitelist": "file",
             "format_whitelist": ",".join(FORMATS),
             # FFmpeg would take stamps of a joined recording that are far below the first for an overflow
-            # and move them 26 hours ahead. `_Clock` follows a true overflow as well.
+            # and move them 26 hours ahead. `Clock` follows a true overflow as well.
             "correct_ts_overflow": "0",
         }
         with av.open(name, options=options, metadata_errors="ignore") as container:
@@ -109,7 +109,8 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or one_line(error)
 
 
-def _first_stream(container: Any, kind: Literal["video", "audio"], path: str | Path) -> Any:
+def first_stream(container: Any, kind: Literal["video", "audio"], path: str | Path) -> Any:
+    """The stream that is played. Raises MediaError where there is none."""
     streams = container.streams.video if kind == "video" else container.streams.audio
     # Cover pictures of sound files are streams of one frame; they are no video.
     streams = [
@@ -120,7 +121,7 @@ def _first_stream(container: Any, kind: Literal["video", "audio"], path: str | P
     return streams[0]
 
 
-def _origin_s(container: Any) -> float:
+def start_of(container: Any) -> float:
     """The presentation time, in the file's own stamps, at which a player starts.
 
     A negative start is codec delay that edit lists hide; it is never presented.
@@ -131,15 +132,15 @@ def _origin_s(container: Any) -> float:
 def _seek(container: Any, time_s: float) -> None:
     """Moves to a key frame at or before `time_s` where an index tells it, else stays at the start."""
     if time_s > 0 and INDEXED_FORMATS.intersection(container.format.name.split(",")):
-        container.seek(int((time_s + _origin_s(container)) * av.time_base), backward=True)
+        container.seek(int((time_s + start_of(container)) * av.time_base), backward=True)
 
 
-class _Clock:
+class Clock:
     """Turns the time stamps of one stream into presentation times, through stamps that jump back."""
 
     def __init__(self, path: str | Path, container: Any) -> None:
         self._path = path
-        self._offset_s = self._previous_offset_s = -_origin_s(container)
+        self._offset_s = self._previous_offset_s = -start_of(container)
         self._started = False
 
     def time_s(self, stamp_s: float | None, after_s: float, step_s: float = 0.0) -> float:
@@ -179,23 +180,23 @@ def probe(path: str | Path) -> MediaInfo:
     Raises:
         MediaError: Not a media file.
     """
-    with _opened(path) as container:
+    with open_media(path) as container:
         has_audio = bool(container.streams.audio)
         audio_rate_hz = container.streams.audio[0].rate if has_audio else 0
         duration_s = (container.duration or 0) / av.time_base
         try:
-            stream = _first_stream(container, "video", path)
+            stream = first_stream(container, "video", path)
         except MediaError:
             return MediaInfo(False, has_audio, 0, 0, duration_s, 0.0, 0, audio_rate_hz)
         width, height, rate = stream.width, stream.height, stream.average_rate
         num_frames = stream.frames
-        frame = next(_decoded(container, stream), None)
+        frame = next(decoded_frames(container, stream), None)
         if frame is not None and frame.rotation % 180:
             width, height = height, width
     return MediaInfo(True, has_audio, width, height, duration_s, float(rate or 0), num_frames, audio_rate_hz)
 
 
-def _decoded(container: Any, stream: Any) -> Iterator[Any]:
+def decoded_frames(container: Any, stream: Any) -> Iterator[Any]:
     """The frames of a stream; damaged packets are passed over, a truncated file just ends."""
     packets = container.demux(stream)
     while True:
@@ -222,10 +223,10 @@ def _timed_frames(
     """The frames of a video stream with their presentation times in seconds, never going backwards."""
     if stream.width * stream.height > MAX_FRAME_PIXELS:
         raise MediaError(f"{path}: frames of {stream.width} x {stream.height} pixels are too large")
-    clock = _Clock(path, container)
+    clock = Clock(path, container)
     step_s = _frame_s(stream)
     last_s: float | None = None
-    for frame in _decoded(container, stream):
+    for frame in decoded_frames(container, stream):
         if frame.width * frame.height > MAX_FRAME_PIXELS:
             raise MediaError(f"{path}: frames of {frame.width} x {frame.height} pixels are too large")
         if last_s is None:
@@ -267,8 +268,8 @@ def iter_frames(
             are there.
     """
     count = 0
-    with _opened(path) as container:
-        stream = _first_stream(container, "video", path)
+    with open_media(path) as container:
+        stream = first_stream(container, "video", path)
         stream.codec_context.thread_count = threads
         _seek(container, start_s)
         timed = _timed_frames(container, stream, path, start_s)
@@ -329,16 +330,16 @@ def iter_audio(
     """
     resampler: Any = None
     resampled_form: tuple[int, str, str] | None = None
-    with _opened(path) as container:
-        stream = _first_stream(container, "audio", path)
+    with open_media(path) as container:
+        stream = first_stream(container, "audio", path)
         stream.codec_context.thread_count = 1
-        clock = _Clock(path, container)
+        clock = Clock(path, container)
         _seek(container, start_s - 1.0)  # one second ahead, so that the decoder has settled
         # Where the sound so far ends. Packets are counted, not believed one by one: differences too small
         # to be a gap would add up unseen.
         end_s = start_s
         skip = 0  # samples at rate_hz that are there already or lie before start_s, still to be dropped
-        for frame in _decoded(container, stream):
+        for frame in decoded_frames(container, stream):
             missing_s = clock.time_s(frame.time, end_s) - end_s
             form = (frame.sample_rate, frame.layout.name, frame.format.name)  # joined parts may differ
             if form != resampled_form or abs(missing_s) > GAP_S:

@@ -12,7 +12,7 @@ import av
 import numpy as np
 
 from facevox.errors import UserError
-from facevox.media import MediaError, _decoded, _first_stream, _opened
+from facevox.media import MediaError, decoded_frames, first_stream, open_media
 from lipsync.calibration import IN_SYNC_MS
 from lipsync.features import ClipFeatures, FaceTrack
 from lipsync.repair import ShiftedFile, shift_audio
@@ -100,8 +100,8 @@ def as_counted(path: Path, clip: ClipFeatures) -> ClipFeatures:
     Raises:
         MediaError: Not readable, or without sound.
     """
-    with _opened(path) as container:
-        stream = _first_stream(container, "video", path)
+    with open_media(path) as container:
+        stream = first_stream(container, "video", path)
         rate_hz = float(stream.average_rate or FRAME_HZ)
         base = float(stream.time_base)
         stamps = sorted(
@@ -139,9 +139,9 @@ def _moved(track: FaceTrack, shown: NDArray[np.int64]) -> FaceTrack | None:
 
 def _counted_samples(path: Path) -> Iterator[NDArray[np.float32]]:
     resampler: Any = None
-    with _opened(path) as container:
-        stream = _first_stream(container, "audio", path)
-        for frame in _decoded(container, stream):
+    with open_media(path) as container:
+        stream = first_stream(container, "audio", path)
+        for frame in decoded_frames(container, stream):
             if resampler is None:
                 resampler = av.AudioResampler(format="fltp", rate=SAMPLE_RATE_HZ)
             frame.pts = None

@@ -65,10 +65,10 @@ class LipSyncInference:
             self.estimator: SyncEstimator = LoudnessEstimator()
             self.calibration = LOUDNESS_CALIBRATION
         else:
-            from facevox.training.distributed import _device
+            from facevox.training.distributed import choose_device
             from lipsync.network_estimator import load_estimator
 
-            device = _device(self.settings.training.device, 0)
+            device = choose_device(self.settings.training.device, 0)
             self.estimator, self.calibration = load_estimator(checkpoint_path, device)
 
     def compute_sync_score(
@@ -122,7 +122,7 @@ class LipSyncInference:
 
     def _look_at(self, video: Path, audio: Path | None) -> Any:
         """What the headers say. Raises MediaError where there is no video or no sound."""
-        from facevox.media import MediaError, _opened, probe
+        from facevox.media import MediaError, open_media, probe
         from lipsync.answers import Source
         from lipsync.preprocessing import is_variable_rate
 
@@ -131,7 +131,7 @@ class LipSyncInference:
             raise MediaError(f"{video}: no video stream")
         if audio is None and not info.has_audio:
             raise MediaError(f"{video}: no sound; name a sound file as audio")
-        with _opened(audio or video) as container:
+        with open_media(audio or video) as container:
             num_audio_tracks = len(container.streams.audio)
         return Source(
             video=str(video),

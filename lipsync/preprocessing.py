@@ -128,11 +128,11 @@ def is_variable_rate(video: str | Path) -> bool:
     Raises:
         MediaError: Not readable.
     """
-    from facevox.media import _first_stream, _opened
+    from facevox.media import first_stream, open_media
 
     stamps: list[int] = []
-    with _opened(video) as container:
-        for packet in container.demux(_first_stream(container, "video", video)):
+    with open_media(video) as container:
+        for packet in container.demux(first_stream(container, "video", video)):
             if packet.pts is not None:
                 stamps.append(packet.pts)
             if len(stamps) >= MAX_TIMES_LOOKED_AT:

@@ -25,7 +25,7 @@ from av.error import FFmpegError
 
 from facevox.errors import UserError, one_line
 from facevox.files import replacing
-from facevox.media import GAP_S, MediaError, _Clock, _decoded, _first_stream, _opened, _origin_s
+from facevox.media import GAP_S, Clock, MediaError, decoded_frames, first_stream, open_media, start_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -103,10 +103,10 @@ def shift_audio(
     source, target = Path(video_path), Path(output_path)
     sound_file = source if audio_path is None else Path(audio_path)
     container_format = _checked_format(target, (source, sound_file), offset_ms)
-    with _opened(source) as pictures, _opened(sound_file) as sounds:
+    with open_media(source) as pictures, open_media(sound_file) as sounds:
         if not sounds.streams.audio:
             raise MediaError(f"{sound_file}: no audio stream; there is no sound to shift")
-        video = _first_stream(pictures, "video", source)
+        video = first_stream(pictures, "video", source)
         start = _find_start(source, shows_hidden=container_format == "matroska")
         audio, num_tracks = sounds.streams.audio[0], len(sounds.streams.audio)
         form = _form_of(audio, sound_file)
@@ -148,10 +148,10 @@ def _find_start(source: Path, shows_hidden: bool) -> _Start:
         MediaError: Not one picture can be decoded.
     """
     hidden: list[float] = []
-    with _opened(source) as container:
-        stream = _first_stream(container, "video", source)
+    with open_media(source) as container:
+        stream = first_stream(container, "video", source)
         stream.codec_context.thread_count = 1
-        origin_s = _origin_s(container)
+        origin_s = start_of(container)
         for packet in container.demux(stream):
             if packet.is_discard and packet.pts is not None:
                 hidden.append(float(packet.pts * packet.time_base))
@@ -214,13 +214,13 @@ def _sound_from(
     `facevox.media.iter_audio`, samples are counted, and stamps believed only beyond `GAP_S`.
     """
     stream.codec_context.thread_count = 1
-    clock = _Clock(path, container)
+    clock = Clock(path, container)
     resampler: Any = None
     known: tuple[int, str, str] | None = None
     given = 0  # samples handed out
     end: int | None = None  # where the sound so far ends, in samples behind start_s
     block = round(BLOCK_S * form.rate_hz)
-    for frame in _decoded(container, stream):
+    for frame in decoded_frames(container, stream):
         after_s = start_s + (end or 0) / form.rate_hz
         at = (clock.time_s(frame.time, after_s) - start_s) * form.rate_hz
         kind = (frame.sample_rate, frame.layout.name, frame.format.name)

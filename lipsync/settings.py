@@ -230,6 +230,8 @@ def _override(given: dict[str, dict[str, Any]], text: str, faults: list[str]) ->
             parsed = yaml.safe_load(value)
         except (yaml.YAMLError, RecursionError, ValueError):
             parsed = value
+        if isinstance(parsed, (str, dict)) and not value.strip().startswith(("'", '"')):
+            parsed = value.strip()  # in a folder's name " #" begins no comment, and ": " no mapping
         given[section][key] = "" if parsed is None else parsed
 
 

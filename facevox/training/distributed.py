@@ -172,7 +172,7 @@ def init(device: str = "auto", *, timeout_s: float = TIMEOUT_S) -> World:
     """
     launch = read_launch(os.environ)
     local_rank = launch.local_rank if launch else 0
-    chosen = _device(device, local_rank)
+    chosen = choose_device(device, local_rank)
     if launch is None:
         return World(device=chosen)
     # NCCL for tensors on the GPU, gloo for those on the CPU.
@@ -187,7 +187,7 @@ def init(device: str = "auto", *, timeout_s: float = TIMEOUT_S) -> World:
     return World(rank=launch.rank, size=launch.size, local_rank=local_rank, device=chosen)
 
 
-def _device(name: str, local_rank: int) -> torch.device:
+def choose_device(name: str, local_rank: int) -> torch.device:
     if name not in ("auto", "cpu", "cuda"):
         raise UserError(f"--device is {name!r}: it should be auto, cpu or cuda")
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):

@@ -205,7 +205,7 @@ def test_joined_sound_of_another_format_keeps_its_speed(tmp_path: Path) -> None:
 
 
 def test_clock_follows_jumps_back_but_not_single_wrong_stamps() -> None:
-    clock = media._Clock("x.ts", SimpleNamespace(start_time=0))
+    clock = media.Clock("x.ts", SimpleNamespace(start_time=0))
     assert clock.time_s(30.0, 50.0) == 30.0  # a seek lands before what was asked for
     assert clock.time_s(0.0, 31.0, 0.5) == 31.5  # another recording
     assert clock.time_s(1.0, 31.5) == 32.5

@@ -118,3 +118,8 @@ def test_program_runs_as_a_script(repository: Path, tmp_path: Path) -> None:
     command = [sys.executable, str(repository / "lipsync/setup_directories.py")]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     assert (tmp_path / "outputs").is_dir()
+
+
+@pytest.mark.parametrize("folder", ["/data/a #b", "/data/clips: new", "/data/a b", "-dash", "it's"])
+def test_folders_of_any_name_are_taken_as_they_are(folder: str) -> None:
+    assert load_settings(overrides=[f"paths.videos_dir={folder}"]).paths.videos_dir == folder

@@ -85,7 +85,7 @@ def shuffled_scores(demo: Path, settings: Sequence[str], seed: int) -> dict[str,
     run(
         "scripts/evaluation/evaluate_face_voice.py",
         *("--matched_file", listing, "--identity_csv", groups, "--model_dir", model),
-        *("--output_file", model / "results.csv", "--audio_duration_sec", "2"),
+        *("--output_file", model / "results.csv", "--audio_duration_sec", "2", "--checkpoint", "last"),
     )
     found: dict[str, Any] = read_json(model / "evaluation_results.json")
     return found

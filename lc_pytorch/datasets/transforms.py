@@ -20,6 +20,7 @@ from torch import Tensor
 
 from facevox.errors import UserError
 from facevox.files import read_json
+from lc_pytorch.hub import from_hub
 from lc_pytorch.models.encoders import DEFAULT_FACE_MODEL, DEFAULT_VOICE_MODEL
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def create_data_transforms(
     """What the two encoders want of their input: (image transform, sound processor).
 
     Sizes, means and deviations come out of the models' `preprocessor_config.json`: in the folder, or in the
-    hub's cache on this machine. The two default models need neither. The network is not used.
+    hub's cache on this machine, or the hub. The two default models need none of them.
 
     Args:
         face_model: Folder or hub id; None: the default ViT.
@@ -128,7 +129,7 @@ def create_data_transforms(
         image_size: Side of the pictures in pixels, in place of the model's.
 
     Raises:
-        UserError: A model whose settings are not on this machine, or are not what such a model has.
+        UserError: A model whose settings are not to be had, or are not what such a model has.
     """
     face_file, face = _settings(face_model, DEFAULT_FACE_MODEL, "--face_model")
     voice_file, voice = _settings(voice_model, DEFAULT_VOICE_MODEL, "--voice_model")
@@ -145,10 +146,9 @@ def _settings(model: str | Path | None, default: str, option: str) -> tuple[str,
     if found is None and not _HUB_ID.fullmatch(name):
         raise UserError(f"{option} {name}: there is no such folder")
     if found is None:
-        raise UserError(
-            f"{option} {name}: its {_FILE} is not in the hub's cache; fetch it (hf download {name} {_FILE}), "
-            "or give a folder that holds the model"
-        )
+        from huggingface_hub import hf_hub_download
+
+        found = Path(from_hub(lambda **where: hf_hub_download(name, _FILE, **where), name, option))
     if not found.is_file():
         raise UserError(f"{option} {name}: the folder has no {_FILE}; put the one there that the model has")
     settings = read_json(found)

@@ -13,16 +13,13 @@ Shape suffixes: B samples, 3 colours, H and W pixels, T sound samples, K tokens 
 from __future__ import annotations
 
 import inspect
-import os
-import pickle
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from facevox.errors import UserError, one_line
-from lc_pytorch.faces.weights import answers
+from lc_pytorch.hub import from_hub, read_weights
 
 DEFAULT_FACE_MODEL = "google/vit-base-patch16-224-in21k"
 DEFAULT_VOICE_MODEL = "facebook/wav2vec2-base"
@@ -94,13 +91,13 @@ def _load(name: str | Path, kind: str, is_pretrained: bool) -> nn.Module:
     source, is_local = _source(name, option)
     field, wanted = _KINDS[kind]
     if is_local:
-        found = _read(
+        found = read_weights(
             lambda: AutoConfig.from_pretrained(source, local_files_only=True, trust_remote_code=False),
             source,
             option,
         )
     else:
-        found = _from_hub(
+        found = from_hub(
             lambda **where: AutoConfig.from_pretrained(source, trust_remote_code=False, **where),
             source,
             option,
@@ -118,9 +115,9 @@ def _load(name: str | Path, kind: str, is_pretrained: bool) -> nn.Module:
         return loaded
 
     if is_local:
-        model, info = _read(lambda: load(local_files_only=True), source, option)
+        model, info = read_weights(lambda: load(local_files_only=True), source, option)
     else:
-        model, info = _from_hub(load, source, option)
+        model, info = from_hub(load, source, option)
     _refuse_missing(info, name, option)
     return _prepared(model)
 
@@ -139,33 +136,6 @@ def _source(name: str | Path, option: str) -> tuple[str, bool]:
     if looks_like_path or not text:
         raise UserError(f"{option} {name}: there is no such folder")
     return text, False
-
-
-def _read(read: Any, source: str, option: str) -> Any:
-    try:
-        return read()
-    except pickle.UnpicklingError:  # torch's own advice in it is to switch the protection off
-        raise UserError(f"{option} {source}: its weights file holds other things than weights") from None
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{option} {source}: cannot be loaded ({one_line(error)})") from None
-
-
-def _from_hub(load: Any, source: str, option: str) -> Any:
-    """From the cache, else over the network where it answers."""
-    try:
-        return load(local_files_only=True)
-    except (OSError, ValueError) as error:
-        cached = error
-    except (KeyError, RuntimeError, SafetensorError, pickle.UnpicklingError):  # there, but damaged
-        return _read(lambda: load(local_files_only=True), source, option)
-    is_offline = bool(os.environ.get("HF_HUB_OFFLINE")) or bool(os.environ.get("TRANSFORMERS_OFFLINE"))
-    if is_offline or not answers(os.environ.get("HF_ENDPOINT", "https://huggingface.co")):
-        home = os.environ.get("HF_HOME") or "~/.cache/huggingface"
-        raise UserError(
-            f"{option} {source}: not in the cache ({home}/hub) and no network; run 'make weights' where "
-            f"there is one and copy the cache, or give {option} a folder that holds the model"
-        ) from cached
-    return _read(load, source, option)
 
 
 def _model_class(config: Any) -> Any:

@@ -138,8 +138,9 @@ def test_settings_come_from_the_cache_of_the_hub(hub_cache: Path) -> None:
 
 
 @pytest.mark.usefixtures("hub_cache")
-def test_unknown_model_says_what_to_fetch(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"--face_model someone/vit: .*hf download someone/vit preprocessor"):
+def test_unknown_model_says_what_to_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UserError, match=r"--face_model someone/vit: .*no network.*hf download someone/vit"):
         create_data_transforms("someone/vit")
     for name in (tmp_path / "none", "./vit", "a/b/c"):
         with pytest.raises(UserError, match=r"--voice_model .*: there is no such folder"):

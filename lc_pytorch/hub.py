@@ -1,0 +1,48 @@
+"""Files of the Hugging Face hub: the cache first, the network where there is one, a clear error else."""
+
+import os
+import pickle
+from typing import Any
+
+from safetensors import SafetensorError
+
+from facevox.errors import UserError, one_line
+from lc_pytorch.faces.weights import answers
+
+
+def read_weights(read: Any, source: str, option: str) -> Any:
+    """What `read` gives; its many errors as one line with the option and the source."""
+    try:
+        return read()
+    except pickle.UnpicklingError:  # torch's own advice in it is to switch the protection off
+        raise UserError(f"{option} {source}: its weights file holds other things than weights") from None
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"{option} {source}: cannot be loaded ({one_line(error)})") from None
+
+
+def from_hub(load: Any, source: str, option: str) -> Any:
+    """What `load` gives from the cache, else over the network where it answers.
+
+    Args:
+        load: Takes `local_files_only` as transformers and huggingface_hub do.
+        source: The hub id, for messages.
+        option: That named it.
+
+    Raises:
+        UserError: Neither cached nor to be fetched, said within seconds; or damaged.
+    """
+    try:
+        return load(local_files_only=True)
+    except (OSError, ValueError) as error:
+        cached = error
+    except (KeyError, RuntimeError, SafetensorError, pickle.UnpicklingError):  # there, but damaged
+        return read_weights(lambda: load(local_files_only=True), source, option)
+    is_offline = bool(os.environ.get("HF_HUB_OFFLINE")) or bool(os.environ.get("TRANSFORMERS_OFFLINE"))
+    if is_offline or not answers(os.environ.get("HF_ENDPOINT", "https://huggingface.co")):
+        home = os.environ.get("HF_HOME") or "~/.cache/huggingface"
+        raise UserError(
+            f"{option} {source}: not in the cache ({home}/hub) and no network; where there is one, run "
+            f"'make weights' (or: hf download {source}) and copy the cache, or give {option} a folder that "
+            "holds the model"
+        ) from cached
+    return read_weights(load, source, option)

@@ -10,21 +10,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from gloo_processes import run_ranks
 from synthetic_takes import make_take
 
 from facevox import cli
 from facevox.errors import UserError
 from facevox.manifest import make_header, write_manifest
 from facevox.training.checkpoint import load_checkpoint
+from facevox.training.distributed import World
+from facevox.training.trainer import DONE
 from lipsync import train, training
 from lipsync.clip_files import write_clip
 from lipsync.estimators import LoudnessEstimator
 from lipsync.evaluation import accuracy
 from lipsync.features import ClipFeatures
 from lipsync.network_estimator import load_estimator, load_model
+from lipsync.settings import load_settings
 from lipsync.takes import ClipEntry, list_clips, load_takes
 from lipsync.training import PARTS, fit_ridge, split_clips
-from lipsync.training_run import measure_all
+from lipsync.training_run import measure_all, run_training
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NUM_CLIPS = 12
@@ -163,6 +167,32 @@ def test_finished_run_is_left_as_it_is(
     assert run(processed, trained, num_epochs=8) == 0
     assert (trained / "checkpoints" / "best_model.pth").read_bytes() == before
     assert "done: 8 epochs" in capsys.readouterr().out
+
+
+def train_together(world: World, processed: str, folder: str) -> tuple[str, list[dict[str, float]]]:
+    """One rank of a training of six epochs."""
+    overrides = [
+        f"paths.processed_dir={processed}",
+        f"paths.checkpoint_dir={folder}/checkpoints",
+        f"paths.log_dir={folder}/logs",
+        "model.hidden_dim=16",
+        "training.num_epochs=6",
+        "training.learning_rate=0.01",
+        "training.batch_size=2",
+    ]
+    status = run_training(load_settings(overrides=overrides), world)
+    return status, json.loads((Path(folder) / "checkpoints" / "history.json").read_text(encoding="utf-8"))
+
+
+def test_two_processes_train_one_model_on_halves_of_each_batch(processed: Path, tmp_path: Path) -> None:
+    (status, rows), (other_status, _) = run_ranks(train_together, 2, tmp_path, str(processed), str(tmp_path))
+    assert (status, other_status) == (DONE, DONE)
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert rows[-1]["step"] == 6 * (16 // 4)  # two segments a clip
+    assert rows[-1]["val_loss"] < rows[0]["val_loss"]
+    model = load_model(tmp_path / "checkpoints" / "best_model.pth")
+    assert model.calibration is not None
+    assert len(load_checkpoint(tmp_path / "checkpoints" / "last.pth")["random"]) == 2
 
 
 def test_dry_run_counts_estimates_and_writes_nothing(

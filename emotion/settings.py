@@ -241,8 +241,8 @@ class Settings:
     max_upload_pixels: int = field(
         metadata=_setting(
             _whole(10_000, 170_000_000),
-            "largest JPEG that may be uploaded, in pixels (other formats: a quarter of it)",
-            "40000000",
+            "largest JPEG that may be uploaded, in pixels (other formats: an eighth of it)",
+            "30000000",
         )
     )
     max_video_s: int = field(
@@ -250,7 +250,7 @@ class Settings:
     )
     server_workers: int = field(
         metadata=_setting(
-            _whole(0, 64), "threads of the server that analyse pictures; 0: one a core, at most 4", "0"
+            _whole(0, 64), "threads of the server that analyse pictures; 0: one a core, at most 3", "0"
         )
     )
 

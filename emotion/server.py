@@ -1,0 +1,133 @@
+"""Serve the live page of facial expressions: webcam, pictures and videos, analysed by the trained classifier.
+
+    python emotion/server.py                                 # http://localhost:8001; settings from .env
+    python emotion/server.py --server_port 8080 --max_faces 2
+    python emotion/server.py --server_host 0.0.0.0           # for everybody who reaches this machine
+
+Reads the newest model in MODEL_DIR (emotion/main.py writes it) or else that of `make demo`; without one it
+starts all the same and says how to train one. Browsers allow the webcam on localhost and over HTTPS only.
+Writes nothing but LOG_DIR/app_YYYY_MM_DD.log: counts and latencies, never a frame or a face. Exit codes: 0
+ended by a signal (SIGTERM or Ctrl-C; clients are told to come back); 1 the server failed; 2 bad usage,
+settings or model, or the port is taken.
+"""
+
+import argparse
+import socket
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from emotion.settings import Settings, add_setting_arguments, load_settings
+from facevox import cli
+from facevox.errors import ExitCode, UserError
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from emotion.serving.service import Service
+    from facevox.signals import StopFlag
+
+PING_S = 20.0  # a client that answers no ping for as long again is cut off
+GRACE_S = 5  # for uploads that are being analysed when the server is told to stop
+MORE_CONNECTIONS = 64  # besides those of live clients: pages, uploads, health checks
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    """The options of this program."""
+    parser = cli.make_parser(__doc__, "python emotion/server.py --server_port 8080")
+    add_setting_arguments(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serves until a signal comes; returns the exit code."""
+    args = get_args_parser().parse_args(argv)
+    settings = load_settings(args)
+    from emotion.logger_config import setup_logging
+    from facevox.logs import native_silence
+    from facevox.signals import StopFlag
+
+    listener = _listen(settings.server_host, settings.server_port)
+    with listener, StopFlag() as stop, native_silence():
+        setup_logging(settings.log_dir)
+        return _serve(settings, listener, stop)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """The open port, before anything slow is done.
+
+    Raises:
+        UserError: It is taken, or the host is none of this machine's.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=256)
+    except (OSError, UnicodeError) as error:
+        raise UserError(
+            f"SERVER_HOST={host}, SERVER_PORT={port}: cannot listen there: {error}; take another port "
+            f"(--server_port {port % 65535 + 1}) | 다른 포트를 사용하세요"
+        ) from None
+
+
+def _serve(settings: Settings, listener: socket.socket, stop: "StopFlag") -> int:
+    from emotion.analysis import Classifier, find_model
+    from emotion.serving.config import ServerConfig
+    from emotion.serving.service import Service
+
+    model = find_model(settings.model_dir)
+    if model is not None:
+        Classifier(model)  # one that cannot be read is told now, not to the first client
+    service = Service(ServerConfig.from_settings(settings, model))
+    server = make_server(service, stop)
+    host = "localhost" if settings.server_host in ("127.0.0.1", "::1", "0.0.0.0") else settings.server_host  # noqa: S104
+    service.logger.info("http://%s:%d", host, settings.server_port)
+    server.run(sockets=[listener])
+    return ExitCode.DONE if server.started else ExitCode.SOME_FAILED
+
+
+def make_server(service: "Service", stop: "StopFlag") -> "uvicorn.Server":
+    """uvicorn as frames need it, ended in good order by any of `StopFlag`'s signals."""
+    import logging
+
+    import uvicorn
+
+    from emotion.serving.app import make_app
+    from emotion.serving.protocols import FrameProtocol, RequestProtocol
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            service.is_stopping = True
+            await super().shutdown(sockets)
+
+    async def look_at_flag() -> None:
+        if stop:
+            server.should_exit = True
+
+    config = uvicorn.Config(
+        make_app(service),
+        http=RequestProtocol,
+        ws=FrameProtocol,
+        ws_max_size=service.config.max_frame_bytes,
+        ws_per_message_deflate=False,  # frames are compressed already
+        ws_ping_interval=PING_S,
+        ws_ping_timeout=PING_S,
+        timeout_graceful_shutdown=GRACE_S,
+        limit_concurrency=service.config.max_connections + MORE_CONNECTIONS,
+        callback_notify=look_at_flag,
+        timeout_notify=1,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # addresses are neither used nor logged
+        lifespan="on",
+    )
+    server = Server(config)
+    # What uvicorn finds worth a warning goes into the same log; its access lines would name addresses.
+    log: Any = logging.getLogger("uvicorn")
+    log.handlers, log.propagate = list(logging.getLogger("emotion").handlers), False
+    log.setLevel(logging.WARNING)
+    return server
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

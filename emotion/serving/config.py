@@ -1,0 +1,53 @@
+"""What the server was started with."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from emotion.settings import Settings
+from facevox.cli import num_cores
+
+STATIC_DIR = Path(__file__).resolve().parent.parent / "static"
+# Each worker holds a detector and a copy of the network, 65 MB together: three of them make 360 MB in all.
+MOST_DEFAULT_WORKERS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerConfig:
+    """The server's part of the settings; see emotion/settings.py for their meanings and bounds.
+
+    Attributes:
+        model: The exported `.tflite`; None: nothing is analysed until one is trained.
+    """
+
+    model: Path | None
+    host: str = "127.0.0.1"
+    port: int = 8001
+    allowed_origins: tuple[str, ...] = ()
+    max_faces: int = 4
+    max_frame_bytes: int = 2_000_000
+    max_frame_pixels: int = 4_000_000
+    max_frames_per_s: int = 60
+    max_connections: int = 32
+    max_upload_bytes: int = 30_000_000
+    max_upload_pixels: int = 30_000_000
+    max_video_s: int = 60
+    num_workers: int = 2
+
+    @classmethod
+    def from_settings(cls, settings: Settings, model: Path | None) -> "ServerConfig":
+        """The server's part of all settings."""
+        return cls(
+            model=model,
+            host=settings.server_host,
+            port=settings.server_port,
+            allowed_origins=settings.allowed_origins,
+            max_faces=settings.max_faces,
+            max_frame_bytes=settings.max_frame_bytes,
+            max_frame_pixels=settings.max_frame_pixels,
+            max_frames_per_s=settings.max_frames_per_s,
+            max_connections=settings.max_connections,
+            max_upload_bytes=settings.max_upload_bytes,
+            max_upload_pixels=settings.max_upload_pixels,
+            max_video_s=settings.max_video_s,
+            num_workers=settings.server_workers or min(num_cores(), MOST_DEFAULT_WORKERS),
+        )

@@ -1,0 +1,113 @@
+"""Decoding pictures that strangers sent: format and size are read from the header first."""
+
+import io
+import warnings
+from typing import TYPE_CHECKING, NamedTuple
+
+from emotion.aihub.pictures import decode_reduced
+from emotion.serving.refusals import Refusal
+from facevox.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# What browsers make of a canvas, and what cameras and phones write. Pillow tries no other decoder.
+FORMATS = ("JPEG", "PNG", "WEBP")
+ORIENTATION = 0x0112  # EXIF tag; 1: upright
+LEAST_SIDE_PX = 16
+LARGEST_RATIO = 16  # MediaPipe scales to a square: nothing is left of a narrower picture
+# Large photographs are analysed at this length at least: a face of a tenth of it fills the network's input.
+UPLOAD_LONGEST_PX = 1600
+# Only a JPEG can be decoded smaller; of other formats a picture takes 25 bytes a pixel on its way.
+WHOLE_SHARE = 8
+
+
+class Header(NamedTuple):
+    """What a picture says of itself, before its EXIF orientation."""
+
+    format: str
+    width: int
+    height: int
+    is_plain: bool  # RGB and stored upright
+
+
+def read_header(data: bytes) -> Header:
+    """The format and size of a picture; nothing is decoded.
+
+    Raises:
+        Refusal: not_an_image, too_many_pixels (more than Pillow would read from any source).
+    """
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our limits decide
+            with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+                # Pillow calls a JPEG with a preview behind it "MPO"; phones write such.
+                name = "JPEG" if picture.format == "MPO" else str(picture.format)
+                is_plain = picture.mode == "RGB" and picture.getexif().get(ORIENTATION, 1) == 1
+                return Header(name, *picture.size, is_plain)
+    except Image.DecompressionBombError:
+        raise Refusal("too_many_pixels") from None
+    except Exception:  # Pillow raises OSError, SyntaxError, ValueError, struct.error … on bad data
+        raise Refusal("not_an_image") from None
+
+
+def decode_frame(data: bytes, max_pixels: int) -> "NDArray[np.uint8]":
+    """A frame as (H, W, 3) uint8 RGB, upright.
+
+    Raises:
+        Refusal: not_an_image, too_many_pixels, odd_shape.
+    """
+    header = read_header(data)
+    _check_shape(header, max_pixels)
+    return _decode_plain(data) if header.is_plain else _decode(data, 1)[0]
+
+
+def decode_upload(data: bytes, max_pixels: int) -> "tuple[NDArray[np.uint8], int, int]":
+    """A photograph as (h, w, 3) uint8 RGB, upright, perhaps smaller, and its upright width and height.
+
+    Args:
+        data: The file.
+        max_pixels: Of a JPEG; other formats may have an eighth of it.
+
+    Raises:
+        Refusal: not_an_image, too_many_pixels, odd_shape.
+    """
+    header = read_header(data)
+    _check_shape(header, max_pixels if header.format == "JPEG" else max_pixels // WHOLE_SHARE)
+    reduction = 1
+    while max(header.width, header.height) >= 2 * reduction * UPLOAD_LONGEST_PX and reduction < 8:
+        reduction *= 2
+    if header.is_plain and (reduction == 1 or header.format != "JPEG"):
+        return _decode_plain(data), header.width, header.height
+    image, (width, height) = _decode(data, reduction)
+    return image, width, height
+
+
+def _check_shape(header: Header, max_pixels: int) -> None:
+    if header.width * header.height > max_pixels:
+        raise Refusal("too_many_pixels")
+    shorter, longer = sorted((header.width, header.height))
+    if shorter < LEAST_SIDE_PX or longer > LARGEST_RATIO * shorter:
+        raise Refusal("odd_shape")
+
+
+def _decode_plain(data: bytes) -> "NDArray[np.uint8]":
+    """What a camera's page sends, by the shortest way: without the copies that other modes need."""
+    import numpy as np
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            return np.asarray(picture)
+    except Exception:  # as above
+        raise Refusal("not_an_image") from None
+
+
+def _decode(data: bytes, reduction: int) -> "tuple[NDArray[np.uint8], tuple[int, int]]":
+    try:
+        return decode_reduced(data, "picture", lambda width, height: reduction)
+    except UserError:
+        raise Refusal("not_an_image") from None

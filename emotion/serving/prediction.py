@@ -1,0 +1,168 @@
+"""Uploaded pictures and videos: decoded within limits, analysed in turns with the live clients."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from emotion.face_tracks import FaceTracks, Sighting
+from emotion.serving.config import ServerConfig
+from emotion.serving.pictures import decode_upload, read_header
+from emotion.serving.refusals import Refusal
+from emotion.serving.service import Service
+from emotion.serving.uploads import MemoryFile
+from facevox.errors import UserError
+from facevox.media import FORMATS, Frame, iter_frames
+
+VIDEO_RATE_HZ = 5.0  # frames of a video that are analysed a second: expressions last longer
+# A video that takes longer than this many times its allowed length is given up: thousands of frames a second
+# cost what they cost, whatever its header says.
+LARGEST_SLOWNESS = 2.0
+
+
+async def predict(
+    service: Service, file: MemoryFile, is_gone: Callable[[], Awaitable[bool]]
+) -> dict[str, Any]:
+    """The answer to an uploaded file.
+
+    Args:
+        service: The server.
+        file: What was uploaded.
+        is_gone: Whether the client went away; a video is given up then.
+
+    Raises:
+        Refusal: It cannot be analysed, or nobody waits for it any more (stopping).
+    """
+    # All decoding of an upload happens in one thread of its own, because a decoder belongs to a thread.
+    thread = ThreadPoolExecutor(1, thread_name_prefix="upload")
+    try:
+        data = await asyncio.get_running_loop().run_in_executor(thread, _read_picture, file)
+        if data is not None:
+            return await _predict_picture(service, data, thread)
+        return await _predict_video(service, file, thread, is_gone)
+    finally:
+        thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _read_picture(file: MemoryFile) -> bytes | None:
+    """The file, if it is a picture."""
+    data = file.read()
+    try:
+        read_header(data)
+    except Refusal as refusal:
+        if refusal.code == "not_an_image":
+            return None
+        raise
+    return data
+
+
+async def _predict_picture(service: Service, data: bytes, thread: ThreadPoolExecutor) -> dict[str, Any]:
+    loop = asyncio.get_running_loop()
+    start_s = time.perf_counter()
+    image, width, height = await loop.run_in_executor(
+        thread, decode_upload, data, service.config.max_upload_pixels
+    )
+    decoded_s = time.perf_counter()
+    async with service.workers.turns:
+        findings = await service.workers.faces(image)
+    scale = width / image.shape[1]
+    sightings = [Sighting(s.box.scaled(scale), s.probabilities) for s in findings.sightings]
+    faces = FaceTracks().update(sightings, 0.0)
+    service.metrics.count("faces_total", len(faces))
+    stages_s = {
+        "decode": decoded_s - start_s,
+        "detect": findings.detect_s,
+        "classify": findings.classify_s,
+        "total": time.perf_counter() - start_s,
+    }
+    return {
+        "kind": "image",
+        "width": width,
+        "height": height,
+        "classes": list(service.class_names),
+        "faces": service.describe_faces(faces),
+        "ms": {stage: round(1000 * seconds, 2) for stage, seconds in stages_s.items()},
+    }
+
+
+async def _predict_video(
+    service: Service,
+    file: MemoryFile,
+    thread: ThreadPoolExecutor,
+    is_gone: Callable[[], Awaitable[bool]],
+) -> dict[str, Any]:
+    loop = asyncio.get_running_loop()
+    config, start_s = service.config, time.perf_counter()
+    duration_s = await loop.run_in_executor(thread, _check_video, file, config)
+    frames = _sampled_frames(file, config)
+    tracks = FaceTracks()
+    found: list[dict[str, Any]] = []
+    width = height = 0
+    try:
+        while (frame := await loop.run_in_executor(thread, _next_frame, frames)) is not None:
+            if service.is_stopping or await is_gone():
+                raise Refusal("stopping")
+            if len(found) >= config.max_video_s * VIDEO_RATE_HZ:
+                raise Refusal("too_long")  # whatever its header says
+            if time.perf_counter() - start_s > LARGEST_SLOWNESS * config.max_video_s:
+                raise Refusal("too_long")
+            height, width = frame.image.shape[:2]
+            if width * height > config.max_frame_pixels:  # the size may change on the way
+                raise Refusal("too_many_pixels")
+            async with service.workers.turns:
+                findings = await service.workers.faces(frame.image)
+            faces = tracks.update(findings.sightings, frame.time_s)
+            service.metrics.count("faces_total", len(faces))
+            found.append({"time_s": round(frame.time_s, 3), "faces": service.describe_faces(faces)})
+    finally:
+        await loop.run_in_executor(thread, frames.close)  # type: ignore[attr-defined]
+    return {
+        "kind": "video",
+        "width": width,
+        "height": height,
+        "fps": VIDEO_RATE_HZ,
+        "duration_s": round(duration_s or len(found) / VIDEO_RATE_HZ, 3),
+        "classes": list(service.class_names),
+        "frames": found,
+        "ms": {"total": round(1000 * (time.perf_counter() - start_s), 2)},
+    }
+
+
+def _check_video(file: MemoryFile, config: ServerConfig) -> float:
+    """The duration by the header; 0 where it does not say. Size and duration are held against the limits.
+
+    Raises:
+        Refusal: not_media, too_many_pixels, too_long, odd_shape.
+    """
+    import av
+    from av.error import FFmpegError
+
+    options = {"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS)}
+    try:
+        with av.open(f"file:{file.path}", options=options, metadata_errors="ignore") as container:
+            if not container.streams.video:
+                raise Refusal("not_media")
+            stream = container.streams.video[0]
+            width, height = stream.width, stream.height
+            duration_s = (container.duration or 0) / av.time_base
+    except (FFmpegError, UnicodeError):
+        raise Refusal("not_media") from None
+    if width * height > config.max_frame_pixels:
+        raise Refusal("too_many_pixels")
+    if duration_s > config.max_video_s + 1 / VIDEO_RATE_HZ:
+        raise Refusal("too_long")
+    return duration_s
+
+
+def _sampled_frames(file: MemoryFile, config: ServerConfig) -> Iterator[Frame]:
+    # One frame more than is allowed shows that there are more.
+    most = int(config.max_video_s * VIDEO_RATE_HZ) + 1
+    return iter_frames(file.path, rate_hz=VIDEO_RATE_HZ, max_frames=most)
+
+
+def _next_frame(frames: Iterator[Frame]) -> Frame | None:
+    try:
+        return next(frames, None)
+    except UserError:
+        raise Refusal("not_media") from None

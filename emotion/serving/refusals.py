@@ -1,0 +1,82 @@
+"""Why something is not analysed: a code for programs, and words for people in English and Korean."""
+
+from typing import Any
+
+# Code -> status of an HTTP answer, English, Korean. Over the WebSocket only code and words are sent.
+_REFUSALS = {
+    "not_an_image": (
+        *(415, "This is not a picture that can be read (JPEG, PNG or WebP, not truncated)."),
+        "읽을 수 없는 이미지입니다(손상되지 않은 JPEG, PNG, WebP만 가능).",
+    ),
+    "too_many_pixels": (
+        *(413, "The picture has too many pixels; make it smaller."),
+        "이미지의 픽셀 수가 너무 많습니다. 크기를 줄여 주세요.",
+    ),
+    "odd_shape": (
+        *(422, "The picture is too small or too narrow to hold a face."),
+        "이미지가 너무 작거나 좁아서 얼굴을 찾을 수 없습니다.",
+    ),
+    "no_model": (
+        *(503, "There is no trained model yet: make emotion-preprocess emotion-train, or make demo."),
+        "아직 학습된 모델이 없습니다: make emotion-preprocess emotion-train 또는 make demo.",
+    ),
+    "rate": (
+        *(429, "More frames a second than the server takes from one client."),
+        "초당 프레임 수가 서버의 한도를 넘었습니다.",
+    ),
+    "failed": (
+        *(500, "The picture could not be analysed; the server goes on."),
+        "이미지를 분석하지 못했습니다. 서버는 계속 동작합니다.",
+    ),
+    "missing_file": (
+        *(400, "A form (multipart/form-data) with a picture or video in its field “file” is wanted."),
+        "multipart/form-data 형식의 file 필드에 이미지나 영상을 보내 주세요.",
+    ),
+    "too_large": (413, "The file is too large.", "파일이 너무 큽니다."),
+    "not_media": (
+        *(415, "This is neither a picture nor a video that can be read."),
+        "읽을 수 있는 이미지나 영상이 아닙니다.",
+    ),
+    "too_long": (413, "The video is too long; cut it.", "영상이 너무 깁니다. 잘라서 보내 주세요."),
+    "too_slow": (408, "The file did not arrive in time.", "파일이 제시간에 도착하지 않았습니다."),
+    "busy": (
+        *(503, "Other files are being analysed; try again in a moment."),
+        "다른 파일을 분석하고 있습니다. 잠시 후 다시 시도해 주세요.",
+    ),
+    "foreign_origin": (
+        *(403, "This page may not use the server (ALLOWED_ORIGINS)."),
+        "이 페이지에서는 서버를 사용할 수 없습니다(ALLOWED_ORIGINS).",
+    ),
+    "foreign_host": (
+        *(421, "The server does not go by this name (SERVER_HOST, ALLOWED_ORIGINS)."),
+        "이 이름으로는 서버에 접속할 수 없습니다(SERVER_HOST, ALLOWED_ORIGINS).",
+    ),
+    "needs_linux": (
+        *(501, "Uploads are kept in memory by means that only Linux has; run the server there."),
+        "파일 업로드는 Linux에서 실행한 서버에서만 가능합니다.",
+    ),
+    "stopping": (503, "The server is going down.", "서버가 종료되는 중입니다."),
+}
+CODES = tuple(_REFUSALS)
+
+
+class Refusal(Exception):
+    """Something that is not analysed.
+
+    Args:
+        code: One of `CODES`.
+    """
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+        self.status, english, korean = _REFUSALS[code]
+        self.message = {"en": english, "ko": korean}
+
+    def as_http(self) -> dict[str, Any]:
+        """The body of an HTTP answer."""
+        return {"error": {"code": self.code, "message": self.message}}
+
+    def as_event(self, frame: int) -> dict[str, Any]:
+        """The message over the WebSocket about the client's frame of this number."""
+        return {"type": "error", "code": self.code, "frame": frame, "message": self.message}

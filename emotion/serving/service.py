@@ -1,0 +1,132 @@
+"""What all requests share: the configuration, the workers, the counts, the clients."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from emotion.analysis import read_about, translate_labels
+from emotion.face_tracks import Face
+from emotion.logger_config import get_logger
+from emotion.serving.config import ServerConfig
+from emotion.serving.metrics import Metrics, resident_bytes
+from emotion.serving.workers import AnalysisWorkers
+from facevox.errors import one_line
+
+if TYPE_CHECKING:
+    from emotion.serving.session import CameraSession
+
+PROTOCOL_VERSION = 1
+
+
+class Service:
+    """One running server.
+
+    Args:
+        config: What it was started with.
+
+    Raises:
+        UserError: The model does not say what it is.
+    """
+
+    def __init__(self, config: ServerConfig) -> None:
+        self.config = config
+        self.logger: logging.Logger = get_logger("server")
+        self.metrics = Metrics()
+        self.sessions: set[CameraSession] = set()
+        self.workers = AnalysisWorkers(config.model, config.max_faces, config.num_workers)
+        self.class_names: tuple[str, ...] = ()
+        if config.model is not None:
+            self.class_names = tuple(read_about(config.model)["class_names"])
+        self.is_stopping = False
+        self._warming: asyncio.Task[None] | None = None
+
+    @property
+    def has_model(self) -> bool:
+        """Whether there is something to analyse with."""
+        return self.config.model is not None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether pictures are analysed at once."""
+        return self.has_model and self.workers.is_warm and not self.is_stopping
+
+    def start(self) -> None:
+        """Begins to warm the workers up; requests are answered meanwhile."""
+        self._warming = asyncio.get_running_loop().create_task(self._warm_up())
+
+    async def _warm_up(self) -> None:
+        start_s = time.perf_counter()
+        try:
+            await self.workers.warm_up()
+        except Exception as error:
+            self.logger.error("the workers could not be started: %s", one_line(error))
+            return
+        if self.config.model is None:
+            self.logger.warning(
+                "no trained model: train one (make emotion-preprocess emotion-train, or make demo) and start "
+                "the server again"
+            )
+        else:
+            self.logger.info(
+                "%s, %d classes, %d workers, ready after %.2f s",
+                *(self.config.model.name, len(self.class_names), self.config.num_workers),
+                time.perf_counter() - start_s,
+            )
+
+    async def stop(self) -> None:
+        """Ends the workers; what is being analysed is finished."""
+        self.is_stopping = True
+        if self._warming is not None:
+            await self._warming
+        await asyncio.get_running_loop().run_in_executor(None, self.workers.close)
+        self.logger.info(
+            "stopped; %d frames analysed of %d clients",
+            *(self.metrics.value(name) for name in ("frames_analysed_total", "connections_total")),
+        )
+
+    def hello(self) -> dict[str, Any]:
+        """What a client must know; the first message of every connection, and GET /api/model."""
+        config = self.config
+        return {
+            "type": "hello",
+            "version": PROTOCOL_VERSION,
+            "ready": self.has_model,
+            "classes": list(self.class_names),
+            "labels": translate_labels(self.class_names),
+            "model": None if config.model is None else config.model.name,
+            "limits": {
+                "frame_bytes": config.max_frame_bytes,
+                "frame_pixels": config.max_frame_pixels,
+                "frames_per_s": config.max_frames_per_s,
+                "faces": config.max_faces,
+                "connections": config.max_connections,
+                "upload_bytes": config.max_upload_bytes,
+                "upload_pixels": config.max_upload_pixels,
+                "video_s": config.max_video_s,
+            },
+        }
+
+    def describe_faces(self, faces: Sequence[Face]) -> list[dict[str, Any]]:
+        """Faces as JSON."""
+        return [
+            {
+                "id": face.track_id,
+                "box": [round(edge, 1) for edge in face.box],
+                "label": self.class_names[face.best],
+                "probabilities": [round(float(p), 4) for p in face.probabilities],
+                "smoothed": [round(float(p), 4) for p in face.smoothed],
+            }
+            for face in faces
+        ]
+
+    def metrics_text(self) -> str:
+        """The text of /metrics."""
+        return self.metrics.expose(
+            {
+                "emotion_connections": ("WebSocket connections that are open.", len(self.sessions)),
+                "emotion_ready": ("1 when pictures are analysed.", float(self.is_ready)),
+                "emotion_memory_bytes": ("Memory of the server's process.", resident_bytes()),
+            }
+        )

@@ -1,0 +1,225 @@
+"""One client of the live analysis: binary frames in, JSON out, the newest frame wins."""
+
+import asyncio
+import contextlib
+import json
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from emotion.face_tracks import FaceTracks
+from emotion.serving.rates import TokenBucket
+from emotion.serving.refusals import Refusal
+from emotion.serving.service import Service
+from emotion.serving.workers import AnalysedFrame
+
+# Close codes (RFC 6455 and its registry). 1009 (too large a message) and 1012 (going down) are uvicorn's.
+UNSUPPORTED, POLICY, TRY_LATER, GONE = 1003, 1008, 1013, 1006
+SEND_TIMEOUT_S = 10.0  # a client that reads nothing for so long is given up
+IDLE_S = 30.0  # a client that sent nothing for so long makes room where there are too many
+# Refused frames: so many seconds' worth at once, then as many a second as may be sent, before it ends.
+PATIENCE_S = 5.0
+AT_ONCE = 2  # frames of one client being analysed: one client alone keeps two cores busy
+KEPT_TIMES = 2000  # durations behind the percentiles of the log
+
+
+@dataclass(frozen=True)
+class _Frame:
+    number: int  # from 1, of all frames of the connection
+    data: bytes
+    arrival_s: float  # time.perf_counter
+
+
+class CameraSession:
+    """A connection from its handshake to its end.
+
+    The receiver keeps one frame, the newest; an analyser takes it when its turn comes and sends the result
+    before it asks for the next turn. So a client has at most one frame waiting and two being analysed,
+    however fast it sends and however slowly it reads.
+    """
+
+    def __init__(self, websocket: WebSocket, service: Service) -> None:
+        self._websocket = websocket
+        self._service = service
+        self._metrics = service.metrics
+        self._tracks = FaceTracks()
+        self._slot: _Frame | None = None
+        self._is_filled = asyncio.Event()
+        self._asking = asyncio.Lock()
+        self._is_last_sent = asyncio.Event()
+        self._is_last_sent.set()
+        self._is_evicted = asyncio.Event()
+        rate = service.config.max_frames_per_s
+        self._rate = TokenBucket(rate, rate)
+        self._patience = TokenBucket(rate, PATIENCE_S * rate)
+        self._num_received = self._num_dropped = self._num_analysed = self._num_faces = 0
+        self._totals_s: deque[float] = deque(maxlen=KEPT_TIMES)
+        self._start_s = self._heard_s = time.monotonic()
+
+    async def run(self) -> None:
+        """Serves the client until one side ends it."""
+        await self._websocket.accept()
+        if not self._make_room():
+            self._metrics.count("connections_refused_total")
+            await self._close(TRY_LATER, "too many connections")
+            return
+        self._service.sessions.add(self)
+        self._metrics.count("connections_total")
+        self._service.logger.info("client connected, %d now", len(self._service.sessions))
+        code, reason = GONE, ""
+        try:
+            await self._send(self._service.hello())
+            code, reason = await self._serve()
+        except TimeoutError:
+            reason = "reads nothing"
+        except WebSocketDisconnect as gone:
+            code = gone.code
+        finally:
+            self._service.sessions.discard(self)
+            self._metrics.count("closes_total", label=f'code="{code}"')
+            self._log_end(code, reason)
+        if reason:
+            await self._close(code, reason)
+
+    def _make_room(self) -> bool:
+        """Whether there is room, if need be by ending the client that has been silent longest."""
+        sessions = self._service.sessions
+        if len(sessions) < self._service.config.max_connections:
+            return True
+        longest = min(sessions, key=lambda session: session._heard_s)
+        if time.monotonic() - longest._heard_s < IDLE_S:
+            return False
+        sessions.discard(longest)
+        longest._is_evicted.set()
+        return True
+
+    async def _serve(self) -> tuple[int, str]:
+        """Runs receiver and analyser; returns the close code, and the reason where the server closes."""
+        parts = [self._receive(), self._await_eviction(), *(self._analyse() for _ in range(AT_ONCE))]
+        tasks = [asyncio.create_task(part) for part in parts]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            # The receiver knows why the connection ended; a sender that failed beside it only that it did.
+            first = tasks[0] if tasks[0] in done else next(iter(done))
+            return first.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _await_eviction(self) -> tuple[int, str]:
+        await self._is_evicted.wait()
+        return TRY_LATER, "silent while others wait"
+
+    async def _receive(self) -> tuple[int, str]:
+        while True:
+            message = await self._websocket.receive()
+            if message["type"] == "websocket.disconnect":
+                return int(message.get("code") or GONE), ""
+            data = message.get("bytes")
+            if data is None:
+                return UNSUPPORTED, "frames are binary messages"
+            self._heard_s = time.monotonic()
+            self._num_received += 1
+            self._metrics.count("frames_received_total")
+            if not self._rate.take():
+                if not self._patience.take():
+                    return POLICY, "too many frames"
+                await self._refuse(Refusal("rate"), self._num_received)
+            elif not self._service.has_model:
+                await self._refuse(Refusal("no_model"), self._num_received)
+            else:
+                self._keep(_Frame(self._num_received, data, time.perf_counter()))
+
+    def _keep(self, frame: _Frame) -> None:
+        if self._slot is not None:
+            self._num_dropped += 1
+            self._metrics.count("frames_dropped_total")
+        self._slot = frame
+        self._is_filled.set()
+
+    async def _analyse(self) -> tuple[int, str]:
+        """One of the tasks that analyse; answers go out in the order of the frames."""
+        workers = self._service.workers
+        outcome: AnalysedFrame | Refusal
+        while True:
+            async with self._asking:  # for one turn at a time, like every other client
+                await self._is_filled.wait()
+                await workers.turns.acquire()
+                frame, self._slot = self._slot, None
+                self._is_filled.clear()
+                assert frame is not None, "only who is asking empties the slot"
+                is_former_sent, is_sent = self._is_last_sent, asyncio.Event()
+                self._is_last_sent = is_sent
+            try:
+                outcome = await workers.frame(frame.data, self._service.config.max_frame_pixels)
+            except Refusal as refusal:
+                outcome = refusal
+            finally:
+                workers.turns.release()  # others have theirs while this client reads its answer
+            await is_former_sent.wait()
+            if isinstance(outcome, Refusal):
+                await self._refuse(outcome, frame.number)
+            else:
+                await self._send(self._result(frame, outcome))
+            is_sent.set()
+
+    def _result(self, frame: _Frame, analysed: AnalysedFrame) -> dict[str, Any]:
+        findings = analysed.findings
+        faces = self._tracks.update(findings.sightings, frame.arrival_s)
+        stages_s = {
+            "wait": analysed.start_s - frame.arrival_s,
+            "decode": analysed.decode_s,
+            "detect": findings.detect_s,
+            "classify": findings.classify_s,
+            "total": time.perf_counter() - frame.arrival_s,
+        }
+        for stage, seconds in stages_s.items():
+            self._metrics.observe(stage, seconds)
+        self._num_analysed += 1
+        self._num_faces += len(faces)
+        self._totals_s.append(stages_s["total"])
+        self._metrics.count("frames_analysed_total")
+        self._metrics.count("faces_total", len(faces))
+        return {
+            "type": "result",
+            "frame": frame.number,
+            "dropped": self._num_dropped,
+            "width": analysed.width,
+            "height": analysed.height,
+            "faces": self._service.describe_faces(faces),
+            "ms": {stage: round(1000 * seconds, 2) for stage, seconds in stages_s.items()},
+        }
+
+    async def _refuse(self, refusal: Refusal, number: int) -> None:
+        self._metrics.count("frames_refused_total", label=f'code="{refusal.code}"')
+        await self._send(refusal.as_event(number))
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        text = json.dumps(message, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        try:
+            async with asyncio.timeout(SEND_TIMEOUT_S):
+                await self._websocket.send_text(text)
+        except (
+            RuntimeError
+        ):  # uvicorn has closed the connection (1009, no answer to a ping) and we did not know
+            raise WebSocketDisconnect(GONE) from None
+
+    async def _close(self, code: int, reason: str) -> None:
+        # A client that is gone, or that reads nothing, hears no farewell; uvicorn's side is cut off later.
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(1):
+                await self._websocket.close(POLICY if code == GONE else code, reason)
+
+    def _log_end(self, code: int, reason: str) -> None:
+        times_ms = 1000 * np.percentile(self._totals_s, (50, 95)) if self._totals_s else (0.0, 0.0)
+        self._service.logger.info(
+            "client gone (%d%s) after %.0f s: %d frames, %d analysed, %d replaced by newer ones, %d faces, "
+            "p50 %.0f ms, p95 %.0f ms",
+            *(code, f", {reason}" if reason else "", time.monotonic() - self._start_s),
+            *(self._num_received, self._num_analysed, self._num_dropped, self._num_faces, *times_ms),
+        )

@@ -1,0 +1,151 @@
+"""Receiving an uploaded file into memory: the disk never sees it.
+
+Starlette's own forms put what is larger than a megabyte into a temporary file.
+"""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from python_multipart import MultipartParser
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import parse_options_header
+from starlette.requests import Request
+
+from emotion.serving.refusals import Refusal
+
+FIELD = b"file"
+ENVELOPE_BYTES = 10_000  # boundaries, part headers, small fields beside the file
+ARRIVAL_S = 120.0  # of a whole file
+CHUNK_S = 10.0  # of its next piece
+
+
+class MemoryFile:
+    """A file without a name that lies in memory, for decoders that want a path; Linux only.
+
+    The path serves this process alone, as long as the file is open.
+    """
+
+    def __init__(self) -> None:
+        self._descriptor = os.memfd_create("upload", os.MFD_CLOEXEC)
+        self.size = 0
+
+    @property
+    def path(self) -> Path:
+        """Opens anew at the beginning, each time."""
+        return Path(f"/proc/self/fd/{self._descriptor}")
+
+    def write(self, data: bytes) -> None:
+        """Appends."""
+        with memoryview(data) as rest:
+            done = 0
+            while done < len(rest):
+                done += os.write(self._descriptor, rest[done:])
+        self.size += len(data)
+
+    def read(self) -> bytes:
+        """All of it."""
+        return os.pread(self._descriptor, self.size, 0)
+
+    def close(self) -> None:
+        """Gives the memory back."""
+        os.close(self._descriptor)
+
+
+class _FilePart:
+    """The callbacks of python_multipart that keep the first part named `file` and pass over others."""
+
+    def __init__(self, file: MemoryFile) -> None:
+        self._file = file
+        self._name, self._value = bytearray(), bytearray()
+        self._is_wanted = False
+        self.num_found = 0
+
+    def on_part_begin(self) -> None:
+        self._is_wanted = False
+
+    def on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._name += data[start:end]
+
+    def on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def on_header_end(self) -> None:
+        if bytes(self._name).lower() == b"content-disposition":
+            _, options = parse_options_header(bytes(self._value))
+            if options.get(b"name") == FIELD and self.num_found == 0:
+                self._is_wanted = True
+                self.num_found = 1
+        self._name.clear()
+        self._value.clear()
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._is_wanted:
+            self._file.write(data[start:end])
+
+
+@contextlib.contextmanager
+def memory_file() -> Iterator[MemoryFile]:
+    """A `MemoryFile` that is closed in the end.
+
+    Raises:
+        Refusal: The system has no such files (needs_linux).
+    """
+    if not hasattr(os, "memfd_create"):
+        raise Refusal("needs_linux")
+    file = MemoryFile()
+    try:
+        yield file
+    finally:
+        file.close()
+
+
+async def receive_file(request: Request, file: MemoryFile, max_bytes: int) -> None:
+    """Writes the field `file` of a form into `file`.
+
+    Raises:
+        Refusal: missing_file, too_large (by Content-Length before anything is read), too_slow.
+        starlette.requests.ClientDisconnect: The client went away.
+    """
+    kind, options = parse_options_header(request.headers.get("content-type", ""))
+    boundary = options.get(b"boundary", b"")
+    if kind != b"multipart/form-data" or not 1 <= len(boundary) <= 70:  # RFC 2046
+        raise Refusal("missing_file")
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and int(length[:18]) > max_bytes + ENVELOPE_BYTES:
+        raise Refusal("too_large")
+    part = _FilePart(file)
+    callbacks = {
+        name: getattr(part, name)
+        for name in ("on_part_begin", "on_header_field", "on_header_value", "on_header_end", "on_part_data")
+    }
+    parser = MultipartParser(boundary, callbacks)  # type: ignore[arg-type]
+    try:
+        async with asyncio.timeout(ARRIVAL_S):
+            await _feed(request, parser, file, max_bytes)
+    except TimeoutError:
+        raise Refusal("too_slow") from None
+    except FormParserError:
+        raise Refusal("missing_file") from None
+    if file.size == 0:
+        raise Refusal("missing_file" if part.num_found == 0 else "not_media")
+
+
+async def _feed(request: Request, parser: MultipartParser, file: MemoryFile, max_bytes: int) -> None:
+    num_bytes = 0
+    chunks = request.stream().__aiter__()
+    while True:
+        try:
+            async with asyncio.timeout(CHUNK_S):
+                chunk = await chunks.__anext__()
+        except StopAsyncIteration:
+            break
+        num_bytes += len(chunk)
+        if num_bytes > max_bytes + ENVELOPE_BYTES:
+            raise Refusal("too_large")
+        parser.write(chunk)
+        if file.size > max_bytes:
+            raise Refusal("too_large")
+    parser.finalize()

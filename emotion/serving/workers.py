@@ -1,0 +1,156 @@
+"""Threads that find and classify faces, each with a detector and a network of its own."""
+
+import asyncio
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, TypeVar
+
+from emotion.analysis import Classifier, FaceAnalyser, Findings
+from emotion.logger_config import get_logger
+from emotion.serving.pictures import decode_frame
+from emotion.serving.refusals import Refusal
+from facevox.faces import import_mediapipe
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class AnalysedFrame:
+    """What a worker found in a frame; times in seconds, `start_s` on time.perf_counter's clock."""
+
+    width: int
+    height: int
+    findings: Findings
+    start_s: float
+    decode_s: float
+
+
+class AnalysisWorkers:
+    """Analyses pictures off the event loop, fairly between those who ask.
+
+    Whoever asks has one request at a time and gets its turn in the order of asking, so that each of n busy
+    clients gets every n-th turn. Only the event loop touches this object; the threads work on their own.
+
+    Args:
+        model: None: nothing can be analysed.
+        max_faces: Looked for in a picture.
+        num_workers: Threads.
+
+    Attributes:
+        turns: Held during a call of `frame` or `faces`: `async with workers.turns: ...`.
+    """
+
+    def __init__(self, model: Path | None, max_faces: int, num_workers: int) -> None:
+        self._model = model
+        self._max_faces = max_faces
+        self._num_workers = num_workers
+        self._threads = ThreadPoolExecutor(num_workers, thread_name_prefix="analysis")
+        self._local = threading.local()
+        self._analysers: list[FaceAnalyser] = []
+        # The right to one call of `frame` or `faces`. Wakes those who wait first come, first served.
+        self.turns = asyncio.Semaphore(num_workers)
+        self.is_warm = False
+
+    async def warm_up(self) -> None:
+        """Makes every thread's detector and network, so that nobody's first frame waits for it."""
+        if self._model is not None:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._threads, import_mediapipe_alone)
+            all_here = threading.Barrier(self._num_workers)
+            warmings = [
+                loop.run_in_executor(self._threads, self._warm_thread, all_here)
+                for _ in range(self._num_workers)
+            ]
+            await asyncio.gather(*warmings)
+        self.is_warm = True
+
+    def _warm_thread(self, all_here: threading.Barrier) -> None:
+        import numpy as np
+
+        self._analyser().find(np.zeros((64, 64, 3), np.uint8))
+        with contextlib.suppress(threading.BrokenBarrierError):
+            all_here.wait(timeout=30)  # holds this thread, so that the next request goes to another one
+
+    async def frame(self, data: bytes, max_pixels: int) -> AnalysedFrame:
+        """Decodes and analyses a frame.
+
+        Raises:
+            Refusal: It cannot be decoded, or the analysis failed (failed).
+        """
+        return await self._call(lambda: self._frame(data, max_pixels))
+
+    async def faces(self, image_rgb: "NDArray[np.uint8]") -> Findings:
+        """The faces of an (H, W, 3) uint8 RGB picture.
+
+        Raises:
+            Refusal: The analysis failed (failed).
+        """
+        return await self._call(lambda: self._find(image_rgb))
+
+    async def _call(self, work: Callable[[], _Result]) -> _Result:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        except RuntimeError:  # the threads were stopped since the request came
+            raise Refusal("stopping") from None
+
+    def _frame(self, data: bytes, max_pixels: int) -> AnalysedFrame:
+        start_s = time.perf_counter()
+        image = decode_frame(data, max_pixels)
+        decode_s = time.perf_counter() - start_s
+        return AnalysedFrame(image.shape[1], image.shape[0], self._find(image), start_s, decode_s)
+
+    def _find(self, image_rgb: "NDArray[np.uint8]") -> Findings:
+        try:
+            return self._analyser().find(image_rgb)
+        except Exception as error:
+            # MediaPipe's graph is unusable after an error; the next picture gets a new one.
+            get_logger("server").error("a picture could not be analysed: %s", type(error).__name__)
+            failed = self._local.__dict__.pop("analyser", None)
+            if failed is not None:
+                self._analysers.remove(failed)
+                with contextlib.suppress(Exception):
+                    failed.close()
+            raise Refusal("failed") from None
+
+    def _analyser(self) -> FaceAnalyser:
+        analyser: FaceAnalyser | None = getattr(self._local, "analyser", None)
+        if analyser is None:
+            if self._model is None:
+                raise Refusal("no_model")
+            analyser = FaceAnalyser(Classifier(self._model), self._max_faces)
+            self._local.analyser = analyser
+            self._analysers.append(analyser)
+        return analyser
+
+    def close(self) -> None:
+        """Waits for what is being analysed and ends the threads."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        while self._analysers:
+            self._analysers.pop().close()
+
+
+def import_mediapipe_alone() -> ModuleType:
+    """The module mediapipe without Matplotlib, which it imports for plots that nobody here draws.
+
+    Matplotlib takes 30 MB and 0.3 s, and writes a list of fonts into the home folder.
+    """
+    if "matplotlib" in sys.modules or "mediapipe" in sys.modules:
+        return import_mediapipe()
+    stand_ins = {name: ModuleType(name) for name in ("matplotlib", "matplotlib.pyplot")}
+    sys.modules.update(stand_ins)
+    try:
+        return import_mediapipe()
+    finally:
+        for name in stand_ins:
+            sys.modules.pop(name, None)

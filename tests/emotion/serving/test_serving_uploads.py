@@ -1,0 +1,163 @@
+"""Uploaded pictures and videos, with the real server."""
+
+import http.client
+import io
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from face_pictures import frame_of_faces, jpeg_of_faces
+from live_server import LiveServer
+from PIL import Image
+from small_classifier import CLASSES
+
+from facevox.media import write_video
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Two seconds of a face that moves to the right; 320 x 240."""
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    frames = (frame_of_faces(1, 4 * k)[::2, ::2] for k in range(20))
+    write_video(path, frames, 10.0)
+    return path.read_bytes()
+
+
+def saved(image: np.ndarray, name: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, name, **options)
+    return buffer.getvalue()
+
+
+def test_picture_answers_with_its_faces(server: LiveServer) -> None:
+    status, answer = server.upload(jpeg_of_faces(2))
+    assert status == 200
+    assert (answer["kind"], answer["width"], answer["height"]) == ("image", 640, 480)
+    assert answer["classes"] == list(CLASSES)
+    assert [face["id"] for face in answer["faces"]] == [1, 2]
+    for face in answer["faces"]:
+        assert abs(sum(face["probabilities"]) - 1) < 1e-3
+        assert face["label"] == CLASSES[int(np.argmax(face["probabilities"]))]
+
+
+def test_boxes_of_a_large_photograph_are_in_its_own_pixels(server: LiveServer) -> None:
+    small, large = frame_of_faces(1), frame_of_faces(1).repeat(7, axis=0).repeat(7, axis=1)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # decoded smaller, and turned
+    content = saved(np.rot90(large).copy(), "JPEG", quality=60, exif=exif)
+    _, expected = server.upload(saved(small, "JPEG", quality=95))
+    status, answer = server.upload(content)
+    assert (status, answer["width"], answer["height"]) == (200, 4480, 3360)
+    np.testing.assert_allclose(answer["faces"][0]["box"], 7 * np.array(expected["faces"][0]["box"]), atol=60)
+
+
+def test_video_answers_with_five_frames_a_second(server: LiveServer, clip: bytes) -> None:
+    status, answer = server.upload(clip)
+    assert status == 200
+    assert (answer["kind"], answer["width"], answer["height"], answer["fps"]) == ("video", 320, 240, 5.0)
+    assert answer["duration_s"] == pytest.approx(2, abs=0.15)
+    assert [frame["time_s"] for frame in answer["frames"]] == [round(0.2 * k, 3) for k in range(10)]
+    lefts = []
+    for frame in answer["frames"]:
+        (face,) = frame["faces"]
+        assert face["id"] == 1
+        lefts.append(face["box"][0])
+    assert lefts == sorted(lefts)
+    assert lefts[-1] - lefts[0] == pytest.approx(36, abs=6)  # 18 frames of 4 pixels, at half size
+
+
+def damaged(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+BAD_FILES = {
+    "truncated picture": (lambda clip: damaged(jpeg_of_faces(1)), 415, "not_an_image"),
+    "text": (lambda clip: b"no picture at all\n" * 50, 415, "not_media"),
+    "nothing": (lambda clip: b"", 415, "not_media"),
+    "play list": (lambda clip: b"ffconcat version 1.0\nfile '/etc/passwd'\n", 415, "not_media"),
+    "half of a video": (damaged, 415, "not_media"),
+    "too many bytes": (lambda clip: bytes(3_000_001), 413, "too_large"),
+    "too many pixels": (
+        lambda clip: saved(np.zeros((3200, 3200, 3), np.uint8), "PNG"),
+        413,
+        "too_many_pixels",
+    ),
+    "one pixel": (lambda clip: saved(np.zeros((1, 1, 3), np.uint8), "PNG"), 422, "odd_shape"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_bad_file_gets_its_reason(name: str, server: LiveServer, clip: bytes) -> None:
+    make, expected_status, code = BAD_FILES[name]
+    status, answer = server.upload(make(clip))
+    assert (status, answer["error"]["code"]) == (expected_status, code)
+    assert answer["error"]["message"]["ko"]
+    assert server.memory_mb() < 400
+
+
+def test_video_over_the_limits_is_refused(server: LiveServer, tmp_path: Path) -> None:
+    black = np.zeros((48, 64, 3), np.uint8)
+    write_video(tmp_path / "long.mp4", (black for _ in range(50)), 10.0)
+    status, answer = server.upload((tmp_path / "long.mp4").read_bytes())
+    assert (status, answer["error"]["code"]) == (413, "too_long")
+    wide = np.zeros((1700, 2400, 3), np.uint8)
+    write_video(tmp_path / "wide.mp4", (wide for _ in range(2)), 10.0)
+    status, answer = server.upload((tmp_path / "wide.mp4").read_bytes())
+    assert (status, answer["error"]["code"]) == (413, "too_many_pixels")
+
+
+@pytest.mark.parametrize("content_type", ["multipart/form-data", "text/plain", ""])
+def test_request_without_a_form_is_refused(content_type: str, server: LiveServer) -> None:
+    status, body, _ = server.request("/api/predict", b"x", {"Content-Type": content_type})
+    assert (status, json.loads(body)["error"]["code"]) == (400, "missing_file")
+
+
+def test_form_without_the_field_is_refused(server: LiveServer) -> None:
+    status, answer = server.upload(jpeg_of_faces(1), field="picture")
+    assert (status, answer["error"]["code"]) == (400, "missing_file")
+
+
+def test_too_large_a_file_is_refused_by_its_length_or_else_on_the_way(server: LiveServer) -> None:
+    def endless() -> Iterator[bytes]:
+        yield b'--wall\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+        for _ in range(1000):
+            yield os.urandom(100_000)
+
+    kind = {"Content-Type": "multipart/form-data; boundary=wall"}
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection.request("POST", "/api/predict", headers={**kind, "Content-Length": "9000000000"})
+    assert connection.getresponse().status == 413  # nothing of it was sent yet
+    connection.close()
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    try:
+        connection.request("POST", "/api/predict", endless(), kind, encode_chunked=True)
+        assert connection.getresponse().status == 413
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # cut off before all of it was sent
+    connection.close()
+    assert server.memory_mb() < 400
+    assert server.metric('emotion_uploads_refused_total{code="too_large"}') >= 2
+
+
+def test_third_file_at_a_time_is_told_to_wait(server: LiveServer) -> None:
+    connections = []
+    head = b'--wall\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+    for _ in range(2):
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+        connection.putrequest("POST", "/api/predict")
+        connection.putheader("Content-Type", "multipart/form-data; boundary=wall")
+        connection.putheader("Content-Length", "100000")
+        connection.endheaders(head)
+        connections.append(connection)
+    status, answer = server.upload(jpeg_of_faces(1))
+    while status == 200:  # the two have not been read yet
+        status, answer = server.upload(jpeg_of_faces(1))
+    assert (status, answer["error"]["code"]) == (503, "busy")
+    for connection in connections:
+        connection.close()
+    while status == 503:
+        status, answer = server.upload(jpeg_of_faces(1))
+    assert status == 200

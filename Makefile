@@ -9,7 +9,7 @@ SHELL := /bin/bash
 
 VARIABLES := DATASET OUT DETECTOR WORKERS MODEL THRESHOLD META LIMIT ONLY
 VARIABLES += IMAGES VOICES MATCHED GROUPS FACE_MODEL VOICE_MODEL EPOCHS BATCH METADATA VOX TYPE
-VARIABLES += VIDEO AUDIO CHECKPOINT
+VARIABLES += VIDEO AUDIO CHECKPOINT PORT MODE
 # make would expand a `$` inside a value on its way into the environment; $(value) does not.
 $(foreach name,$(VARIABLES),$(eval export FACEVOX_$(name) := $$(value $(name))))
 unexport $(VARIABLES)
@@ -22,7 +22,7 @@ TYPED_FOLDERS = $(wildcard scripts benchmarks examples)
 
 .PHONY: help install doctor demo test test-all check bench extract voices faces pairs train evaluate \
         hq-split hq-train hq-evaluate lipsync-process lipsync-train lipsync-score emotion-preprocess \
-        emotion-train weights lock clean
+        emotion-train emotion-run serve weights lock clean
 
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -151,6 +151,13 @@ emotion-preprocess: install ## AIHub's pictures to face crops; settings in .env:
 
 emotion-train: install ## the emotion classifier, exported; settings in .env: OUT=(MODEL_DIR)
 	@exec $(PYTHON_IN_VENV) emotion/main.py $${FACEVOX_OUT:+--model_dir="$$FACEVOX_OUT"}
+
+emotion-run: install ## the classifier at work: MODE=webcam|image|video DATASET=(INPUT_PATH) OUT=runs/emotion
+	@exec $(PYTHON_IN_VENV) emotion/run_model.py $${FACEVOX_MODE:+--test_mode="$$FACEVOX_MODE"} \
+	    $${FACEVOX_DATASET:+--input_path="$$FACEVOX_DATASET"} $${FACEVOX_OUT:+--output_dir="$$FACEVOX_OUT"}
+
+serve: install ## the live page of facial expressions, http://localhost:8001: PORT=(SERVER_PORT of .env)
+	@exec $(PYTHON_IN_VENV) emotion/server.py $${FACEVOX_PORT:+--server_port="$$FACEVOX_PORT"}
 
 # --- development -----------------------------------------------------------------------------------------
 

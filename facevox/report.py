@@ -82,6 +82,15 @@ class Report:
             figures.append(_figure(f"data:image/jpeg;base64,{data}", caption, width_px))
         self._parts.append(f'<div class="{"row" if row else "images"}">{"".join(figures)}</div>')
 
+    def video(self, file: str | Path, caption: str = "", *, width_px: int = 320) -> None:
+        """An mp4 of a few seconds, inside of the page."""
+        data = base64.b64encode(Path(file).read_bytes()).decode("ascii")
+        self._parts.append(
+            f'<figure><video controls loop muted playsinline width="{width_px}" '
+            f'src="data:video/mp4;base64,{data}"></video>'
+            f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+        )
+
     def figure(self, figure: Any, caption: str = "") -> None:
         """A matplotlib figure, kept as a vector drawing."""
         buffer = io.StringIO()

@@ -61,3 +61,13 @@ def test_numbers_are_rounded_and_stand_right(tmp_path: Path) -> None:
     page = make_page(tmp_path)
     assert re.search(r"<td class=number>0\.1235</td>", page)
     assert "<td class=number>3</td>" in page
+
+
+def test_video_is_inside_the_page(tmp_path: Path) -> None:
+    (tmp_path / "x.mp4").write_bytes(b"\x00\x01film")
+    report = Report("title")
+    report.video(tmp_path / "x.mp4", "<clip>", width_px=99)
+    report.write(tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert 'width="99" src="data:video/mp4;base64,AAFmaWxt"' in page
+    assert "&lt;clip&gt;" in page

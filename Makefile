@@ -9,7 +9,7 @@ SHELL := /bin/bash
 
 VARIABLES := DATASET OUT DETECTOR WORKERS MODEL THRESHOLD META LIMIT ONLY
 VARIABLES += IMAGES VOICES MATCHED GROUPS FACE_MODEL VOICE_MODEL EPOCHS BATCH METADATA VOX TYPE
-VARIABLES += VIDEO AUDIO CHECKPOINT PORT MODE
+VARIABLES += VIDEO AUDIO CHECKPOINT PORT MODE ZIPS LANDMARKS CLASSES
 # make would expand a `$` inside a value on its way into the environment; $(value) does not.
 $(foreach name,$(VARIABLES),$(eval export FACEVOX_$(name) := $$(value $(name))))
 unexport $(VARIABLES)
@@ -22,7 +22,7 @@ TYPED_FOLDERS = $(wildcard scripts benchmarks examples)
 
 .PHONY: help install doctor demo test test-all check bench extract voices faces pairs train evaluate \
         hq-split hq-train hq-evaluate lipsync-process lipsync-train lipsync-score emotion-preprocess \
-        emotion-train emotion-run serve weights lock clean
+        emotion-train emotion-run serve landmarks landmarks-train weights lock clean
 
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -158,6 +158,21 @@ emotion-run: install ## the classifier at work: MODE=webcam|image|video DATASET=
 
 serve: install ## the live page of facial expressions, http://localhost:8001: PORT=(SERVER_PORT of .env)
 	@exec $(PYTHON_IN_VENV) emotion/server.py $${FACEVOX_PORT:+--server_port="$$FACEVOX_PORT"}
+
+ifneq ($(filter landmarks,$(MAKECMDGOALS)),)
+ifeq ($(value ZIPS),)
+$(error ZIPS is missing: make landmarks ZIPS=/path/to/archives (a folder, or one archive))
+endif
+endif
+
+landmarks: install ## FaceMesh landmarks straight out of ZIPs: ZIPS=/path/to/archives LANDMARKS=runs/landmarks WORKERS=(all cores) LIMIT=(all)
+	@exec $(PYTHON_IN_VENV) emotion/landmarks/extract.py --zips="$$FACEVOX_ZIPS" \
+	    --output_dir="$${FACEVOX_LANDMARKS:-runs/landmarks}" \
+	    $${FACEVOX_WORKERS:+--workers="$$FACEVOX_WORKERS"} $${FACEVOX_LIMIT:+--limit="$$FACEVOX_LIMIT"}
+
+landmarks-train: install ## the classifier of landmarks: LANDMARKS=runs/landmarks OUT=models/emotion_landmarks CLASSES="neutral anxiety"
+	@exec $(PYTHON_IN_VENV) emotion/landmarks/train.py --landmarks_dir="$${FACEVOX_LANDMARKS:-runs/landmarks}" \
+	    --save_dir="$${FACEVOX_OUT:-models/emotion_landmarks}" --class_names $${FACEVOX_CLASSES:-neutral anxiety}
 
 # --- development -----------------------------------------------------------------------------------------
 

@@ -13,7 +13,8 @@ import pytest
 TARGETS = [
     "help", "install", "doctor", "demo", "test", "test-all", "check", "bench", "extract", "voices", "faces",
     "pairs", "train", "evaluate", "hq-split", "hq-train", "hq-evaluate", "lipsync-process",
-    "lipsync-train", "lipsync-score", "emotion-preprocess", "emotion-train", "weights", "lock", "clean",
+    "lipsync-train", "lipsync-score", "emotion-preprocess", "emotion-train", "emotion-run",
+    "serve", "landmarks", "landmarks-train", "weights", "lock", "clean",
 ]  # fmt: skip
 
 
@@ -230,3 +231,24 @@ def test_clean_keeps_the_environment_the_settings_and_the_results(make, tmp_path
         "Makefile", "note.py", ".env", ".venv/bin/python", "scripts/setup/find_python.sh",
         "runs/extract/__pycache__/x",
     }  # fmt: skip
+
+
+def test_emotion_programs_get_their_values(make):
+    _, calls = make("serve", "PORT=9000")
+    assert calls[-1] == ["emotion/server.py", "--server_port=9000"]
+    _, calls = make("emotion-run", "MODE=video", "DATASET=/my clip.mp4", "OUT=/o")
+    assert calls[-1] == [
+        *("emotion/run_model.py", "--test_mode=video", "--input_path=/my clip.mp4", "--output_dir=/o")
+    ]
+    answer, calls = make("landmarks")
+    assert answer.returncode == 2
+    assert "ZIPS is missing" in answer.stderr
+    assert calls == []
+    _, calls = make("landmarks", "landmarks-train", "ZIPS=/a b.zip", "LANDMARKS=/l", "LIMIT=5", "OUT=/o")
+    assert calls[-2:] == [
+        ["emotion/landmarks/extract.py", "--zips=/a b.zip", "--output_dir=/l", "--limit=5"],
+        [
+            *("emotion/landmarks/train.py", "--landmarks_dir=/l", "--save_dir=/o"),
+            *("--class_names", "neutral", "anxiety"),
+        ],
+    ]

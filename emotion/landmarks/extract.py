@@ -1,0 +1,83 @@
+"""Extract face landmarks from ZIP archives of pictures, without unpacking them.
+
+    python emotion/landmarks/extract.py --zips A.zip B.zip --output_dir runs/landmarks
+    python emotion/landmarks/extract.py --zips video/Training video/Validation --output_dir runs/landmarks
+    python emotion/landmarks/extract.py --zips A.zip B.zip --labels happy sad --output_dir runs/landmarks
+    python emotion/landmarks/extract.py --zips video/Training --output_dir runs/landmarks --limit 10000
+
+Finds the 478 points of FaceMesh in every picture. A folder is searched for archives; annotations (AIHub's
+[라벨] archives, JSON files) among them give labels and tell which of several faces is meant. Writes
+`<output_dir>/shards/*.npy` (raw landmarks), `index.csv` (a row for each picture: archive, member, shard, row,
+label, person, width, height, reduction, faces, status, reason) and `manifests/extract_landmarks.jsonl`. Exit
+codes: 0 done; 1 some pictures failed or show no face (index.csv says which); 2 bad usage or input; 75 stopped
+by a signal (run the same command again to continue).
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from emotion.landmarks.extraction import ExtractConfig, run_extraction
+from emotion.landmarks.extraction import extract_landmarks_from_zip as extract_landmarks_from_zip
+from emotion.logger_config import get_logger, setup_logging
+from facevox import cli
+from facevox.batch import BatchOptions
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    """The options of this program."""
+    parser = cli.make_parser(
+        __doc__, "python emotion/landmarks/extract.py --zips A.zip B.zip --output_dir runs/landmarks"
+    )
+    parser.add_argument(
+        "--zips", nargs="+", required=True, type=Path, metavar="ZIP", help="archives, or folders of archives"
+    )
+    parser.add_argument(
+        "--output_dir", required=True, type=Path, metavar="DIR", help="folder for shards and index"
+    )
+    parser.add_argument(
+        "--labels",
+        nargs="+",
+        default=[],
+        metavar="LABEL",
+        help="one for each of --zips (default: from annotations, file names, folders, archive names)",
+    )
+    parser.add_argument(
+        "--limit",
+        type=cli.natural_int,
+        default=0,
+        help="pictures in all, spread over the archives; 0: every one",
+    )
+    cli.add_batch_arguments(parser)
+    parser.set_defaults(item_timeout_s=60.0)
+    parser.add_argument("--log_dir", type=Path, default=Path("logs"), metavar="DIR", help="of the day's log")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Extracts; returns the exit code."""
+    args = get_args_parser().parse_args(argv)
+    config = ExtractConfig(
+        zips=tuple(args.zips),
+        labels=tuple(args.labels),
+        limit=args.limit,
+        output_dir=args.output_dir,
+    )
+    options = cli.build(BatchOptions, args)
+    if not options.dry_run:
+        setup_logging(args.log_dir)
+    logger = get_logger("landmarks.extract")
+    extraction = run_extraction(config, options)
+    summary = extraction.summary
+    logger.info(
+        "%d shards done, %d finished before, %d failed in %.1f s%s; pictures: %s",
+        *(summary.done, summary.skipped, summary.failed, summary.seconds),
+        f", stopped by {summary.stopped}" if summary.stopped else "",
+        extraction.statuses or "none",
+    )
+    return extraction.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

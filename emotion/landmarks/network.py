@@ -1,0 +1,133 @@
+"""The document's network over landmarks, and the file that holds a trained one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from emotion.landmarks.extraction import NUM_POINTS
+from emotion.landmarks.normalisation import check_normalisation, normalise_landmarks
+from facevox.errors import UserError
+from facevox.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
+
+KIND, FORMAT = "emotion landmarks", 1
+MODEL_FILE = "model.pth"
+NUM_FEATURES = NUM_POINTS * 3  # 1434
+HIDDEN = (512, 256, 128)
+DROPOUT = (0.3, 0.2)
+
+
+class LandmarkNetwork(nn.Module):
+    """1434 → 512 → 256 → 128 → classes, as the source document has it.
+
+    Linear, ReLU, BatchNorm, Dropout twice; then Linear, ReLU; then Linear.
+
+    Args:
+        num_classes: Outputs.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        first, second, third = HIDDEN
+        self.layers = nn.Sequential(
+            *(nn.Linear(NUM_FEATURES, first), nn.ReLU(), nn.BatchNorm1d(first), nn.Dropout(DROPOUT[0])),
+            *(nn.Linear(first, second), nn.ReLU(), nn.BatchNorm1d(second), nn.Dropout(DROPOUT[1])),
+            *(nn.Linear(second, third), nn.ReLU()),
+            nn.Linear(third, num_classes),
+        )
+
+    def forward(self, landmarks_BPC: Tensor) -> Tensor:
+        """(B, num_classes) logits of (B, 478, 3) normalised landmarks."""
+        logits_BC: Tensor = self.layers(landmarks_BPC.flatten(1))
+        return logits_BC
+
+
+@dataclass(frozen=True, kw_only=True)
+class LandmarkModel:
+    """A trained network and what it needs to answer.
+
+    Attributes:
+        network: In evaluation mode.
+        class_names: Of its outputs.
+        normalisation: Of its inputs.
+        temperature: That logits are divided by.
+        notes: Plain values that say what it was trained on.
+    """
+
+    network: LandmarkNetwork
+    class_names: tuple[str, ...]
+    normalisation: str
+    temperature: float
+    notes: dict[str, Any]
+
+    def probabilities(
+        self, raw_NPC: NDArray[np.float32], sizes_N2: NDArray[np.integer]
+    ) -> NDArray[np.float64]:
+        """(N, C) calibrated probabilities of raw landmarks; see `normalise_landmarks` for the arguments."""
+        device = next(self.network.parameters()).device
+        points = torch.from_numpy(normalise_landmarks(raw_NPC, sizes_N2, self.normalisation)).to(device)
+        with torch.inference_mode():
+            scaled = self.network(points).double() / self.temperature
+        result: NDArray[np.float64] = torch.softmax(scaled, dim=1).cpu().numpy()
+        return result
+
+
+def save_model(path: Path, model: LandmarkModel) -> None:
+    """Writes a model; `load_model` reads it."""
+    save_checkpoint(
+        path,
+        {
+            "format": FORMAT,
+            "kind": KIND,
+            "class_names": list(model.class_names),
+            "normalisation": model.normalisation,
+            "temperature": model.temperature,
+            "notes": model.notes,
+            "network": {name: value.cpu() for name, value in model.network.state_dict().items()},
+        },
+    )
+
+
+def load_model(path: Path) -> LandmarkModel:
+    """The model in a file of `save_model`, or in a folder of `train.py`.
+
+    Raises:
+        UserError: There is none, or it is of another kind.
+    """
+    file = path / MODEL_FILE if path.is_dir() else path
+    content = load_checkpoint(file)
+    if content.get("kind") != KIND:
+        raise UserError(f"{file}: holds {content.get('kind', 'something else')!r}; {KIND!r} is wanted")
+    if content.get("format") != FORMAT:
+        raise UserError(f"{file}: of format {content.get('format')}; this program reads {FORMAT}")
+    class_names, temperature = content.get("class_names", []), content.get("temperature", 0.0)
+    is_sound = isinstance(temperature, float) and temperature > 0 and isinstance(class_names, list)
+    if not is_sound or not is_class_list(class_names):
+        raise UserError(f"{file}: its class names or its temperature are damaged")
+    names = tuple(str(name) for name in class_names)
+    network = LandmarkNetwork(len(names))
+    load_weights(network, content.get("network"), file)
+    network.eval()
+    return LandmarkModel(
+        network=network,
+        class_names=names,
+        normalisation=check_normalisation(str(content.get("normalisation"))),
+        temperature=temperature,
+        notes=dict(content.get("notes") or {}),
+    )
+
+
+def is_class_list(names: Sequence[Any]) -> bool:
+    """Whether these are two or more different names."""
+    return (
+        len(names) >= 2
+        and len(set(names)) == len(names)
+        and all(isinstance(name, str) and name for name in names)
+    )

@@ -1,0 +1,83 @@
+"""Name the expression of the largest face in pictures, folders of pictures and ZIP archives.
+
+    python emotion/landmarks/predict.py --inputs face.jpg --output_dir runs/predictions
+    python emotion/landmarks/predict.py --inputs photos/ A.zip --output_dir runs/predictions --workers 8
+
+Writes `<output_dir>/predictions.csv` (picture, expression, a probability for each class, number of faces,
+status, reason) and `manifests/predict_landmarks.jsonl`. The model is the one that `train.py` wrote. Exit
+codes: 0 done; 1 some pictures failed or show no face; 2 bad usage or input; 75 stopped by a signal (run the
+same command again to continue).
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from emotion.logger_config import get_logger, setup_logging
+from facevox import cli
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    """The options of this program."""
+    parser = cli.make_parser(
+        __doc__, "python emotion/landmarks/predict.py --inputs photos/ --output_dir runs/predictions"
+    )
+    parser.add_argument(
+        "--inputs", nargs="+", required=True, type=Path, metavar="PATH", help="pictures, folders, archives"
+    )
+    parser.add_argument(
+        "--output_dir", required=True, type=Path, metavar="DIR", help="folder for predictions.csv"
+    )
+    parser.add_argument(
+        "--model",
+        type=Path,
+        default=Path("models/emotion_landmarks"),
+        metavar="PATH",
+        help="folder of train.py, or its model.pth",
+    )
+    cli.add_batch_arguments(parser)
+    parser.set_defaults(item_timeout_s=60.0)
+    parser.add_argument("--log_dir", type=Path, default=Path("logs"), metavar="DIR", help="of the day's log")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Predicts; returns the exit code."""
+    args = get_args_parser().parse_args(argv)
+    from emotion.landmarks.network import MODEL_FILE, load_model
+    from emotion.landmarks.predictions import (
+        PROGRAM,
+        TABLE,
+        PredictTask,
+        columns_of,
+        hash_file,
+        plan_predictions,
+    )
+    from facevox.batch import BatchConfig, run_batch
+
+    model = load_model(args.model)
+    file = args.model / MODEL_FILE if args.model.is_dir() else args.model
+    batch = cli.build(
+        BatchConfig,
+        args,
+        program=PROGRAM,
+        table=TABLE,
+        columns=columns_of(model.class_names),
+        item_column="picture",
+        settings={"model": hash_file(file)},
+        unit="picture",
+    )
+    items = plan_predictions(args.inputs)
+    if not batch.dry_run:
+        setup_logging(args.log_dir)
+    summary = run_batch(PredictTask(file), items, batch)
+    get_logger("landmarks.predict").info(
+        "%d done, %d finished before, %d failed in %.1f s",
+        *(summary.done, summary.skipped, summary.failed, summary.seconds),
+    )
+    return summary.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

@@ -1,0 +1,103 @@
+"""Expressions of pictures, folders and archives: what `predict.py` does with each picture."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from emotion.aihub.collection import PICTURE_SUFFIXES, Collection, add_file
+from facevox.batch import Item, Outcome, Task
+from facevox.errors import UserError
+from facevox.files import find_files
+
+PROGRAM = "predict_landmarks"
+TABLE = "predictions.csv"
+PATTERNS = (*(f"*{suffix}" for suffix in PICTURE_SUFFIXES), "*.zip")
+
+
+def plan_predictions(inputs: Sequence[Path]) -> list[Item]:
+    """A picture each, of picture files, folders and archives; one for each archive that cannot be read.
+
+    Raises:
+        UserError: No such file or folder, or no picture in any.
+    """
+    found = Collection()
+    for root in inputs:
+        if root.is_dir():
+            files = find_files(root, PATTERNS, what="--inputs")
+        elif root.is_file():
+            if root.suffix.lower() not in (*PICTURE_SUFFIXES, ".zip"):
+                raise UserError(
+                    f"--inputs: {root}: a picture ({', '.join(PICTURE_SUFFIXES)}), a folder or a ZIP"
+                )
+            files = [root]
+        else:
+            raise UserError(f"--inputs: no such file or folder: {root}")
+        for path in files:
+            add_file(found, path, path.as_posix(), with_annotations=False)
+    items = {
+        picture.name: Item(picture.name, picture.container, {"offset": picture.offset})
+        for picture in found.pictures
+    }
+    items |= {name: Item(name, "", {"problem": reason}) for name, reason in found.problems}
+    if not items:
+        raise UserError(f"--inputs: no pictures in {', '.join(str(root) for root in inputs)}")
+    return list(items.values())
+
+
+class PredictTask(Task):
+    """The largest face of each picture and its expression.
+
+    Args:
+        model_file: Of `train.py`.
+    """
+
+    def __init__(self, model_file: Path) -> None:
+        self._model_file = model_file
+
+    def open(self, output_dir: Path) -> None:
+        """Loads the model, and FaceMesh."""
+        import torch
+
+        from emotion.landmarks.network import load_model
+        from emotion.landmarks.reader import PictureReader
+
+        super().open(output_dir)
+        torch.set_num_threads(1)  # the workers share the cores
+        self._model = load_model(self._model_file)
+        self._reader = PictureReader()
+
+    def process(self, item: Item) -> Outcome:
+        """A row with the expression and its probabilities.
+
+        Raises:
+            UserError: The picture cannot be read, or shows no face.
+        """
+        import numpy as np
+
+        if "problem" in item.payload:
+            raise UserError(item.payload["problem"])
+        face = self._reader.read(item.path, item.payload["offset"], item.name)
+        sizes = np.array([[face.width, face.height]])
+        shares = self._model.probabilities(face.points[None], sizes)[0]
+        names = self._model.class_names
+        row = {
+            "expression": names[int(shares.argmax())],
+            **{f"p_{name}": f"{share:.4f}" for name, share in zip(names, shares, strict=True)},
+            "faces": face.num_faces,
+        }
+        return Outcome(rows=[row])
+
+    def close(self) -> None:
+        """Gives FaceMesh back."""
+        self._reader.close()
+
+
+def columns_of(class_names: Sequence[str]) -> tuple[str, ...]:
+    """Of `predictions.csv`, without status and reason."""
+    return ("picture", "expression", *(f"p_{name}" for name in class_names), "faces")
+
+
+def hash_file(path: Path) -> str:
+    """Sha256 of a file: which model answered."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,178 @@
+"""One picture to the landmarks of its face: out of an archive, decoded no larger than the mesh needs.
+
+FaceMesh looks for a face in a small copy of the picture, then at the face alone, in 192 x 192 pixels of which
+it fills about two thirds. What a picture has beyond that is decoded for nothing: a twelve-megapixel JPEG is
+decoded at a quarter. A face that turns out too small for that is looked at again at the size it needs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from emotion.aihub.archives import Archive
+from emotion.aihub.boxes import Box, clean_box
+from emotion.aihub.collection import read_picture
+from emotion.aihub.pictures import decode_reduced, reduction_for
+from emotion.crop_task import SEARCHED_FACES, annotated_box, choose_face
+from emotion.crops import face_box
+from facevox.errors import UserError
+from facevox.faces import FaceMesh
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Edges = Sequence[float]  # left, top, right, bottom of a box as an annotator drew it
+# What decoding smaller may move landmarks by, as the median over the points of a face, in distances between
+# the eyes. Measured on 12-megapixel pictures: 0.010 to 0.012 typically, 0.021 at worst; packing the same
+# picture as a JPEG anew, at another quality, moves them by 0.009 typically and 0.020 at worst.
+TOLERANCE = 0.025
+# Longer side of the box around a face's landmarks, in the decoded picture, from which on that is met.
+FACE_PX = 192
+# Of the decoded picture: the detector loses nothing, and a face of a fifth of it is large enough at once.
+LEAST_LONGEST_PX = 1000
+LARGE_BLOCK_BYTES = 31 << 20  # below 32 MB, the highest threshold that glibc takes up by itself
+
+
+class NoFaceError(UserError):
+    """A picture without a face, or without one where the annotators marked it."""
+
+
+@dataclass(frozen=True)
+class FaceLandmarks:
+    """The face of one picture.
+
+    Attributes:
+        points: (478, 3) float32 as MediaPipe gives them: x by the width and y by the height of the whole
+            picture, z by the width (smaller is nearer).
+        width, height: Of the whole upright picture, in pixels.
+        reduction: By how much smaller it was decoded.
+        num_faces: Found in it.
+    """
+
+    points: "NDArray[np.float32]"
+    width: int
+    height: int
+    reduction: int
+    num_faces: int
+
+
+class PictureReader:
+    """Reads pictures one after the other, with one FaceMesh and one open archive; for one process alone.
+
+    Use it as a context manager or call `close`.
+
+    Args:
+        is_reduced: Decode no larger than needed; False decodes everything whole (slower, for comparisons).
+    """
+
+    def __init__(self, is_reduced: bool = True) -> None:
+        import cv2
+
+        cv2.setNumThreads(1)  # the workers share the cores
+        # The arrays of a picture are large: glibc asks the system for each anew, page by page, until a block
+        # of this size was given back once (mallopt(3), M_MMAP_THRESHOLD); then it keeps and reuses them.
+        bytes(LARGE_BLOCK_BYTES)
+        self._is_reduced = is_reduced
+        self._archive: Archive | None = None
+        self._mesh = FaceMesh(static=True, max_faces=SEARCHED_FACES)
+
+    def read(self, container: str, offset: int, name: str, edges: Sequence[Edges] = ()) -> FaceLandmarks:
+        """The landmarks of the face that the annotators marked; of the largest where they marked none.
+
+        Args:
+            container: The archive, or a picture file.
+            offset: Of the archive's member; -1 for a picture file.
+            name: For messages.
+            edges: The annotators' boxes, in pixels of the whole upright picture.
+
+        Raises:
+            NoFaceError: There is none.
+            UserError: The picture cannot be read.
+        """
+        data = read_picture(container, offset, self._opened(container) if offset >= 0 else None)
+        found = self.find(data, name, edges)
+        if found is None:
+            raise NoFaceError("no face where the annotators marked one" if edges else "no face found")
+        return found
+
+    def find(self, data: bytes, name: str, edges: Sequence[Edges] = ()) -> FaceLandmarks | None:
+        """The same for the bytes of a picture; None where there is no such face."""
+        wanted_px = float("inf")  # the face, in the whole picture; as long as nothing is known of it
+        most_reduced = 0  # 0: as the size of the picture allows
+        while True:
+
+            def choose(width: int, height: int, face_px: float = wanted_px, most: int = most_reduced) -> int:
+                annotated = annotated_box(edges, width, height)
+                if annotated is not None:
+                    face_px = min(face_px, annotated.width, annotated.height)
+                reduction = reduction_for(face_px, FACE_PX, max(width, height), LEAST_LONGEST_PX)
+                return min(reduction, most) if most else reduction if self._is_reduced else 1
+
+            image, (width, height) = decode_reduced(data, name, choose)
+            reduction = round(width / image.shape[1])
+            annotated = annotated_box(edges, width, height)
+            faces, chosen = self._faces(image, annotated.scaled(1 / reduction) if annotated else None)
+            if reduction == 1 or (chosen is not None and _side(faces[chosen]) >= FACE_PX):
+                break
+            # Too small a face at this size, or none: once more, at the size it needs or whole.
+            wanted_px = _side(faces[chosen]) * reduction if chosen is not None else 0.0
+            most_reduced = reduction // 2
+        if chosen is None:
+            return None
+        scale = np.array([image.shape[1], image.shape[0], image.shape[1]], np.float32)
+        return FaceLandmarks(faces[chosen] / scale, width, height, reduction, len(faces))
+
+    def _faces(
+        self, image: "NDArray[np.uint8]", annotated: Box | None
+    ) -> "tuple[list[NDArray[np.float32]], int | None]":
+        """All faces in pixels of `image`, and which one is meant."""
+        faces = self._mesh.find(image)
+        chosen = _choose(faces, annotated)
+        if chosen is not None or annotated is None:
+            return faces, chosen
+        # Too small for the detector: it gets the piece around the annotators' box.
+        height, width = image.shape[:2]
+        (x, y), side_x, side_y = annotated.centre, annotated.width, annotated.height
+        piece = clean_box((x - side_x, y - side_y, x + side_x, y + side_y), width, height)
+        if piece is None:
+            return faces, None
+        left, top, right, bottom = (int(value) for value in piece)
+        moved = self._mesh.find(image[top : bottom + 1, left : right + 1])
+        faces = faces + [points + np.array([left, top, 0], np.float32) for points in moved]
+        return faces, _choose(faces, annotated)
+
+    def _opened(self, container: str) -> Archive:
+        """The archive, kept open for the next picture."""
+        if self._archive is None or str(self._archive.path) != container:
+            if self._archive is not None:
+                self._archive.close()
+                self._archive = None
+            self._archive = Archive(Path(container))
+        return self._archive
+
+    def close(self) -> None:
+        """Gives FaceMesh and the archive back."""
+        self._mesh.close()
+        if self._archive is not None:
+            self._archive.close()
+            self._archive = None
+
+    def __enter__(self) -> "PictureReader":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def _choose(faces: "Sequence[NDArray[np.float32]]", annotated: Box | None) -> int | None:
+    boxes = [face_box(points) for points in faces]
+    found = choose_face(boxes, annotated)
+    return None if found is None else boxes.index(found.box)
+
+
+def _side(points: "NDArray[np.float32]") -> float:
+    box = face_box(points)
+    return max(box.width, box.height)

@@ -1,0 +1,223 @@
+"""The extracted landmarks of a folder as rows: what is known of each, and its landmarks read when asked for.
+
+Landmarks stay on the disk (350,000 faces take 2 GB); of each row some numbers and names are in memory.
+"""
+
+import csv
+import hashlib
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, TYPE_CHECKING
+
+import numpy as np
+
+from emotion.aihub.names import parse_picture_name
+from emotion.landmarks.extraction import NUM_POINTS, TABLE
+from emotion.samples import Samples
+from facevox.errors import UserError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MAX_OPEN_FILES = 64  # far below the usual limit of 1024
+ROW_BYTES = NUM_POINTS * 3 * 4
+
+
+class ShardRows:
+    """The landmarks of rows, read from their shards; keeps no more in memory than is asked for.
+
+    Args:
+        folder: Of the extraction.
+        shards: Names of the shards in it.
+        shard_N: Which shard each row lies in.
+        row_N: And where in it.
+    """
+
+    def __init__(
+        self, folder: Path, shards: Sequence[str], shard_N: "NDArray[np.int32]", row_N: "NDArray[np.int32]"
+    ) -> None:
+        self._folder, self._shards = folder, shards
+        self._shard_N, self._row_N = shard_N, row_N
+        self._open: OrderedDict[int, tuple[IO[bytes], int, int]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._row_N)
+
+    def read(self, rows: "Sequence[int] | NDArray[np.integer]") -> "NDArray[np.float32]":
+        """(n, 478, 3) float32, the landmarks of `rows`, as MediaPipe gives them.
+
+        Raises:
+            UserError: A shard is missing, damaged or of another kind.
+        """
+        found = np.empty((len(rows), NUM_POINTS, 3), np.float32)
+        for place, row in enumerate(rows):
+            shard = int(self._shard_N[row])
+            file, start, num_rows = self._file(shard)
+            at = int(self._row_N[row])
+            file.seek(start + at * ROW_BYTES)
+            data = file.read(ROW_BYTES) if at < num_rows else b""
+            if len(data) != ROW_BYTES:
+                raise UserError(f"{self._folder / self._shards[shard]}: has no row {at}; extract it again")
+            found[place] = np.frombuffer(data, np.float32).reshape(NUM_POINTS, 3)
+        return found
+
+    def _file(self, shard: int) -> tuple[IO[bytes], int, int]:
+        """The open file of a shard, where its numbers begin, and how many rows it has."""
+        known = self._open.get(shard)
+        if known is not None:
+            self._open.move_to_end(shard)
+            return known
+        path = self._folder / self._shards[shard]
+        try:
+            file = path.open("rb", buffering=0)
+        except OSError as error:
+            raise UserError(f"{path}: {error.strerror}; extract it again") from None
+        try:
+            # The header alone: nothing that a pickle could hide in is ever read.
+            if np.lib.format.read_magic(file) != (1, 0):
+                raise ValueError("another version of the format")
+            shape, is_fortran, kind = np.lib.format.read_array_header_1_0(file)
+            if kind != np.float32 or is_fortran or shape[1:] != (NUM_POINTS, 3) or not kind.isnative:
+                raise ValueError(f"holds {kind} {shape}")
+        except (ValueError, OSError) as error:
+            file.close()
+            raise UserError(f"{path}: no shard of landmarks ({error}); extract it again") from None
+        self._open[shard] = (file, file.tell(), int(shape[0]))
+        if len(self._open) > MAX_OPEN_FILES:
+            self._open.popitem(last=False)[1][0].close()
+        return self._open[shard]
+
+    def close(self) -> None:
+        """Closes the open shards; they open again when asked for."""
+        for file, _, _ in self._open.values():
+            file.close()
+        self._open.clear()
+
+
+class MemoryRows:
+    """The landmarks of rows, all in memory."""
+
+    def __init__(self, landmarks_NPC: "NDArray[np.float32]") -> None:
+        self.landmarks = landmarks_NPC
+
+    def __len__(self) -> int:
+        return len(self.landmarks)
+
+    def read(self, rows: "Sequence[int] | NDArray[np.integer]") -> "NDArray[np.float32]":
+        """(n, 478, 3) float32, the landmarks of `rows`."""
+        return self.landmarks[np.asarray(rows, np.int64)]
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+@dataclass(frozen=True)
+class LandmarkTable:
+    """N faces.
+
+    Attributes:
+        rows: Their landmarks.
+        sizes: (N, 2) int32, width and height of the whole picture.
+        names: (N,) archive and member.
+        labels: (N,) as the index has them.
+        people: (N,) who it is, "" where nothing tells.
+    """
+
+    rows: ShardRows | MemoryRows
+    sizes: "NDArray[np.int32]"
+    names: list[str]
+    labels: list[str]
+    people: list[str]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def close(self) -> None:
+        """Closes what is open."""
+        self.rows.close()
+
+    def to_samples(self, class_names: Sequence[str]) -> Samples:
+        """The same as samples of a classifier; all labels must be among `class_names`.
+
+        A picture whose person is not known counts as a person of its own.
+        """
+        labels = np.array([class_names.index(label) for label in self.labels], np.int64)
+        parsed = [parse_picture_name(name) for name in self.names]
+        is_named = [
+            bool(person) and name is not None for person, name in zip(self.people, parsed, strict=True)
+        ]
+        return Samples(
+            files=[Path(name) for name in self.names],
+            names=self.names,
+            labels=labels,
+            targets=np.eye(len(class_names), dtype=np.float32)[labels],
+            people=[p or f"unknown: {name}" for p, name in zip(self.people, self.names, strict=True)],
+            genders=[n.gender if n and k else "" for n, k in zip(parsed, is_named, strict=True)],
+            ages=np.array(
+                [n.age if n and k else -1 for n, k in zip(parsed, is_named, strict=True)], np.int64
+            ),
+        )
+
+    def hash(self) -> str:
+        """Sha256 of names, labels and people: whether two tables are of the same data."""
+        digest = hashlib.sha256()
+        for values in zip(self.names, self.labels, self.people, strict=True):
+            digest.update("\0".join(values).encode("utf-8", "surrogateescape") + b"\n")
+        return digest.hexdigest()
+
+
+def load_table(folder: Path, class_names: Sequence[str] = (), *, in_memory: bool = False) -> LandmarkTable:
+    """The faces that `extract.py` found.
+
+    Args:
+        folder: Its output folder.
+        class_names: Labels that are wanted; empty: all, also pictures without a label.
+        in_memory: Read all landmarks now, 6 kB for each face; the folder may go then.
+
+    Raises:
+        UserError: No index there, or a row of it that is not of an extraction.
+    """
+    index = folder / TABLE
+    if not index.is_file():
+        raise UserError(
+            f"{folder}: has no {TABLE}; run python emotion/landmarks/extract.py first, or merge its shards"
+        )
+    wanted = set(class_names)
+    shards: dict[str, int] = {}
+    numbers: list[list[int]] = []
+    names, labels, people = [], [], []
+    texts: dict[str, str] = {}  # labels and people repeat: one text of each
+    with index.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        for line, row in enumerate(csv.DictReader(file), start=2):
+            if row.get("status") != "done" or (wanted and row.get("label") not in wanted):
+                continue
+            try:
+                shard = _checked_shard(row["shard"])
+                sizes = [int(row[name]) for name in ("row", "width", "height")]
+                numbers.append([shards.setdefault(shard, len(shards)), *sizes])
+                names.append(f"{row['archive']}/{row['member']}")
+                labels.append(texts.setdefault(row["label"], row["label"]))
+                people.append(texts.setdefault(row["person"], row["person"]))
+            except (KeyError, ValueError) as error:
+                raise UserError(f"{index}, row {line}: not of an extraction ({error})") from None
+    table = np.array(numbers, np.int32).reshape(-1, 4)
+    rows: ShardRows | MemoryRows = ShardRows(folder, list(shards), table[:, 0].copy(), table[:, 1].copy())
+    if in_memory:
+        held = MemoryRows(rows.read(np.arange(len(rows))))
+        rows.close()
+        rows = held
+    return LandmarkTable(rows, table[:, 2:].copy(), names, labels, people)
+
+
+def _checked_shard(name: str) -> str:
+    """A shard's name, which must lie in the folder.
+
+    Raises:
+        ValueError: It leads elsewhere.
+    """
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or path.suffix != ".npy":
+        raise ValueError(f"shard {name!r}")
+    return name

@@ -1,0 +1,63 @@
+"""Readers for the tests of extraction: without FaceMesh, and with members that do what their name says.
+
+Run as a program it is an extraction to be killed: ARCHIVE OUTPUT_DIR WORKERS PAUSE_S.
+"""
+
+import hashlib
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from emotion.aihub.archives import Archive
+from emotion.landmarks.extraction import NUM_POINTS, ExtractConfig, PictureJob, run_extraction
+from facevox import cli
+from facevox.batch import BatchOptions, Item, Outcome
+
+SHARD_PICTURES = 5
+
+
+def points_of(data: bytes) -> np.ndarray:
+    """Landmarks that the content alone decides."""
+    seed = int.from_bytes(hashlib.sha256(data).digest()[:4], "big")
+    return np.random.default_rng(seed).random((NUM_POINTS, 3), np.float32)
+
+
+class FakeJob(PictureJob):
+    """Landmarks from the bytes of a member; `crash` and `hang` in a name are done."""
+
+    def __init__(self, pause_s: float = 0.0) -> None:
+        self.pause_s = pause_s
+
+    def open(self, output_dir: Path) -> None:
+        self._archives: dict[str, Archive] = {}
+
+    def read(self, item: Item) -> Outcome:
+        picture = item.payload["picture"]
+        if "crash" in picture.member:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if "hang" in picture.member:
+            time.sleep(1000)
+        time.sleep(self.pause_s)
+        archive = self._archives.setdefault(item.path, Archive(item.path))
+        points = points_of(archive.read(picture.offset))
+        row = {"points": points.tobytes(), "width": 10, "height": 20, "reduction": 1, "faces": 1}
+        return Outcome(rows=[row | {"status": "done", "reason": ""}])
+
+    def close(self) -> None:
+        for archive in self._archives.values():
+            archive.close()
+
+
+def main(argv: list[str] | None = None) -> int:
+    archive, output_dir, workers, pause_s = argv or sys.argv[1:]
+    config = ExtractConfig(zips=(Path(archive),), output_dir=Path(output_dir), shard_pictures=SHARD_PICTURES)
+    options = BatchOptions(workers=int(workers))
+    return run_extraction(config, options, lambda: FakeJob(float(pause_s))).exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

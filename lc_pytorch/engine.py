@@ -26,9 +26,10 @@ from facevox.files import replacing
 from facevox.training import distributed
 from facevox.training.batches import EpochBatches, make_loader
 from facevox.training.distributed import World
+from facevox.training.estimate import Estimate
 from facevox.training.interval import Interval
 from facevox.training.seeding import seed_everything
-from facevox.training.trainer import Estimate, Trainer, TrainerConfig, TrainingResult, TrainingTask
+from facevox.training.trainer import Trainer, TrainerConfig, TrainingResult, TrainingTask
 from lc_pytorch.accumulation import accumulated_step
 from lc_pytorch.datasets.base import PairDataset
 from lc_pytorch.losses import clamp_log_temperature_

@@ -15,8 +15,9 @@ from typing import Any
 from facevox import cli
 from facevox.training import distributed
 from facevox.training.distributed import World
+from facevox.training.estimate import Estimate
 from facevox.training.seeding import seed_everything
-from facevox.training.trainer import Estimate, TrainingResult
+from facevox.training.trainer import TrainingResult
 from lc_pytorch.datasets.face_voice import FaceVoiceDataset
 from lc_pytorch.datasets.pairs import FilePair, PairList
 from lc_pytorch.datasets.splits import (

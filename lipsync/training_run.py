@@ -13,8 +13,10 @@ from facevox.errors import UserError, one_line
 from facevox.files import read_json, write_json
 from facevox.training import distributed
 from facevox.training.distributed import World
+from facevox.training.estimate import Estimate
 from facevox.training.history import write_curves
-from facevox.training.trainer import LAST_FILE, STOPPED, Estimate, TrainingResult, run_folder
+from facevox.training.run_folder import run_folder
+from facevox.training.trainer import LAST_FILE, STOPPED, TrainingResult
 from lipsync.calibration import SyncCalibration, fit_calibration
 from lipsync.estimators import LoudnessEstimator, SyncEstimator
 from lipsync.evaluation import Measurements, foreign_of, measure_take

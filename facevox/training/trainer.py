@@ -14,10 +14,9 @@ process.
 from __future__ import annotations
 
 import math
-import os
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,14 +24,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from facevox.errors import UserError, one_line
-from facevox.locks import OutputLock
+from facevox.errors import UserError
 from facevox.progress import Progress, duration_text
 from facevox.signals import StopFlag
 from facevox.training import distributed
 from facevox.training.batches import EpochBatches, end_workers
 from facevox.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from facevox.training.distributed import World
+from facevox.training.estimate import Estimate
 from facevox.training.events import EventWriter, remove_events
 from facevox.training.history import write_history
 from facevox.training.interval import Interval
@@ -151,37 +150,6 @@ class TrainingResult:
     best_epoch: int
     num_steps: int
     num_new_steps: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """What a training would take, from a few of its steps.
-
-    Attributes:
-        num_epochs: Passes over the training set.
-        num_steps: Steps of the optimizer in all of them.
-        step_s: Seconds of one, waiting for its batch included.
-        weights_bytes: Of the model.
-        checkpoint_bytes: Of last.pth: weights, and two running means of the optimizer for what is trained.
-        status: DONE, as of a training.
-    """
-
-    num_epochs: int
-    num_steps: int
-    step_s: float
-    weights_bytes: int
-    checkpoint_bytes: int
-    status: str = DONE
-
-    def lines(self) -> list[str]:
-        """For people."""
-        seconds = self.num_steps * self.step_s
-        return [
-            f"{self.num_epochs} epochs, {self.num_steps} steps of {self.step_s:.3g} s: about "
-            f"{duration_text(seconds)}, and the validation after each epoch",
-            f"disk: {_size_text(self.checkpoint_bytes)} for {LAST_FILE}, as much again while it is replaced, "
-            f"{_size_text(self.weights_bytes)} for the weights",
-        ]
 
 
 class Trainer:
@@ -498,39 +466,3 @@ class Trainer:
                 f"{file}: the run there had other settings ({', '.join(changed)}); give the same, another "
                 "--save_dir, or --resume never to begin anew"
             )
-
-
-def _size_text(num_bytes: int) -> str:
-    return f"{num_bytes / 1e6:.0f} MB" if num_bytes >= 1e6 else f"{num_bytes / 1e3:.0f} kB"
-
-
-@contextmanager
-def run_folder(save_dir: Path, *, option: str = "--save_dir", work: str = "training") -> Iterator[None]:
-    """The folder of a run, made if missing and held against other runs while the block lasts.
-
-    Every process enters it; the first one holds the lock. A signal that comes before the first step, while
-    weights are loaded, is not lost: it stops the run after that step.
-
-    Args:
-        save_dir: The folder.
-        option: That named it.
-        work: What is done there; other work may go on beside it.
-
-    Raises:
-        UserError: Another run writes there, or nothing can be written.
-    """
-    with ExitStack() as stack:
-        distributed.on_main(lambda: stack.enter_context(_lock(save_dir, option, work)))
-        stack.enter_context(StopFlag())
-        yield
-
-
-def _lock(save_dir: Path, option: str, work: str) -> OutputLock:
-    file = save_dir / "locks" / f"{work}.lock"
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{option} {save_dir}: {one_line(error)}") from None
-    if not os.access(file.parent, os.W_OK | os.X_OK):
-        raise UserError(f"{option} {save_dir}: nothing can be written there")
-    return OutputLock(file)

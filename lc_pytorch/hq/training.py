@@ -9,8 +9,9 @@ from typing import Any
 
 from facevox.errors import UserError
 from facevox.training.distributed import World
+from facevox.training.estimate import Estimate
 from facevox.training.seeding import seed_everything
-from facevox.training.trainer import Estimate, TrainingResult
+from facevox.training.trainer import TrainingResult
 from lc_pytorch.datasets.hq import (
     DATASET_TYPES,
     DEFAULT_DURATION_S,

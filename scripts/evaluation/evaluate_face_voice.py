@@ -134,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = get_args_parser().parse_args(argv)
     from facevox.signals import StopFlag
     from facevox.training import distributed
-    from facevox.training.trainer import run_folder
+    from facevox.training.run_folder import run_folder
     from lc_pytorch.evaluation.embedding_pass import Stopped, estimate_pass
     from lc_pytorch.evaluation.media import make_readers, media_of_pairs
     from lc_pytorch.evaluation.metadata import load_metadata

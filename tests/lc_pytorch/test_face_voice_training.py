@@ -11,7 +11,8 @@ from small_training import DURATION_S, RATE_HZ, assert_same, copy_of, write_enco
 from facevox.errors import UserError
 from facevox.training.checkpoint import load_checkpoint
 from facevox.training.distributed import World
-from facevox.training.trainer import DONE, TrainingResult, run_folder
+from facevox.training.run_folder import run_folder
+from facevox.training.trainer import DONE, TrainingResult
 from lc_pytorch import face_voice_training, training_run
 from lc_pytorch.datasets.face_voice import FaceVoiceDataset
 from lc_pytorch.datasets.pairs import PairList, list_matched_pairs

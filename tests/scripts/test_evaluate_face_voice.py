@@ -328,7 +328,7 @@ def test_dry_run_counts_estimates_and_writes_nothing(
 def test_two_evaluations_of_one_model_at_once_are_refused(
     script: ModuleType, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from facevox.training.trainer import run_folder
+    from facevox.training.run_folder import run_folder
 
     with run_folder(data / "model", work="evaluation"):
         assert cli.run(script.main, options(data)) == 2

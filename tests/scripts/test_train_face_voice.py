@@ -359,7 +359,7 @@ def test_what_cannot_be_done_is_exit_code_2_and_one_line(
 def test_a_folder_in_use_or_not_to_be_written_is_refused(
     script: ModuleType, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from facevox.training.trainer import run_folder
+    from facevox.training.run_folder import run_folder
 
     folder = tmp_path / "run"
     with run_folder(folder):

@@ -12,7 +12,7 @@ from small_training import assert_same, write_encoders
 
 from facevox import cli
 from facevox.training.distributed import World
-from facevox.training.trainer import run_folder
+from facevox.training.run_folder import run_folder
 from lc_pytorch.hq.training import HQConfig, train_hq_voxceleb
 
 pytestmark = pytest.mark.usefixtures("one_thread")

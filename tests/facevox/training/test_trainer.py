@@ -22,6 +22,7 @@ from facevox.training.batches import EpochBatches, make_loader
 from facevox.training.checkpoint import load_checkpoint
 from facevox.training.distributed import World
 from facevox.training.interval import Interval
+from facevox.training.run_folder import run_folder
 from facevox.training.schedule import warmup_cosine
 from facevox.training.seeding import seed_everything
 from facevox.training.trainer import (
@@ -32,7 +33,6 @@ from facevox.training.trainer import (
     TrainerConfig,
     TrainingResult,
     TrainingTask,
-    run_folder,
 )
 
 NUM_ITEMS, BATCH = 11, 3  # three batches an epoch, two items left out

@@ -1,0 +1,43 @@
+"""The folder of a training or an evaluation, held against other runs while one works there."""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from facevox.errors import UserError, one_line
+from facevox.locks import OutputLock
+from facevox.signals import StopFlag
+from facevox.training import distributed
+
+
+@contextmanager
+def run_folder(save_dir: Path, *, option: str = "--save_dir", work: str = "training") -> Iterator[None]:
+    """The folder of a run, made if missing and held against other runs while the block lasts.
+
+    Every process enters it; the first one holds the lock. A signal that comes before the first step, while
+    weights are loaded, is not lost: it stops the run after that step.
+
+    Args:
+        save_dir: The folder.
+        option: That named it.
+        work: What is done there; other work may go on beside it.
+
+    Raises:
+        UserError: Another run writes there, or nothing can be written.
+    """
+    with ExitStack() as stack:
+        distributed.on_main(lambda: stack.enter_context(_lock(save_dir, option, work)))
+        stack.enter_context(StopFlag())
+        yield
+
+
+def _lock(save_dir: Path, option: str, work: str) -> OutputLock:
+    file = save_dir / "locks" / f"{work}.lock"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{option} {save_dir}: {one_line(error)}") from None
+    if not os.access(file.parent, os.W_OK | os.X_OK):
+        raise UserError(f"{option} {save_dir}: nothing can be written there")
+    return OutputLock(file)

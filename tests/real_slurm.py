@@ -262,7 +262,9 @@ class RealSlurm:
                 found = set((folder / "environ").read_bytes().split(b"\0"))
             except OSError:
                 continue
-            if wanted <= found and any(name.startswith(b"SLURM_JOB_ID=") for name in found):
+            # Without further variables: whatever belongs to a job. (slurmstepd knows its node, but no job.)
+            is_of_a_job = any(name.startswith(b"SLURM_JOB_ID=") for name in found)
+            if wanted <= found and (variables or is_of_a_job):
                 yield int(folder.name)
 
     def ask(self, *command: str) -> str:

@@ -321,24 +321,15 @@ def _lipsync_stages(demo: Demo) -> list[Stage]:
 
 
 def _emotion_stages(demo: Demo) -> list[Stage]:
-    """Expressions, from AIHub-shaped archives to a calibrated classifier."""
+    """Expressions, from AIHub-shaped archives to a calibrated classifier at work."""
+    from emotion.live_demo_report import picture_command, video_command
+
     folder = demo.folder / "emotion"
     crops = folder / "crops"
     common = [
         *("--data_dir_train", str(crops / "train"), "--data_dir_val", str(crops / "validation")),
         *("--log_dir", str(folder / "logs"), "--seed", str(demo.seed)),
     ]
-
-    def pictures() -> list[str]:
-        from emotion.live_demo_report import picture_command
-
-        return picture_command(folder)
-
-    def video() -> list[str]:
-        from emotion.live_demo_report import video_command
-
-        return video_command(folder, demo.data / "videos")
-
     return [
         Stage(
             "People with expressions",
@@ -361,27 +352,20 @@ def _emotion_stages(demo: Demo) -> list[Stage]:
                 *("emotion/main.py", *common, "--model_dir", str(folder / "models"), *EMOTION_SETTINGS),
             ],
         ),
-        Stage("Expressions in pictures", pictures),
-        Stage("Expressions in a video", video),
+        Stage("Expressions in pictures", lambda: picture_command(folder)),
+        Stage("Expressions in a video", lambda: video_command(folder, demo.data / "videos")),
     ]
 
 
 def _landmark_stages(demo: Demo) -> list[Stage]:
     """The same expressions from FaceMesh's points alone, read straight out of the archives."""
-    folder = demo.folder / "landmarks"
+    from emotion.landmarks.demo_report import extract_arguments, train_arguments
 
-    def extract() -> list[str]:
-        from emotion.landmarks.demo_report import extract_arguments
-
-        archives = demo.folder / "emotion" / "example" / "aihub" / "archives"
-        return extract_arguments(archives, folder, demo.workers)
-
-    def train() -> list[str]:
-        from emotion.landmarks.demo_report import train_arguments
-
-        return train_arguments(folder, demo.seed)
-
-    return [Stage("Landmarks out of archives", extract), Stage("Landmark training", train)]
+    folder, archives = demo.folder / "landmarks", demo.folder / "emotion" / "example" / "aihub" / "archives"
+    return [
+        Stage("Landmarks out of archives", lambda: extract_arguments(archives, folder, demo.workers)),
+        Stage("Landmark training", lambda: train_arguments(folder, demo.seed)),
+    ]
 
 
 def _read_json(path: Path) -> Any:

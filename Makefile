@@ -20,7 +20,7 @@ LEFT_OUT := slow slurm container browser
 SHELL_FILES = $(wildcard .ci/run scripts/*/*.sh docker/*.sh slurm/*.sh slurm/*.sbatch)
 TYPED_FOLDERS = $(wildcard scripts benchmarks examples)
 
-.PHONY: help install doctor demo test test-all check bench extract voices faces pairs train evaluate \
+.PHONY: help install doctor demo test test-all slurm-test check bench extract voices faces pairs train evaluate \
         hq-split hq-train hq-evaluate lipsync-process lipsync-train lipsync-score emotion-preprocess \
         emotion-train emotion-run serve landmarks landmarks-train weights lock clean
 
@@ -182,6 +182,9 @@ test: install ## the tests, but for those marked slow, slurm, container or brows
 
 test-all: install ## every test that this machine can run
 	@$(PYTHON_IN_VENV) -m pytest
+
+slurm-test: install ## the tests on a real SLURM of two nodes, started here (Debian, root)
+	@FACEVOX_REQUIRE_SLURM=1 $(PYTHON_IN_VENV) -m pytest -m slurm
 
 check: install ## format, lint, types, shell scripts, lock
 	$(PYTHON_IN_VENV) -m ruff format --check .

@@ -93,6 +93,7 @@ def _python_faults(rest: list[str], shown: str, load: Callable[[str], ModuleType
         return [f"no file {rest[0]}: {shown}"]
     parser = load(script_name(rest[0])).get_args_parser()
     known = {option for action in parser._actions for option in action.option_strings}
+    rest = rest[: rest.index("--")] if "--" in rest else rest  # behind it stand those of another program
     given = [word.split("=", 1)[0] for word in rest[1:] if re.match(r"--?[a-zA-Z]", word)]
     return [f"no option {option}: {shown}" for option in given if option not in known]
 

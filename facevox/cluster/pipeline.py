@@ -1,0 +1,193 @@
+"""Pipelines: jobs that wait for each other, read from a YAML file.
+
+    settings: {videos: data/videos, out: runs/x}     # ${videos}, ${out} in the values below
+    resources: {cpus: 4, time: "12:00:00"}           # of every stage
+    stages:
+      faces:
+        job: extract_faces                           # a key of facevox.cluster.jobs.JOBS
+        after: []                                    # stages that come first
+        resources: {shards: 4}
+        options: {dataset_path: "${videos}", output_dir: "${out}/faces"}
+
+An option's value is a text, a number, a list of them, or true and false for an option that takes no value.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from facevox.cluster.jobs import Request, make_request
+from facevox.cluster.resources import Resources
+from facevox.errors import UserError
+
+SECTIONS = ("settings", "resources", "stages")
+STAGE_KEYS = ("job", "after", "resources", "options")
+RESOURCE_KEYS = tuple(one.name for one in fields(Resources) if one.name != "cluster")
+MAX_BYTES = 1_000_000  # a pipeline is a page of text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One job of a pipeline, checked.
+
+    Attributes:
+        name: Of the stage.
+        request: Program and options.
+        resources: What it is given.
+        after: Names of the stages that come first.
+    """
+
+    name: str
+    request: Request
+    resources: Resources
+    after: tuple[str, ...]
+
+
+def load_pipeline(
+    file: Path, root: Path, changes: Mapping[str, str], given: Mapping[str, Any]
+) -> list[Stage]:
+    """The stages of a pipeline file, each after those that it waits for.
+
+    Args:
+        file: YAML.
+        root: The repository.
+        changes: Other values for its settings.
+        given: Resources of the command (cluster, partition …), which win.
+
+    Raises:
+        UserError: Anything in it is unknown, wrong or missing; where, and what would be valid.
+    """
+    content = _section(_read(file), str(file), SECTIONS)
+    settings = _mapping(content.get("settings"), f"{file}: settings")
+    _refuse_unknown(changes, tuple(settings), f"{file}: settings (--set)")
+    values = {name: str(value) for name, value in settings.items()} | dict(changes)
+    common = _section(content.get("resources"), f"{file}: resources", RESOURCE_KEYS)
+    plain = _mapping(content.get("stages"), f"{file}: stages")
+    if not plain:
+        raise UserError(f"{file}: no stages")
+    stages, faults = {}, []
+    for name, body in plain.items():
+        try:
+            stages[name] = _read_stage(
+                name, body, f"{file}: {name}", root, values, {**common}, given, set(plain)
+            )
+        except UserError as error:
+            faults.append(str(error))
+    if faults:
+        raise UserError("; ".join(faults))
+    try:
+        order = list(TopologicalSorter({name: stage.after for name, stage in stages.items()}).static_order())
+    except CycleError as error:
+        raise UserError(f"{file}: stages wait for each other: {' → '.join(error.args[1])}") from None
+    return [stages[name] for name in order]
+
+
+def _read_stage(
+    name: str,
+    body: Any,
+    where: str,
+    root: Path,
+    values: Mapping[str, str],
+    common: dict[str, Any],
+    given: Mapping[str, Any],
+    names: set[str],
+) -> Stage:
+    content = _section(body, where, STAGE_KEYS)
+    if not isinstance(content.get("job"), str):
+        raise UserError(f"{where}: job is missing")
+    after = content.get("after") or []
+    if not isinstance(after, list) or not all(isinstance(one, str) for one in after):
+        raise UserError(f"{where}: after: a list of stages is expected")
+    if unknown := [one for one in after if one not in names]:
+        raise UserError(f"{where}: after {', '.join(unknown)}: the stages are: {' '.join(names)}")
+    resources = (
+        common | _section(content.get("resources"), f"{where}: resources", RESOURCE_KEYS) | dict(given)
+    )
+    options = _mapping(content.get("options"), f"{where}: options")
+    try:
+        request = make_request(content["job"], _words(options, values), root, is_later=bool(after))
+        checked = _make_resources(resources)
+        checked.check(request)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    return Stage(name=name, request=request, resources=checked, after=tuple(after))
+
+
+def _make_resources(values: Mapping[str, Any]) -> Resources:
+    texts = ("time", "partition", "account", "qos", "cluster")
+    wrong = [
+        f"{name}: {value!r} is no {'text in quotes' if name in texts else 'number'}"
+        for name, value in values.items()
+        if value is not None
+        and (
+            not isinstance(value, str)
+            if name in texts
+            else isinstance(value, bool) or not isinstance(value, int | float if name == "mem_gb" else int)
+        )
+    ]
+    if wrong:
+        raise UserError("; ".join(wrong))
+    return Resources(**values)
+
+
+def _words(options: Mapping[str, Any], values: Mapping[str, str]) -> list[str]:
+    """The options as a command line has them."""
+    words = []
+    for name, value in options.items():
+        if value is True:
+            words.append(f"--{name}")
+        elif value is False:
+            words.append(f"--no-{name}")
+        elif isinstance(value, list):
+            words += [f"--{name}", *(_filled(one, values, name) for one in value)]
+        else:
+            words.append(f"--{name}={_filled(value, values, name)}")
+    return words
+
+
+def _filled(value: Any, values: Mapping[str, str], name: str) -> str:
+    if isinstance(value, dict | list | bool) or value is None:
+        raise UserError(f"options: {name}: {value!r} is neither a text nor a number")
+    try:
+        return Template(str(value)).substitute(values)
+    except KeyError as error:
+        raise UserError(
+            f"options: {name}: ${{{error.args[0]}}} is no setting; there are: {' '.join(values)}"
+        ) from None
+    except ValueError:
+        raise UserError(f"options: {name}: {value!r}: a single $ is written as $$") from None
+
+
+def _read(file: Path) -> Any:
+    import yaml
+
+    try:
+        if file.stat().st_size > MAX_BYTES:
+            raise UserError(f"{file}: more than {MAX_BYTES} bytes; that is no pipeline")
+        return yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{file}: there is no such file; examples/pipeline.yaml is one") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: no YAML: {' '.join(str(error).split())[:200]}") from None
+
+
+def _mapping(value: Any, where: str) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        raise UserError(f"{where}: names with values are expected")
+    return value
+
+
+def _section(value: Any, where: str, known: Sequence[str]) -> dict[str, Any]:
+    content = _mapping(value, where)
+    _refuse_unknown(content, known, where)
+    return content
+
+
+def _refuse_unknown(names: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+    if unknown := [name for name in names if name not in known]:
+        raise UserError(f"{where}: unknown: {', '.join(unknown)}; known: {' '.join(known)}")

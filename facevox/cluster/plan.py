@@ -1,0 +1,109 @@
+"""What a task of an sbatch script runs: `python -m facevox.cluster.plan JOB [job options]`.
+
+The shared body of the scripts in slurm/ calls this inside a job. It checks job, options and allocation, so
+that a wrong value ends the job with one line before anything is started, and writes the command to stdout:
+each word followed by a zero byte, as `mapfile -d ''` reads them. Exit codes: 0 done; 2 something is wrong.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from facevox import cli
+from facevox.cluster.jobs import ONE, PER_GPU, Request, make_request
+from facevox.errors import ExitCode, UserError
+from facevox.manifest import FOLDER, shard_of
+
+
+def shard_of_task(environ: Mapping[str, str], request: Request) -> tuple[int, int]:
+    """(index, number of shards) of this task of an array; (0, 1) outside of an array.
+
+    The number is NUM_SHARDS. Without it, a part of an array (`--array=2`: a task that is run again alone)
+    takes the number that its output folder was begun with, and a whole array counts its own tasks.
+
+    Raises:
+        UserError: The program cannot be cut up, or the variables do not go together.
+    """
+    if not environ.get("SLURM_ARRAY_TASK_ID"):
+        return 0, 1
+    index, first, count = (
+        _number(environ, f"SLURM_ARRAY_TASK_{name}", least=least)
+        for name, least in (("ID", 0), ("MIN", 0), ("COUNT", 1))
+    )
+    if not request.takes("num_shards"):
+        raise UserError(f"--array: {request.name} cannot be cut into shards; submit it without --array")
+    if environ.get("NUM_SHARDS"):
+        num_shards = _number(environ, "NUM_SHARDS", least=1)
+    else:
+        before = _shards_before(Path(request.output_dir))
+        num_shards = before if before > count else count
+        is_whole = first == 0 and _number(environ, "SLURM_ARRAY_TASK_MAX", least=0) == count - 1
+        if num_shards == count and not is_whole:
+            raise UserError(
+                f"array tasks {first} to {environ['SLURM_ARRAY_TASK_MAX']}: a part of how many? Say "
+                f"NUM_SHARDS=…, or begin with a whole array ({request.output_dir} holds no shards yet)"
+            )
+    # A whole array may be numbered from anywhere; a part of one is numbered as the whole was, from 0.
+    shard = index - first if num_shards == count else index
+    if shard >= num_shards:
+        raise UserError(f"array task {index}: the {num_shards} shards are numbered 0 to {num_shards - 1}")
+    return shard, num_shards
+
+
+def _shards_before(output_dir: Path) -> int:
+    """Into how many shards the work in a folder was cut; 0 for none, or where that cannot be told."""
+    folders = [output_dir / FOLDER, *output_dir.glob(f"*/{FOLDER}")]
+    totals = {shard_of(file)[1] for folder in folders for file in folder.glob("*.jsonl")} - {1}
+    return totals.pop() if len(totals) == 1 else 0
+
+
+def check_allocation(environ: Mapping[str, str], request: Request) -> None:
+    """Refuses an allocation of which the program would leave a part unused, or use a part twice.
+
+    Raises:
+        UserError: It says which option of sbatch to change.
+    """
+    num_tasks = int(environ.get("SLURM_NTASKS", "1"))
+    num_nodes = int(environ.get("SLURM_JOB_NUM_NODES", "1"))
+    processes = request.job.processes
+    if processes == ONE and num_tasks * num_nodes > 1:
+        raise UserError(
+            f"{request.name} is one process, and the job has {num_tasks} tasks on {num_nodes} nodes: use "
+            f"--nodes=1 --ntasks-per-node=1{' and --array' if request.takes('num_shards') else ''}"
+        )
+    if num_tasks % num_nodes or num_tasks < num_nodes:
+        raise UserError(f"{num_tasks} tasks on {num_nodes} nodes: use --ntasks-per-node")
+    num_gpus = int(environ.get("SLURM_GPUS_ON_NODE", "0"))
+    if processes == PER_GPU and num_gpus > 1 and num_tasks // num_nodes != num_gpus:
+        raise UserError(
+            f"{request.name} uses one GPU a task; the job has {num_gpus} GPUs and {num_tasks // num_nodes} "
+            f"tasks on each node: use --ntasks-per-node={num_gpus}"
+        )
+
+
+def _number(environ: Mapping[str, str], name: str, *, least: int) -> int:
+    text = environ.get(name, "")
+    if not re.fullmatch("[0-9]+", text) or int(text) < least:
+        raise UserError(f"environment variable {name}: {text!r} is not a whole number of at least {least}")
+    return int(text)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Checks and prints; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words:
+        raise UserError("a job is missing: python -m facevox.cluster.plan JOB [job options]")
+    request = make_request(words[0], words[1:], Path.cwd())
+    check_allocation(os.environ, request)
+    cpus = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    command = request.command(
+        cpus=int(cpus) if cpus.isdigit() else None, shard=shard_of_task(os.environ, request)
+    )
+    sys.stdout.write("".join(f"{word}\0" for word in command))
+    return ExitCode.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

@@ -1,0 +1,144 @@
+"""What a job asks a cluster for."""
+
+import re
+from dataclasses import dataclass
+
+from facevox.cluster.jobs import ONE, PER_GPU, Request, sharded_jobs
+from facevox.errors import UserError
+
+CLUSTERS = ("slurm", "local", "debug")
+MEMORY_PER_CPU_GB = 4
+# Between the signal and the time limit: rank 0 may have to write a checkpoint to a busy file system.
+SIGNAL_DELAY_S = 300
+
+
+def parse_minutes(text: str) -> int:
+    """Minutes of a time as sbatch takes it: 90, 90:00, 12:30:00, 2-0, 2-12, 2-12:30:00; at least 1.
+
+    Raises:
+        UserError: It is none.
+    """
+    number = r"(\d{1,6})"
+    forms = {
+        rf"{number}": (1.0,),
+        rf"{number}:{number}": (1.0, 1 / 60),
+        rf"{number}:{number}:{number}": (60.0, 1.0, 1 / 60),
+        rf"{number}-{number}": (1440.0, 60.0),
+        rf"{number}-{number}:{number}": (1440.0, 60.0, 1.0),
+        rf"{number}-{number}:{number}:{number}": (1440.0, 60.0, 1.0, 1 / 60),
+    }
+    for pattern, weights in forms.items():
+        if match := re.fullmatch(pattern, text.strip()):
+            minutes = sum(int(part) * weight for part, weight in zip(match.groups(), weights, strict=True))
+            if minutes > 0:
+                return max(round(minutes), 1)
+    raise UserError(
+        f"time {text!r}: minutes, hours:minutes:seconds or days-hours are expected, as in 12:00:00"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What one job, or each shard of it, is given.
+
+    Attributes:
+        cluster: slurm, local or debug.
+        nodes: Machines.
+        gpus: On each node; None: one for programs that use some, else none.
+        tasks_per_node: Processes on each node; None: as the program wants it.
+        cpus: Cores of each process.
+        mem_gb: On each node; None: 4 GB for each core.
+        time: As sbatch takes it.
+        partition, account, qos: Of SLURM; "": its default.
+        shards: Parts that run as an array.
+    """
+
+    cluster: str = "slurm"
+    nodes: int = 1
+    gpus: int | None = None
+    tasks_per_node: int | None = None
+    cpus: int = 4
+    mem_gb: float | None = None
+    time: str = "24:00:00"
+    partition: str = ""
+    account: str = ""
+    qos: str = ""
+    shards: int = 1
+
+    def __post_init__(self) -> None:
+        faults = []
+        if self.cluster not in CLUSTERS:
+            faults.append(f"--cluster {self.cluster}: one of {', '.join(CLUSTERS)} is expected")
+        for name in ("nodes", "cpus", "shards", "tasks_per_node"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                faults.append(f"--{name} {value}: at least 1 is expected")
+        if self.gpus is not None and self.gpus < 0:
+            faults.append(f"--gpus {self.gpus}: at least 0 is expected")
+        if self.mem_gb is not None and self.mem_gb <= 0:
+            faults.append(f"--mem_gb {self.mem_gb:g}: more than 0 is expected")
+        try:
+            parse_minutes(self.time)
+        except UserError as error:
+            faults.append(f"--time: {error}")
+        if self.cluster != "slurm":
+            if self.nodes > 1:
+                faults.append(f"--nodes {self.nodes}: --cluster {self.cluster} has one; slurm has more")
+            faults += [
+                f"--{name}: only for --cluster slurm"
+                for name in ("partition", "account", "qos")
+                if getattr(self, name)
+            ]
+        if faults:
+            raise UserError("; ".join(faults))
+
+    def num_gpus(self, request: Request) -> int:
+        """GPUs on each node."""
+        if self.gpus is not None:
+            return self.gpus
+        return 0 if request.job.processes == ONE else 1
+
+    def num_tasks(self, request: Request) -> int:
+        """Processes on each node."""
+        if self.tasks_per_node is not None:
+            return self.tasks_per_node
+        return max(self.num_gpus(request), 1) if request.job.processes == PER_GPU else 1
+
+    def memory_gb(self, request: Request) -> float:
+        """Memory on each node."""
+        return self.mem_gb or MEMORY_PER_CPU_GB * self.cpus * self.num_tasks(request)
+
+    def check(self, request: Request) -> None:
+        """Refuses what the program could not use.
+
+        Raises:
+            UserError: It says what the program can use.
+        """
+        faults = []
+        num_tasks, num_gpus = self.num_tasks(request), self.num_gpus(request)
+        if request.job.processes == ONE and self.nodes * num_tasks > 1:
+            faults.append(
+                f"--nodes {self.nodes}, {num_tasks} tasks on each: {request.name} is one process"
+                + ("; --shards cuts it up" if request.job.join else "")
+            )
+        if request.job.processes == PER_GPU and num_gpus > 1 and num_tasks != num_gpus:
+            faults.append(
+                f"--tasks_per_node {num_tasks}: {request.name} has one task for each GPU, {num_gpus} here"
+            )
+        if self.cluster == "debug" and num_tasks > 1:
+            faults.append(f"{num_tasks} tasks: --cluster debug runs one process, this one; use local")
+        if self.shards > 1 and not request.job.join:
+            faults.append(
+                f"--shards {self.shards}: {request.name} cannot be cut up; these can: "
+                + " ".join(sharded_jobs())
+            )
+        own = [
+            name for name in ("num_shards", "shard_index") if f"--{name}" in _option_names(request.arguments)
+        ]
+        faults += [f"--{name}: --shards says that" for name in own]
+        if faults:
+            raise UserError("; ".join(faults))
+
+
+def _option_names(arguments: tuple[str, ...]) -> set[str]:
+    return {word.split("=", 1)[0] for word in arguments}

@@ -1,0 +1,147 @@
+r"""Submit a long program to SLURM, or run it on this machine in the same way.
+
+    python scripts/cluster/submit.py --nodes 2 --gpus 8 --time 2-0 -- train_hq --save_dir runs/hq
+    python scripts/cluster/submit.py --shards 64 -- extract_faces --dataset_path videos --output_dir faces
+    python scripts/cluster/submit.py --after 20250102-030405-train_hq-1f2e -- evaluate_hq --model_dir runs/hq
+    python scripts/cluster/submit.py --cluster local -- train_hq --save_dir runs/hq
+    python scripts/cluster/submit.py -- train_hq --help         # the options of a job
+
+The words behind -- are a job and its options, checked here by the program's own parser, together with what it
+reads. With --shards the parts run as an array and a last job joins them. A job that is preempted, or reaches
+its time limit, saves, is requeued and goes on. Writes a folder below --log_dir with the record, the state and
+the logs: scripts/cluster/status.py shows them. Exit codes: 0 submitted (--cluster local and debug: done);
+1 and 75, only of those two: some failed, stopped by a signal; 2 bad usage or input, or SLURM refuses it.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from facevox import cli
+from facevox.cluster.jobs import JOBS, make_request
+from facevox.cluster.records import DEFAULT_LOG_DIR, find_record
+from facevox.cluster.resources import CLUSTERS, Resources
+from facevox.errors import ExitCode, UserError
+
+if TYPE_CHECKING:
+    from facevox.cluster.submission import Submission
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    """The options of this program, in front of the --."""
+    parser = cli.make_parser(
+        __doc__, "python scripts/cluster/submit.py --nodes 2 --gpus 8 -- train_hq --save_dir runs/hq"
+    )
+    add = parser.add_argument
+    add("--cluster", choices=CLUSTERS, default="slurm", help="local: processes here; debug: this process")
+    add("--nodes", type=cli.positive_int, default=1, help="machines")
+    add(
+        "--gpus",
+        type=cli.natural_int,
+        help="GPUs on each node (default: 1 for training and evaluation, else 0)",
+    )
+    add(
+        "--tasks_per_node",
+        type=cli.positive_int,
+        help="processes on each node (default: one for each GPU; without GPUs, and for train_emotion, one)",
+    )
+    add("--cpus", type=cli.positive_int, default=4, help="cores of each process")
+    add("--mem_gb", type=cli.positive_float, help="memory on each node, in GB (default: 4 for each core)")
+    add("--time", default="24:00:00", help="limit, as sbatch takes it: minutes, 12:00:00, 2-0")
+    add("--partition", default="", help="of SLURM (default: its own)")
+    add("--account", default="", help="of SLURM (default: yours)")
+    add("--qos", default="", help="of SLURM (default: yours)")
+    add("--shards", type=cli.positive_int, default=1, help="parts that run as an array, and are joined")
+    add(
+        "--after",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="submissions, or SLURM's job numbers, that have to be done first (default: none)",
+    )
+    add("--log_dir", type=Path, default=DEFAULT_LOG_DIR, help="folder for records and logs, on a shared disk")
+    add("--dry_run", action="store_true", help="check all, show what would be submitted, submit nothing")
+    add("job", nargs="*", metavar="-- JOB [options]", help=f"one of: {' '.join(JOBS)} (default: none)")
+    return parser
+
+
+def split_arguments(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(the words before the first --, those behind it)."""
+    words = list(words)
+    if "--" not in words:
+        return words, []
+    at = words.index("--")
+    return words[:at], words[at + 1 :]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Submits; returns the exit code."""
+    own, job = split_arguments(sys.argv[1:] if argv is None else argv)
+    args = get_args_parser().parse_args(own)
+    if args.job or not job:
+        raise UserError(
+            f"a job is missing behind --, as in: submit.py --nodes 2 -- train_hq --save_dir runs/hq; "
+            f"the jobs are: {' '.join(JOBS)}"
+        )
+    request = make_request(job[0], job[1:], REPOSITORY, is_later=bool(args.after))
+    from facevox.cluster.submission import Submission, check_cluster, unfinished
+
+    resources = cli.build(Resources, args)
+    check_cluster(resources)
+    found = {name: find_record(args.log_dir, name) for name in args.after}
+    records = [record for record in found.values() if record is not None]
+    submission = Submission(
+        request=request,
+        resources=resources,
+        root=REPOSITORY,
+        log_dir=args.log_dir,
+        after=tuple(records) if args.dry_run else unfinished(records, resources.cluster),
+        after_ids=tuple(name for name, record in found.items() if record is None),
+    )
+    return show(submission) if args.dry_run else submit_and_tell(submission)
+
+
+def show(submission: "Submission") -> int:
+    """Says what would be submitted; returns the exit code."""
+    from facevox.cluster.submission import ask_slurm, script_of
+
+    resources, request = submission.resources, submission.request
+    for index, run in enumerate(submission.runs(submission.log_dir)):
+        print(
+            f"{request.name}{f' [{index}/{resources.shards}]' if resources.shards > 1 else ''}: {run.command}"
+        )
+    print(
+        f"{resources.cluster}: {resources.nodes} nodes, on each {resources.num_tasks(request)} tasks of "
+        f"{resources.cpus} cores, {resources.num_gpus(request)} GPUs, {resources.memory_gb(request):g} GB; "
+        f"{resources.time}"
+    )
+    for record in submission.after:
+        print(f"after: {record.name} ({', '.join(sorted(set(record.states())))})")
+    if resources.cluster == "slurm":
+        print(script_of(submission))
+        print(f"SLURM: {ask_slurm(submission)}")
+    return ExitCode.DONE
+
+
+def submit_and_tell(submission: "Submission") -> int:
+    """Submits, says under which name; returns the exit code."""
+    from facevox.cluster.progress import statuses
+    from facevox.cluster.submission import exit_code_of, submit
+
+    submitted = submit(submission)
+    code = ExitCode.DONE
+    for one in submitted:
+        status = statuses([one.record])[0]
+        numbers = ", ".join(sorted({job_id.split("_")[0] for job_id in one.record.job_ids}))
+        print(f"{one.record.name}: job {numbers}: {status.state_text}; log {status.log_file}")
+        if submission.resources.cluster != "slurm":
+            code = max(code, exit_code_of(one.record))
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

@@ -110,6 +110,7 @@ def path_faults(text: str, folder: Path) -> list[str]:
     tops = {path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")} - {
         "runs",
         "data",
+        "logs",
     }
     codes = re.findall(r"`([\w./-]+/[\w.-]+)`", text)
     ours = (code for code in codes if code.split("/", 1)[0] in tops)

@@ -271,6 +271,8 @@ class Trainer:
         order = rng.permutation(len(self.validation.samples))
         order = order[: self.config.val_steps * self.validation.config.batch_size]
         logits, is_read = self.logits(order)
+        if not is_read.any():
+            raise UserError("DATA_DIR_VAL: none of its pictures can be read")
         labels = self.validation.samples.labels[order][is_read]
         return scores_of(logits[is_read], labels)
 

@@ -17,13 +17,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from facevox import cli
 from facevox.errors import ExitCode
-
-if TYPE_CHECKING:
-    from facevox.report import Report
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 # What learns most from 120 people in a minute on two cores; real encoders want other settings.
@@ -418,14 +415,10 @@ def write_report(folder: Path, times: list[dict[str, Any]], parts: Sequence[str]
         from emotion.landmarks.demo_report import add_landmarks
 
         results["landmarks"] = add_landmarks(report, folder / "landmarks")
-    _add_commands(report, times)
-    report.write(folder / "report.html")
-    return results
-
-
-def _add_commands(report: "Report", times: list[dict[str, Any]]) -> None:
     report.section("Commands")
     report.code("\n".join(row["command"] for row in times))
+    report.write(folder / "report.html")
+    return results
 
 
 def print_results(times: list[dict[str, Any]], results: dict[str, Any]) -> None:

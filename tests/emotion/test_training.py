@@ -165,3 +165,12 @@ def test_picture_that_breaks_is_left_out_and_named(tmp_path: Path) -> None:
     trainer = make_trainer(crops, tmp_path / "run", epochs={HEAD: 1, FINETUNE: 0})
     assert run_all(trainer)
     assert list(trainer.train.unreadable) == [f"train/red/{broken.name}"]
+
+
+def test_validation_without_a_readable_picture_ends_in_one_line(tmp_path: Path) -> None:
+    crops = write_crops(tmp_path / "crops")
+    for file in (crops / "validation").rglob("*.jpg"):
+        file.write_bytes(b"no picture")
+    trainer = make_trainer(crops, tmp_path / "run", epochs={HEAD: 1, FINETUNE: 0})
+    with pytest.raises(UserError, match="DATA_DIR_VAL: none of its pictures can be read"):
+        run_all(trainer)

@@ -57,7 +57,11 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what is measured")
     add("--folds", type=cli.positive_int, default=6, help="into which the real speakers are dealt")
     add("--example_folds", type=cli.positive_int, default=3, help="into which the example people are dealt")
-    add("--num_epochs", type=cli.positive_int, default=50, help="of each training on real clips")
+    add(
+        "--num_epochs",
+        type=cli.positive_int,
+        help="of each training on real clips (default: as lipsync/small.yaml)",
+    )
     add(
         "--features_dir",
         type=Path,
@@ -208,7 +212,9 @@ def measure_real(args: argparse.Namespace, folder: Path) -> "list[Figure]":
         return []
     takes: list[Take] = real_takes(data_dir, args.features_dir or folder / "features")
     folds = deal_folds(takes, args.folds)
-    found = cross_validate(takes, folds, training=replace(RECIPE, num_epochs=args.num_epochs))
+    found = cross_validate(
+        takes, folds, training=replace(RECIPE, num_epochs=args.num_epochs or RECIPE.num_epochs)
+    )
     return accuracy_figures("real", found, {}) + score_figures("real", found, folds, None)
 
 

@@ -223,7 +223,7 @@ def _run_locked(
         for path in find_manifests(config.output_dir, config.program):
             if shard_of(path)[1] != config.num_shards:
                 path.unlink()
-    fingerprints: dict[str, list[int] | None] = {}
+    fingerprints: dict[str, list[Any] | None] = {}
     failures: list[tuple[str, str]] = []
     done = failed = 0
     with ManifestWriter(own_file, config.header, own.end if own else 0) as writer:
@@ -306,7 +306,7 @@ def _planned_outputs(everything: list[Item]) -> dict[str, str]:
 
 
 def _finished(mine: list[Item], index: ItemIndex, output_dir: Path, planned: dict[str, str]) -> set[str]:
-    """The items that are done, from the same input, with all their files still there and still theirs.
+    """The items that are done, from the same inputs, with all their files still there and still theirs.
 
     A video that came since can have taken over a name: then both are to be done.
     """
@@ -351,12 +351,16 @@ class _Leftovers:
                 (self._output_dir / name).unlink(missing_ok=True)
 
 
-def _fingerprint(item: Item) -> list[int] | None:
-    """Size and time of the input: a replaced file is done again without reading it."""
-    if not item.path:
-        return None
+def _fingerprint(item: Item) -> list[Any] | None:
+    """Size and time of the input, and names of further ones: replaced files are noticed without reading."""
+    own = _stamp(item.path) if item.path else None
+    further = [[Path(path).name, _stamp(path)] for path in item.further_paths]
+    return [own, *further] if further else own
+
+
+def _stamp(path: str) -> list[int] | None:
     try:
-        status = Path(item.path).stat()
+        status = Path(path).stat()
     except OSError:
         return None
     return [status.st_size, status.st_mtime_ns]
@@ -375,9 +379,9 @@ def _results(
     config: BatchConfig,
     stop: StopFlag,
     lock: OutputLock,
-    fingerprints: dict[str, list[int] | None],
+    fingerprints: dict[str, list[Any] | None],
 ) -> Iterator[Result]:
-    """Does the items; the fingerprint of each input is taken before it is read."""
+    """Does the items; the fingerprint of each item's inputs is taken before they are read."""
 
     def should_stop() -> bool:
         return bool(stop) or lock.lost
@@ -403,7 +407,7 @@ def _results(
 
 
 def _record(
-    item: Item, outcome: Outcome, seconds: float, output_dir: Path, fingerprint: list[int] | None
+    item: Item, outcome: Outcome, seconds: float, output_dir: Path, fingerprint: list[Any] | None
 ) -> dict[str, Any]:
     return {
         "item": item.name,

@@ -8,7 +8,7 @@ JSON object a line.
 - A line for each run that began: `{"run": {"started": true, "num_total", "inputs"}}`; `inputs` is a hash of
   the names of all items, whatever the shard.
 - A line for each finished item: `{"item", "status": "done"|"failed", "reason", "outputs": [[path, bytes]],
-  "rows": [{…}], "seconds", "fingerprint": [bytes, mtime_ns], "at": seconds since 1970}`. Of several lines of
+  "rows": [{…}], "seconds", "fingerprint", "at": seconds since 1970}`. Of several lines of
   an item, also in several manifests of a folder, the newest counts.
 - A line for each run that ended: `{"run": {"done", "skipped", "failed", "seconds", "stopped",
   "num_items", "complete"}}`.

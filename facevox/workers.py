@@ -33,11 +33,16 @@ _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 @dataclass(frozen=True)
 class Item:
-    """One thing to do: its name (unique; the key in the manifest), its file, and what was planned for it."""
+    """One thing to do: its name (unique; the key in the manifest), its file, and what was planned for it.
+
+    `further_paths` are other files that it is made from (the sound of a video): an item is done again when
+    one of them is added, taken away or replaced.
+    """
 
     name: str
     path: str
     payload: dict[str, Any] = field(default_factory=dict)
+    further_paths: tuple[str, ...] = ()
 
 
 @dataclass

@@ -78,8 +78,11 @@ def write_clip(path: str | Path, clip: ClipFeatures, source: Mapping[str, str], 
         "mfcc": clip.sound.mfcc.astype(np.float16),
         "source": np.frombuffer(json.dumps(dict(source)).encode("ascii"), np.uint8),
     }
-    with replacing(path, sync=sync) as file:
-        np.savez_compressed(file, **content)
+    # Not np.savez_compressed: on a full disk it leaves its archive open, which complains on stderr later.
+    with replacing(path, sync=sync) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, values in content.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asarray(values), allow_pickle=False)
 
 
 def load_clip(path: str | Path) -> tuple[ClipFeatures, dict[str, str]]:

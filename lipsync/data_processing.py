@@ -6,7 +6,8 @@
 Reads data/videos/ (sub-folders too) and data/audios/ (sounds of the same name; else the video's own track)
 and writes data/processed/<same sub-folder>/<name>.npz, manifest.csv (what was used, what was left out and
 why) and manifests/data_processing.jsonl there. Names of speakers, by which training splits, come from the
-top sub-folder or data.speaker_regex. After changing a sound file under the same name: --overwrite.
+top sub-folder or data.speaker_regex. A video is done again when it or its sound file was replaced, and when a
+sound file was added or taken away.
 Exit codes: 0 done, 1 some videos were left out, 2 bad settings or input, 75 stopped by a signal (run the
 same command again to continue).
 """

@@ -141,13 +141,17 @@ def plan_pairs(table: Path) -> list[Item]:
 def _items(pairs: list[tuple[str, str]], folder: Path) -> list[Item]:
     names = [video if not audio else json.dumps([video, audio], ensure_ascii=False) for video, audio in pairs]
     stems = [f"{number:06d}_{Path(video).name}" for number, (video, _) in enumerate(pairs)]
+    sounds = [str(_found(audio, folder)) if audio else "" for _, audio in pairs]
     return [
         Item(
             name,
             str(_found(video, folder)),
-            {"audio": str(_found(audio, folder)) if audio else "", "output": target},
+            {"audio": sound, "output": target},
+            (sound,) if sound else (),
         )
-        for name, (video, audio), target in zip(names, pairs, plan_names(stems, ".json"), strict=True)
+        for name, (video, _), sound, target in zip(
+            names, pairs, sounds, plan_names(stems, ".json"), strict=True
+        )
     ]
 
 

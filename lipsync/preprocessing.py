@@ -165,7 +165,7 @@ def plan_clips(settings: Settings) -> list[Item]:
             "speaker": speaker_of(name, settings.data.speaker_regex),
             "notes": [f"{len(found)} sounds of this name, {found[0][0]} is used"] if len(found) > 1 else [],
         }
-        items.append(Item(name, str(path), payload))
+        items.append(Item(name, str(path), payload, tuple(str(sound) for _, sound in found[:1])))
     return items
 
 

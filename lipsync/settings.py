@@ -17,6 +17,7 @@ from typing import Any
 from facevox.errors import UserError, one_line
 
 CONFIG_FILE = Path(__file__).resolve().parent / "config.yaml"
+SMALL_SET_FILE = CONFIG_FILE.with_name("small.yaml")  # for minutes of clips
 MAX_CONFIG_BYTES = 1_000_000
 
 

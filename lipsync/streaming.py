@@ -114,7 +114,9 @@ class SyncStream:
         self._step = max(round(step_s * FRAME_HZ), 1)
         self._pictures = FaceFeatureStream(max_faces, crop_px)
         self._sounds = SoundFeatureStream(num_mels, num_mfcc)
-        self._frames: deque[FrameFeatures] = deque(maxlen=self._window + self._step)
+        # A verdict that waits for its sound is made of pictures that are older by that wait.
+        self._num_kept = self._window + math.ceil(MAX_SOUND_BEHIND_S * FRAME_HZ)
+        self._frames: deque[FrameFeatures] = deque(maxlen=self._num_kept)
         self._num_frames = 0  # finished so far
         self._due = self._window  # frames after which the next verdict is made
         self._rows = SoundFeatures(np.zeros((0, num_mels), np.float32), np.zeros((0, num_mfcc), np.float32))
@@ -127,7 +129,7 @@ class SyncStream:
     def push_sound(self, samples: NDArray[np.float32]) -> list[LiveScore]:
         """Takes the next (n,) mono samples at 16 kHz, of any number. Returns the verdicts now due."""
         self._keep(self._sounds.push(samples))
-        return self._take([])
+        return self._due_verdicts()
 
     def finish(self) -> list[LiveScore]:
         """The last verdict, on the last `window_s` at the end, when nothing follows."""
@@ -141,17 +143,23 @@ class SyncStream:
         rows = SoundFeatures(
             np.concatenate([self._rows.log_mel, new.log_mel]), np.concatenate([self._rows.mfcc, new.mfcc])
         )
-        oldest = ROWS_PER_FRAME * (self._num_frames - self._window - self._step)
+        oldest = ROWS_PER_FRAME * (self._num_frames - self._num_kept)
         spare = min(max(oldest - self._first_row, 0), len(rows.log_mel))
         self._rows = _cut_sound(rows, spare, len(rows.log_mel))
         self._first_row += spare
 
     def _take(self, frames: Sequence[FrameFeatures]) -> list[LiveScore]:
+        done = []
         for frame in frames:
             # The 200 kB picture of the face is of no use here.
             faces = tuple(replace(face, face_rgb=face.face_rgb[:1, :1].copy()) for face in frame.faces)
             self._frames.append(replace(frame, faces=faces))
             self._num_frames += 1
+            done += self._due_verdicts()  # after each picture: the next ones push the oldest out
+        return done
+
+    def _due_verdicts(self) -> list[LiveScore]:
+        """The verdicts whose pictures and sound are there, or that have waited for the sound in vain."""
         done = []
         while self._num_frames >= self._due:
             num_rows = self._first_row + len(self._rows.log_mel)

@@ -1,6 +1,7 @@
 """Train the lip-sync network on the clips of data_processing.py, with the settings of lipsync/config.yaml.
 
     python lipsync/train.py
+    python lipsync/train.py --config lipsync/small.yaml            # minutes of clips instead of hours
     python lipsync/train.py --set training.num_epochs=30 --set model.visual_frontend=mouth_cnn
     torchrun --nproc_per_node 2 lipsync/train.py                   # one process for each GPU
     tensorboard --logdir logs                                      # curves

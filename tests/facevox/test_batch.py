@@ -544,3 +544,44 @@ def test_signal_to_the_whole_group_while_workers_start_gives_75(
     os.killpg(process.pid, number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 75, errors
+
+
+def items_with_further(folder: Path) -> list[Item]:
+    """Items of one text each; that of "b" is made from a second file too, where it is there."""
+    further = sorted(str(path) for path in (folder / "more").glob("b.*"))
+    return [
+        Item(name, str(folder / name), further_paths=tuple(further) if name == "b" else ())
+        for name in ("a", "b")
+    ]
+
+
+@pytest.mark.parametrize("harm", ["added", "replaced", "other name", "taken away", "touched by nobody"])
+def test_item_is_done_again_when_a_further_input_changed(tmp_path: Path, harm: str) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    more = folder / "more"
+    more.mkdir(parents=True)
+    for name in ("a", "b"):
+        (folder / name).write_text(name, encoding="utf-8")
+    if harm != "added":
+        (more / "b.wav").write_text("one", encoding="utf-8")
+    run_batch(batch_jobs.Upper(), items_with_further(folder), config_of(out))
+    if harm in ("added", "replaced"):
+        (more / "b.wav").write_text("another", encoding="utf-8")
+    elif harm == "other name":
+        (more / "b.wav").rename(more / "b.flac")  # same size and time
+    elif harm == "taken away":
+        (more / "b.wav").unlink()
+    summary = run_batch(batch_jobs.Upper(), items_with_further(folder), config_of(out))
+    is_changed = harm != "touched by nobody"
+    assert (summary.done, summary.skipped) == ((1, 1) if is_changed else (0, 2))
+    assert times_done(out) == {"a": 1, "b": 1 + is_changed}
+    assert run_batch(batch_jobs.Upper(), items_with_further(folder), config_of(out)).skipped == 2
+
+
+def test_fingerprint_of_a_single_input_stays_as_manifests_have_it(source: Path, tmp_path: Path) -> None:
+    """Size and time, and nothing else: folders that were filled before further inputs counted stay done."""
+    out = tmp_path / "out"
+    run_batch(batch_jobs.Upper(), items_of(source), config_of(out))
+    status = (source / "03.txt").stat()
+    record = next(record for record in read_manifest(out, "upper") if record["item"] == "03.txt")
+    assert record["fingerprint"] == [status.st_size, status.st_mtime_ns]

@@ -1,7 +1,9 @@
-"""Pictures of example people for the lip-sync tests: whole frames, made once a session."""
+"""For the lip-sync tests: whole frames of example people, made once a session, and a full disk."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -48,3 +50,20 @@ def hidden_face(clip_frames: dict[str, list[np.ndarray]]):
         return frames
 
     return covered
+
+
+@pytest.fixture
+def fill_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """A function: what is written below a folder finds the disk full from now on, as the kernel says it."""
+    plain = Path.open
+
+    def fill(folder: Path) -> None:
+        def opened(self: Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+            if folder in self.parents and set(mode) & set("wax"):
+                plain(self, mode, *arguments, **options).close()  # the name still fits
+                return plain(Path("/dev/full"), mode.replace("x", "w"), *arguments, **options)
+            return plain(self, mode, *arguments, **options)
+
+        monkeypatch.setattr(Path, "open", opened)
+
+    return fill

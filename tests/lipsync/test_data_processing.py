@@ -1,12 +1,15 @@
 """data_processing.py: clip files and a manifest that says what was used, what was left out and why."""
 
 import csv
+import gc
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -14,11 +17,12 @@ import pytest
 from bad_media import AWKWARD_NAMES, write_broken_videos, write_silent_video, write_sound_only
 
 from facevox import cli
+from facevox.batch import Item, Outcome
 from facevox.files import read_json
 from facevox.media import iter_frames, read_audio, write_video, write_wav
 from lipsync import data_processing
 from lipsync.clip_files import load_clip
-from lipsync.preprocessing import is_variable_rate, speaker_of
+from lipsync.preprocessing import ClipTask, is_variable_rate, speaker_of
 
 FAST = ["--set", "data.max_faces=1", "--set", "data.min_duration_s=0.5"]
 
@@ -256,3 +260,76 @@ def test_summary_is_in_the_manifest(example_videos: Path, tmp_path: Path) -> Non
     lines = (tmp_path / "out/manifests/data_processing.jsonl").read_text(encoding="utf-8").splitlines()
     (tmp_path / "last.json").write_text(lines[-1], encoding="utf-8")
     assert read_json(tmp_path / "last.json")["run"]["done"] == 1
+
+
+def test_second_run_into_the_folder_is_refused_and_the_first_goes_on(
+    example_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(example_videos / "id0001", tmp_path / "v")
+    process, codes = ClipTask.process, []
+
+    def meanwhile(self: ClipTask, item: Item) -> Outcome:
+        if not codes:
+            codes.append(run(tmp_path / "v", tmp_path / "out"))
+        return process(self, item)
+
+    monkeypatch.setattr(ClipTask, "process", meanwhile)
+    assert run(tmp_path / "v", tmp_path / "out") == 0
+    assert codes == [2]
+    said = capsys.readouterr().err
+    assert f"{tmp_path / 'out'}: another run is writing there" in said
+    assert said.count("error") == said.count("\n") == 1
+    assert rows(tmp_path / "out")["0001.mp4"]["status"] == "done"
+
+
+@pytest.mark.parametrize("folder", ["below a file", "/proc/clips", "full"])
+def test_folder_that_cannot_be_written_is_one_line(
+    example_videos: Path,
+    tmp_path: Path,
+    fill_disk: Callable[[Path], None],
+    capsys: pytest.CaptureFixture[str],
+    folder: str,
+) -> None:
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    shutil.copytree(example_videos / "id0001", tmp_path / "v")
+    places = {"below a file": tmp_path / "file" / "out", "full": tmp_path / "out"}
+    output = places.get(folder, Path(folder))
+    if folder == "full":
+        fill_disk(output)
+    assert run(tmp_path / "v", output) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "fault of facevox" not in error
+    if folder == "full":
+        assert "No space left on device" in error
+        assert not list(output.rglob("*.npz"))
+    else:
+        assert str(output) in error
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+def test_disk_that_is_full_in_the_middle_is_one_line_and_the_next_run_goes_on(
+    example_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for person in ("id0001", "id0002"):
+        (tmp_path / "v").mkdir(exist_ok=True)
+        shutil.copy(example_videos / person / "0001.mp4", tmp_path / "v" / f"{person}.mp4")
+    plain, full = Path.open, []
+
+    def opened(self: Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+        is_clip = self.suffix == ".tmp" and mode == "wb" and self.parent == tmp_path / "out"
+        if is_clip and (tmp_path / "out/id0001.npz").exists() and not full:
+            full.append(self)
+            return plain(Path("/dev/full"), mode)
+        return plain(self, mode, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", opened)
+    assert run(tmp_path / "v", tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert "No space left on device" in error
+    assert "run the same command again to continue" in error
+    assert error.count("error:") == 1
+    gc.collect()  # whatever was left open would complain now
+    assert capsys.readouterr().err == ""
+    assert run(tmp_path / "v", tmp_path / "out") == 0
+    assert "1 done, 1 skipped" in capsys.readouterr().out

@@ -11,7 +11,7 @@ import yaml
 from facevox import cli
 from facevox.errors import UserError
 from lipsync import setup_directories
-from lipsync.settings import CONFIG_FILE, Settings, load_settings
+from lipsync.settings import CONFIG_FILE, SMALL_SET_FILE, Settings, load_settings
 
 
 def test_shipped_file_holds_every_setting_with_its_default() -> None:
@@ -26,6 +26,16 @@ def test_documented_defaults() -> None:
     training = load_settings().training
     assert (training.learning_rate, training.num_epochs, training.split) == (0.0001, 100, (8, 1, 1))
     assert training.checkpoint_interval == 10
+
+
+def test_settings_for_small_sets_are_those_of_the_published_figures() -> None:
+    from lipsync.cross_validation import RECIPE
+
+    small, usual = load_settings(SMALL_SET_FILE), Settings()
+    assert small.training == RECIPE
+    assert (RECIPE.learning_rate, RECIPE.num_epochs, RECIPE.batch_size) == (0.003, 50, 16)
+    same = dataclasses.replace(small, training=usual.training)
+    assert same == usual  # audio and network: clips and checkpoints of both go together
 
 
 def test_file_may_leave_out_what_it_does_not_change(tmp_path: Path) -> None:

@@ -65,16 +65,18 @@ def replayed(monkeypatch: pytest.MonkeyPatch, talking: tuple[Path, ...]) -> None
 
 
 def streamed(
-    stream: SyncStream, images: list[np.ndarray], samples: np.ndarray, block: int = 1600
+    stream: SyncStream, images: list[np.ndarray], samples: np.ndarray, block: int = 1600, late_s: float = 0.0
 ) -> list[LiveScore]:
-    """Pictures and sound in the order of their times; the sound in blocks of its own."""
+    """Pictures and sound in the order of their times; the sound in blocks of its own, so much behind."""
     found = []
     heard = 0
-    for number, image in enumerate(images):
-        while heard < min((number + 1) * RATE_HZ // 25, len(samples)):
+    late_frames = round(late_s * 25)
+    for number in range(len(images) + late_frames):
+        while heard < min((number + 1 - late_frames) * RATE_HZ // 25, len(samples)):
             found += stream.push_sound(samples[heard : heard + block])
             heard += block
-        found += stream.push_frame(image)
+        if number < len(images):
+            found += stream.push_frame(images[number])
     return found + stream.finish()
 
 
@@ -124,6 +126,35 @@ def test_blocks_of_sound_change_nothing(talking: tuple[Path, ...], replayed: Non
     assert answers[0] == pytest.approx(answers[2], abs=1e-6)
 
 
+@pytest.mark.parametrize(("late_s", "step_s"), [(1.5, 1.0), (1.96, 1.0), (1.96, 0.2)])
+def test_sound_that_comes_late_changes_nothing(
+    talking: tuple[Path, ...], replayed: None, late_s: float, step_s: float
+) -> None:
+    images = list(pictures_of(talking[0])) * 2
+    voice = np.tile(shifted(voice_of(talking[0]), 120), 2)
+    answers = []
+    for late in (0.0, late_s):
+        with SyncStream(step_s=step_s) as stream:
+            found = streamed(stream, images, voice, late_s=late)
+        verdicts = [live.score.judgement.verdict.kind for live in found]
+        numbers = [(live.start_s, live.end_s, live.score.judgement.score, live.offset_ms) for live in found]
+        answers.append((verdicts, numbers))
+    assert answers[1][0] == answers[0][0]
+    assert set(answers[0][0]) == {"audio_early"}
+    np.testing.assert_allclose(answers[1][1], answers[0][1], atol=1e-6)
+
+
+def test_last_pictures_may_come_at_once_while_the_sound_is_behind(
+    talking: tuple[Path, ...], replayed: None
+) -> None:
+    """`finish` brings the pictures of the look-ahead together: none that a waiting verdict wants is lost."""
+    with SyncStream(step_s=0.2) as stream:
+        found = streamed(stream, list(pictures_of(talking[0])) * 2, voice_of(talking[0])[: 4 * RATE_HZ])
+    # A verdict has waited for 50 pictures when it is made without its sound; at the end the last one is made.
+    assert [round(live.end_s * 25) for live in found] == [*range(112, 300 - 50 + 1, 5), 300]
+    assert {live.score.judgement.verdict.kind for live in found} <= {"in_sync", "cannot_tell"}
+
+
 def test_memory_does_not_grow_and_the_step_is_kept(talking: tuple[Path, ...], replayed: None) -> None:
     images = [pictures_of(talking[0])[0]] * 150 * 5
     with SyncStream(step_s=2.0) as stream:
@@ -144,7 +175,7 @@ def test_sound_that_stays_away_does_not_stop_the_verdicts(talking: tuple[Path, .
 
 @pytest.mark.slow
 def test_stream_keeps_up_with_25_frames_a_second_on_one_core(talking: tuple[Path, ...]) -> None:
-    """Processor time of this thread, because the clock on the wall of a busy machine says nothing."""
+    """Processor time of all threads together: the clock on the wall of a busy machine says nothing."""
     images, voice = list(pictures_of(talking[0])), voice_of(talking[0])
     with SyncStream() as stream:
         before = time.process_time()
@@ -222,10 +253,13 @@ def test_devices_are_read_until_one_ends() -> None:
     def device(kind: str) -> SimpleNamespace:
         return SimpleNamespace(decode=lambda **_: frames(kind), close=lambda: None)
 
+    start_s = time.monotonic()
     with LiveDevices(device("video"), device("audio")) as devices:
         pieces = list(devices.pieces())
+        elapsed_s = time.monotonic() - start_s
     num_frames = sum(what == "frame" for what, _ in pieces)
-    assert 4 <= num_frames <= 12  # 0.3 s at 25 a second
+    # Of at least 0.3 s, at 25 a second; on a busy machine it takes longer, and every moment has its picture.
+    assert 4 <= num_frames <= 25 * elapsed_s + 2
     assert sum(len(content) for what, content in pieces if what == "sound") > 0.1 * RATE_HZ
 
 

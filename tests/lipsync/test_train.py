@@ -4,8 +4,10 @@ import json
 import os
 import re
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from facevox.manifest import make_header, write_manifest
 from facevox.training.checkpoint import load_checkpoint
 from facevox.training.distributed import World
 from facevox.training.trainer import DONE
-from lipsync import train, training
+from lipsync import train, training, training_run
 from lipsync.clip_files import write_clip
 from lipsync.estimators import LoudnessEstimator
 from lipsync.evaluation import accuracy
@@ -298,3 +300,51 @@ def test_ridge_and_untrained_are_measured_on_the_same_windows() -> None:
     for key, rows in found["one"].features.items():
         for (_, one), (_, same) in zip(rows, found["same"].features[key], strict=True):
             np.testing.assert_array_equal(one, same)
+
+
+def test_second_run_into_the_folder_is_refused_and_the_first_goes_on(
+    processed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_trainer, codes = training_run.make_trainer, []
+
+    def meanwhile(*arguments: Any, **options: Any) -> Any:
+        codes.append(run(processed, tmp_path, num_epochs=1))
+        return make_trainer(*arguments, **options)
+
+    monkeypatch.setattr(training_run, "make_trainer", meanwhile)
+    assert run(processed, tmp_path, num_epochs=1) == 0
+    assert codes == [2]
+    said = capsys.readouterr().err
+    assert f"{tmp_path / 'checkpoints'}: another run is writing there" in said
+    assert said.count("error:") == 1
+    assert len(json.loads((tmp_path / "checkpoints/history.json").read_text(encoding="utf-8"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "folder"),
+    [
+        ("paths.checkpoint_dir", "below a file"),
+        ("paths.checkpoint_dir", "/proc/none"),
+        ("paths.checkpoint_dir", "full"),
+        ("paths.log_dir", "below a file"),
+        ("paths.log_dir", "/proc/none"),
+    ],
+)
+def test_folder_that_cannot_be_written_is_one_line(
+    processed: Path,
+    tmp_path: Path,
+    fill_disk: Callable[[Path], None],
+    capsys: pytest.CaptureFixture[str],
+    setting: str,
+    folder: str,
+) -> None:
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    places = {"below a file": tmp_path / "file" / "out", "full": tmp_path / "out"}
+    output = places.get(folder, Path(folder))
+    if folder == "full":
+        fill_disk(output)
+    assert run(processed, tmp_path, f"{setting}={output}", num_epochs=1) == 2
+    error = capsys.readouterr().err
+    assert error.count("error:") == 1
+    assert "fault of facevox" not in error
+    assert ("No space left on device" if folder == "full" else str(output)) in error

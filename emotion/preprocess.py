@@ -9,7 +9,7 @@ three annotators, and writes `DATA_DIR_TRAIN/<class>/` and `DATA_DIR_VAL/<class>
 `crops.csv` (a row for each picture: labels, votes, box, status, reason), `audit.json` (people, uploads,
 classes, AIHub's own parts) and `manifests/emotion_preprocess.jsonl`. Exit codes: 0 done; 1 some pictures
 failed, or the audited split has people on both sides; 2 bad usage or input; 75 stopped by a signal (run the
-same command again to continue).
+same command again to continue). After shards the same command without them joins them and writes the audit.
 """
 
 import argparse
@@ -98,6 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         *(summary.done, summary.skipped, summary.failed, summary.seconds),
         f", stopped by {summary.stopped}" if summary.stopped else "",
     )
+    if batch.num_shards > 1:
+        logger.info("a run without shards, when all are done, joins them and writes %s", AUDIT_FILE)
     return summary.exit_code
 
 

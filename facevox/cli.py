@@ -203,7 +203,7 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None 
         is_ours = not isinstance(error, UserError) and not _is_users_os_error(error)
         hint = " (a fault of facevox: run again with --debug and report what it shows)" if is_ours else ""
         print(f"error: {one_line(error, limit=2000)}{hint}", file=sys.stderr)
-        return ExitCode.SOME_FAILED if is_ours else ExitCode.USAGE
+        return ExitCode.FAULT if is_ours else ExitCode.USAGE
     return code
 
 

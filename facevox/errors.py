@@ -9,6 +9,7 @@ class ExitCode(IntEnum):
     DONE = 0
     SOME_FAILED = 1  # the work ran and some of it failed; the summary says what
     USAGE = 2  # bad usage or bad input: one line on stderr
+    FAULT = 70  # an exception that nobody expected: a fault of ours (EX_SOFTWARE)
     STOPPED = 75  # stopped by a signal in good order (EX_TEMPFAIL); run again to continue
 
 

@@ -4,9 +4,10 @@ import argparse
 import contextlib
 import importlib.util
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from facevox.errors import ExitCode, UserError
@@ -27,8 +28,7 @@ class Job:
         processes: ONE, PER_GPU or PER_NODE.
         join: MERGE or RUN_AGAIN for programs that take --num_shards; "" for others.
         inputs: Options that name files or folders which must be there before it starts.
-        output: The option whose folder it writes; progress is read there.
-        default_output: That folder where the option is not given.
+        output: The option whose folder it writes, manifests and all, or what finds that folder.
         is_some_failed_done: Exit code 1 says that a few items failed, which must not end what comes after.
     """
 
@@ -36,9 +36,40 @@ class Job:
     processes: str = ONE
     join: str = ""
     inputs: tuple[str, ...] = ()
-    output: str = "output_dir"
-    default_output: str = ""
+    output: "str | Callable[[Request], Path]" = "output_dir"
     is_some_failed_done: bool = True
+
+
+def _mels_folder(request: "Request") -> Path:
+    return Path(request.parsed.output_dir or request.parsed.vox_dir)
+
+
+def _lipsync_folder(key: str) -> "Callable[[Request], Path]":
+    """What finds the folder that the key of `paths` names in the settings of a lip-sync program."""
+
+    def find(request: "Request") -> Path:
+        file, overrides = request.parsed.config, request.parsed.overrides
+        settings = request.module.load_settings(None if file is None else request.root / file, overrides)
+        return Path(getattr(settings.paths, key))
+
+    return find
+
+
+def _emotion_folder(name: str) -> "Callable[[Request], Path]":
+    """What finds the folder of an emotion program: its option, else the environment or .env."""
+
+    def find(request: "Request") -> Path:
+        given = getattr(request.parsed, name)
+        if given is not None:
+            return Path(given.strip()).expanduser()
+        return Path(getattr(request.module.load_settings(request.parsed), name))
+
+    return find
+
+
+def _crops_folder(request: "Request") -> Path:
+    """Table and manifest of the crops lie beside the two folders."""
+    return _emotion_folder("data_dir_train")(request).parent
 
 
 _FOLDERS = ("image_folder", "audio_folder", "identity_csv")
@@ -93,7 +124,9 @@ JOBS: dict[str, Job] = {
         output="vox_dir",
         is_some_failed_done=False,
     ),
-    "convert_mels": Job(program="scripts/hq/convert_mels.py", join=MERGE, inputs=("vox_dir",)),
+    "convert_mels": Job(
+        program="scripts/hq/convert_mels.py", join=MERGE, inputs=("vox_dir",), output=_mels_folder
+    ),
     "train_hq": Job(
         program="scripts/hq/train_hq_voxceleb.py",
         processes=PER_GPU,
@@ -111,30 +144,27 @@ JOBS: dict[str, Job] = {
         program="lipsync/data_processing.py",
         join=MERGE,
         inputs=("config",),
-        output="paths.processed_dir",
-        default_output="data/processed",
+        output=_lipsync_folder("processed_dir"),
     ),
     "train_lipsync": Job(
         program="lipsync/train.py",
         processes=PER_GPU,
         inputs=("config",),
-        output="paths.checkpoint_dir",
-        default_output="checkpoints",
+        output=_lipsync_folder("checkpoint_dir"),
         is_some_failed_done=False,
     ),
     "preprocess_emotion": Job(
         program="emotion/preprocess.py",
-        join=MERGE,
+        join=RUN_AGAIN,  # which writes the audit of the split too
         inputs=("data_dir_raw",),
-        output="data_dir_train",
-        default_output="dataset_crop/train",
+        output=_crops_folder,
     ),
     "train_emotion": Job(
         program="emotion/main.py",
         processes=PER_NODE,
         inputs=("data_dir_train", "data_dir_val"),
-        output="model_dir",
-        default_output="models",
+        output=_emotion_folder("model_dir"),
+        is_some_failed_done=True,  # trained and evaluated without pictures that could not be read
     ),
     "extract_landmarks": Job(program="emotion/landmarks/extract.py", join=MERGE, inputs=("zips",)),
     "train_landmarks": Job(
@@ -154,12 +184,16 @@ class Request:
     Attributes:
         name: A key of JOBS.
         arguments: The options, as a command line has them.
+        root: The repository, from which relative paths count.
+        module: The program.
         parser: Of the program.
         parsed: What it made of them.
     """
 
     name: str
     arguments: tuple[str, ...]
+    root: Path
+    module: ModuleType
     parser: argparse.ArgumentParser
     parsed: argparse.Namespace
 
@@ -174,12 +208,14 @@ class Request:
 
     @property
     def output_dir(self) -> str:
-        """The folder that it writes into, relative to the repository or absolute."""
-        for override in reversed(getattr(self.parsed, "overrides", None) or []):
-            key, _, value = override.partition("=")
-            if key == self.job.output:
-                return str(value)
-        return str(getattr(self.parsed, self.job.output, None) or self.job.default_output)
+        """The folder that it writes into, relative to the repository or absolute.
+
+        Raises:
+            UserError: It is for the program's settings to say, and they are missing or wrong.
+        """
+        if not isinstance(self.job.output, str):
+            return str(self.job.output(self))
+        return str(getattr(self.parsed, self.job.output, None) or "")
 
     def command(self, *, cpus: int | None = None, shard: tuple[int, int] = (0, 1)) -> list[str]:
         """The program's file and its arguments.
@@ -199,7 +235,7 @@ class Request:
             arguments += [f"--num_shards={num_shards}", f"--shard_index={index}"]
         return [self.job.program, *arguments]
 
-    def join_request(self, root: Path) -> "Request":
+    def join_request(self) -> "Request":
         """What joins the shards of this job.
 
         Raises:
@@ -209,7 +245,7 @@ class Request:
             return self
         if self.job.join != MERGE:
             raise UserError(f"--shards: {self.name} cannot be cut up; these can: {' '.join(sharded_jobs())}")
-        return make_request("merge_manifests", [f"--output_dir={self.output_dir}"], root, is_later=True)
+        return make_request("merge_manifests", [f"--output_dir={self.output_dir}"], self.root, is_later=True)
 
 
 def sharded_jobs() -> list[str]:
@@ -232,7 +268,9 @@ def make_request(name: str, arguments: Sequence[str], root: Path, *, is_later: b
     """
     if name not in JOBS:
         raise UserError(f"no job {name!r}; the jobs are: {' '.join(JOBS)}")
-    parser = load_parser(name, root)
+    module = load_program(name, root)
+    parser: argparse.ArgumentParser = module.get_args_parser()
+    parser.prog = name
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -241,7 +279,9 @@ def make_request(name: str, arguments: Sequence[str], root: Path, *, is_later: b
         if stop.code in (None, ExitCode.DONE):
             raise
         raise UserError(said.getvalue().strip().removeprefix(f"{parser.prog}: error: ")) from None
-    request = Request(name=name, arguments=tuple(arguments), parser=parser, parsed=parsed)
+    request = Request(
+        name=name, arguments=tuple(arguments), root=root, module=module, parser=parser, parsed=parsed
+    )
     if not is_later:
         faults = [
             f"--{option} {value}: there is no such file or folder"
@@ -254,8 +294,8 @@ def make_request(name: str, arguments: Sequence[str], root: Path, *, is_later: b
     return request
 
 
-def load_parser(name: str, root: Path) -> argparse.ArgumentParser:
-    """The parser of a job's program.
+def load_program(name: str, root: Path) -> ModuleType:
+    """The program of a job, loaded but not run.
 
     Raises:
         UserError: The program is not below `root`.
@@ -268,9 +308,7 @@ def load_parser(name: str, root: Path) -> argparse.ArgumentParser:
         raise UserError(f"{file}: cannot be loaded")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    parser: argparse.ArgumentParser = module.get_args_parser()
-    parser.prog = name
-    return parser
+    return module
 
 
 def _paths(value: Any) -> list[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from facevox import cli
 from facevox.cluster.jobs import ONE, PER_GPU, Request, make_request
+from facevox.cluster.progress import manifest_places
 from facevox.errors import ExitCode, UserError
 from facevox.manifest import FOLDER, shard_of
 
@@ -24,7 +25,8 @@ def shard_of_task(environ: Mapping[str, str], request: Request) -> tuple[int, in
     takes the number that its output folder was begun with, and a whole array counts its own tasks.
 
     Raises:
-        UserError: The program cannot be cut up, or the variables do not go together.
+        UserError: The program cannot be cut up, the variables do not go together, or a whole array meets
+            a folder that was begun with another number.
     """
     if not environ.get("SLURM_ARRAY_TASK_ID"):
         return 0, 1
@@ -39,11 +41,18 @@ def shard_of_task(environ: Mapping[str, str], request: Request) -> tuple[int, in
     else:
         before = _shards_before(Path(request.output_dir))
         num_shards = before if before > count else count
-        is_whole = first == 0 and _number(environ, "SLURM_ARRAY_TASK_MAX", least=0) == count - 1
+        last = _number(environ, "SLURM_ARRAY_TASK_MAX", least=0)
+        is_whole = first == 0 and last == count - 1
+        if is_whole and count > 1 and before not in (0, count):
+            raise UserError(
+                f"--array=0-{last}: {request.output_dir} was begun with {before} shards, not {count}: say "
+                f"--array=0-{before - 1} for all of them, NUM_SHARDS={before} for these tasks of them, "
+                f"NUM_SHARDS={count} to cut the rest anew, or take a new folder"
+            )
         if num_shards == count and not is_whole:
             raise UserError(
-                f"array tasks {first} to {environ['SLURM_ARRAY_TASK_MAX']}: a part of how many? Say "
-                f"NUM_SHARDS=…, or begin with a whole array ({request.output_dir} holds no shards yet)"
+                f"array tasks {first} to {last}: a part of how many? Say NUM_SHARDS=…, or begin with a "
+                f"whole array ({request.output_dir} does not tell)"
             )
     # A whole array may be numbered from anywhere; a part of one is numbered as the whole was, from 0.
     shard = index - first if num_shards == count else index
@@ -54,8 +63,8 @@ def shard_of_task(environ: Mapping[str, str], request: Request) -> tuple[int, in
 
 def _shards_before(output_dir: Path) -> int:
     """Into how many shards the work in a folder was cut; 0 for none, or where that cannot be told."""
-    folders = [output_dir / FOLDER, *output_dir.glob(f"*/{FOLDER}")]
-    totals = {shard_of(file)[1] for folder in folders for file in folder.glob("*.jsonl")} - {1}
+    folders = manifest_places(output_dir)
+    totals = {shard_of(file)[1] for folder in folders for file in (folder / FOLDER).glob("*.jsonl")} - {1}
     return totals.pop() if len(totals) == 1 else 0
 
 

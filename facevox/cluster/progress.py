@@ -1,8 +1,10 @@
 """How far submitted jobs are: their state from SLURM and from themselves, their work from what they write."""
 
+import contextlib
 import json
 import math
 import os
+import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -51,6 +53,19 @@ class Status:
 
 def statuses(records: Sequence[Record]) -> list[Status]:
     """How each submission stands; SLURM is asked once for all."""
+    return [
+        Status(
+            record=record,
+            states=states,
+            progress=progress_text(record),
+            starts=[int(record.read_state(shard).get("num_starts", 0)) for shard in range(record.shards)],
+        )
+        for record, states in zip(records, current_states(records), strict=True)
+    ]
+
+
+def current_states(records: Sequence[Record]) -> list[list[str]]:
+    """Of each submission the states of its parts, as `Status.states`; SLURM is asked once for all."""
     asked = [
         job_id
         for record in records
@@ -60,12 +75,7 @@ def statuses(records: Sequence[Record]) -> list[Status]:
     ]
     queue = _queue(asked)
     return [
-        Status(
-            record=record,
-            states=[_state_of(record, shard, state, queue) for shard, state in enumerate(record.states())],
-            progress=progress_text(record),
-            starts=[int(record.read_state(shard).get("num_starts", 0)) for shard in range(record.shards)],
-        )
+        [_state_of(record, shard, state, queue) for shard, state in enumerate(record.states())]
         for record in records
     ]
 
@@ -77,8 +87,16 @@ def _state_of(record: Record, shard: int, state: str, queue: dict[str, str] | No
     if record.cluster == "slurm":
         if queue is None:
             return f"{state} (SLURM does not answer)"
-        return queue.get(job_id, GONE)
-    return state if not job_id or not job_id.isdigit() or _is_alive(int(job_id)) else GONE
+        is_there, state = job_id in queue, queue.get(job_id, GONE)
+    else:
+        # A part without a process of its own has not begun, or runs in the one that submitted it.
+        pid = int(job_id) if job_id.isdigit() else record.pid
+        is_there = record.host != socket.gethostname() or _is_alive(pid)
+    if is_there:
+        return state
+    # It may have said its last word after it was asked.
+    said = record.states()[shard]
+    return said if said in FINAL else GONE
 
 
 def _is_alive(pid: int) -> bool:
@@ -88,6 +106,10 @@ def _is_alive(pid: int) -> bool:
         return False
     except PermissionError:
         return True
+    with contextlib.suppress(OSError):  # no /proc
+        # One that has ended stays in the table until its parent asks: after a killed one for ever.
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        return stat.rpartition(")")[2].split()[0] not in ("Z", "X")
     return True
 
 
@@ -135,13 +157,21 @@ def _training_text(folder: Path, num_epochs: int) -> str:
 
 def _batch_texts(folder: Path, job: str) -> Iterator[str]:
     """Of each program that wrote manifests: those of the job itself, else all (one job may run two)."""
-    folders = [folder, *sorted(path.parent for path in folder.glob(f"*/{FOLDER}"))]
-    programs = [(one, program) for one in folders for program in find_programs(one)]
+    programs = [(one, program) for one in manifest_places(folder) for program in find_programs(one)]
     own = [pair for pair in programs if pair[1] == job]
     for one, program in own or programs:
         counts, total = count_items(one, program)
         failed = f", {counts['failed']} failed" if counts["failed"] else ""
         yield f"{program} {sum(counts.values())}/{total}{failed}"
+
+
+def manifest_places(folder: Path) -> list[Path]:
+    """The folders that hold manifests of a program that writes into `folder`.
+
+    It itself; those of a program of several steps in it; the store of face vectors (`.embeddings/<model>`).
+    """
+    below = (path for pattern in ("*", ".*/*") for path in folder.glob(f"{pattern}/{FOLDER}"))
+    return [folder, *sorted(path.parent for path in below)]
 
 
 def count_items(output_dir: Path, program: str) -> tuple[dict[str, int], int]:

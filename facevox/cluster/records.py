@@ -5,7 +5,9 @@ written by the job's first process as it starts and ends. Whoever watches needs 
 submitit's pickles, which would run what is in them.
 """
 
+import os
 import secrets
+import socket
 import time
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -41,6 +43,8 @@ class Record:
         stage: Name in a pipeline, or "".
         after: Names of the submissions that come first.
         job_ids: Of the cluster, one for each part; filled in when it took them.
+        host, pid: The process that submitted it. On its machine local jobs are processes, numbered by
+            job_ids; parts that have none yet wait for it.
     """
 
     folder: Path
@@ -54,6 +58,8 @@ class Record:
     stage: str = ""
     after: list[str] = field(default_factory=list)
     job_ids: list[str] = field(default_factory=list)
+    host: str = field(default_factory=socket.gethostname)
+    pid: int = field(default_factory=os.getpid)
 
     @property
     def name(self) -> str:
@@ -100,6 +106,8 @@ def load_record(folder: Path) -> Record:
     """
     content = read_json(folder / RECORD_FILE)
     names = {one.name for one in fields(Record)} - {"folder"}
+    if isinstance(content, dict):
+        content = {"host": "", "pid": 0, **content}  # records of former versions do not say
     if not isinstance(content, dict) or content.get("format") != FORMAT or not names <= content.keys():
         raise UserError(f"{folder / RECORD_FILE}: no record of a submission of format {FORMAT}")
     return Record(folder=folder, **{name: content[name] for name in names} | {"root": Path(content["root"])})

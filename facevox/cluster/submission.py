@@ -14,6 +14,7 @@ from typing import Any
 
 from facevox.cli import num_cores
 from facevox.cluster.jobs import RUN_AGAIN, Request
+from facevox.cluster.progress import GONE, current_states
 from facevox.cluster.records import FINAL, GOOD, Record, new_folder
 from facevox.cluster.resources import SIGNAL_DELAY_S, Resources, parse_minutes
 from facevox.cluster.run import Run
@@ -36,6 +37,7 @@ class Submission:
         stage: Name in a pipeline, or "".
         after: Submissions that come first.
         after_ids: Further SLURM jobs that come first.
+        output_dir: Where it writes, found here: settings that are missing are told before anything starts.
     """
 
     request: Request
@@ -45,9 +47,11 @@ class Submission:
     stage: str = ""
     after: tuple[Record, ...] = ()
     after_ids: tuple[str, ...] = ()
+    output_dir: str = field(init=False)
 
     def __post_init__(self) -> None:
         self.resources.check(self.request)
+        object.__setattr__(self, "output_dir", self.request.output_dir)
 
     def runs(self, folder: Path, port: int = 0) -> list[Run]:
         """What each shard calls."""
@@ -197,7 +201,7 @@ def join_of(submission: Submission, shards: Record) -> Submission:
     is_again = request.job.join == RUN_AGAIN
     values = {name: getattr(resources, name) for name in ("cluster", "time", "partition", "account", "qos")}
     return Submission(
-        request=request.join_request(submission.root),
+        request=request.join_request(),
         resources=Resources(
             **values, gpus=resources.gpus if is_again else 0, cpus=resources.cpus if is_again else 1
         ),
@@ -217,7 +221,7 @@ def _submit_one(submission: Submission) -> Submitted:
         arguments=list(request.arguments),
         cluster=resources.cluster,
         root=submission.root,
-        output_dir=request.output_dir,
+        output_dir=submission.output_dir,
         num_epochs=int(getattr(request.parsed, "num_epochs", None) or 0),
         shards=resources.shards,
         stage=submission.stage,
@@ -298,30 +302,44 @@ def exit_code_of(record: Record) -> ExitCode:
         return ExitCode.STOPPED
     if all(code == ExitCode.DONE for code in codes):
         return ExitCode.DONE
-    return ExitCode.USAGE if ExitCode.USAGE in codes else ExitCode.SOME_FAILED
+    if ExitCode.USAGE in codes:
+        return ExitCode.USAGE
+    # Whatever no program of ours returns is a crash, minus the signal that killed it included.
+    is_crash = any(code not in (ExitCode.DONE, ExitCode.SOME_FAILED) for code in codes)
+    return ExitCode.FAULT if is_crash else ExitCode.SOME_FAILED
 
 
 def unfinished(records: Sequence[Record], cluster: str) -> tuple[Record, ...]:
     """Those of `records` that SLURM has to wait for; waits for those of this machine itself.
 
     Raises:
-        UserError: One of them failed or was stopped, or is SLURM's and cannot be waited for here.
+        UserError: One of them failed, was stopped or is gone, or is SLURM's and cannot be waited for here.
     """
     left = []
     for record in records:
-        with StopFlag() as stop:
-            while not all(state in FINAL for state in record.states()):
-                if record.cluster == "slurm":
-                    break
-                if stop:
-                    raise UserError(f"--after {record.name}: {stop.signal_name} ended the waiting")
-                time.sleep(POLL_S)
-        if any(state in FINAL and state not in GOOD for state in record.states()):
-            raise UserError(f"--after {record.name}: it is {', '.join(sorted(set(record.states())))}")
-        if not _is_good(record):
+        states = record.states() if record.cluster == "slurm" else _wait_here(record)
+        if any(state == GONE or (state in FINAL and state not in GOOD) for state in states):
+            raise UserError(f"--after {record.name}: it is {', '.join(sorted(set(states)))}")
+        if not all(state in GOOD for state in states):
             if cluster != "slurm":
                 raise UserError(
                     f"--after {record.name}: a job of SLURM, for which only SLURM's jobs can wait"
                 )
             left.append(record)
     return tuple(left)
+
+
+def _wait_here(record: Record) -> list[str]:
+    """Waits until a job of this machine is over or a part of it is gone; the states then.
+
+    Raises:
+        UserError: A signal ended the waiting.
+    """
+    with StopFlag() as stop:
+        while True:
+            (states,) = current_states([record])
+            if GONE in states or all(state in FINAL for state in states):
+                return states
+            if stop:
+                raise UserError(f"--after {record.name}: {stop.signal_name} ended the waiting")
+            time.sleep(POLL_S)

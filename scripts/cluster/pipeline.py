@@ -8,8 +8,8 @@
 The whole file is checked before anything is submitted: jobs, options by their programs' own parsers,
 resources, and what the first stages read. On SLURM a stage starts when those before it are done, and is
 cancelled when one of them failed; locally the stages run one after the other. Exit codes: 0 submitted
-(locally: done); 1 and 75, only locally: some failed, stopped by a signal (run the same command again to go
-on); 2 bad usage or input.
+(locally: done); 1, 70 and 75, only locally: some failed, a crash, stopped by a signal (run the same command
+again to go on); 2 bad usage or input.
 """
 
 import argparse
@@ -67,12 +67,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     stages = load_pipeline(args.file, REPOSITORY, changes, given)
     for stage in stages:
         check_cluster(stage.resources)
+        submission = Submission(
+            request=stage.request, resources=stage.resources, root=REPOSITORY, log_dir=args.log_dir
+        )
         if args.cluster == "slurm":
-            ask_slurm(
-                Submission(
-                    request=stage.request, resources=stage.resources, root=REPOSITORY, log_dir=args.log_dir
-                )
-            )
+            ask_slurm(submission)
     if args.dry_run:
         for stage in stages:
             shards = f", {stage.resources.shards} shards" if stage.resources.shards > 1 else ""

@@ -10,7 +10,8 @@ The words behind -- are a job and its options, checked here by the program's own
 reads. With --shards the parts run as an array and a last job joins them. A job that is preempted, or reaches
 its time limit, saves, is requeued and goes on. Writes a folder below --log_dir with the record, the state and
 the logs: scripts/cluster/status.py shows them. Exit codes: 0 submitted (--cluster local and debug: done);
-1 and 75, only of those two: some failed, stopped by a signal; 2 bad usage or input, or SLURM refuses it.
+1, 70 and 75, only of those two: some failed, a crash, stopped by a signal; 2 bad usage or input, or SLURM
+refuses it.
 """
 
 import argparse

@@ -147,7 +147,11 @@ def test_script_runs_its_program_with_options_that_the_program_has(template: Pat
 def test_prepare_runs_any_preprocessing_program_as_a_shard(cluster: Path, program: str, job: str) -> None:
     array = {"SLURM_ARRAY_TASK_ID": "1", "SLURM_ARRAY_TASK_MIN": "0", "SLURM_ARRAY_TASK_MAX": "3"}
     array |= {"SLURM_ARRAY_TASK_COUNT": "4", "SLURM_ARRAY_JOB_ID": "1"}
-    code, errors, calls = run(cluster, "prepare", PROGRAM=program, DATA_DIR=str(cluster / "data"), **array)
+    lines = (REPOSITORY / ".env.example").read_text(encoding="utf-8").splitlines()
+    settings = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    code, errors, calls = run(
+        cluster, "prepare", PROGRAM=program, DATA_DIR=str(cluster / "data"), **settings, **array
+    )
     assert (code, errors) == (0, [])
     ((file, *arguments),) = programs(calls)
     assert file == JOBS[job].program

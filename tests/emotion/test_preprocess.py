@@ -140,6 +140,20 @@ def test_shards_make_the_same_crops_as_one_run(preprocess, load_script, aihub_di
     assert len(made) == len(table_of(tmp_path / "out"))
 
 
+def test_run_after_shards_joins_them_and_audits_as_one_run_does(
+    preprocess, aihub_dir, crops_dir, tmp_path, capsys
+):
+    for index in ("0", "1"):
+        shard = ("--num_shards", "2", "--shard_index", index)
+        assert preprocess(aihub_dir / "folders", tmp_path / "out", *shard) == 0
+        assert not (tmp_path / "out" / "audit.json").exists()
+    capsys.readouterr()
+    assert preprocess(aihub_dir / "folders", tmp_path / "out") == 0
+    assert "0 done, 80 skipped" in capsys.readouterr().out
+    for name in ("audit.json", "crops.csv"):
+        assert (tmp_path / "out" / name).read_bytes() == (crops_dir / name).read_bytes()
+
+
 def test_audit_tells_people_uploads_classes_and_aihubs_own_leak(crops_dir):
     audit = json.loads((crops_dir / "audit.json").read_text(encoding="utf-8"))
     assert audit["crops"]["is_disjoint"]

@@ -15,12 +15,15 @@ from typing import Any
 import pytest
 
 from facevox import cli
-from facevox.cluster.jobs import JOBS, MERGE, RUN_AGAIN, load_parser, make_request
+from facevox.cluster.jobs import JOBS, MERGE, RUN_AGAIN, Job, load_program, make_request
 from facevox.cluster.plan import check_allocation, shard_of_task
-from facevox.cluster.records import find_record, load_records
+from facevox.cluster.progress import GONE, current_states
+from facevox.cluster.records import RUNNING, Record, find_record, load_records, new_folder
 from facevox.cluster.resources import Resources, parse_minutes
-from facevox.errors import UserError
-from facevox.files import write_json
+from facevox.cluster.submission import Submission, exit_code_of, unfinished
+from facevox.cluster.submission import submit as submit_job
+from facevox.errors import ExitCode, UserError
+from facevox.files import read_json, write_json
 
 
 @pytest.fixture
@@ -46,9 +49,9 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
 
 @pytest.mark.parametrize("name", JOBS)
 def test_jobs_know_options_that_their_programs_have(name: str, repository: Path) -> None:
-    job, options = JOBS[name], load_parser(name, repository)._option_string_actions
+    job, options = JOBS[name], load_program(name, repository).get_args_parser()._option_string_actions
     assert {f"--{option}" for option in job.inputs} <= set(options)
-    assert f"--{job.output}" in options or "--set" in options
+    assert callable(job.output) or f"--{job.output}" in options
     assert ("--num_shards" in options) == (job.join in (MERGE, RUN_AGAIN))
 
 
@@ -151,6 +154,105 @@ def test_job_that_fails_stops_what_comes_after_it(
     after = ["--cluster", "local", "--log_dir", str(log_dir), "--after", record.name, "--", *job]
     assert cli.run(submit.main, after) == 2
     assert "it is failed" in one_line(capsys)
+
+
+CRASHING_PROGRAM = """
+import argparse, sys
+from facevox import cli
+def get_args_parser():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--output_dir")
+    return parser
+def main(argv=None):
+    return {}[0]
+if __name__ == "__main__":
+    sys.exit(cli.run(main))
+"""
+
+
+def test_program_that_crashes_is_no_program_of_which_some_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "crash.py").write_text(CRASHING_PROGRAM)
+    monkeypatch.setitem(JOBS, "crash", Job(program="crash.py", is_some_failed_done=True))
+    request = make_request("crash", ["--output_dir", "x"], tmp_path)
+    resources = Resources(cluster="local", cpus=1)
+    (one,) = submit_job(
+        Submission(request=request, resources=resources, root=tmp_path, log_dir=tmp_path / "logs")
+    )
+    assert (one.record.states(), one.record.read_state(0)["exit_code"]) == (["failed"], 70)
+    assert exit_code_of(one.record) == ExitCode.FAULT
+    with pytest.raises(UserError, match="it is failed"):
+        unfinished([one.record], "local")
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected"),
+    [((0, 0), 0), ((0, 1), 1), ((1, 70), 70), ((1, -9), 70), ((70, 2), 2), ((0, 75), 75), ((1, None), 75)],
+)
+def test_exit_code_of_parts_is_that_of_the_worst(codes: Any, expected: int, tmp_path: Path) -> None:
+    record = make_record(tmp_path, shards=2)
+    for shard, code in enumerate(codes):
+        write_json(record.state_file(shard), {"state": "x", "exit_code": code})
+    assert exit_code_of(record) == expected
+
+
+def make_record(folder: Path, **changes: Any) -> Record:
+    values: dict[str, Any] = {"job": "extract_voices", "arguments": [], "cluster": "local"}
+    values |= {"root": folder, "output_dir": "out"}
+    record = Record(folder=new_folder(folder / "logs", "extract_voices"), **(values | changes))
+    record.write()
+    return record
+
+
+def ended_process() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+@pytest.mark.parametrize("is_started", [True, False])
+def test_waiting_for_a_killed_job_of_this_machine_ends_in_one_line(
+    submit: ModuleType, media: Path, tmp_path: Path, is_started: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Killed itself, or waiting for its turn when the process that submitted it was killed."""
+    pid = ended_process()
+    record = make_record(tmp_path, **({"job_ids": [str(pid)]} if is_started else {"pid": pid}))
+    if is_started:
+        write_json(record.state_file(0), {"state": RUNNING, "exit_code": None, "num_starts": 1})
+    job = ["extract_voices", "--dataset_path", str(media), "--output_dir", str(tmp_path / "out")]
+    own = ["--cluster", "local", "--log_dir", str(tmp_path / "logs"), "--after", record.name]
+    assert cli.run(submit.main, [*own, "--", *job]) == 2
+    assert f"--after {record.name}: it is gone" in one_line(capsys)
+    assert len(load_records(tmp_path / "logs")) == 1
+
+
+def test_job_is_gone_only_where_its_process_can_be_looked_at(tmp_path: Path) -> None:
+    pid = str(ended_process())
+    running = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        records = [
+            make_record(tmp_path, job_ids=[pid]),
+            make_record(tmp_path, job_ids=[pid], host="another machine"),
+            make_record(tmp_path, job_ids=[str(running.pid)]),
+            make_record(tmp_path),  # submitted by this process, not yet begun
+        ]
+        assert current_states(records) == [[GONE], ["waiting"], ["waiting"], ["waiting"]]
+        running.kill()
+        os.waitid(os.P_PID, running.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and stays a zombie
+        assert current_states(records[2:3]) == [[GONE]]
+    finally:
+        running.kill()
+        running.communicate()
+
+
+def test_record_without_a_process_is_read_and_never_gone(tmp_path: Path) -> None:
+    record = make_record(tmp_path, job_ids=[str(ended_process())])
+    content = read_json(record.folder / "record.json")
+    write_json(
+        record.folder / "record.json", {name: content[name] for name in content.keys() - {"host", "pid"}}
+    )
+    assert current_states(load_records(tmp_path / "logs")) == [["waiting"]]
 
 
 # Ends in good order, as our programs do, at the first signal.
@@ -268,8 +370,12 @@ def array(index: int, first: int, last: int, count: int, **more: str) -> dict[st
     [
         ({}, 0, (0, 1)),
         (array(2, 0, 3, 4), 0, (2, 4)),
-        (array(2, 0, 3, 4), 8, (2, 8)),  # a part of what was begun in eight
-        (array(2, 0, 3, 4), 2, (2, 4)),  # another split
+        (array(2, 0, 3, 4), 8, "begun with 8 shards, not 4: say --array=0-7 for all of them, NUM_SHARDS=8"),
+        (array(2, 0, 3, 4, NUM_SHARDS="8"), 8, (2, 8)),  # a part of what was begun in eight
+        (array(2, 0, 3, 4), 2, "begun with 2 shards, not 4: .* NUM_SHARDS=4 to cut the rest anew"),
+        (array(2, 0, 3, 4, NUM_SHARDS="4"), 2, (2, 4)),  # another split
+        (array(2, 0, 3, 4), 4, (2, 4)),  # the whole again
+        (array(2, 0, 7, 3), 8, (2, 8)),
         (array(2, 2, 2, 1), 4, (2, 4)),
         (array(0, 0, 0, 1), 4, (0, 4)),
         (array(3, 1, 3, 2), 4, (3, 4)),

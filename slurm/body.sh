@@ -71,6 +71,7 @@ set_container() {
         return
     fi
     PYTHON=${PYTHON:-python}
+    export PYTHONPATH=$PWD  # the packages of this checkout, as its scripts are, and not those in the image
     local mounts=() mount
     IFS=: read -r -a mounts <<< "$PWD${CONTAINER_MOUNTS:+:$CONTAINER_MOUNTS}"
     [[ -z ${CACHE_DIR:-} ]] || mounts+=("$CACHE_DIR")
@@ -92,7 +93,9 @@ set_container() {
             || fail "CONTAINER=$CONTAINER: no .sif file, and this SLURM has no pyxis for other images"
         local list
         list=$(for mount in "${mounts[@]}"; do printf ',%s:%s' "$mount" "$mount"; done)
-        srun_options+=("--container-image=$CONTAINER" "--container-mounts=${list#,}" "--container-workdir=$PWD")
+        srun_options+=("--container-image=$CONTAINER" "--container-mounts=${list#,}" "--container-workdir=$PWD"
+            # The image's own settings of these would win over the job's.
+            "--container-env=HF_HOME,TORCH_HOME,DEEPFACE_HOME,KERAS_HOME,PYTHONPATH")
     fi
 }
 

@@ -14,7 +14,7 @@ by one to processes of their own: one that crashes or hangs costs the picture th
 recorded, and nothing else.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +65,7 @@ class ExtractConfig:
 
 @dataclass(frozen=True)
 class Extraction:
-    """What a run did: of the batch (shards), and of the pictures that the folder now records, by status."""
+    """What a run did: of the batch (shards), and of the pictures that the index now has, by status."""
 
     summary: Summary
     plan: Plan
@@ -233,18 +233,26 @@ def run_extraction(
         quiet=not config.log,
     )
     summary = run_batch(ShardTask(make_job(), options.workers, options.item_timeout_s), plan.items, batch)
-    statuses = {} if options.dry_run else count_statuses(config.output_dir)
+    planned = {item.name for item in plan.items}
+    statuses = {} if options.dry_run else count_statuses(config.output_dir, planned)
     if config.log and statuses:
         counts = ", ".join(f"{count} {status}" for status, count in statuses.items())
         print(f"  pictures in {config.output_dir}: {counts}")
     return Extraction(summary, plan, statuses)
 
 
-def count_statuses(output_dir: Path) -> dict[str, int]:
-    """How many pictures the folder records, by status."""
+def count_statuses(output_dir: Path, planned: Container[str]) -> dict[str, int]:
+    """How many pictures the folder records, by status; by the rule of the index.
+
+    Args:
+        output_dir: Of the extraction. The index itself is not there yet while a part of an array runs.
+        planned: Items of this run. What failed and is not wanted any more is not in the index.
+    """
     counts: dict[str, int] = {}
     for record in read_manifest(output_dir, PROGRAM):
-        for row in record["rows"]:
+        if record["status"] != "done" and record["item"] not in planned:
+            continue
+        for row in record["rows"] or ([{}] if record["status"] != "done" else []):
             status = row.get("status", record["status"])
             counts[status] = counts.get(status, 0) + 1
     return counts

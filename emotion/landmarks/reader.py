@@ -20,6 +20,7 @@ from emotion.crop_task import SEARCHED_FACES, annotated_box, choose_face
 from emotion.crops import face_box
 from facevox.errors import UserError
 from facevox.faces import FaceMesh
+from facevox.workers import reuse_large_blocks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,7 +34,6 @@ TOLERANCE = 0.025
 FACE_PX = 192
 # Of the decoded picture: the detector loses nothing, and a face of a fifth of it is large enough at once.
 LEAST_LONGEST_PX = 1000
-LARGE_BLOCK_BYTES = 31 << 20  # below 32 MB, the highest threshold that glibc takes up by itself
 
 
 class NoFaceError(UserError):
@@ -72,9 +72,7 @@ class PictureReader:
         import cv2
 
         cv2.setNumThreads(1)  # the workers share the cores
-        # The arrays of a picture are large: glibc asks the system for each anew, page by page, until a block
-        # of this size was given back once (mallopt(3), M_MMAP_THRESHOLD); then it keeps and reuses them.
-        bytes(LARGE_BLOCK_BYTES)
+        reuse_large_blocks()
         self._is_reduced = is_reduced
         self._archive: Archive | None = None
         self._mesh = FaceMesh(static=True, max_faces=SEARCHED_FACES)

@@ -3,6 +3,7 @@
     python emotion/landmarks/train.py --zips A.zip B.zip                      # extracts first, on all cores
     python emotion/landmarks/train.py --zips A.zip B.zip --limit 10000        # a trial on 10,000 pictures
     python emotion/landmarks/train.py --landmarks_dir runs/landmarks --class_names happy sad neutral
+    python emotion/landmarks/train.py --landmarks_dir runs/landmarks --dry_run    # what it would take
     torchrun --nproc_per_node 2 emotion/landmarks/train.py --landmarks_dir runs/landmarks
 
 Without torchrun one process uses every visible GPU. Nobody is both trained on and tested. Writes into
@@ -105,6 +106,12 @@ def get_args_parser() -> argparse.ArgumentParser:
         metavar="auto|never|FILE",
         help="auto: go on from last.pth in --save_dir if it is there; never: begin anew; or a checkpoint",
     )
+    parser.add_argument(
+        "--dry_run",
+        action="store_true",
+        help="count, try a few steps, say what time and disk it would take, and write nothing; with --zips "
+        "of the extraction alone",
+    )
     parser.add_argument("--log_dir", type=Path, default=Path("logs"), metavar="DIR", help="of the day's log")
     return parser
 
@@ -130,11 +137,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         landmarks_dir=args.landmarks_dir or args.save_dir / "landmarks",
         class_names=tuple(args.class_names),
     )
-    setup_logging(args.log_dir)
+    if args.dry_run and args.zips:
+        code = _extract(args, config.landmarks_dir)
+        print("what training takes shows once they are extracted: --dry_run with --landmarks_dir")
+        return code
+    if not args.dry_run:
+        setup_logging(args.log_dir)
     extracted = _extract(args, config.landmarks_dir) if args.zips else ExitCode.DONE
     if extracted == ExitCode.STOPPED:
         return extracted
-    code = _train(config, args.device)
+    code = _train(config, args.device, dry_run=args.dry_run)
     return extracted if code == ExitCode.DONE else code
 
 
@@ -148,7 +160,7 @@ def _extract(args: argparse.Namespace, folder: Path) -> ExitCode:
     return run_extraction(config, cli.build(BatchOptions, args)).exit_code
 
 
-def _train(config: "TrainConfig", device: str) -> ExitCode:
+def _train(config: "TrainConfig", device: str, *, dry_run: bool) -> ExitCode:
     from emotion.landmarks.training_run import run_training
     from facevox.training import distributed
     from facevox.training.trainer import DONE, STOPPED
@@ -161,11 +173,11 @@ def _train(config: "TrainConfig", device: str) -> ExitCode:
         torch.set_num_threads(1)
     logger = get_logger("landmarks.train")
     try:
-        if world.is_main:
+        if world.is_main and not dry_run:
             shown: dict[str, Any] = config.lasting() | {"device": str(world.device), "processes": world.size}
             log_hyperparameters(logger, shown)
-        status = run_training(config, world)
-        if world.is_main:
+        status = run_training(config, world, dry_run=dry_run)
+        if world.is_main and not dry_run:
             logger.info("training ended: %s", status)
     finally:
         distributed.cleanup()

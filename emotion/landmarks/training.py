@@ -158,9 +158,27 @@ def split_table(table: LandmarkTable, config: TrainConfig) -> tuple[Part, Part]:
                 f"{len(set(samples.people))} people: nobody of the {name} part shows {', '.join(absent)}; "
                 "add people, or give another --seed or --val_share"
             )
-    if len(parts[0]) < 2:
-        raise UserError(f"{len(parts[0])} face to train on: at least two are wanted")
     return parts[0], parts[1]
+
+
+def faces_per_step(num_faces: int, config: TrainConfig, world: World) -> int:
+    """Of one process: as many as are asked for, or as there are.
+
+    Args:
+        num_faces: To train on, of all processes.
+        config: Has the batch size.
+        world: The processes.
+
+    Raises:
+        UserError: Fewer than two for each process, of which BatchNorm could take no variance.
+    """
+    num = min(config.batch_size, num_faces // world.size)
+    if num < 2:
+        raise UserError(
+            f"{num_faces} faces to train on for {world.size} processes: BatchNorm needs at least two for "
+            "each; use fewer processes or add people"
+        )
+    return num
 
 
 class BatchReader:
@@ -210,7 +228,7 @@ class LandmarkTask(TrainingTask):
         if config.class_balance:
             weights = class_weights(train.labels, len(config.class_names))
         self.weights = torch.from_numpy(weights).to(world.device)
-        self._forward = all_devices(network, world)
+        self._forward = all_devices(network, world, faces_per_step(len(train), config, world))
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """See the base class: no decay on biases and norms."""
@@ -266,14 +284,38 @@ class LandmarkTask(TrainingTask):
         )
 
 
-def all_devices(network: nn.Module, world: World) -> nn.Module:
-    """The network on every GPU that is visible: one process for each under torchrun, else one for all."""
+def all_devices(network: nn.Module, world: World, num_faces: int) -> nn.Module:
+    """The network on every GPU that is visible: one process for each under torchrun, else one for all.
+
+    Where a step of `num_faces` would leave a GPU with a single one or none, fewer are used, which is said.
+    """
     is_cuda = world.device.type == "cuda"
     if world.size > 1:
         return DistributedDataParallel(network, device_ids=[world.device] if is_cuda else None)
-    if is_cuda and torch.cuda.device_count() > 1:
-        return nn.DataParallel(network)
+    if is_cuda:
+        num_visible = torch.cuda.device_count()
+        num_used = usable_gpus(num_faces, num_visible)
+        if num_used < num_visible:
+            print(
+                f"a step of {num_faces} faces fills {num_used} of {num_visible} GPUs (BatchNorm needs at "
+                "least two faces on each); give a larger --batch_size"
+            )
+        if num_used > 1:
+            return nn.DataParallel(network, device_ids=list(range(num_used)))
     return network
+
+
+def usable_gpus(num_faces: int, num_visible: int) -> int:
+    """The most GPUs on which DataParallel puts two or more faces each; 1 where there are none such.
+
+    It cuts a batch into equal chunks, rounded up, and the last one has what is left: 7 on 3 GPUs are 3, 3, 1,
+    and 6 on 4 are 2, 2, 2.
+    """
+    for num_gpus in range(num_visible, 1, -1):
+        chunk = -(-num_faces // num_gpus)
+        if chunk >= 2 and num_faces % chunk != 1:
+            return -(-num_faces // chunk)
+    return 1
 
 
 def settle_norms(network: LandmarkNetwork, inputs_NPC: Tensor) -> None:

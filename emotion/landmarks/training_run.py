@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,20 @@ from emotion.landmarks.card import write_card
 from emotion.landmarks.network import MODEL_FILE, LandmarkNetwork, load_model, save_model
 from emotion.landmarks.scores import balanced_accuracy_interval
 from emotion.landmarks.table import LandmarkTable, load_table
-from emotion.landmarks.training import BatchReader, LandmarkTask, Part, TrainConfig, score_part, split_table
+from emotion.landmarks.training import (
+    BatchReader,
+    LandmarkTask,
+    Part,
+    TrainConfig,
+    faces_per_step,
+    score_part,
+    split_table,
+)
 from facevox.files import write_json
 from facevox.training import distributed
 from facevox.training.batches import EpochBatches
 from facevox.training.distributed import World
+from facevox.training.estimate import Estimate
 from facevox.training.history import write_curves
 from facevox.training.interval import Interval
 from facevox.training.run_folder import run_folder
@@ -28,35 +38,56 @@ PEOPLE, PICTURES = "people", "pictures"
 CHECKPOINT_INTERVAL = Interval(seconds=60.0)  # the state takes 11 MB
 
 
-def run_training(config: TrainConfig, world: World) -> str:
+def run_training(config: TrainConfig, world: World, *, dry_run: bool = False) -> str:
     """Trains and evaluates; returns how it ended (`facevox.training.trainer.DONE`, …).
 
+    Args:
+        config: How.
+        world: This process among all.
+        dry_run: Try a few steps and print what the training would take; write nothing.
+
     Raises:
-        UserError: No landmarks, a class that is missing, another run in the folder.
+        UserError: No landmarks, a class that is missing, too few faces, another run in the folder.
     """
-    with run_folder(config.save_dir):
+    with nullcontext() if dry_run else run_folder(config.save_dir):
         table = load_table(config.landmarks_dir, config.class_names)
         train, validation = split_table(table, config)
         notes = describe_data(table, train, validation, config)
-        distributed.on_main(lambda: _announce(validation, config, notes))
-        result = train_parts(config, train, validation, world, notes)
-        if world.is_main and result.status == DONE:
+        trainer = make_trainer(config, train, validation, world, notes)
+        if not dry_run:
+            split = _split_of(validation, config, notes)
+            distributed.on_main(lambda: write_json(config.save_dir / SPLIT_FILE, split))
+        if world.is_main:
+            _announce(notes)
+        result = trainer.estimate() if dry_run else trainer.run()
+        if isinstance(result, Estimate):
+            if world.is_main:
+                print("\n".join(result.lines()))
+        elif world.is_main and result.status == DONE:
             finish(config, validation, result, notes)
-        if world.is_main and result.status != DONE:
+        elif world.is_main:
             print(result.message)
         table.close()
     return result.status
 
 
-def train_parts(
+def make_trainer(
     config: TrainConfig, train: Part, validation: Part, world: World, notes: dict[str, Any]
-) -> TrainingResult:
-    """Trains the network, from where an earlier run was ended if there is one."""
+) -> Trainer:
+    """What trains the network, from where an earlier run was ended if there is one.
+
+    Raises:
+        UserError: Too few faces for the processes.
+    """
     seed_everything(config.seed)
     network = LandmarkNetwork(len(config.class_names)).to(world.device)
     seed_everything(config.seed + 1 + world.rank)  # each process its own dropout
     batches = EpochBatches(
-        len(train), config.batch_size, seed=config.seed, rank=world.rank, world_size=world.size
+        len(train),
+        faces_per_step(len(train), config, world),
+        seed=config.seed,
+        rank=world.rank,
+        world_size=world.size,
     )
     trainer_config = TrainerConfig(
         save_dir=config.save_dir,
@@ -70,7 +101,7 @@ def train_parts(
     )
     task = LandmarkTask(network, config, train, validation, world, notes)
     loader = BatchReader(train, batches, config.normalisation)
-    return Trainer(task, batches, loader, trainer_config, world).run()
+    return Trainer(task, batches, loader, trainer_config, world)
 
 
 def describe_data(table: LandmarkTable, train: Part, validation: Part, config: TrainConfig) -> dict[str, Any]:
@@ -91,9 +122,8 @@ def describe_data(table: LandmarkTable, train: Part, validation: Part, config: T
     }
 
 
-def _announce(validation: Part, config: TrainConfig, notes: dict[str, Any]) -> None:
-    """Writes the split, and says who is on which side."""
-    write_json(config.save_dir / SPLIT_FILE, _split_of(validation, config, notes))
+def _announce(notes: dict[str, Any]) -> None:
+    """Says who is on which side."""
     train, held_out = notes["train"], notes["validation"]
     if notes["interval_over"] == PEOPLE:
         print(

@@ -14,7 +14,8 @@ TARGETS = [
     "help", "install", "doctor", "demo", "test", "test-all", "slurm-test", "check", "bench", "extract",
     "voices", "faces", "pairs", "train", "evaluate", "hq-split", "hq-train", "hq-evaluate", "lipsync-process",
     "lipsync-train", "lipsync-score", "emotion-preprocess", "emotion-train", "emotion-run",
-    "serve", "landmarks", "landmarks-train", "weights", "lock", "clean",
+    "serve", "landmarks", "landmarks-train", "docker-build", "docker-run",
+    "docker-test", "weights", "lock", "clean",
 ]  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Readers for the tests of extraction: without FaceMesh, and with members that do what their name says.
 
-Run as a program it is an extraction to be killed: ARCHIVE OUTPUT_DIR WORKERS PAUSE_S.
+Run as a program it is an extraction to be stopped or killed: ARCHIVE OUTPUT_DIR WORKERS.
 """
 
 import hashlib
@@ -26,11 +26,16 @@ def points_of(data: bytes) -> np.ndarray:
     return np.random.default_rng(seed).random((NUM_POINTS, 3), np.float32)
 
 
-class FakeJob(PictureJob):
-    """Landmarks from the bytes of a member; `crash` and `hang` in a name are done."""
+def release_file(archive: Path) -> Path:
+    """Made by a test when the pictures of `archive` that wait may go on."""
+    return archive.with_suffix(".go")
 
-    def __init__(self, pause_s: float = 0.0) -> None:
-        self.pause_s = pause_s
+
+class FakeJob(PictureJob):
+    """Landmarks from the bytes of a member; `crash`, `hang` and `wait` in a name are done.
+
+    A picture that waits does so until there is the file that `release_file` names.
+    """
 
     def open(self, output_dir: Path) -> None:
         self._archives: dict[str, Archive] = {}
@@ -41,7 +46,8 @@ class FakeJob(PictureJob):
             os.kill(os.getpid(), signal.SIGKILL)
         if "hang" in picture.member:
             time.sleep(1000)
-        time.sleep(self.pause_s)
+        while "wait" in picture.member and not release_file(Path(item.path)).exists():
+            time.sleep(0.01)
         archive = self._archives.setdefault(item.path, Archive(item.path))
         points = points_of(archive.read(picture.offset))
         row = {"points": points.tobytes(), "width": 10, "height": 20, "reduction": 1, "faces": 1}
@@ -53,10 +59,10 @@ class FakeJob(PictureJob):
 
 
 def main(argv: list[str] | None = None) -> int:
-    archive, output_dir, workers, pause_s = argv or sys.argv[1:]
+    archive, output_dir, workers = argv or sys.argv[1:]
     config = ExtractConfig(zips=(Path(archive),), output_dir=Path(output_dir), shard_pictures=SHARD_PICTURES)
     options = BatchOptions(workers=int(workers))
-    return run_extraction(config, options, lambda: FakeJob(float(pause_s))).exit_code
+    return run_extraction(config, options, FakeJob).exit_code
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import sys
 import time
 import unicodedata
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +17,7 @@ from typing import Any
 import landmark_jobs
 import numpy as np
 import pytest
-from landmark_jobs import SHARD_PICTURES, FakeJob, points_of
+from landmark_jobs import SHARD_PICTURES, FakeJob, points_of, release_file
 
 from emotion.landmarks.extraction import (
     PROGRAM,
@@ -109,7 +110,7 @@ def test_reader_that_dies_costs_its_picture_alone_and_is_recorded(tmp_path):
 def test_reader_that_hangs_is_given_up_and_recorded(tmp_path):
     make_numbered_zip(tmp_path / "a.zip", 5, {1: " hang"})
     start_s = time.monotonic()
-    extraction = extract([tmp_path / "a.zip"], tmp_path / "out", 1, timeout_s=1.0)
+    extraction = extract([tmp_path / "a.zip"], tmp_path / "out", 1, timeout_s=3.0)
     assert time.monotonic() - start_s < 60
     assert extraction.statuses == {"done": 4, "failed": 1}
     (row,) = [row for row in read_index(tmp_path / "out") if row["status"] == "failed"]
@@ -124,22 +125,34 @@ def test_finished_shards_are_skipped_and_shards_with_lost_pictures_are_done_agai
     assert (again.summary.skipped, again.summary.failed) == (2, 1)
 
 
+def start_extraction(archive: Path, out: Path, workers: int, num_shards: int) -> "subprocess.Popen[str]":
+    """The extraction in a process of its own; returns when so many shards are written."""
+    command = [sys.executable, landmark_jobs.__file__, str(archive), str(out), str(workers)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        deadline_s = time.monotonic() + 120
+        while len(list(out.glob("shards/*.npy"))) < num_shards:
+            assert process.poll() is None, "it ended"
+            assert time.monotonic() < deadline_s, "it came to no end of a shard"
+            time.sleep(0.02)
+    except BaseException:
+        process.kill()
+        process.communicate()
+        raise
+    return process
+
+
 def test_killed_run_does_at_most_one_shard_again_and_ends_as_an_uninterrupted_one(tmp_path):
     archive, out = tmp_path / "a.zip", tmp_path / "out"
-    make_numbered_zip(archive, 40)
-    command = [sys.executable, landmark_jobs.__file__, str(archive), str(out), "0", "0.05"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        deadline_s = time.monotonic() + 60
-        while time.monotonic() < deadline_s and len(list(out.glob("shards/*.npy"))) < 2:
-            time.sleep(0.02)
-    finally:
-        process.kill()
-        process.wait()
+    make_numbered_zip(archive, 40, {12: " wait"})  # in the third of eight shards
+    process = start_extraction(archive, out, 0, 2)
+    process.kill()
+    process.communicate()
     written = shard_bytes(out)
     recorded = {record["item"] for record in read_manifest(out, PROGRAM)}
-    assert 2 <= len(written) < 8
+    assert len(written) == 2
     assert len(written) - len(recorded) in (0, 1)  # killed between the shard and its record: done again
+    release_file(archive).touch()
     again = extract([archive], out)
     assert again.summary.skipped == len(recorded)
     extract([archive], tmp_path / "whole")
@@ -150,23 +163,20 @@ def test_killed_run_does_at_most_one_shard_again_and_ends_as_an_uninterrupted_on
 
 def test_signal_ends_after_the_shard_and_the_same_command_goes_on(tmp_path):
     archive, out = tmp_path / "a.zip", tmp_path / "out"
-    make_numbered_zip(archive, 40)
-    command = [sys.executable, landmark_jobs.__file__, str(archive), str(out), "1", "0.03"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    make_numbered_zip(archive, 40, {7: " wait"})  # in the second of eight shards
+    process = start_extraction(archive, out, 1, 1)
     try:
-        deadline_s = time.monotonic() + 60
-        while time.monotonic() < deadline_s and not list(out.glob("shards/*.npy")):
-            time.sleep(0.02)
         process.send_signal(signal.SIGTERM)
-        said, _ = process.communicate(timeout=60)
+        release_file(archive).touch()
+        said, _ = process.communicate(timeout=120)
     finally:
         process.kill()
         process.wait()
     assert process.returncode == ExitCode.STOPPED
     assert "stopped by SIGTERM" in said
     done = len(read_index(out))
-    assert done % SHARD_PICTURES == 0
-    assert 0 < done < 40
+    # The second shard had begun, unless the signal came between the two.
+    assert done in (SHARD_PICTURES, 2 * SHARD_PICTURES)
     assert extract([archive], out).summary.skipped == done // SHARD_PICTURES
     assert len(landmarks_by_member(out)) == 40
 
@@ -300,6 +310,23 @@ def test_truncated_archive_and_a_text_named_zip_are_recorded_and_the_others_read
     failed = [row for row in read_index(tmp_path / "out") if row["status"] == "failed"]
     assert [Path(row["archive"]).name for row in failed] == ["b.zip", "c.zip"]
     assert all("not a readable ZIP" in row["reason"] for row in failed)
+
+
+def test_failures_of_archives_that_are_not_wanted_any_more_do_not_count(tmp_path):
+    make_numbered_zip(tmp_path / "a.zip", 3)
+    (tmp_path / "b.zip").write_bytes((tmp_path / "a.zip").read_bytes()[:200])
+    make_numbered_zip(tmp_path / "c.zip", 2, {1: " crash"})
+    out = tmp_path / "out"
+
+    def run(*names: str) -> tuple[dict[str, int], ExitCode]:
+        extraction = extract([tmp_path / f"{name}.zip" for name in names], out, 1)
+        in_index = Counter(row["status"] for row in read_index(out))
+        assert extraction.statuses == in_index
+        return dict(extraction.statuses), extraction.exit_code
+
+    assert run("a", "b", "c") == ({"done": 4, "failed": 2}, ExitCode.SOME_FAILED)
+    assert run("a") == ({"done": 3}, ExitCode.DONE)
+    assert run("a", "b") == ({"done": 3, "failed": 1}, ExitCode.SOME_FAILED)
 
 
 def test_archive_of_a_hundred_thousand_members_is_planned_in_seconds(tmp_path):

@@ -17,7 +17,14 @@ from torch import nn
 from emotion.landmarks.network import LandmarkModel, LandmarkNetwork, load_model, save_model
 from emotion.landmarks.normalisation import normalise_landmarks
 from emotion.landmarks.table import load_table
-from emotion.landmarks.training import TrainConfig, all_devices, settle_norms, split_table
+from emotion.landmarks.training import (
+    TrainConfig,
+    all_devices,
+    faces_per_step,
+    settle_norms,
+    split_table,
+    usable_gpus,
+)
 from facevox import cli
 from facevox.errors import ExitCode, UserError
 from facevox.training.checkpoint import load_checkpoint
@@ -248,8 +255,69 @@ def test_one_process_uses_every_visible_gpu(monkeypatch):
     network, cuda = LandmarkNetwork(2), World(device=torch.device("cuda", 0))
     for num_gpus, kind in ((1, LandmarkNetwork), (2, nn.DataParallel)):
         monkeypatch.setattr(torch.cuda, "device_count", lambda num_gpus=num_gpus: num_gpus)
-        assert type(all_devices(network, cuda)) is kind
-    assert all_devices(network, World(device=torch.device("cpu"))) is network
+        assert type(all_devices(network, cuda, 64)) is kind
+    assert all_devices(network, World(device=torch.device("cpu")), 64) is network
+
+
+def test_no_gpu_gets_a_single_face(monkeypatch, capsys):
+    for num_faces in range(2, 70):
+        for num_visible in range(1, 17):
+            # What DataParallel does with a batch is Tensor.chunk.
+            sizes = [[len(c) for c in torch.zeros(num_faces).chunk(n + 1)] for n in range(num_visible)]
+            assert usable_gpus(num_faces, num_visible) == max(len(each) for each in sizes if min(each) >= 2)
+    given = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    monkeypatch.setattr(nn, "DataParallel", lambda network, device_ids: given.append(device_ids) or network)
+    network, cuda = LandmarkNetwork(2), World(device=torch.device("cuda", 0))
+    assert all_devices(network, cuda, 8) is network
+    assert given == [[0, 1, 2, 3]]
+    assert "a step of 8 faces fills 4 of 8 GPUs" in capsys.readouterr().out
+    all_devices(network, cuda, 64)
+    assert given[1:] == [list(range(8))]
+    assert not capsys.readouterr().out
+    assert all_devices(network, cuda, 3) is network
+    assert len(given) == 2
+
+
+def test_processes_with_a_single_face_are_refused_in_one_line(tmp_path):
+    config = TrainConfig(landmarks_dir=tmp_path, save_dir=tmp_path, batch_size=4)
+    worlds = [World(device=torch.device("cpu"), rank=rank, size=2) for rank in range(2)]
+    assert [faces_per_step(num_faces, config, worlds[0]) for num_faces in (4, 5, 9, 100)] == [2, 2, 4, 4]
+    for world in worlds:
+        with pytest.raises(UserError, match="3 faces to train on for 2 processes") as told:
+            faces_per_step(3, config, world)
+        assert "\n" not in str(told.value)
+
+
+def test_dry_run_tells_counts_steps_time_and_disk_and_writes_nothing(tmp_path, run_train, capsys):
+    folder = make_folder(tmp_path / "x")
+    before = sorted(tmp_path.rglob("*"))
+    options = ("--landmarks_dir", folder, "--save_dir", tmp_path / "out", *QUICK)
+    assert run_train(*options, "--dry_run") == 0
+    said = capsys.readouterr().out
+    assert sorted(tmp_path.rglob("*")) == before
+    assert run_train(*options) == 0
+    split = json.loads((tmp_path / "out" / "split.json").read_text(encoding="utf-8"))
+    num_steps = 12 * (split["train"]["pictures"] // 16)
+    people = {name: split[name]["people"] for name in ("train", "validation")}
+    assert f"{split['train']['pictures']} faces of {people['train']} people to train on" in said
+    assert f"of {people['validation']} others for validation" in said
+    assert f"12 epochs, {num_steps} steps of " in said
+    assert (load_checkpoint(tmp_path / "out" / "last.pth")["position"]["step"]) == num_steps
+    # The weights, and two running means of each.
+    told_mb = int(said.split("disk: ")[1].split(" MB")[0])
+    assert told_mb == pytest.approx((tmp_path / "out" / "last.pth").stat().st_size / 1e6, rel=0.1)
+
+
+def test_dry_run_of_archives_counts_their_pictures_and_writes_nothing(aihub_dir, tmp_path, run_train, capsys):
+    zips = sorted((aihub_dir / "archives").rglob("*원천*기쁨_TRAIN*.zip"))
+    options = ("--save_dir", tmp_path / "out", "--limit", "3", "--workers", "0", *QUICK, "--dry_run")
+    assert run_train("--zips", *zips, *options) == 0
+    said = capsys.readouterr().out
+    assert "3 pictures in 1 shards" in said
+    assert "1 to do" in said
+    assert "--dry_run with --landmarks_dir" in said
+    assert not list(tmp_path.iterdir())
 
 
 def test_from_archives_to_predictions(aihub_dir, tmp_path, run_train, run_predict, capsys):

@@ -11,6 +11,7 @@ may enter.
 """
 
 import json
+import os
 import time
 import zipfile
 from collections.abc import Sequence
@@ -32,8 +33,10 @@ if TYPE_CHECKING:
 MODEL_PATTERN = "emotion_classifier_*_classes.tflite"
 ABOUT_MEMBER = "emotion.json"  # emotion.export writes it; that module needs TensorFlow
 MAX_ABOUT_BYTES = 1_000_000
-# Where `make demo` leaves its model: used where MODEL_DIR has none.
-DEMO_MODEL_DIR = Path(__file__).resolve().parent.parent / "runs" / "demo" / "emotion" / "models"
+# Where `make demo` leaves its model: used where MODEL_DIR has none. FACEVOX_DEMO_DIR names another folder
+# than runs/demo; with one that does not exist no demo's model is used.
+_DEMO_DIR = os.environ.get("FACEVOX_DEMO_DIR") or Path(__file__).resolve().parent.parent / "runs" / "demo"
+DEMO_MODEL_DIR = Path(_DEMO_DIR) / "emotion" / "models"
 
 # The five classes of the source document; names of other classes are shown as they are.
 LABELS = {

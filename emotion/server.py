@@ -96,7 +96,7 @@ def make_server(service: "Service", stop: "StopFlag") -> "uvicorn.Server":
 
     class Server(uvicorn.Server):
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            service.is_stopping = True
+            service.going_down.set()
             await super().shutdown(sockets)
 
     async def look_at_flag() -> None:

@@ -8,7 +8,7 @@ recordings that were joined byte by byte, each stream goes on right after what w
 import contextlib
 import math
 import wave
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -118,6 +118,8 @@ def first_stream(container: Any, kind: Literal["video", "audio"], path: str | Pa
     ]
     if not streams:
         raise MediaError(f"{path}: no {kind} stream")
+    if streams[0].codec_context is None:
+        raise MediaError(f"{path}: there is no decoder for its {kind}")
     return streams[0]
 
 
@@ -181,8 +183,9 @@ def probe(path: str | Path) -> MediaInfo:
         MediaError: Not a media file.
     """
     with open_media(path) as container:
-        has_audio = bool(container.streams.audio)
-        audio_rate_hz = container.streams.audio[0].rate if has_audio else 0
+        sounds = container.streams.audio
+        has_audio = bool(sounds) and sounds[0].codec_context is not None  # as below: one that can be decoded
+        audio_rate_hz = sounds[0].rate if has_audio else 0
         duration_s = (container.duration or 0) / av.time_base
         try:
             stream = first_stream(container, "video", path)
@@ -196,15 +199,14 @@ def probe(path: str | Path) -> MediaInfo:
     return MediaInfo(True, has_audio, width, height, duration_s, float(rate or 0), num_frames, audio_rate_hz)
 
 
-def decoded_frames(container: Any, stream: Any) -> Iterator[Any]:
+def decoded_frames(container: Any, stream: Any, check: Callable[[], None] = lambda: None) -> Iterator[Any]:
     """The frames of a stream; damaged packets are passed over, a truncated file just ends."""
     packets = container.demux(stream)
     while True:
+        check()
         try:
-            packet = next(packets, None)
-        except FFmpegError:
-            return
-        if packet is None:
+            packet = next(packets)
+        except (FFmpegError, StopIteration):
             return
         try:
             yield from packet.decode()
@@ -218,7 +220,7 @@ def _frame_s(stream: Any) -> float:
 
 
 def _timed_frames(
-    container: Any, stream: Any, path: str | Path, start_s: float
+    container: Any, stream: Any, path: str | Path, start_s: float, check: Callable[[], None]
 ) -> Iterator[tuple[float, Any]]:
     """The frames of a video stream with their presentation times in seconds, never going backwards."""
     if stream.width * stream.height > MAX_FRAME_PIXELS:
@@ -226,7 +228,7 @@ def _timed_frames(
     clock = Clock(path, container)
     step_s = _frame_s(stream)
     last_s: float | None = None
-    for frame in decoded_frames(container, stream):
+    for frame in decoded_frames(container, stream, check):
         if frame.width * frame.height > MAX_FRAME_PIXELS:
             raise MediaError(f"{path}: frames of {frame.width} x {frame.height} pixels are too large")
         if last_s is None:
@@ -250,6 +252,7 @@ def iter_frames(
     max_frames: int | None = None,
     colour: Colour = "rgb",
     threads: int = 1,
+    check: Callable[[], None] = lambda: None,
 ) -> Iterator[Frame]:
     """The frames of a video in presentation order, upright.
 
@@ -261,6 +264,8 @@ def iter_frames(
         max_frames: Stop after so many; what follows is not decoded.
         colour: Order of the channels.
         threads: Decoder threads; 1 suits worker processes.
+        check: Called before each packet, of which many may go by between two frames at a low rate; what it
+            raises ends the reading.
 
     Raises:
         MediaError: No such file, no video stream, not one frame can be decoded, or the time stamps
@@ -272,7 +277,7 @@ def iter_frames(
         stream = first_stream(container, "video", path)
         stream.codec_context.thread_count = threads
         _seek(container, start_s)
-        timed = _timed_frames(container, stream, path, start_s)
+        timed = _timed_frames(container, stream, path, start_s, check)
         chosen = _every(timed, start_s) if rate_hz is None else _at_rate(timed, rate_hz, start_s, stream)
         for index, time_s, frame in chosen:
             yield Frame(_to_array(frame, colour), time_s, index)

@@ -1,5 +1,6 @@
 """The application: pages, live analysis, uploads, health, metrics."""
 
+import asyncio
 import contextlib
 import importlib.metadata
 from collections.abc import AsyncIterator
@@ -20,7 +21,7 @@ from emotion.serving.prediction import predict
 from emotion.serving.refusals import Refusal
 from emotion.serving.service import Service
 from emotion.serving.session import CameraSession
-from emotion.serving.uploads import memory_file, receive_file
+from emotion.serving.uploads import MemoryFile, memory_file, receive_file
 from facevox.errors import one_line
 
 DESCRIPTION = (
@@ -33,7 +34,8 @@ HOW_TO_TRAIN = {
     "ko": "학습된 모델이 없습니다. make emotion-preprocess emotion-train 또는 make demo를 실행한 뒤 "
     "서버를 다시 시작하세요.",
 }
-MOST_UPLOADS = 2  # received and analysed at a time
+MOST_ANALYSED = 2  # uploads at a time
+MOST_RECEIVED = 8  # uploads at a time that arrive, however slowly; each may take MAX_UPLOAD_BYTES of memory
 _UPLOAD_FORM = {
     "requestBody": {
         "required": True,
@@ -122,7 +124,7 @@ def _add_states(app: FastAPI, service: Service) -> None:
         "/ready",
         responses={
             200: {"description": "Pictures are analysed."},
-            503: {"description": "They are not: no model, starting, or going down."},
+            503: {"description": "They are not: no model, starting, failed to start, or going down."},
         },
     )
     async def ready() -> JSONResponse:
@@ -131,6 +133,8 @@ def _add_states(app: FastAPI, service: Service) -> None:
             return JSONResponse({"status": "ready"})
         if not service.has_model:
             return JSONResponse({"status": "no_model", "message": HOW_TO_TRAIN}, 503)
+        if service.failure and not service.is_stopping:
+            return JSONResponse({"status": "failed", "reason": service.failure}, 503)
         return JSONResponse({"status": "stopping" if service.is_stopping else "starting"}, 503)
 
     @app.get("/metrics", response_class=PlainTextResponse)
@@ -140,7 +144,7 @@ def _add_states(app: FastAPI, service: Service) -> None:
 
 
 def _add_analysis(app: FastAPI, service: Service) -> None:
-    num_uploads = 0
+    uploads = _Uploads(service)
 
     @app.websocket("/ws")
     async def live(websocket: WebSocket) -> None:
@@ -154,35 +158,67 @@ def _add_analysis(app: FastAPI, service: Service) -> None:
     @app.post("/api/predict", openapi_extra=_UPLOAD_FORM, responses=_UPLOAD_ANSWERS)
     async def upload(request: Request) -> JSONResponse:
         """Analyses the picture or video in the form's field `file`; it lives in memory for that time."""
-        nonlocal num_uploads
         if not service.has_model:
             raise Refusal("no_model")
-        if num_uploads >= MOST_UPLOADS:
-            raise Refusal("busy")
-        num_uploads += 1
         try:
-            answer = await _predict_upload(service, request)
+            answer = await uploads.answer(request)
         except Refusal as refusal:
             service.metrics.count("uploads_refused_total", label=f'code="{refusal.code}"')
             service.logger.info("upload refused: %s", refusal.code)
             raise
-        finally:
-            num_uploads -= 1
         service.metrics.count("uploads_total", label=f'kind="{answer["kind"]}"')
         return JSONResponse(answer)
 
 
-async def _predict_upload(service: Service, request: Request) -> dict[str, Any]:
-    try:
-        with memory_file() as file:
-            await receive_file(request, file, service.config.max_upload_bytes)
-            answer = await predict(service, file, request.is_disconnected)
-    except ClientDisconnect:
-        raise Refusal("too_slow") from None
-    except (Refusal, OSError) as error:
-        if isinstance(error, OSError):
-            service.logger.error("an upload could not be kept: %s", one_line(error))
+class _Uploads:
+    """Receives many files at a time and analyses few, so that who sends slowly keeps nobody waiting."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._num_received = self._num_analysed = 0
+
+    async def answer(self, request: Request) -> dict[str, Any]:
+        """The answer to an upload.
+
+        Raises:
+            Refusal: It cannot be analysed, or not now.
+        """
+        try:
+            with memory_file() as file:
+                await self._receive(request, file)
+                answer = await self._analyse(request, file)
+        except ClientDisconnect:
+            raise Refusal("too_slow") from None
+        except OSError as error:
+            self._service.logger.error("an upload could not be kept: %s", one_line(error))
             raise Refusal("busy") from None
-        raise
-    service.logger.info("upload: %s, %.0f ms", answer["kind"], answer["ms"]["total"])
-    return answer
+        self._service.logger.info("upload: %s, %.0f ms", answer["kind"], answer["ms"]["total"])
+        return answer
+
+    async def _receive(self, request: Request, file: MemoryFile) -> None:
+        if self._num_received >= MOST_RECEIVED or self._num_analysed >= MOST_ANALYSED:
+            raise Refusal("busy")
+        self._num_received += 1
+        going_down = self._service.going_down
+        receiving = asyncio.create_task(receive_file(request, file, self._service.config.max_upload_bytes))
+        stopping = asyncio.create_task(going_down.wait())
+        try:
+            await asyncio.wait((receiving, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if not receiving.done():
+                raise Refusal("stopping")
+            receiving.result()
+        finally:
+            self._num_received -= 1
+            receiving.cancel()
+            stopping.cancel()
+            # After this nobody writes the file any more.
+            await asyncio.gather(receiving, stopping, return_exceptions=True)
+
+    async def _analyse(self, request: Request, file: MemoryFile) -> dict[str, Any]:
+        if self._num_analysed >= MOST_ANALYSED:
+            raise Refusal("busy")
+        self._num_analysed += 1
+        try:
+            return await predict(self._service, file, request.is_disconnected)
+        finally:
+            self._num_analysed -= 1

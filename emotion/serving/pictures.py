@@ -11,10 +11,13 @@ from facevox.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from PIL import Image
 
 # What browsers make of a canvas, and what cameras and phones write. Pillow tries no other decoder.
 FORMATS = ("JPEG", "PNG", "WEBP")
 ORIENTATION = 0x0112  # EXIF tag; 1: upright
+# Where Pillow keeps what a PNG says of its orientation in front of its pixels.
+PNG_ORIENTATIONS = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
 LEAST_SIDE_PX = 16
 LARGEST_RATIO = 16  # MediaPipe scales to a square: nothing is left of a narrower picture
 # Large photographs are analysed at this length at least: a face of a tenth of it fills the network's input.
@@ -46,12 +49,18 @@ def read_header(data: bytes) -> Header:
             with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
                 # Pillow calls a JPEG with a preview behind it "MPO"; phones write such.
                 name = "JPEG" if picture.format == "MPO" else str(picture.format)
-                is_plain = picture.mode == "RGB" and picture.getexif().get(ORIENTATION, 1) == 1
-                return Header(name, *picture.size, is_plain)
+                return Header(name, *picture.size, picture.mode == "RGB" and _is_upright(picture))
     except Image.DecompressionBombError:
         raise Refusal("too_many_pixels") from None
     except Exception:  # Pillow raises OSError, SyntaxError, ValueError, struct.error … on bad data
         raise Refusal("not_an_image") from None
+
+
+def _is_upright(picture: "Image.Image") -> bool:
+    """Whether the header says so; a PNG that has anything to say is left to those who decode it."""
+    if picture.format == "PNG":  # its getexif() decodes all of it in search of what may follow the pixels
+        return not any(name in picture.info for name in PNG_ORIENTATIONS)
+    return bool(picture.getexif().get(ORIENTATION, 1) == 1)
 
 
 def decode_frame(data: bytes, max_pixels: int) -> "NDArray[np.uint8]":

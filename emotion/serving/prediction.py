@@ -13,12 +13,47 @@ from emotion.serving.refusals import Refusal
 from emotion.serving.service import Service
 from emotion.serving.uploads import MemoryFile
 from facevox.errors import UserError
-from facevox.media import FORMATS, Frame, iter_frames
+from facevox.media import FORMATS, Frame, MediaError, first_stream, iter_frames
 
 VIDEO_RATE_HZ = 5.0  # frames of a video that are analysed a second: expressions last longer
 # A video that takes longer than this many times its allowed length is given up: thousands of frames a second
 # cost what they cost, whatever its header says.
 LARGEST_SLOWNESS = 2.0
+# Phones record up to 240. Frames of a few bytes whose time stamps hardly advance would fill that time else.
+LARGEST_RATE_HZ = 250.0
+IS_GONE_S = 1.0  # how often a client is looked for while a frame is awaited
+
+
+class VideoBounds:
+    """Called before each packet of a video is decoded: ends the decoding when it must not go on.
+
+    Between two of the frames that are analysed any number of packets may lie.
+
+    Args:
+        service: The server; its limits count from now.
+
+    Attributes:
+        is_abandoned: Set by the event loop when nobody waits for the answer any more.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._end_s = time.perf_counter() + LARGEST_SLOWNESS * service.config.max_video_s
+        self._num_packets = 0
+        self.is_abandoned = False
+
+    def __call__(self) -> None:
+        """Counts a packet, on the decoder's thread.
+
+        Raises:
+            Refusal: stopping, too_long.
+        """
+        self._num_packets += 1
+        if self._service.is_stopping or self.is_abandoned:
+            raise Refusal("stopping")
+        is_many = self._num_packets > LARGEST_RATE_HZ * self._service.config.max_video_s
+        if is_many or time.perf_counter() > self._end_s:
+            raise Refusal("too_long")
 
 
 async def predict(
@@ -95,18 +130,16 @@ async def _predict_video(
     loop = asyncio.get_running_loop()
     config, start_s = service.config, time.perf_counter()
     duration_s = await loop.run_in_executor(thread, _check_video, file, config)
-    frames = _sampled_frames(file, config)
+    bounds = VideoBounds(service)
+    frames = _sampled_frames(file, config, bounds)
     tracks = FaceTracks()
     found: list[dict[str, Any]] = []
     width = height = 0
     try:
-        while (frame := await loop.run_in_executor(thread, _next_frame, frames)) is not None:
-            if service.is_stopping or await is_gone():
-                raise Refusal("stopping")
+        while (frame := await _await_frame(frames, thread, bounds, is_gone)) is not None:
+            bounds()  # one picture that stands for long comes without packets
             if len(found) >= config.max_video_s * VIDEO_RATE_HZ:
                 raise Refusal("too_long")  # whatever its header says
-            if time.perf_counter() - start_s > LARGEST_SLOWNESS * config.max_video_s:
-                raise Refusal("too_long")
             height, width = frame.image.shape[:2]
             if width * height > config.max_frame_pixels:  # the size may change on the way
                 raise Refusal("too_many_pixels")
@@ -141,12 +174,10 @@ def _check_video(file: MemoryFile, config: ServerConfig) -> float:
     options = {"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS)}
     try:
         with av.open(f"file:{file.path}", options=options, metadata_errors="ignore") as container:
-            if not container.streams.video:
-                raise Refusal("not_media")
-            stream = container.streams.video[0]
+            stream = first_stream(container, "video", file.path)
             width, height = stream.width, stream.height
             duration_s = (container.duration or 0) / av.time_base
-    except (FFmpegError, UnicodeError):
+    except (FFmpegError, UnicodeError, MediaError):  # MediaError: none that can be decoded
         raise Refusal("not_media") from None
     if width * height > config.max_frame_pixels:
         raise Refusal("too_many_pixels")
@@ -155,10 +186,24 @@ def _check_video(file: MemoryFile, config: ServerConfig) -> float:
     return duration_s
 
 
-def _sampled_frames(file: MemoryFile, config: ServerConfig) -> Iterator[Frame]:
+def _sampled_frames(file: MemoryFile, config: ServerConfig, bounds: VideoBounds) -> Iterator[Frame]:
     # One frame more than is allowed shows that there are more.
     most = int(config.max_video_s * VIDEO_RATE_HZ) + 1
-    return iter_frames(file.path, rate_hz=VIDEO_RATE_HZ, max_frames=most)
+    return iter_frames(file.path, rate_hz=VIDEO_RATE_HZ, max_frames=most, check=bounds)
+
+
+async def _await_frame(
+    frames: Iterator[Frame],
+    thread: ThreadPoolExecutor,
+    bounds: VideoBounds,
+    is_gone: Callable[[], Awaitable[bool]],
+) -> Frame | None:
+    """The next frame; None at the end. The decoding ends early where the client has gone."""
+    decoding = asyncio.get_running_loop().run_in_executor(thread, _next_frame, frames)
+    while not decoding.done():
+        await asyncio.wait((decoding,), timeout=IS_GONE_S)
+        bounds.is_abandoned = bounds.is_abandoned or await is_gone()
+    return decoding.result()
 
 
 def _next_frame(frames: Iterator[Frame]) -> Frame | None:

@@ -5,17 +5,24 @@ import socket
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import CloseCode, Frame
 
 FAREWELL_S = 2.0  # for the close message and its answer
 UNREAD_BYTES = 32_768  # in our buffer and in the system's: some fifty results
+MOST_FRAGMENTS = 1000  # of a message; who sends pictures has no need of any
 SILENCE_S = 10.0  # within which a new connection must have sent a request
 
 
 class FrameProtocol(WebSocketsSansIOProtocol):
-    """A WebSocket whose transport is cut off after its farewell.
+    """A WebSocket whose farewell arrives, and whose transport is cut off after it.
 
-    Closing alone waits for ever for a client that reads nothing: what was written must go out first.
+    uvicorn closes at once where it fails a connection or goes down. If bytes of the client are unread then,
+    the system sends a reset, and the client may lose the close message that came before. And closing alone
+    waits for ever for a client that reads nothing: what was written must go out first.
     """
+
+    _num_fragments = 0  # of the present message
+    _is_leaving = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection has become a WebSocket."""
@@ -23,6 +30,50 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         # A slow reader shall wait for its next result, not be sent megabytes of results that are old.
         self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNREAD_BYTES)
         self.transport.set_write_buffer_limits(high=UNREAD_BYTES)
+
+    def data_received(self, data: bytes) -> None:
+        """The client sent something; after our farewell nobody wants it."""
+        if not self._is_leaving:
+            super().data_received(data)
+
+    def handle_text(self, event: Frame) -> None:
+        """The first part of a text."""
+        self._num_fragments = 1
+        super().handle_text(event)
+
+    def handle_bytes(self, event: Frame) -> None:
+        """The first part of a picture."""
+        self._num_fragments = 1
+        super().handle_bytes(event)
+
+    def handle_cont(self, event: Frame) -> None:
+        """A further part: the byte limit does not count empty ones, which take memory all the same."""
+        if self._is_leaving:
+            return
+        self._num_fragments += 1
+        if self._num_fragments > MOST_FRAGMENTS:
+            self.conn.fail(CloseCode.POLICY_VIOLATION, "too many fragments")
+            self.handle_parser_exception()
+        else:
+            super().handle_cont(event)
+
+    def handle_ping(self) -> None:
+        """A ping; in the same bytes as what ended the connection it gets no answer."""
+        if not self._is_leaving:
+            super().handle_ping()
+
+    def handle_close(self, event: Frame) -> None:
+        """The client's close message."""
+        if not self._is_leaving:
+            super().handle_close(event)
+
+    def handle_parser_exception(self) -> None:
+        """The client broke the protocol or a limit."""
+        close = self.conn.close_sent
+        if close is None:  # before its handshake was answered: it understands no close message
+            self.transport.abort()
+        else:
+            self._leave(close.code, close.reason)
 
     def on_task_complete(self, task: asyncio.Task[None]) -> None:
         """The application is done with the connection."""
@@ -36,8 +87,33 @@ class FrameProtocol(WebSocketsSansIOProtocol):
 
     def shutdown(self) -> None:
         """The server goes down: the client hears 1012."""
-        super().shutdown()
-        self.loop.call_later(FAREWELL_S, self.transport.abort)
+        if self._is_leaving or self.transport.is_closing():
+            return
+        if not self.handshake_complete:
+            super().shutdown()
+            self.loop.call_later(FAREWELL_S, self.transport.abort)
+            return
+        if not self.close_sent:
+            self.conn.send_close(CloseCode.SERVICE_RESTART)
+        self._leave(CloseCode.SERVICE_RESTART, "")
+
+    def _leave(self, code: int, reason: str) -> None:
+        """Sends what is to be sent, then passes over what comes until the client closes, or for a while."""
+        if self._is_leaving:
+            return
+        self._is_leaving = self.close_sent = True
+        self.frames = []
+        self.stop_keepalive()
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        if self.transport.is_closing():
+            return
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.transport.write_eof()
+        self.transport.resume_reading()
+        if self.close_timer is not None:
+            self.close_timer.cancel()
+        # While it is set, uvicorn does not close when the application is done.
+        self.close_timer = self.loop.call_later(FAREWELL_S, self.transport.abort)
 
 
 class RequestProtocol(H11Protocol):

@@ -39,13 +39,19 @@ class Service:
         self.class_names: tuple[str, ...] = ()
         if config.model is not None:
             self.class_names = tuple(read_about(config.model)["class_names"])
-        self.is_stopping = False
+        self.going_down = asyncio.Event()
+        self.failure = ""  # why the workers could not be started
         self._warming: asyncio.Task[None] | None = None
 
     @property
     def has_model(self) -> bool:
         """Whether there is something to analyse with."""
         return self.config.model is not None
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the server goes down; any thread may ask."""
+        return self.going_down.is_set()
 
     @property
     def is_ready(self) -> bool:
@@ -61,7 +67,8 @@ class Service:
         try:
             await self.workers.warm_up()
         except Exception as error:
-            self.logger.error("the workers could not be started: %s", one_line(error))
+            self.failure = one_line(error)
+            self.logger.error("the workers could not be started: %s", self.failure)
             return
         if self.config.model is None:
             self.logger.warning(
@@ -77,7 +84,7 @@ class Service:
 
     async def stop(self) -> None:
         """Ends the workers; what is being analysed is finished."""
-        self.is_stopping = True
+        self.going_down.set()
         if self._warming is not None:
             await self._warming
         await asyncio.get_running_loop().run_in_executor(None, self.workers.close)
@@ -92,7 +99,7 @@ class Service:
         return {
             "type": "hello",
             "version": PROTOCOL_VERSION,
-            "ready": self.has_model,
+            "ready": self.has_model and not self.failure,
             "classes": list(self.class_names),
             "labels": translate_labels(self.class_names),
             "model": None if config.model is None else config.model.name,

@@ -20,6 +20,8 @@ FIELD = b"file"
 ENVELOPE_BYTES = 10_000  # boundaries, part headers, small fields beside the file
 ARRIVAL_S = 120.0  # of a whole file
 CHUNK_S = 10.0  # of its next piece
+# After t seconds (t - START_S) * LEAST_BYTES_PER_S must be here: what the slowest mobile nets carry.
+START_S, LEAST_BYTES_PER_S = 5.0, 10_000
 
 
 class MemoryFile:
@@ -135,10 +137,13 @@ async def receive_file(request: Request, file: MemoryFile, max_bytes: int) -> No
 
 async def _feed(request: Request, parser: MultipartParser, file: MemoryFile, max_bytes: int) -> None:
     num_bytes = 0
+    loop = asyncio.get_running_loop()
+    start_s = loop.time()
     chunks = request.stream().__aiter__()
     while True:
         try:
-            async with asyncio.timeout(CHUNK_S):
+            slowest_s = start_s + START_S + num_bytes / LEAST_BYTES_PER_S
+            async with asyncio.timeout_at(min(loop.time() + CHUNK_S, slowest_s)):
                 chunk = await chunks.__anext__()
         except StopAsyncIteration:
             break

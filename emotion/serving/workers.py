@@ -78,7 +78,11 @@ class AnalysisWorkers:
     def _warm_thread(self, all_here: threading.Barrier) -> None:
         import numpy as np
 
-        self._analyser().find(np.zeros((64, 64, 3), np.uint8))
+        try:
+            self._analyser().find(np.zeros((64, 64, 3), np.uint8))
+        except BaseException:
+            all_here.abort()  # the other threads need not wait for this one
+            raise
         with contextlib.suppress(threading.BrokenBarrierError):
             all_here.wait(timeout=30)  # holds this thread, so that the next request goes to another one
 

@@ -479,3 +479,31 @@ def test_every_real_clip_gives_a_frame_and_its_sound(real_data_dir: Path) -> Non
         assert read_first_frame(path).image.shape[:2] == (info.height, info.width)
         if info.has_audio:
             assert len(read_audio(path)) / RATE_HZ == pytest.approx(info.duration_s, abs=0.2)
+
+
+def test_codec_without_a_decoder_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "odd.mp4"
+    flash_and_beep(path)
+    content = path.read_bytes()
+    place = content.rindex(b"avc1")
+    path.write_bytes(content[:place] + b"zzzz" + content[place + 4 :])
+    with pytest.raises(MediaError, match=r"odd\.mp4: there is no decoder for its video"):
+        next(iter_frames(path))
+    info = probe(path)
+    assert (info.has_video, info.has_audio, info.audio_rate_hz) == (False, True, RATE_HZ)
+    assert len(read_audio(path)) == pytest.approx(2 * RATE_HZ, abs=1024)
+
+
+def test_check_is_called_for_every_packet_and_ends_the_reading(tmp_path: Path) -> None:
+    path = tmp_path / "x.mp4"
+    flash_and_beep(path)
+    calls = []
+    frames = list(iter_frames(path, rate_hz=1.0, check=lambda: calls.append(None)))
+    assert len(frames) == 2
+    assert len(calls) >= 50  # the frames of the file
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        next(iter_frames(path, check=stop))

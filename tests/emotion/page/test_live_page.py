@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+import time
 
 import numpy as np
 import pytest
@@ -232,8 +233,10 @@ def test_recording_is_saved_as_csv_with_the_numbers_of_each_frame(open_page):
     page = open_page()
     start(page)
     page.click("#record")
+    start_s = time.monotonic()
     page.wait_for_timeout(1500)
     page.click("#record")
+    longest_s = time.monotonic() - start_s + 1  # and the click that began it
     page.click("#camera-toggle")  # the rows outlast the camera
     with page.expect_download() as download:
         page.click("#download")
@@ -242,7 +245,7 @@ def test_recording_is_saved_as_csv_with_the_numbers_of_each_frame(open_page):
     assert len(rows) >= 5
     times = [float(row["time_s"]) for row in rows]
     assert times == sorted(times)
-    assert times[-1] < 3
+    assert times[-1] < longest_s
     for row in rows:
         if row["face"]:
             probabilities = [
@@ -316,10 +319,6 @@ def test_page_comes_back_when_the_server_does(
 def test_without_a_model_the_page_says_how_to_train_one(
     open_page, live_server_class, tmp_path, artefacts_dir
 ):
-    from emotion.analysis import DEMO_MODEL_DIR
-
-    if list(DEMO_MODEL_DIR.glob("*.tflite")):
-        pytest.skip("the demo's model lies in runs/demo, where the server finds it")
     with live_server_class(tmp_path, tmp_path / "no models") as server:
         page = open_page("one", f"http://127.0.0.1:{server.port}/")
         page.wait_for_selector("#message:not([hidden])")

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -45,6 +46,7 @@ class LiveServer:
             **kept, **settings, "MODEL_DIR": str(model_dir), "LOG_DIR": str(folder / "logs"),
             "SERVER_PORT": str(self.port), "HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp"),
             "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1",
+            "FACEVOX_DEMO_DIR": str(folder / "no demo"),  # that of this working tree may hold a model
         }  # fmt: skip
         command = [sys.executable, str(REPOSITORY / "emotion" / "server.py"), *options]
         self.start_s = time.monotonic()
@@ -134,6 +136,11 @@ class LiveServer:
         """What the process holds now."""
         lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
         return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) / 1024
+
+
+def binary_message(data: bytes) -> bytes:
+    """A masked frame with a mask of zeros, of at most 65535 bytes."""
+    return b"\x82" + struct.pack(">BH", 0x80 | 126, len(data)) + bytes(4) + data
 
 
 def receive(client: ClientConnection, timeout_s: float = 30) -> dict[str, Any]:

@@ -10,10 +10,11 @@ import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from face_pictures import jpeg_of_faces
-from live_server import LiveServer, ask, receive
+from live_server import LiveServer, ask, binary_message, receive
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 
@@ -85,17 +86,43 @@ def test_bad_frame_gets_its_reason_and_the_connection_goes_on(name: str, server:
 
 def test_text_on_the_binary_channel_closes_with_1003(server: LiveServer, honest: ClientConnection) -> None:
     with server.connect() as client:
-        client.send("take this")
+        with contextlib.suppress(ConnectionClosed):
+            client.send("take this")
         assert close_code(client) == 1003
 
 
 def test_frame_over_the_byte_limit_closes_with_1009(server: LiveServer, honest: ClientConnection) -> None:
     with server.connect() as client:
-        client.send(bytes(2_000_001))
+        with contextlib.suppress(ConnectionClosed):  # before the last was sent
+            client.send(bytes(2_000_001))
         assert close_code(client) == 1009
     with server.connect() as client:  # the limit holds for all parts of a message together
-        client.send([bytes(1_500_000), bytes(1_500_000)])
+        with contextlib.suppress(ConnectionClosed):
+            client.send([bytes(1_500_000), bytes(1_500_000)])
         assert close_code(client) == 1009
+
+
+def test_message_of_endless_empty_fragments_closes_with_1008(
+    server: LiveServer, honest: ClientConnection
+) -> None:
+    with server.connect() as client:
+        assert len(ask_in_parts(client, jpeg_of_faces(1), 1000)["faces"]) == 1
+    with server.connect() as client:
+        before_mb = server.memory_mb()
+        with contextlib.suppress(ConnectionClosed):
+            client.send(b"" for _ in range(100_000))
+        assert close_code(client) == 1008
+        assert server.memory_mb() - before_mb < 20
+
+
+def ask_in_parts(client: ClientConnection, data: bytes, num_parts: int) -> dict[str, Any]:
+    """The answer to a frame that is sent in so many fragments."""
+    size = -(-len(data) // (num_parts - 1))
+    parts = [data[size * k : size * (k + 1)] for k in range(num_parts - 1)]
+    client.send(parts)  # and an empty one that ends the message
+    while (message := receive(client))["type"] == "hello":
+        pass
+    return message
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1"])
@@ -124,11 +151,9 @@ def test_a_thousand_frames_at_once_end_that_client_alone(
 ) -> None:
     refused = server.metric('emotion_frames_refused_total{code="rate"}')
     with server.connect() as client:
-        try:
+        with contextlib.suppress(ConnectionClosed):  # before the last was sent
             for _ in range(1000):
                 client.send(jpeg_of_faces(1))
-        except ConnectionClosed:
-            pass  # before the last was sent
         assert close_code(client) == 1008
     assert server.metric('emotion_frames_refused_total{code="rate"}') > refused
 
@@ -166,11 +191,6 @@ def raw_client(server: LiveServer, receive_bytes: int) -> socket.socket:
     while server.metric("emotion_connections_total") == before:
         time.sleep(0.02)
     return client
-
-
-def binary_message(data: bytes) -> bytes:
-    """A masked frame with a mask of zeros."""
-    return b"\x82" + struct.pack(">BH", 0x80 | 126, len(data)) + bytes(4) + data
 
 
 def test_client_that_reads_nothing_is_cut_off(model_path: Path, tmp_path: Path) -> None:

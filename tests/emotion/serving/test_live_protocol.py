@@ -2,13 +2,12 @@
 
 import io
 import json
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from face_pictures import frame_of_faces, jpeg_of_faces
-from live_server import LiveServer, ask, receive
+from live_server import LiveServer, ask, binary_message, receive
 from PIL import Image
 from small_classifier import CLASSES, NAME
 
@@ -55,15 +54,15 @@ def test_face_keeps_its_number_and_each_client_counts_by_itself(server: LiveServ
 def test_newest_frame_wins_and_every_frame_is_accounted_for(server: LiveServer) -> None:
     with server.connect() as client:
         receive(client)
-        for _ in range(40):
-            client.send(jpeg_of_faces(1))
+        frame = binary_message(jpeg_of_faces(1))
+        client.socket.sendall(40 * frame)  # at once: a machine that does other work does not spread them
         results = []
         while not results or results[-1]["frame"] < 40:
             results.append(receive(client))
     numbers = [result["frame"] for result in results]
     assert numbers == sorted(set(numbers))
     assert len(results) + results[-1]["dropped"] == 40
-    assert results[-1]["dropped"] >= 20  # far more came than can be analysed meanwhile
+    assert results[-1]["dropped"] > 0  # more came than can be analysed meanwhile
 
 
 @pytest.mark.parametrize("format_name", ["PNG", "WEBP"])
@@ -96,8 +95,7 @@ def test_busy_clients_get_equal_shares(server: LiveServer) -> None:
         for client in clients:
             receive(client)
             client.send(jpeg_of_faces(1))
-        end_s = time.monotonic() + 2.5
-        while time.monotonic() < end_s:
+        while sum(counts) < 120:  # however long that takes
             for place, client in enumerate(clients):
                 try:
                     receive(client, timeout_s=0)
@@ -108,7 +106,6 @@ def test_busy_clients_get_equal_shares(server: LiveServer) -> None:
     finally:
         for client in clients:
             client.close()
-    assert min(counts) >= 3
     assert min(counts) / max(counts) > 0.7
 
 

@@ -4,8 +4,13 @@ import asyncio
 import io
 import json
 import re
+import struct
+import subprocess
+import sys
 import threading
+import zlib
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 import numpy as np
@@ -120,6 +125,47 @@ def test_formats_that_no_camera_sends_reach_no_decoder(format_name: str) -> None
         decode_frame(_saved(Image.new("RGB", (64, 64)), format_name), 10_000)
 
 
+PEAK_OF_A_PNG = """
+import sys
+from emotion.serving.pictures import decode_frame, decode_upload, read_header
+from emotion.serving.refusals import Refusal
+
+def peak_mb():
+    lines = open("/proc/self/status").read().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
+
+def refusal(decode, data, most):
+    try:
+        decode(data, most)
+    except Refusal as refused:
+        return refused.code
+
+decode_frame(open(sys.argv[1], "rb").read(), 10_000)  # the decoders are loaded
+bomb, before_mb = open(sys.argv[2], "rb").read(), peak_mb()
+codes = {refusal(decode_frame, bomb, 4_000_000), refusal(decode_upload, bomb, 30_000_000)}
+print(codes, read_header(bomb)[:3], peak_mb() - before_mb)
+"""
+
+
+def test_png_of_too_many_pixels_is_refused_undecoded(tmp_path: Path) -> None:
+    side = 12_000
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    packer, row = zlib.compressobj(1), bytes(1 + 3 * side)
+    pixels = b"".join([*(packer.compress(row) for _ in range(side)), packer.flush()])
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    chunks = [chunk(b"IHDR", header), chunk(b"IDAT", pixels), chunk(b"IEND", b"")]
+    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    Image.new("RGB", (64, 64)).save(tmp_path / "small.png")
+    command = [sys.executable, "-c", PEAK_OF_A_PNG, str(tmp_path / "small.png"), str(tmp_path / "bomb.png")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    told, _, grown_mb = done.stdout.strip().rpartition(" ")
+    assert told == "{'too_many_pixels'} ('PNG', 12000, 12000)"
+    assert float(grown_mb) < 20  # its 432 MB of pixels never were in memory
+
+
 CORS = "access-control-allow-origin"
 HOSTS = [  # Host header, the server's host, known?
     ("localhost:8001", "127.0.0.1", True),
@@ -218,6 +264,22 @@ def test_stopped_workers_refuse() -> None:
             await workers.frame(b"", 1)
 
     asyncio.run(run())
+
+
+def test_workers_that_cannot_be_started_are_told(model_path: Path, tmp_path: Path) -> None:
+    copy = tmp_path / model_path.name
+    copy.write_bytes(model_path.read_bytes())
+    service = Service(ServerConfig(model=copy, num_workers=2))
+    copy.unlink()
+    start_s = monotonic()
+    with TestClient(make_app(service), base_url="http://localhost") as http:
+        while (answer := http.get("/ready").json())["status"] == "starting":
+            assert monotonic() - start_s < 60
+            sleep(0.02)
+        assert answer["status"] == "failed"
+        assert copy.name in answer["reason"]
+        assert http.get("/ready").status_code == 503
+        assert http.get("/api/model").json()["ready"] is False
 
 
 def test_silent_client_makes_room_for_a_new_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,10 +4,16 @@ import http.client
 import io
 import json
 import os
+import select
+import signal
+import time
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from face_pictures import frame_of_faces, jpeg_of_faces
 from live_server import LiveServer
@@ -142,18 +148,110 @@ def test_too_large_a_file_is_refused_by_its_length_or_else_on_the_way(server: Li
     assert server.metric('emotion_uploads_refused_total{code="too_large"}') >= 2
 
 
-def test_third_file_at_a_time_is_told_to_wait(server: LiveServer) -> None:
-    connections = []
+def crawling_video(path: Path, num_frames: int) -> bytes:
+    """A black picture and copies of one that repeats it, of 25 bytes each, 1/90000 s apart; 1920 x 1080."""
+    import av
+
+    tick = Fraction(1, 90_000)
+    with av.open(str(path), "w", format="mp4") as container:
+        options = {"preset": "ultrafast", "tune": "zerolatency"}
+        stream: Any = container.add_stream("libx264", rate=30, options=options)
+        stream.width, stream.height, stream.pix_fmt = 1920, 1080, "yuv420p"
+        stream.codec_context.time_base = stream.time_base = tick
+        packets = []
+        for k in range(2):
+            frame = av.VideoFrame.from_ndarray(np.zeros((1080, 1920, 3), np.uint8), format="rgb24")
+            frame.pts, frame.time_base = k, tick
+            packets += stream.encode(frame)
+        container.mux(packets[0])
+        for k in range(1, num_frames):
+            packet = av.Packet(bytes(packets[1]))
+            packet.pts = packet.dts = k
+            packet.time_base, packet.stream, packet.duration = tick, stream, 1
+            container.mux(packet)
+    return path.read_bytes()
+
+
+def begin_upload(server: LiveServer, content: bytes, num_bytes: int) -> http.client.HTTPConnection:
+    """A connection over which the beginning of an upload of so many bytes was sent."""
     head = b'--wall\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
-    for _ in range(2):
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
-        connection.putrequest("POST", "/api/predict")
-        connection.putheader("Content-Type", "multipart/form-data; boundary=wall")
-        connection.putheader("Content-Length", "100000")
-        connection.endheaders(head)
-        connections.append(connection)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection.putrequest("POST", "/api/predict")
+    connection.putheader("Content-Type", "multipart/form-data; boundary=wall")
+    connection.putheader("Content-Length", str(len(head) + num_bytes))
+    connection.endheaders(head + content)
+    return connection
+
+
+def send_whole(server: LiveServer, content: bytes) -> http.client.HTTPConnection:
+    """A connection over which a whole upload was sent; its answer is not awaited."""
+    body = content + b"\r\n--wall--\r\n"
+    return begin_upload(server, body, len(body))
+
+
+def use_processor(server: LiveServer, seconds: float) -> None:
+    """Waits until the server has computed for so long."""
+    process = psutil.Process(server.process.pid)
+    end_s = sum(process.cpu_times()[:2]) + seconds
+    while sum(process.cpu_times()[:2]) < end_s:
+        time.sleep(0.02)
+
+
+def test_thousands_of_frames_a_second_are_too_many(server: LiveServer, tmp_path: Path) -> None:
+    content = crawling_video(tmp_path / "crawling.mp4", 3000)  # of 1/30 s
+    status, answer = server.upload(content)
+    assert (status, answer["error"]["code"]) == (413, "too_long")
+
+
+def test_third_file_is_told_to_wait_and_abandoned_ones_are_given_up(model_path: Path, tmp_path: Path) -> None:
+    # Decoding these takes half a minute; only the answers to their first pictures are ready before.
+    content = crawling_video(tmp_path / "crawling.mp4", 60_000)
+    with LiveServer(tmp_path, model_path.parent, "--max_video_s", "3600") as server:
+        connections = [send_whole(server, content) for _ in range(2)]
+        status, answer = server.upload(jpeg_of_faces(1))
+        while status == 200:  # the two have not been read yet
+            status, answer = server.upload(jpeg_of_faces(1))
+        assert (status, answer["error"]["code"]) == (503, "busy")
+        for connection in connections:
+            connection.close()
+        while status == 503:
+            status, answer = server.upload(jpeg_of_faces(1))
+        assert status == 200
+        assert server.metric('emotion_uploads_refused_total{code="stopping"}') > 0
+        assert server.metric('emotion_uploads_total{kind="video"}') == 0
+
+
+def test_sigterm_ends_while_a_video_is_decoded_and_another_arrives(model_path: Path, tmp_path: Path) -> None:
+    content = crawling_video(tmp_path / "crawling.mp4", 60_000)
+    with LiveServer(tmp_path, model_path.parent, "--max_video_s", "3600") as server:
+        decoded, arriving = send_whole(server, content), begin_upload(server, bytes(100_000), 200_000)
+        use_processor(server, 1)
+        start_s = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        answers = [json.loads(connection.getresponse().read()) for connection in (decoded, arriving)]
+        assert [answer["error"]["code"] for answer in answers] == ["stopping"] * 2
+        assert server.wait() == 0
+        assert time.monotonic() - start_s < 6
+        decoded.close()
+        arriving.close()
+    assert "Traceback" not in server.output
+    assert "ERROR" not in server.output
+
+
+def test_video_that_no_decoder_here_reads_is_refused(server: LiveServer, clip: bytes) -> None:
+    assert clip.count(b"avc1") == 2  # the brand and the codec
+    place = clip.rindex(b"avc1")
+    status, answer = server.upload(clip[:place] + b"zzzz" + clip[place + 4 :])
+    assert (status, answer["error"]["code"]) == (415, "not_media")
+
+
+def test_files_that_arrive_slowly_keep_nobody_waiting(server: LiveServer) -> None:
+    connections = [begin_upload(server, bytes(100_000), 1_000_000) for _ in range(7)]
+    for _ in range(5):
+        assert server.upload(jpeg_of_faces(1))[0] == 200
+    connections.append(begin_upload(server, bytes(100_000), 1_000_000))
     status, answer = server.upload(jpeg_of_faces(1))
-    while status == 200:  # the two have not been read yet
+    while status == 200:  # the eighth has not been read yet
         status, answer = server.upload(jpeg_of_faces(1))
     assert (status, answer["error"]["code"]) == (503, "busy")
     for connection in connections:
@@ -161,3 +259,17 @@ def test_third_file_at_a_time_is_told_to_wait(server: LiveServer) -> None:
     while status == 503:
         status, answer = server.upload(jpeg_of_faces(1))
     assert status == 200
+
+
+def test_file_that_arrives_byte_by_byte_is_given_up(server: LiveServer) -> None:
+    connection = begin_upload(server, b"", 1000)
+    try:
+        num_sent = 0
+        while not select.select([connection.sock], [], [], 0.2)[0]:
+            connection.send(b"x")
+            num_sent += 1
+            assert num_sent < 500
+        answer = connection.getresponse()
+        assert (answer.status, json.loads(answer.read())["error"]["code"]) == (408, "too_slow")
+    finally:
+        connection.close()

@@ -7,6 +7,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -50,8 +51,10 @@ class LiveServer:
         }  # fmt: skip
         command = [sys.executable, str(REPOSITORY / "emotion" / "server.py"), *options]
         self.start_s = time.monotonic()
+        # Not a pipe: full of log lines that nobody reads, it would hold up the server.
+        self._printed = tempfile.TemporaryFile()  # noqa: SIM115
         self.process = subprocess.Popen(
-            command, cwd=folder / "cwd", env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            command, cwd=folder / "cwd", env=environment, stdout=self._printed, stderr=subprocess.STDOUT
         )
         self.output = ""
         # Processor time until the first answer: a machine that does other work does not change it.
@@ -88,13 +91,14 @@ class LiveServer:
         """Ends the process, whatever it is doing."""
         if self.process.poll() is None:
             self.process.kill()
-        if not self.output:
-            self.output = self.process.communicate()[0].decode()
+        self.wait()
 
     def wait(self, timeout_s: float = 30) -> int:
         """The exit code; what it printed is in `output`."""
-        self.output = self.process.communicate(timeout=timeout_s)[0].decode()
-        return self.process.returncode
+        code = self.process.wait(timeout_s)
+        self._printed.seek(0)
+        self.output = self._printed.read().decode()
+        return code
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Asks it to end; returns the exit code."""

@@ -66,7 +66,13 @@ def get_args_parser() -> argparse.ArgumentParser:
         default=60.0,
         help="seconds after which a picture is given up",
     )
-    train = parser.add_argument_group("training")
+    _add_training_arguments(parser.add_argument_group("training"))
+    parser.add_argument("--log_dir", type=Path, default=Path("logs"), metavar="DIR", help="of the day's log")
+    return parser
+
+
+def _add_training_arguments(train: argparse._ArgumentGroup) -> None:
+    """Adds how to train."""
     train.add_argument("--save_dir", type=Path, default=SAVE_DIR, metavar="DIR", help="folder of the run")
     train.add_argument(
         "--class_names",
@@ -112,8 +118,6 @@ def get_args_parser() -> argparse.ArgumentParser:
         help="count, try a few steps, say what time and disk it would take, and write nothing; with --zips "
         "of the extraction alone",
     )
-    parser.add_argument("--log_dir", type=Path, default=Path("logs"), metavar="DIR", help="of the day's log")
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:

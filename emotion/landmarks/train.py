@@ -112,7 +112,7 @@ def _add_training_arguments(train: argparse._ArgumentGroup) -> None:
         metavar="auto|never|FILE",
         help="auto: go on from last.pth in --save_dir if it is there; never: begin anew; or a checkpoint",
     )
-    parser.add_argument(
+    train.add_argument(
         "--dry_run",
         action="store_true",
         help="count, try a few steps, say what time and disk it would take, and write nothing; with --zips "

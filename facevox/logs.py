@@ -24,9 +24,10 @@ def native_silence() -> Iterator[None]:
     python_stderr = sys.stderr
     uses_descriptor = python_stderr is not None and _descriptor(python_stderr) == 2
     sink = os.open(os.devnull, os.O_WRONLY)
+    copy = None
     if uses_descriptor:
         python_stderr.flush()
-        sys.stderr = os.fdopen(os.dup(kept), "w", buffering=1, errors="backslashreplace")
+        sys.stderr = copy = os.fdopen(os.dup(kept), "w", buffering=1, errors="backslashreplace")
     os.dup2(sink, 2)
     try:
         yield
@@ -34,9 +35,10 @@ def native_silence() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(sink)
-        if uses_descriptor:
-            sys.stderr.close()
-            sys.stderr = python_stderr
+        if copy is not None:
+            if sys.stderr is copy:  # a generator that is dropped may end here long after others began
+                sys.stderr = python_stderr
+            copy.close()
 
 
 def _descriptor(stream: object) -> int:

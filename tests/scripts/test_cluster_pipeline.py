@@ -1,5 +1,7 @@
 """pipeline.py without SLURM: the example is right, wrong files are refused, stages run in their order."""
 
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -127,7 +129,7 @@ def test_every_fault_of_a_file_is_told_at_once(tmp_path: Path, repository: Path)
 
 
 def test_stages_run_here_one_after_the_other_and_a_failed_one_ends_them(
-    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    script: ModuleType, tmp_path: Path, repository: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "one.mp4").write_text("no video")
@@ -144,7 +146,10 @@ stages:
     assert cli.run(script.main, [*words, "--dry_run"]) == 0
     assert "split (after voices):" in capsys.readouterr().out
     assert not (tmp_path / "logs").exists()
-    assert cli.run(script.main, words) == 2  # the folder of voices is no HQ VoxCeleb
+    # In a process of its own: submitit starts its own from it, and handles signals there.
+    command = [sys.executable, str(repository / "scripts" / "cluster" / "pipeline.py"), *words]
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2, done.stderr  # the folder of voices is no HQ VoxCeleb
     records = load_records(tmp_path / "logs")
     assert [(record.stage, record.states()) for record in records] == [
         ("voices", ["some failed"]),

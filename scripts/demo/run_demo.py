@@ -215,7 +215,7 @@ def _face_voice_stages(demo: Demo) -> list[Stage]:
             lambda: [
                 *("scripts/evaluation/evaluate_face_voice.py", *pairs, "--model_dir", str(model)),
                 *("--output_file", str(model / "results.csv"), "--audio_duration_sec", "2"),
-                # Ten people cannot tell which epoch is best; the rate ends at 0: the last one is good.
+                # Ten people choose an epoch with much noise; the rate ends at 0: the last one is steady.
                 *("--checkpoint", "last"),
             ],
         ),

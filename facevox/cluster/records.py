@@ -18,6 +18,7 @@ from facevox.files import read_json, write_json
 
 FORMAT = 1
 RECORD_FILE = "record.json"
+STAMP_LENGTH = len("20251231-235959")
 DEFAULT_LOG_DIR = Path("logs/cluster")
 WAITING, RUNNING, DONE, SOME_FAILED, FAILED, STOPPED, REQUEUED = (
     *("waiting", "running", "done", "some failed", "failed", "stopped", "requeued"),
@@ -45,6 +46,7 @@ class Record:
         job_ids: Of the cluster, one for each part; filled in when it took them.
         host, pid: The process that submitted it. On its machine local jobs are processes, numbered by
             job_ids; parts that have none yet wait for it.
+        submitted_at: Seconds since 1970.
     """
 
     folder: Path
@@ -60,6 +62,7 @@ class Record:
     job_ids: list[str] = field(default_factory=list)
     host: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
+    submitted_at: float = field(default_factory=time.time)
 
     @property
     def name(self) -> str:
@@ -107,7 +110,12 @@ def load_record(folder: Path) -> Record:
     content = read_json(folder / RECORD_FILE)
     names = {one.name for one in fields(Record)} - {"folder"}
     if isinstance(content, dict):
-        content = {"host": "", "pid": 0, **content}  # records of former versions do not say
+        content = {
+            "host": "",
+            "pid": 0,
+            "submitted_at": 0.0,
+            **content,
+        }  # records of former versions do not say
     if not isinstance(content, dict) or content.get("format") != FORMAT or not names <= content.keys():
         raise UserError(f"{folder / RECORD_FILE}: no record of a submission of format {FORMAT}")
     return Record(folder=folder, **{name: content[name] for name in names} | {"root": Path(content["root"])})
@@ -115,7 +123,8 @@ def load_record(folder: Path) -> Record:
 
 def load_records(log_dir: Path) -> list[Record]:
     """All submissions below a folder, the oldest first."""
-    return [load_record(file.parent) for file in sorted(log_dir.absolute().glob(f"*/{RECORD_FILE}"))]
+    records = [load_record(file.parent) for file in log_dir.absolute().glob(f"*/{RECORD_FILE}")]
+    return sorted(records, key=lambda record: (record.name[:STAMP_LENGTH], record.submitted_at, record.name))
 
 
 def find_record(log_dir: Path, name: str) -> Record | None:

@@ -1,6 +1,7 @@
 """Submits checked jobs through submitit: to SLURM, as processes of this machine, or into this process."""
 
 import contextlib
+import os
 import shutil
 import signal
 import socket
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from facevox.cli import num_cores
@@ -25,6 +27,21 @@ from facevox.signals import StopFlag
 # gives up after so many. A training of weeks in a queue of four hours reaches some hundred.
 MAX_TIMEOUTS = 1000
 POLL_S = 0.2
+
+
+def _import_submitit() -> ModuleType:
+    """submitit, without its configuration of logging: that closes every handler which the process has."""
+    name = "SUBMITIT_LOG_LEVEL"
+    former = os.environ.get(name)
+    os.environ[name] = "NOCONFIG"
+    try:
+        import submitit
+    finally:  # the jobs, which inherit it, tell their own story
+        if former is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = former
+    return submitit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +124,7 @@ def make_executor(submission: Submission, folder: Path) -> Any:
         UserError: submitit is not installed.
     """
     try:
-        import submitit
+        submitit = _import_submitit()
     except ImportError:
         raise UserError("submitit is missing: make install, or pip install facevox[cluster]") from None
     resources, request = submission.resources, submission.request

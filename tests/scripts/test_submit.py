@@ -250,9 +250,43 @@ def test_record_without_a_process_is_read_and_never_gone(tmp_path: Path) -> None
     record = make_record(tmp_path, job_ids=[str(ended_process())])
     content = read_json(record.folder / "record.json")
     write_json(
-        record.folder / "record.json", {name: content[name] for name in content.keys() - {"host", "pid"}}
+        record.folder / "record.json",
+        {name: content[name] for name in content.keys() - {"host", "pid", "submitted_at"}},
     )
     assert current_states(load_records(tmp_path / "logs")) == [["waiting"]]
+
+
+def test_records_of_one_second_stay_in_order(tmp_path: Path) -> None:
+    names = [make_record(tmp_path).name for _ in range(8)]
+    assert [record.name for record in load_records(tmp_path / "logs")] == names
+
+
+CLOSED_BY_NOBODY = """
+import io, logging, sys
+from pathlib import Path
+from facevox.cluster import jobs
+from facevox.cluster.resources import Resources
+from facevox.cluster.submission import Submission, make_executor
+class Handler(logging.StreamHandler):
+    def close(self):
+        self.stream.close()  # as absl's does
+log = io.StringIO()
+logging.getLogger("ours").addHandler(Handler(log))
+root = Path(sys.argv[1])
+jobs.JOBS["slow"] = jobs.Job(program="slow.py")
+request = jobs.make_request("slow", ["--output_dir", str(root)], root)
+resources = Resources(cluster="local", gpus=0, cpus=1)
+make_executor(Submission(request=request, resources=resources, root=root, log_dir=root), root / "job")
+logging.getLogger("ours").error("heard")
+assert log.getvalue().strip() == "heard"
+"""
+
+
+def test_submitting_closes_no_log_of_the_process(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(SLOW_PROGRAM)
+    words = [sys.executable, "-c", CLOSED_BY_NOBODY, str(tmp_path)]
+    answer = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert answer.returncode == 0, answer.stderr
 
 
 # Ends in good order, as our programs do, at the first signal.

@@ -10,13 +10,18 @@ nothing can pass itself off as a line of its own. Frames and pictures are never 
 
 import contextlib
 import logging
+import logging.handlers
 import os
+import queue
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 PACKAGE = "emotion"
+CONSOLE_LINES = 1000  # that wait for a console which nobody reads
+CONSOLE_S = 1.0  # that the end of the program waits for it
 TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 HYPERPARAMETER_TITLE = "🔧 하이퍼파라미터 설정:"
 
@@ -102,17 +107,53 @@ class ConsoleHandler(logging.Handler):
             print(self.format(record), file=sys.stderr, flush=True)
 
 
-def setup_logging(log_dir: Path, level: int = logging.INFO) -> None:
+class UnawaitedConsoleHandler(logging.handlers.QueueHandler):
+    """Writes to stderr in a thread of its own, for servers: a terminal that was paused must stop no client.
+
+    Lines beyond CONSOLE_LINES that nobody reads are dropped; the file has them.
+    """
+
+    def __init__(self) -> None:
+        self._lines: queue.Queue[logging.LogRecord | None] = queue.Queue(CONSOLE_LINES)
+        super().__init__(self._lines)
+        self._line_formatter = LineFormatter()
+        self._thread = threading.Thread(target=self._write, name="console", daemon=True)
+        self._thread.start()
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        """Hands the record on, or drops it."""
+        with contextlib.suppress(queue.Full):
+            self._lines.put_nowait(record)
+
+    def _write(self) -> None:
+        while (record := self._lines.get()) is not None:
+            line = self._line_formatter.format(record) + "\n"
+            # Past Python's own buffer: a thread that waited in there at the end would abort the process.
+            with contextlib.suppress(OSError, ValueError):
+                os.write(sys.stderr.fileno(), line.encode("utf-8", "backslashreplace"))
+
+    def close(self) -> None:
+        """Writes what waits, for CONSOLE_S at most."""
+        end_s = time.monotonic() + CONSOLE_S
+        with contextlib.suppress(queue.Full):
+            self._lines.put(None, timeout=CONSOLE_S)
+        self._thread.join(max(end_s - time.monotonic(), 0))
+        super().close()
+
+
+def setup_logging(log_dir: Path, level: int = logging.INFO, *, is_console_awaited: bool = True) -> None:
     """Sends all of the package's loggers to the day's file and the console; a second call replaces the first.
 
     Args:
         log_dir: LOG_DIR.
         level: Records below it are dropped.
+        is_console_awaited: False: a console that takes nothing more loses lines and holds nothing up.
 
     Raises:
         OSError: The folder cannot be made or written.
     """
-    handlers = [DailyFileHandler(log_dir), ConsoleHandler()]
+    console = ConsoleHandler() if is_console_awaited else UnawaitedConsoleHandler()
+    handlers = [DailyFileHandler(log_dir), console]
     logger = logging.getLogger(PACKAGE)
     for former in list(logger.handlers):
         logger.removeHandler(former)

@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     listener = _listen(settings.server_host, settings.server_port)
     with listener, StopFlag() as stop, native_silence():
-        setup_logging(settings.log_dir)
+        setup_logging(settings.log_dir, is_console_awaited=False)
         return _serve(settings, listener, stop)
 
 

@@ -3,6 +3,8 @@
 import logging
 import multiprocessing
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -142,3 +144,31 @@ def test_log_folder_that_is_a_file_is_told_before_anything_begins(tmp_path):
     (tmp_path / "logs").write_text("")
     with pytest.raises(FileExistsError):
         setup_logging(tmp_path / "logs")
+
+
+SERVER_LIKE = """
+import sys
+from pathlib import Path
+from emotion.logger_config import get_logger, setup_logging
+setup_logging(Path(sys.argv[1]), is_console_awaited=False)
+for number in range(int(sys.argv[2])):
+    get_logger("server").info("line %d %s", number, "x" * 100)
+"""
+
+
+def test_console_that_nobody_reads_holds_nothing_up_and_the_file_has_every_line(tmp_path):
+    words = [sys.executable, "-c", SERVER_LIKE, str(tmp_path), "5000"]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE)
+    try:
+        assert process.wait(timeout=30) == 0  # a pipe holds 64 kB, the lines are ten times that
+    finally:
+        process.kill()
+        process.communicate()
+    assert len(lines_of(tmp_path)) == 5000
+
+
+def test_console_that_is_read_gets_every_line_also_those_of_the_last_moment(tmp_path):
+    words = [sys.executable, "-c", SERVER_LIKE, str(tmp_path), "200"]
+    shown = subprocess.run(words, stderr=subprocess.PIPE, text=True, timeout=30).stderr.splitlines()
+    assert shown == lines_of(tmp_path)
+    assert len(shown) == 200

@@ -31,7 +31,7 @@ FACE_VOICE_SETTINGS = (
 )
 HQ_SETTINGS = (
     *("--mel_pooling", "attentive", "--embedding_dim", "128", "--temperature", "0.1"),
-    *("--learning_rate", "1e-3", "--weight_decay", "0.05", "--batch_size", "42", "--num_epochs", "60"),
+    *("--learning_rate", "1e-3", "--weight_decay", "0.05", "--batch_size", "42", "--num_epochs", "54"),
     *("--save_interval", "1000"),
 )
 

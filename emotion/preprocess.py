@@ -80,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         item_column="picture",
         settings=config.settings(),
         unit="picture",
+        join=f"the same command without --num_shards, which joins them and writes {AUDIT_FILE}",
     )
     if not batch.dry_run:
         setup_logging(settings.log_dir)
@@ -98,8 +99,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         *(summary.done, summary.skipped, summary.failed, summary.seconds),
         f", stopped by {summary.stopped}" if summary.stopped else "",
     )
-    if batch.num_shards > 1:
-        logger.info("a run without shards, when all are done, joins them and writes %s", AUDIT_FILE)
     return summary.exit_code
 
 

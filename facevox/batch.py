@@ -123,6 +123,7 @@ class BatchConfig(BatchOptions):
         chunk_size: Items handed to a worker at a time.
         unit: Name of an item in messages.
         quiet: No summary on stdout.
+        join: What joins shards, where merge_manifests.py is not enough.
     """
 
     program: str
@@ -134,6 +135,7 @@ class BatchConfig(BatchOptions):
     chunk_size: int = 1
     unit: str = "item"
     quiet: bool = False
+    join: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -460,9 +462,9 @@ def _print_summary(summary: Summary, config: BatchConfig) -> None:
     if summary.table is not None:
         print(f"  table: {summary.table}")
     elif config.num_shards > 1:
+        merge = f"python scripts/preprocessing/merge_manifests.py --output_dir {config.output_dir}"
         print(
-            f"  shard {config.shard_index} of {config.num_shards}; when all are done: "
-            f"python scripts/preprocessing/merge_manifests.py --output_dir {config.output_dir}"
+            f"  shard {config.shard_index} of {config.num_shards}; when all are done: {config.join or merge}"
         )
     if summary.stopped:
         left = summary.num_items - summary.done - summary.skipped - summary.failed

@@ -7,7 +7,8 @@ Training items of made-up people: a jpg, cropped, mirrored and resized to 224 px
 10 s at 16 kHz, normalised. Processor time of one thread counts, so that other work on the machine does not
 (but for the last figure). The files lie in memory, as after the first epoch: a slow disk adds its own time.
 Beside it stand the same work by the usual calls (transformers' processors, the whole recording by librosa),
-and by faces that lie in memory decoded and resized, which is the most that a cache of them could save.
+and by faces that lie in memory decoded and resized, which is the most that a cache of them could save. And
+batches whose faces are packed for the device (--picture_transforms torchvision), held against ready ones.
 
 Exit codes: 0 done, 1 a bar is missed, 2 bad usage.
 """
@@ -99,12 +100,21 @@ def measure(pairs: "list[FilePair]", picture_px: int, workers: int) -> "list[Fig
     """The figures of one set of files."""
     from facevox.figures import Figure
     from lc_pytorch.datasets import FaceVoiceDataset
+    from lc_pytorch.datasets.device_transforms import DeviceTransform
 
     items = FaceVoiceDataset(pairs, audio_duration_sec=CROP_S, target_sr=RATE_HZ)
+    packed = FaceVoiceDataset(
+        pairs,
+        image_transform=DeviceTransform.of(items.image_transform),
+        audio_duration_sec=CROP_S,
+        target_sr=RATE_HZ,
+    )
     ways: dict[str, Callable[[int], Any]] = {
         "ours": lambda index: items[0, index],
         "usual": _usual_way(pairs, items),
         "decoded": _with_decoded_faces(pairs, items),
+        "batches": _in_batches(items),
+        "packed": _in_batches(packed),
     }
     seconds = dict.fromkeys(ways, float("inf"))
     for _ in range(ROUNDS):  # in turns: other work on the machine must not fall on one of them alone
@@ -121,6 +131,13 @@ def measure(pairs: "list[FilePair]", picture_px: int, workers: int) -> "list[Fig
         Figure(f"{head} cores for an A100", A100_PAIRS_HZ / rate_hz, "", None, False, False),
         Figure(f"{head} times faster than the usual calls", seconds["usual"] / seconds["ours"], "x", 1.0),
         Figure(f"{head} times faster with decoded faces", seconds["ours"] / seconds["decoded"], "x"),
+        Figure(
+            f"{head} times faster with faces packed for the device",
+            seconds["batches"] / seconds["packed"],
+            "x",
+            1.0,
+        ),
+        Figure(f"{head} bytes of packed faces, as a share", _packed_share(items, packed), "", None, False),
         Figure(
             f"{head} pairs a second, {workers} loader processes",
             round(_loader_rate_hz(items, workers), 1),
@@ -173,6 +190,28 @@ def _with_decoded_faces(pairs: "list[FilePair]", items: "FaceVoiceDataset") -> C
         return face, torch.from_numpy(normalise_sound(samples))
 
     return load
+
+
+def _in_batches(items: "FaceVoiceDataset") -> Callable[[int], Any]:
+    """Items, and a batch after each BATCH of them: packing is a part of its work."""
+    waiting: list[Any] = []
+
+    def load(index: int) -> None:
+        waiting.append(items[0, index])
+        if len(waiting) == BATCH:
+            items.collate(waiting)
+            waiting.clear()
+
+    return load
+
+
+def _packed_share(items: "FaceVoiceDataset", packed: "FaceVoiceDataset") -> float:
+    """Bytes of the packed faces of a batch by those of the ready ones."""
+    ready, small = (
+        way.collate([way[0, index] for index in range(min(BATCH, len(way)))])["face"]
+        for way in (items, packed)
+    )
+    return float(small.pixels.nbytes / ready.nbytes)
 
 
 def _loader_rate_hz(items: "FaceVoiceDataset", workers: int) -> float:

@@ -32,6 +32,7 @@ from facevox.training.seeding import seed_everything
 from facevox.training.trainer import Trainer, TrainerConfig, TrainingResult, TrainingTask
 from lc_pytorch.accumulation import accumulated_step
 from lc_pytorch.datasets.base import PairDataset
+from lc_pytorch.datasets.device_transforms import PICTURE_TRANSFORMS, TORCHVISION, faces_on_device
 from lc_pytorch.losses import clamp_log_temperature_
 from lc_pytorch.models.face_voice import TwoTowerModel
 
@@ -42,7 +43,7 @@ CHECKPOINT_INTERVAL = Interval(seconds=600.0)
 # them is a fault. bfloat16 keeps 8 bits; unit vectors then differ by up to 2**-8 in a number.
 REPLAY_TOLERANCE = {"fp32": 1e-3, "bf16": 2e-2}
 
-Batch = dict[str, Tensor]
+Batch = dict[str, Any]  # tensors; "face" may be packed for the device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +66,8 @@ class TrainConfig:
         grad_checkpointing: Compute activations again in the backward pass instead of keeping them.
         compile: Compile the encoders with torch.compile.
         num_workers: Loader processes.
+        picture_transforms: What resizes and normalises the faces: `pillow`, in the loader processes;
+            `torchvision`, on the device; `auto` until the device is known.
         checkpoint_interval: Between two writes of last.pth.
         save_interval: Epochs between two writes of the model's files.
         patience: Epochs without a better validation after which training ends; 0: never.
@@ -88,6 +91,7 @@ class TrainConfig:
     grad_checkpointing: bool = False
     compile: bool = False
     num_workers: int = 0
+    picture_transforms: str = "auto"
     checkpoint_interval: Interval = CHECKPOINT_INTERVAL
     save_interval: int = 5
     patience: int = 0
@@ -99,6 +103,11 @@ class TrainConfig:
         faults = []
         if self.precision not in PRECISIONS:
             faults.append(f"--precision is {self.precision!r}: it should be one of {', '.join(PRECISIONS)}")
+        if self.picture_transforms not in PICTURE_TRANSFORMS:
+            faults.append(
+                f"--picture_transforms is {self.picture_transforms!r}: it should be one of "
+                f"{', '.join(PICTURE_TRANSFORMS)}"
+            )
         if self.batch_size < 2:
             faults.append(f"--batch_size is {self.batch_size}: contrast needs at least 2")
         if not 1 <= self.accum_freq <= self.batch_size:
@@ -132,6 +141,8 @@ class TrainConfig:
             *("save_dir", "num_epochs", "num_workers", "resume", "checkpoint_interval", "save_interval"),
             *("patience", "dry_run"),
         }
+        if self.picture_transforms != TORCHVISION:  # checkpoints from before there was a choice know none
+            free.add("picture_transforms")
         return {name: value for name, value in vars(self).items() if name not in free}
 
 
@@ -213,7 +224,10 @@ class ContrastiveTask(TrainingTask):
             pairs = zip(batch["index"][replaced].tolist(), batch["epoch"][replaced].tolist(), strict=True)
             self.bad_items.update(pairs)
         device = self.world.device
-        moved = [batch[name].to(device, non_blocking=True) for name in ("face", self._second)]
+        moved = [
+            faces_on_device(batch["face"], device),
+            batch[self._second].to(device, non_blocking=True),
+        ]
         parts = list(zip(*(tensor.chunk(self.config.accum_freq) for tensor in moved), strict=True))
         result = accumulated_step(
             lambda part: self._forward(*part), parts, batch["identity"], no_sync=self._no_sync
@@ -287,7 +301,13 @@ def train_contrastive(
     trainer = Trainer(
         task,
         batches,
-        make_loader(train_set, batches, num_workers=config.num_workers, device=world.device),
+        make_loader(
+            train_set,
+            batches,
+            num_workers=config.num_workers,
+            device=world.device,
+            collate_fn=train_set.collate,
+        ),
         TrainerConfig(
             save_dir=config.save_dir,
             num_epochs=config.num_epochs,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from facevox.training.distributed import World
 from facevox.training.estimate import Estimate
 from facevox.training.seeding import seed_everything
 from facevox.training.trainer import TrainingResult
+from lc_pytorch.datasets.device_transforms import choose_picture_transforms, transform_of_training
 from lc_pytorch.datasets.face_voice import FaceVoiceDataset
 from lc_pytorch.datasets.pairs import FilePair, PairList
 from lc_pytorch.datasets.splits import (
@@ -110,6 +111,8 @@ def train_face_voice(pairs: PairList, config: FaceVoiceConfig, world: World) -> 
     Raises:
         UserError: Weights are missing, too few people, or the folder belongs to another run.
     """
+    chosen, said = choose_picture_transforms(config.picture_transforms, world.device)
+    config = replace(config, picture_transforms=chosen)
     transform, processor = create_data_transforms(config.face_model, config.voice_model)
     split = find_split(
         config,
@@ -135,7 +138,7 @@ def train_face_voice(pairs: PairList, config: FaceVoiceConfig, world: World) -> 
     train_set = FaceVoiceDataset(
         part["train"],
         processor,
-        transform,
+        transform_of_training(transform, chosen),
         audio_duration_sec=config.audio_duration_sec,
         target_sr=config.target_sr,
         voice_of=config.voice_of,
@@ -156,7 +159,7 @@ def train_face_voice(pairs: PairList, config: FaceVoiceConfig, world: World) -> 
     }
     validate = _make_validation(part["val"], config, data, transform, world)
     if world.is_main:
-        print("\n".join(_facts(pairs, data, validate is not None)))
+        print("\n".join([*_facts(pairs, data, validate is not None), said]))
     return finish_training(
         model,
         train_set,

@@ -162,6 +162,13 @@ def _add_machine_arguments(parser: argparse.ArgumentParser) -> None:
         help="processes that load pictures and sound; 0: none (default: usable cores up to 4, %(default)s)",
     )
     group.add_argument(
+        "--picture_transforms",
+        choices=("auto", "pillow", "torchvision"),
+        default="auto",
+        help="what resizes and normalises the faces of the training: pillow, in the loader processes; or "
+        "torchvision, on the device. auto: torchvision on a GPU where it is installed",
+    )
+    group.add_argument(
         "--save_interval",
         type=cli.positive_int,
         default=5,

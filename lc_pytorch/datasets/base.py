@@ -8,13 +8,13 @@ ranks nor a resumed run change it.
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
-from typing import ClassVar, Literal, SupportsIndex
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal, SupportsIndex
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from facevox.errors import UserError, one_line
 from lc_pytorch.datasets.splits import normalise_identity
@@ -50,6 +50,7 @@ class PairDataset(Dataset[dict[str, Tensor]]):
         identity_names: The people, sorted; `identity` of an item is a place in this list.
         identity_numbers: (N,) int64, that place for each item.
         seed: Of crops and augmentation.
+        collate: Makes a batch of a list of items.
     """
 
     second: ClassVar[str]
@@ -63,12 +64,15 @@ class PairDataset(Dataset[dict[str, Tensor]]):
         # Not a list: each loader process that looks at Python numbers gets a copy of the list of its own.
         self.identity_numbers = np.array([place_of[name] for name in self.identities], np.int64)
         self.seed = seed
+        self.collate: Callable[[list[dict[str, Tensor]]], dict[str, Any]] = default_collate
 
     def __len__(self) -> int:
         return len(self.identities)
 
     def load(self, index: int, epoch: int | None) -> dict[str, Tensor]:
         """{"face": (3, H, W) float32, normalised; `second`: its tensor} of one item.
+
+        With a `DeviceTransform` of pictures the face is what `collate` takes in its place.
 
         Args:
             index: 0 to len - 1.

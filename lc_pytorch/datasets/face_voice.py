@@ -68,7 +68,8 @@ class FaceVoiceDataset(PairDataset):
             file_pairs: `FilePair`s, or (face file, voice file).
             processor: What the voice encoder wants (its rate, whether each crop is brought to mean 0 and
                 variance 1); None: what wav2vec2-base wants.
-            image_transform: What the face encoder wants; None: what ViT-Base wants.
+            image_transform: What the face encoder wants; None: what ViT-Base wants. A `DeviceTransform`
+                leaves most of its work to the device, in batches of `collate`.
             audio_duration_sec: Length of the voices in seconds.
             target_sr: Their rate in Hz.
             identities: Person of each pair. None: that of the FilePair; for plain tuples the folder above
@@ -93,7 +94,7 @@ class FaceVoiceDataset(PairDataset):
             default_transform, default_processor = create_data_transforms()
             processor = default_processor if processor is None else processor
             image_transform = default_transform if image_transform is None else image_transform
-        self.image_transform = image_transform
+        self.image_transform, self.collate = image_transform, image_transform.collate
         # Not the processor itself: a spawned worker would spend seconds on importing transformers.
         self._is_normalised = _checked_normalisation(processor, target_sr)
         if not 0 < audio_duration_sec <= 3600 or round(audio_duration_sec * target_sr) < 1:
@@ -113,7 +114,7 @@ class FaceVoiceDataset(PairDataset):
         """One item; see `PairDataset.load`."""
         face_rng = None if epoch is None else item_generator(self.seed, epoch, index, "face")
         voice_rng = None if epoch is None else item_generator(self.seed, epoch, index, "voice")
-        face = self.image_transform(_read_face(self._faces[index]), face_rng)
+        face = self.image_transform.item(_read_face(self._faces[index]), face_rng)
         samples = read_voice(
             self._voices[self._voice_index(index, voice_rng)],
             self.num_samples,
@@ -122,7 +123,7 @@ class FaceVoiceDataset(PairDataset):
         )
         if self._is_normalised:
             samples = normalise_sound(samples)
-        return {"face": face, "voice": torch.from_numpy(samples)}
+        return face | {"voice": torch.from_numpy(samples)}
 
     def _voice_index(self, index: int, rng: np.random.Generator | None) -> int:
         """The pair whose voice goes with the face of `index`."""

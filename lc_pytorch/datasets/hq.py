@@ -96,7 +96,8 @@ class HQVoxCelebDataset(PairDataset):
 
     Args:
         people: Each with at least one face and one spectrogram.
-        image_transform: What the face encoder wants.
+        image_transform: What the face encoder wants. A `DeviceTransform` leaves most of its work to the
+            device, in batches of `collate`.
         mels: What the spectrograms become.
         pairs_per_identity: None: one item per person, drawn anew in every epoch (training). A number: at most
             so many fixed pairs of each person (evaluation).
@@ -123,7 +124,6 @@ class HQVoxCelebDataset(PairDataset):
         if pairs_per_identity is not None and pairs_per_identity < 1:
             raise UserError(f"pairs_per_identity {pairs_per_identity}: at least 1 is wanted")
         self.people = list(people)
-        self.image_transform = image_transform
         self.mels = mels
         # (person, face, mel) of each item; in training the two numbers count for evaluation only.
         self._items = [
@@ -133,14 +133,15 @@ class HQVoxCelebDataset(PairDataset):
         ]
         self._is_drawn = pairs_per_identity is None
         super().__init__([self.people[number].identity for number, _, _ in self._items], seed=seed)
+        self.image_transform, self.collate = image_transform, image_transform.collate
 
     def load(self, index: int, epoch: int | None) -> dict[str, Tensor]:
         """One item; see `PairDataset.load`."""
         face_file, mel_file = self.files(index, epoch)
         rng = None if epoch is None else item_generator(self.seed, epoch, index, "face")
-        face = self.image_transform(_read(read_image, face_file), rng)
+        face = self.image_transform.item(_read(read_image, face_file), rng)
         place = 0.5 if epoch is None else self._draws(epoch, index)[2]
-        return {"face": face, "mel": load_mel(mel_file, self.mels, place)}
+        return face | {"mel": load_mel(mel_file, self.mels, place)}
 
     def files(self, index: int, epoch: int | None) -> tuple[Path, Path]:
         """The face and the spectrogram that an item is made of in an epoch (None: in evaluation)."""

@@ -1,13 +1,16 @@
 """Pictures to tensors as a ViT takes them, and what a Wav2Vec2 wants of its sound.
 
-No torchvision: Pillow resizes as transformers' own `ViTImageProcessorPil` does, and the numbers come out the
-same. Augmentation is mirroring and a slightly closer, shifted crop. Brightness, white balance and hue stay
-as they are: skin and light carry much of what a face tells about a voice.
+Pillow resizes as transformers' own `ViTImageProcessorPil` does, and the numbers come out the same: validation
+and evaluation on every machine, and training on a CPU. What training on a GPU does in its place with
+torchvision is in `device_transforms`. Augmentation is mirroring and a slightly closer, shifted crop.
+Brightness, white balance and hue stay as they are: skin and light carry much of what a face tells about a
+voice.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from facevox.errors import UserError
 from facevox.files import read_json
@@ -42,6 +46,7 @@ FLIP_SHARE = 0.5
 MAX_SIDE_PX = 2048
 _FILE = "preprocessor_config.json"
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)  # "name" or "owner/name"
+Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 _RESAMPLINGS = {2: Image.Resampling.BILINEAR, 3: Image.Resampling.BICUBIC}
 
 
@@ -83,13 +88,9 @@ class ImageTransform:
             image: (H, W, 3) uint8 RGB, or a Pillow picture.
             rng: For augmentation; None: none.
         """
-        if not isinstance(image, Image.Image):
-            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-                raise ValueError(f"(H, W, 3) uint8 RGB is wanted, not {image.shape} {image.dtype}")
-            image = Image.fromarray(image)
-        box, is_mirrored = (None, False) if rng is None else _drawn_crop(image.size, rng)
-        size = (self.image_size, self.image_size)
-        pixels_HWC = np.asarray(image.convert("RGB").resize(size, _RESAMPLINGS[self.resample], box=box))
+        picture = _as_picture(image)
+        box, is_mirrored = draw_crop(picture.size, rng)
+        pixels_HWC = self.resized(picture, box)
         if is_mirrored:
             pixels_HWC = pixels_HWC[:, ::-1]
         # In place, in one copy: this runs for every picture of every epoch.
@@ -99,13 +100,42 @@ class ImageTransform:
         face_3HW -= (mean_3 / std_3).astype(np.float32)
         return torch.from_numpy(face_3HW)
 
+    def resized(self, image: NDArray[np.uint8] | Image.Image, box: Box) -> NDArray[np.uint8]:
+        """(image_size, image_size, 3) uint8 of what lies in the box, read-only."""
+        size = (self.image_size, self.image_size)
+        return np.asarray(
+            _as_picture(image).convert("RGB").resize(size, _RESAMPLINGS[self.resample], box=box)
+        )
 
-def _drawn_crop(
-    size: tuple[int, int], rng: np.random.Generator
-) -> tuple[tuple[float, float, float, float], bool]:
-    """(left, top, right, bottom) of MIN_CROP_SHARE to 1 of each side, anywhere; and whether to mirror."""
-    flip, share, left, top = rng.random(4)
+    def item(self, image: NDArray[np.uint8], rng: np.random.Generator | None = None) -> dict[str, Tensor]:
+        """What an item of a data set has of a picture: {"face": (3, image_size, image_size) float32}."""
+        return {"face": self(image, rng)}
+
+    def collate(self, items: Sequence[dict[str, Tensor]]) -> dict[str, Any]:
+        """A batch of items: {"face": (B, 3, image_size, image_size) float32, the others stacked}."""
+        batch: dict[str, Any] = default_collate(list(items))
+        return batch
+
+
+def _as_picture(image: NDArray[np.uint8] | Image.Image) -> Image.Image:
+    if isinstance(image, Image.Image):
+        return image
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"(H, W, 3) uint8 RGB is wanted, not {image.shape} {image.dtype}")
+    return Image.fromarray(image)
+
+
+def draw_crop(size: tuple[int, int], rng: np.random.Generator | None) -> tuple[Box, bool]:
+    """MIN_CROP_SHARE to 1 of each side, anywhere; and whether to mirror. None: all of it, as it is.
+
+    Args:
+        size: (width, height) in pixels.
+        rng: Four numbers are drawn.
+    """
     width, height = size
+    if rng is None:
+        return (0, 0, width, height), False
+    flip, share, left, top = rng.random(4)
     kept = MIN_CROP_SHARE + (1 - MIN_CROP_SHARE) * share
     x, y = left * (1 - kept) * width, top * (1 - kept) * height
     # Rounding must not put the far corner outside, which Pillow refuses.

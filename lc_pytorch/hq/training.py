@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from facevox.training.distributed import World
 from facevox.training.estimate import Estimate
 from facevox.training.seeding import seed_everything
 from facevox.training.trainer import TrainingResult
+from lc_pytorch.datasets.device_transforms import choose_picture_transforms, transform_of_training
 from lc_pytorch.datasets.hq import (
     DATASET_TYPES,
     DEFAULT_DURATION_S,
@@ -88,6 +89,8 @@ def train_hq_voxceleb(config: HQConfig, world: World) -> TrainingResult | Estima
         UserError: No split (the message names the program that makes one), nobody to train on, weights that
             are missing, or a folder that belongs to another run.
     """
+    chosen, said = choose_picture_transforms(config.picture_transforms, world.device)
+    config = replace(config, picture_transforms=chosen)
     parts, notes = load_people(
         config.split_json_path, config.dataset_type, converted_dir=config.converted_dir
     )
@@ -112,7 +115,9 @@ def train_hq_voxceleb(config: HQConfig, world: World) -> TrainingResult | Estima
     )
     if transform.image_size != model.image_size:
         transform, _ = create_data_transforms(config.face_model, image_size=model.image_size)
-    train_set = HQVoxCelebDataset(parts["train"], transform, mels, seed=config.seed)
+    train_set = HQVoxCelebDataset(
+        parts["train"], transform_of_training(transform, chosen), mels, seed=config.seed
+    )
     validate = None
     if len(parts["val"]) > 1:
         # Starting workers for each validation takes longer than reading a few hundred files.
@@ -139,7 +144,7 @@ def train_hq_voxceleb(config: HQConfig, world: World) -> TrainingResult | Estima
     }
     if world.is_main:
         people = ", ".join(f"{name} {len(who)}" for name, who in parts.items())
-        print("\n".join([*notes, *found, f"people: {people} ({config.dataset_type})"]))
+        print("\n".join([*notes, *found, f"people: {people} ({config.dataset_type})", said]))
         if validate is None:
             print(
                 f"{len(parts['val'])} people for validation: none is done, and the best model is known by "

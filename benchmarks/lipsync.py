@@ -3,14 +3,18 @@
     python benchmarks/lipsync.py                              # example people, real clips if there, speed
     python benchmarks/lipsync.py --parts real --features_dir runs/features
     python benchmarks/lipsync.py --parts speed --json figures.json
+    python benchmarks/lipsync.py --parts variants --features_dir runs/features --results_dir runs/variants
 
 Parts: example (12 made-up people, in folds), real (the clips of $FACEVOX_TEST_DATA, ../shared/data without
 it; left out, and said so, where there are none) and speed (scoring a clip of 360, 720 and 1080 lines end to
 end, with the shares of its steps; "by processor time" is what a single core gives that does nothing else).
-In the first two the speakers are dealt into folds: network and ridge are fitted on the others, the untrained
+Only where it is asked for, as it takes an hour: variants (the folds, clips and windows of real for other
+settings, each less the shipped ones, small.yaml; a mean over seeds, as they differ by several points).
+In all but speed the speakers are dealt into folds: network and ridge are fitted on the others, the untrained
 estimator on nobody. In brackets behind a figure: 90 % interval over speakers.
 
-Exit codes: 0 every bar is met; 1 one is missed; 2 bad usage or bad input.
+Exit codes: 0 every bar is met; 1 one is missed; 2 bad usage or bad input; 75 stopped (with
+--results_dir the same command goes on).
 """
 
 import argparse
@@ -39,6 +43,7 @@ if __name__ == "lipsync":
 if TYPE_CHECKING:
     from facevox.figures import Figure
     from lipsync.evaluation import Measurements, Value
+    from lipsync.settings import Settings
     from lipsync.takes import Take
 
 PARTS = ("example", "real", "speed")
@@ -48,13 +53,26 @@ NO_WORSE_BAR = 0.0  # of the network less the ridge
 SPEED_BAR = 3.0  # times real time, 720 lines, two cores
 HEIGHTS = (360, 720, 1080)
 EXAMPLE_EPOCHS = 30  # made-up lips follow their voice closely: soon learned
+VARIANTS_PART = "variants"
+SHIPPED = "shipped"
+VARIANTS = {  # what small.yaml is changed by, as --set of lipsync/train.py takes it
+    SHIPPED: (),
+    "transformer": ("model.temporal=transformer",),
+    "width_16": ("model.hidden_dim=16",),
+    "width_64": ("model.hidden_dim=64",),
+    "slow": ("training.learning_rate=0.0001",),  # that of config.yaml
+    "no_dropout": ("model.dropout=0",),
+    # Narrower and for fewer epochs than the others: a fold takes minutes on a CPU even so.
+    "mouth_cnn": ("model.visual_frontend=mouth_cnn", "model.hidden_dim=16", "training.num_epochs=20"),
+}
+VARIANT_FRAMES = (50, 125)
 
 
 def get_args_parser() -> argparse.ArgumentParser:
     """The options of this program."""
     parser = cli.make_parser(__doc__, "python benchmarks/lipsync.py --parts real --folds 18")
     add = parser.add_argument
-    add("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what is measured")
+    add("--parts", nargs="+", choices=(*PARTS, VARIANTS_PART), default=list(PARTS), help="what is measured")
     add("--folds", type=cli.positive_int, default=6, help="into which the real speakers are dealt")
     add("--example_folds", type=cli.positive_int, default=3, help="into which the example people are dealt")
     add(
@@ -67,6 +85,28 @@ def get_args_parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="DIR",
         help="keep the features of real clips there, and use those that are there (default: a temporary one)",
+    )
+    add(
+        "--variants",
+        nargs="+",
+        choices=list(VARIANTS),
+        default=list(VARIANTS),
+        metavar="NAME",
+        help=f"of the part variants: {', '.join(VARIANTS)} (default: all; {SHIPPED} is always measured)",
+    )
+    add(
+        "--seeds",
+        nargs="+",
+        type=cli.natural_int,
+        default=[0, 1],
+        metavar="N",
+        help="of the part variants: each is trained with each seed",
+    )
+    add(
+        "--results_dir",
+        type=Path,
+        metavar="DIR",
+        help="keep each fold of the variants there, and go on from those that are there (default: none)",
     )
     add("--processed_dir", type=Path, metavar="DIR", help="example clips that are there (default: are made)")
     add("--clip_s", type=cli.positive_float, default=10.0, help="length of the clips of the part speed, in s")
@@ -204,18 +244,90 @@ def measure_real(args: argparse.Namespace, folder: Path) -> "list[Figure]":
     """Real people; nothing without their clips."""
     from dataclasses import replace
 
-    from lipsync.cross_validation import RECIPE, cross_validate, deal_folds, real_takes
+    from lipsync.cross_validation import RECIPE, cross_validate, deal_folds
 
-    data_dir = Path(os.environ.get("FACEVOX_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
-    if not (data_dir / "MANIFEST.csv").is_file():
-        print("no real clips ($FACEVOX_TEST_DATA): their figures are left out")
+    takes = load_real_takes(args, folder)
+    if not takes:
         return []
-    takes: list[Take] = real_takes(data_dir, args.features_dir or folder / "features")
     folds = deal_folds(takes, args.folds)
     found = cross_validate(
         takes, folds, training=replace(RECIPE, num_epochs=args.num_epochs or RECIPE.num_epochs)
     )
     return accuracy_figures("real", found, {}) + score_figures("real", found, folds, None)
+
+
+def load_real_takes(args: argparse.Namespace, folder: Path) -> "list[Take]":
+    """Real people's clips of known offset; none, and said so, where there are no clips."""
+    from lipsync.cross_validation import real_takes
+
+    data_dir = Path(os.environ.get("FACEVOX_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not (data_dir / "MANIFEST.csv").is_file():
+        print("no real clips ($FACEVOX_TEST_DATA): their figures are left out")
+        return []
+    return real_takes(data_dir, args.features_dir or folder / "features")
+
+
+def measure_variants(args: argparse.Namespace, folder: Path) -> "list[Figure]":
+    """Other settings on real people; nothing without their clips."""
+    from lipsync.cross_validation import deal_folds, offsets_fold_by_fold, pool_seeds
+
+    takes = load_real_takes(args, folder)
+    if not takes:
+        return []
+    folds = deal_folds(takes, args.folds)
+    results_dir = args.results_dir or folder / "results"
+    seeds = list(dict.fromkeys(args.seeds))
+    found = {}
+    for name in dict.fromkeys((SHIPPED, *args.variants)):
+        by_seed = [
+            offsets_fold_by_fold(
+                takes,
+                folds,
+                variant_settings(name, seed, args.num_epochs),
+                results_dir / name / f"seed_{seed}",
+            )
+            for seed in seeds
+        ]
+        found[name] = pool_seeds(by_seed)
+    return variant_figures(found, seeds)
+
+
+def variant_settings(name: str, seed: int, num_epochs: int | None = None) -> "Settings":
+    """small.yaml as a variant changes it, for another number of epochs if one is given."""
+    from lipsync.settings import SMALL_SET_FILE, load_settings
+
+    epochs = (f"training.num_epochs={num_epochs}",) if num_epochs else ()
+    return load_settings(SMALL_SET_FILE, (*VARIANTS[name], f"training.seed={seed}", *epochs))
+
+
+def variant_figures(found: "dict[str, dict[str, Measurements]]", seeds: Sequence[int]) -> "list[Figure]":
+    """Offsets within a frame of each variant and of the ridge, and of each less the shipped network.
+
+    Args:
+        found: By variant and estimator. A variant is its network with the ridge, as a training leaves it;
+            "NAME alone" is its network without.
+        seeds: That are pooled in each.
+    """
+    from dataclasses import replace
+
+    from lipsync.cross_validation import ALONE, NETWORK, RIDGE
+    from lipsync.evaluation import accuracy, accuracy_difference
+
+    rows = {name: own[NETWORK] for name, own in found.items()}
+    rows |= {f"{name} alone": own[ALONE] for name, own in found.items()}
+    rows[RIDGE] = found[SHIPPED][RIDGE]
+    figures = []
+    for length in VARIANT_FRAMES:
+        title = f"variants: offset within a frame, {length / 25:g} s"
+        for name, measured in rows.items():
+            values = {f"{title}, {name}": accuracy(measured, length)}
+            if name != SHIPPED:
+                less = accuracy_difference(measured, rows[SHIPPED], length)
+                values[f"{title}, {name} less {SHIPPED}"] = less
+            for text, value in values.items():
+                one_seed = replace(value, num=value.num // len(seeds))  # each window counts once
+                figures.append(_figure(text, one_seed, is_comparable=False))
+    return figures
 
 
 def measure_speed(args: argparse.Namespace, folder: Path) -> "list[Figure]":
@@ -300,7 +412,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     from facevox.figures import print_figures, write_figures
 
     torch.set_num_threads(1)  # nets this small are fastest so
-    parts = {"example": measure_example, "real": measure_real, "speed": measure_speed}
+    parts = {
+        "example": measure_example,
+        "real": measure_real,
+        "speed": measure_speed,
+        VARIANTS_PART: measure_variants,
+    }
     with tempfile.TemporaryDirectory(prefix="facevox-") as name:
         figures = [figure for part in args.parts for figure in parts[part](args, Path(name))]
     is_met = print_figures(figures) if figures else True

@@ -10,24 +10,27 @@ from __future__ import annotations
 import csv
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from facevox.errors import UserError
+from facevox.files import read_json, write_json
 from facevox.training.distributed import World
+from facevox.training.trainer import DONE, STOPPED
 from lipsync.clip_files import load_clip, write_clip
 from lipsync.estimators import LoudnessEstimator, RidgeEstimator, SyncEstimator
 from lipsync.evaluation import Measurements, add_examples, foreign_of, measure_take
 from lipsync.features import extract_clip
 from lipsync.model import LipSyncNetwork
 from lipsync.network_estimator import NetworkEstimator
-from lipsync.settings import SMALL_SET_FILE, ModelSettings, TrainingSettings, load_settings
+from lipsync.settings import SMALL_SET_FILE, ModelSettings, Settings, TrainingSettings, load_settings
 from lipsync.takes import Take, takes_of
 from lipsync.training import fit_ridge, make_network, make_trainer
 
-NETWORK, ALONE, RIDGE, UNTRAINED = "network", "network alone", "ridge", "untrained"
+NETWORK, ALONE, RIDGE, UNTRAINED = ESTIMATORS = ("network", "network alone", "ridge", "untrained")
 RECIPE = load_settings(SMALL_SET_FILE).training  # what users of small sets train with
 MIN_Z = 4.0  # of a known offset, to be taken for known
 LAB_PREFIX = "grid_"  # recorded in a laboratory: offset 0
@@ -92,7 +95,12 @@ def deal_folds(takes: Sequence[Take], num_folds: int) -> list[list[str]]:
 
 
 def train_fold(takes: Sequence[Take], model: ModelSettings, training: TrainingSettings) -> LipSyncNetwork:
-    """A network fitted on takes, after the last epoch."""
+    """A network fitted on takes, after the last epoch.
+
+    Raises:
+        UserError: Nothing long enough to train on, or a loss that was not finite.
+        KeyboardInterrupt: A stop signal came: half a training is none to measure.
+    """
     first = takes[0].sound
     num_values = first.log_mel.shape[1] + first.mfcc.shape[1]
     network = make_network(model, num_values, MOUTH_PX, training.seed)
@@ -109,8 +117,10 @@ def train_fold(takes: Sequence[Take], model: ModelSettings, training: TrainingSe
             notes={},
         )
         result = trainer.run()
-    if not result.history:
-        raise UserError(f"training ended before its first epoch: {result.message}")
+    if result.status == STOPPED:
+        raise KeyboardInterrupt
+    if result.status != DONE:
+        raise UserError(f"training without its last epoch: {result.message}")
     return network
 
 
@@ -128,24 +138,86 @@ def cross_validate(
         model: Of the network (None: the shipped configuration).
         training: How it is trained (by default as small.yaml says).
     """
-    found = {name: Measurements() for name in (NETWORK, ALONE, RIDGE, UNTRAINED)}
-    for number, fold in enumerate(folds):
-        learned = [take for take in takes if take.speaker not in fold]
-        held_out = [take for take in takes if take.speaker in fold]
-        network, ridge = train_fold(learned, model or ModelSettings(), training), fit_ridge(learned)
-        if ridge is None:
-            raise UserError(f"the ridge wants {RidgeEstimator.NUM_BANDS} mel bands (audio.num_mels)")
-        estimators: dict[str, SyncEstimator] = {
-            NETWORK: NetworkEstimator(network, ridge),
-            ALONE: NetworkEstimator(network),
-            RIDGE: ridge,
-            UNTRAINED: LoudnessEstimator(),
-        }
-        for name, estimator in estimators.items():
-            rng = np.random.default_rng([training.seed, number])  # the same windows for each
-            for place, take in enumerate(held_out):
-                # A fold of one speaker has to borrow the foreign sound from others.
-                foreign = foreign_of(held_out, place) or foreign_of([take, *learned], 0)
-                measure_take(found[name], take, foreign, estimator, rng)
-            add_examples(found[name], number, held_out, learned[0], estimator)
+    found = {name: Measurements() for name in ESTIMATORS}
+    for number in range(len(folds)):
+        measure_fold(found, takes, folds, number, model or ModelSettings(), training)
     return found
+
+
+def measure_fold(
+    found: dict[str, Measurements],
+    takes: Sequence[Take],
+    folds: Sequence[Sequence[str]],
+    number: int,
+    model: ModelSettings,
+    training: TrainingSettings,
+) -> None:
+    """Adds what all four find on the speakers of fold `number`, fitted on everybody else."""
+    learned = [take for take in takes if take.speaker not in folds[number]]
+    held_out = [take for take in takes if take.speaker in folds[number]]
+    network, ridge = train_fold(learned, model, training), fit_ridge(learned)
+    if ridge is None:
+        raise UserError(f"the ridge wants {RidgeEstimator.NUM_BANDS} mel bands (audio.num_mels)")
+    estimators: dict[str, SyncEstimator] = {
+        NETWORK: NetworkEstimator(network, ridge),
+        ALONE: NetworkEstimator(network),
+        RIDGE: ridge,
+        UNTRAINED: LoudnessEstimator(),
+    }
+    for name, estimator in estimators.items():
+        rng = np.random.default_rng([training.seed, number])  # the same windows for each
+        for place, take in enumerate(held_out):
+            # A fold of one speaker has to borrow the foreign sound from others.
+            foreign = foreign_of(held_out, place) or foreign_of([take, *learned], 0)
+            measure_take(found[name], take, foreign, estimator, rng)
+        add_examples(found[name], number, held_out, learned[0], estimator)
+
+
+def offsets_fold_by_fold(
+    takes: Sequence[Take], folds: Sequence[Sequence[str]], settings: Settings, kept_dir: Path
+) -> dict[str, Measurements]:
+    """The `hits` of `cross_validate`, kept after each fold: what an earlier call kept is not done again.
+
+    A fold is known again by clips, speakers and settings, not by the program: after a change of the program
+    take a fresh folder.
+
+    Args:
+        takes: As for `cross_validate`.
+        folds: As for `cross_validate`.
+        settings: Their `model` and `training` count.
+        kept_dir: One JSON file a fold is written there.
+
+    Raises:
+        UserError: A file in `kept_dir` cannot be read.
+    """
+    whole = {name: Measurements() for name in ESTIMATORS}
+    training = asdict(settings.training) | {"split": list(settings.training.split)}
+    for number, fold in enumerate(folds):
+        made_of = {
+            "clips": [take.name for take in takes],
+            "held_out": list(fold),
+            "model": asdict(settings.model),
+            "training": training,
+        }
+        file = kept_dir / f"fold_{number + 1}_of_{len(folds)}.json"
+        kept = read_json(file) if file.exists() else {}
+        if kept.get("made_of") != made_of:
+            found = {name: Measurements() for name in ESTIMATORS}
+            measure_fold(found, takes, folds, number, settings.model, settings.training)
+            kept = {"made_of": made_of, "hits": {name: measured.hits for name, measured in found.items()}}
+            write_json(file, kept)
+        for name, measured in whole.items():
+            for length, hits in kept["hits"][name].items():  # in JSON the lengths are text
+                measured.hits[int(length)].update(hits)
+    return whole
+
+
+def pool_seeds(by_seed: Sequence[dict[str, Measurements]]) -> dict[str, Measurements]:
+    """The `hits` of the same windows under several seeds as one: a mean is over windows and seeds."""
+    pooled = {name: Measurements() for name in ESTIMATORS}
+    for found in by_seed:
+        for name, measured in found.items():
+            for length, by_speaker in measured.hits.items():
+                for speaker, hits in by_speaker.items():
+                    pooled[name].hits[length].setdefault(speaker, []).extend(hits)
+    return pooled

@@ -2,9 +2,12 @@
 
 import csv
 import json
+import os
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +17,21 @@ from synthetic_takes import make_take
 from facevox.errors import UserError
 from lipsync import cross_validation
 from lipsync.clip_files import write_clip
-from lipsync.cross_validation import ALONE, NETWORK, RIDGE, UNTRAINED, cross_validate, deal_folds, real_takes
+from lipsync.cross_validation import (
+    ALONE,
+    NETWORK,
+    RIDGE,
+    UNTRAINED,
+    cross_validate,
+    deal_folds,
+    offsets_fold_by_fold,
+    real_takes,
+)
 from lipsync.evaluation import accuracy
 from lipsync.features import ClipFeatures
-from lipsync.settings import ModelSettings, TrainingSettings
+from lipsync.settings import SMALL_SET_FILE, ModelSettings, Settings, TrainingSettings, load_settings
 from lipsync.takes import Take
+from lipsync.training import LipSyncTask
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 QUICK = TrainingSettings(learning_rate=0.01, num_epochs=4, batch_size=4, device="cpu")
@@ -45,6 +58,53 @@ def test_nobody_is_measured_who_was_fitted_on(monkeypatch: pytest.MonkeyPatch) -
             s: len(h) for s, h in found[RIDGE].hits[25].items()
         }
     assert accuracy(found[NETWORK], 50).value > 0.9
+
+
+def test_folds_that_are_kept_are_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    takes = [make_take(seed, 160, speaker=f"s{seed}", noise=1.5) for seed in range(4)]
+    folds = deal_folds(takes, 2)
+    settings = Settings(model=SMALL, training=QUICK)
+    measure_fold, done = cross_validation.measure_fold, []
+
+    def stopped_at_the_second(*args: Any) -> None:
+        done.append(args[3])
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        measure_fold(*args)
+
+    monkeypatch.setattr(cross_validation, "measure_fold", stopped_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        offsets_fold_by_fold(takes, folds, settings, tmp_path / "kept")
+    found = offsets_fold_by_fold(takes, folds, settings, tmp_path / "kept")
+    assert done == [0, 1, 1]
+    offsets_fold_by_fold(takes, folds, settings, tmp_path / "kept")
+    assert done == [0, 1, 1]
+    whole = cross_validate(takes, folds, SMALL, QUICK)
+    assert done == [0, 1, 1, 0, 1]
+    assert {name: own.hits for name, own in found.items()} == {name: own.hits for name, own in whole.items()}
+    assert 0 < accuracy(found[NETWORK], 5).value < 1  # or all would be equal whatever was done
+    # Another network, other speakers: nothing of what was kept is theirs.
+    offsets_fold_by_fold(
+        takes, folds, Settings(model=ModelSettings(hidden_dim=16), training=QUICK), tmp_path / "kept"
+    )
+    offsets_fold_by_fold(takes[:3], folds, Settings(model=SMALL, training=QUICK), tmp_path / "kept")
+    assert done[5:] == [0, 1, 0, 1]
+
+
+def test_half_a_training_is_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stop signal ends a training in good order after a step; its network is as good as none."""
+    takes = [make_take(seed, 160) for seed in range(4)]
+    backward = LipSyncTask.backward
+
+    def stopped(self: LipSyncTask, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        if self.num_epochs_done == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return backward(self, batch)
+
+    monkeypatch.setattr(LipSyncTask, "backward", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        offsets_fold_by_fold(takes, deal_folds(takes, 2), Settings(model=SMALL, training=QUICK), tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def write_list(folder: Path, rows: Sequence[tuple[str, str, str, str]]) -> None:
@@ -84,17 +144,22 @@ def benchmark(load_script: Callable[[str], ModuleType]) -> ModuleType:
     return load_script("benchmarks/lipsync")
 
 
+def write_clips(folder: Path, noise: float = 0.1) -> None:
+    """A list of four clips of four people, and their features."""
+    rows = []
+    for number in range(4):
+        take = make_take(number, 320, noise=noise)
+        clip = ClipFeatures(320, (0,), (take.track,), take.sound)
+        write_clip(folder / f"{number}.npz", clip, {})
+        rows.append((f"talking/{number}.mp4", f"person {number}", "0", "9"))
+    write_list(folder, rows)
+
+
 def test_benchmark_compares_with_ridge_and_untrained(
     benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The part "real" on clips of numbers, from the list of clips to the table."""
-    rows = []
-    for number in range(4):
-        take = make_take(number, 320)
-        clip = ClipFeatures(320, (0,), (take.track,), take.sound)
-        write_clip(tmp_path / f"{number}.npz", clip, {})
-        rows.append((f"talking/{number}.mp4", f"person {number}", "0", "9"))
-    write_list(tmp_path, rows)
+    write_clips(tmp_path)
     monkeypatch.setenv("FACEVOX_TEST_DATA", str(tmp_path))
     monkeypatch.setattr(cross_validation, "RECIPE", QUICK)
     options = ["--parts", "real", "--folds", "2", "--num_epochs", "3", "--features_dir", str(tmp_path)]
@@ -113,11 +178,69 @@ def test_benchmark_compares_with_ridge_and_untrained(
     assert "network less ridge" in capsys.readouterr().out
 
 
+def test_variants_are_held_against_the_shipped_settings(
+    benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shares and differences are those of the kept hits, and a second run trains nothing."""
+    write_clips(tmp_path, noise=3.0)
+    monkeypatch.setenv("FACEVOX_TEST_DATA", str(tmp_path))
+    options = ["--parts", "variants", "--folds", "2", "--num_epochs", "2", "--features_dir", str(tmp_path)]
+    options += ["--results_dir", str(tmp_path / "kept"), "--json", str(tmp_path / "figures.json")]
+    options += ["--variants", "transformer", "--seeds", "0", "3"]
+    assert benchmark.main(options) == 0
+    figures = {
+        figure["name"].partition(" (")[0].removeprefix("variants: offset within a frame, "): figure["value"]
+        for figure in json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
+    }
+    hits: dict[str, list[bool]] = {}
+    for name in ("shipped", "transformer"):
+        files = sorted((tmp_path / "kept" / name).glob("*/*"))
+        assert [f"{file.parent.name}/{file.name}" for file in files] == [
+            f"seed_{seed}/fold_{fold}_of_2.json" for seed in (0, 3) for fold in (1, 2)
+        ]
+        kept = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+        for row, estimator in ((name, NETWORK), (f"{name} alone", ALONE), (RIDGE, RIDGE)):
+            for length in ("50", "125"):
+                by_speaker = [own for fold in kept for own in fold["hits"][estimator][length].values()]
+                hits[f"{int(length) / 25:g} s, {row}"] = [hit for own in by_speaker for hit in own]
+    expected = {key: np.mean(own) for key, own in hits.items()}
+    for key in list(expected):
+        length, _, row = key.partition(", ")
+        if row != "shipped":
+            expected[f"{key} less shipped"] = expected[key] - expected[f"{length}, shipped"]
+    assert figures == pytest.approx(expected)
+    assert len(set(expected.values())) > 4
+
+    def trained_again(*args: Any) -> None:
+        raise AssertionError("a kept fold is trained again")
+
+    monkeypatch.setattr(cross_validation, "train_fold", trained_again)
+    first = (tmp_path / "figures.json").read_bytes()
+    assert benchmark.main(options) == 0
+    assert (tmp_path / "figures.json").read_bytes() == first
+
+
+def test_variants_differ_from_the_shipped_settings(benchmark: ModuleType) -> None:
+    settings = {name: benchmark.variant_settings(name, 0) for name in benchmark.VARIANTS}
+    assert settings["shipped"] == load_settings(SMALL_SET_FILE)
+    assert settings["shipped"].training == cross_validation.RECIPE
+    assert settings["shipped"].model == ModelSettings()
+    assert len({repr(value) for value in settings.values()}) == len(settings)
+    assert benchmark.variant_settings("mouth_cnn", 0, 3).training.num_epochs == 3
+    assert benchmark.variant_settings("shipped", 7).training.seed == 7
+    assert "variants" not in benchmark.get_args_parser().parse_args([]).parts
+
+
+@pytest.mark.parametrize("part", ["real", "variants"])
 def test_benchmark_without_real_clips_says_so(
-    benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    benchmark: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    part: str,
 ) -> None:
     monkeypatch.setenv("FACEVOX_TEST_DATA", str(tmp_path))
-    assert benchmark.main(["--parts", "real"]) == 0
+    assert benchmark.main(["--parts", part]) == 0
     assert "no real clips ($FACEVOX_TEST_DATA): their figures are left out" in capsys.readouterr().out
 
 

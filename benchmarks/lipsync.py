@@ -11,7 +11,7 @@ end, with the shares of its steps; "by processor time" is what a single core giv
 Only where it is asked for, as it takes an hour: variants (the folds, clips and windows of real for other
 settings, each less the shipped ones, small.yaml; a mean over seeds, as they differ by several points).
 In all but speed the speakers are dealt into folds: network and ridge are fitted on the others, the untrained
-estimator on nobody. In brackets behind a figure: 90 % interval over speakers.
+estimator on nobody. In brackets behind a figure: 90 % interval over speakers, with the seeds as they are.
 
 Exit codes: 0 every bar is met; 1 one is missed; 2 bad usage or bad input; 75 stopped (with
 --results_dir the same command goes on).

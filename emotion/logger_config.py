@@ -129,7 +129,7 @@ class UnawaitedConsoleHandler(logging.handlers.QueueHandler):
         while (record := self._lines.get()) is not None:
             line = self._line_formatter.format(record) + "\n"
             # Past Python's own buffer: a thread that waited in there at the end would abort the process.
-            with contextlib.suppress(OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError, AttributeError):  # the last: there is no stderr
                 os.write(sys.stderr.fileno(), line.encode("utf-8", "backslashreplace"))
 
     def close(self) -> None:

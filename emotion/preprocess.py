@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         item_column="picture",
         settings=config.settings(),
         unit="picture",
-        join=f"the same command without --num_shards, which joins them and writes {AUDIT_FILE}",
+        join=f"the same with --num_shards 1 --shard_index 0, which joins them and writes {AUDIT_FILE}",
     )
     if not batch.dry_run:
         setup_logging(settings.log_dir)

@@ -32,7 +32,7 @@ from facevox.training.seeding import seed_everything
 from facevox.training.trainer import Trainer, TrainerConfig, TrainingResult, TrainingTask
 from lc_pytorch.accumulation import accumulated_step
 from lc_pytorch.datasets.base import PairDataset
-from lc_pytorch.datasets.device_transforms import PICTURE_TRANSFORMS, TORCHVISION, faces_on_device
+from lc_pytorch.datasets.device_transforms import PICTURE_TRANSFORMS, faces_on_device
 from lc_pytorch.losses import clamp_log_temperature_
 from lc_pytorch.models.face_voice import TwoTowerModel
 
@@ -139,10 +139,9 @@ class TrainConfig:
         """What must be the same when a run goes on for its result to be the same, as plain values."""
         free = {
             *("save_dir", "num_epochs", "num_workers", "resume", "checkpoint_interval", "save_interval"),
-            *("patience", "dry_run"),
+            # Where faces are resized changes no more than the device does, which is free too.
+            *("patience", "dry_run", "picture_transforms"),
         }
-        if self.picture_transforms != TORCHVISION:  # checkpoints from before there was a choice know none
-            free.add("picture_transforms")
         return {name: value for name, value in vars(self).items() if name not in free}
 
 

@@ -194,7 +194,10 @@ def offsets_fold_by_fold(
     training = asdict(settings.training) | {"split": list(settings.training.split)}
     for number, fold in enumerate(folds):
         made_of = {
-            "clips": [take.name for take in takes],
+            "clips": [
+                [take.name, take.speaker, int(take.lag), len(take.track), len(take.sound.log_mel)]
+                for take in takes
+            ],
             "held_out": list(fold),
             "model": asdict(settings.model),
             "training": training,

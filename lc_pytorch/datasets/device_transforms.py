@@ -33,6 +33,7 @@ AUTO, PILLOW, TORCHVISION = PICTURE_TRANSFORMS = ("auto", "pillow", "torchvision
 # bytes are at most 9/4 of the model's input in float32 (a photo of 12 megapixels would be 60 times as many);
 # and torch's kernel keeps its weights in the GPU's shared memory, which a large reduction would overrun.
 MAX_REDUCTION = 3
+MISSING = "torchvision is not installed"
 _BICUBIC = 3  # Pillow's number
 
 
@@ -129,11 +130,13 @@ class PackedFaces:
             faces.append(functional.horizontal_flip(face_3HW) if is_mirrored else face_3HW)
             start = end
         faces_B3SS = torch.stack(faces).round_().clamp_(0, 255)  # whole grey levels, as Pillow has them
-        mean_3, std_3 = (
-            [255 * value for value in values]
-            for values in (self.transform.image_mean, self.transform.image_std)
-        )
-        return functional.normalize(faces_B3SS, mean_3, std_3, inplace=True)
+        # By plain numbers, colour by colour: torchvision's normalize would copy two small tensors to the
+        # device and wait for that, before anything else of the step is under way.
+        for colour, (mean, std) in enumerate(
+            zip(self.transform.image_mean, self.transform.image_std, strict=True)
+        ):
+            faces_B3SS[:, colour].sub_(255 * mean).div_(255 * std)
+        return faces_B3SS
 
 
 def faces_on_device(faces: Tensor | PackedFaces, device: torch.device) -> Tensor:
@@ -152,7 +155,8 @@ def choose_picture_transforms(asked: str, device: torch.device) -> tuple[str, st
         device: Of this process.
 
     Raises:
-        UserError: TORCHVISION is asked for, and cannot be imported.
+        UserError: TORCHVISION is asked for, and cannot be imported; or it is installed and broken, which
+            keeps transformers from loading any model.
     """
     by_pillow = "face pictures: resized by Pillow in the loader processes"
     if asked == PILLOW or (asked == AUTO and distributed.any_rank(device.type != "cuda")):
@@ -160,12 +164,18 @@ def choose_picture_transforms(asked: str, device: torch.device) -> tuple[str, st
     reasons = [reason for reason in distributed.gather_objects(_import_failure()) if reason]
     if not reasons:
         return TORCHVISION, f"face pictures: resized by torchvision on the {device.type} device"
+    broken = [reason for reason in reasons if reason != MISSING]
+    if broken:
+        raise UserError(
+            f"torchvision is installed here and cannot be imported ({broken[0]}), which stops transformers "
+            "too; uninstall it, or `make install CUDA=1` for one that fits"
+        )
     if asked == TORCHVISION:
         raise UserError(
-            f"--picture_transforms torchvision: torchvision cannot be imported here ({reasons[0]}); "
-            "`make install CUDA=1` sets it up for GPUs, and --picture_transforms pillow does without"
+            f"--picture_transforms torchvision: {MISSING}; `make install CUDA=1` sets it up for GPUs, and "
+            "--picture_transforms pillow does without"
         )
-    return PILLOW, f"{by_pillow}, for torchvision cannot be imported here ({reasons[0]})"
+    return PILLOW, f"{by_pillow}, for {MISSING}"
 
 
 def _import_failure() -> str:
@@ -173,7 +183,8 @@ def _import_failure() -> str:
     try:
         from torchvision.transforms.v2 import functional  # noqa: F401
     except (ImportError, OSError, RuntimeError) as error:  # RuntimeError: a build for another torch
-        return one_line(error)
+        is_missing = isinstance(error, ModuleNotFoundError) and error.name == "torchvision"
+        return MISSING if is_missing else one_line(error)
     return ""
 
 

@@ -276,9 +276,9 @@ def read_manifest(output_dir: Path, program: str) -> Iterator[dict[str, Any]]:
     loaded = [load_manifest(path) for path in find_manifests(output_dir, program)]
     manifests = [manifest for manifest in loaded if manifest is not None]
     if not manifests:
-        raise UserError(
-            f"{output_dir}: no manifest of {program} (has {', '.join(find_programs(output_dir)) or 'none'})"
-        )
+        others = ", ".join(find_programs(output_dir))
+        there = f" (there is one of {others})" if others else ""
+        raise UserError(f"{output_dir}: no manifest of {program}; run that first{there}")
     index = ItemIndex(manifests)
     return index.records(sorted(index))
 

@@ -13,7 +13,6 @@ from lipsync.offset import Drift, Jump
 from lipsync.scoring import ClipScore, FaceScore, Judgement
 from lipsync.sounds import ROW_HZ
 from lipsync.tracks import FRAME_HZ
-from lipsync.verdicts import offset_text
 
 if TYPE_CHECKING:
     from lipsync.features import ClipFeatures
@@ -190,8 +189,6 @@ def summary_lines(details: dict[str, Any]) -> list[str]:
             f"{_rounded(details['offset_frames'], 1):+.1f} frames, 90 % between "
             f"{low:+.0f} and {high:+.0f} ms (positive: audio early); {details['band']} (ITU-R BT.1359)"
         )
-        if details["verdict"] != "in_sync":
-            lines.append(f"correction: {offset_text(details['offset_ms'])}")
     if len(details["faces"]) > 1:
         spoken = [f"{face['face']}" for face in details["faces"] if face["is_speaking"]]
         lines.append(f"faces: {len(details['faces'])}, speaking: {', '.join(spoken) or 'none'}")

@@ -27,6 +27,8 @@ from facevox.signals import StopFlag
 # gives up after so many. A training of weeks in a queue of four hours reaches some hundred.
 MAX_TIMEOUTS = 1000
 POLL_S = 0.2
+# What sbatch says where it finds no cluster: its own words, or the functions that failed.
+UNREACHABLE = ("resolve_ctls", "fetch_config", "Unable to contact slurm controller")
 
 
 def _import_submitit() -> ModuleType:
@@ -187,6 +189,8 @@ def ask_slurm(submission: Submission) -> str:
         )
     said = answer.stderr.strip().splitlines() or [""]
     if answer.returncode:
+        if any(name in answer.stderr for name in UNREACHABLE):
+            raise UserError("--cluster slurm: no SLURM cluster answers; --cluster local runs on this machine")
         reason = " ".join(
             line.removeprefix("sbatch: error: ").removeprefix("allocation failure: ") for line in said
         )

@@ -55,7 +55,8 @@ def evaluate_summary_metrics(
     num_identities = len(set(identities))
     if num_identities < 2:
         raise UserError(
-            f"{num_identities} identity in the loader: at least two are needed to tell people apart"
+            f"{num_identities} identity in the loader: at least two are needed to tell people apart; "
+            "FaceVoiceDataset(..., identities=[...]) names them"
         )
     evaluation = evaluate_embeddings(
         torch.cat(faces).numpy(), torch.cat(voices).numpy(), identities, identities, top_k=(1,), choices=(2,)

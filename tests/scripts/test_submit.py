@@ -109,6 +109,19 @@ def test_slurm_that_is_not_there_is_said(
     assert "--cluster local runs on this machine" in one_line(capsys)
 
 
+def test_slurm_that_does_not_answer_is_said(
+    submit: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("sbatch", "srun"):
+        (tmp_path / name).write_text(
+            "#!/bin/sh\necho 'sbatch: error: resolve_ctls_from_dns_srv: res_nsearch error' >&2\nexit 1\n"
+        )
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert cli.run(submit.main, ["--", "train_lipsync"]) == 2
+    assert "no SLURM cluster answers; --cluster local runs on this machine" in one_line(capsys)
+
+
 def test_dry_run_shows_each_shard_and_writes_nothing(
     submit: ModuleType, media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -276,3 +276,11 @@ def test_python_given_by_name_is_the_only_one_looked_at(repository, tmp_path):
     missing = find_python(repository, tmp_path, PYTHON="/no/such/python")
     assert missing.returncode == 2
     assert "/no/such/python is not a Python that runs" in missing.stderr
+
+
+def test_package_is_found_beside_a_clone_of_its_name(repository, tmp_path):
+    """Python takes a folder named facevox in the current one for the package, if the set-up lets it."""
+    (tmp_path / "facevox").symlink_to(repository)
+    words = [sys.executable, "-c", "import facevox.logs, sys; sys.stdout.write(facevox.logs.__file__)"]
+    answer = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert answer.stdout == str(repository / "facevox" / "logs.py"), answer.stderr

@@ -1,7 +1,10 @@
 """Stopping in good order: a signal only sets a flag, and the work ends after the current item."""
 
 import atexit
+import contextlib
+import os
 import signal
+import sys
 import threading
 import time
 from types import FrameType, TracebackType
@@ -31,6 +34,8 @@ class StopFlag:
         if number == signal.SIGINT and self.signal_name:
             raise KeyboardInterrupt
         self.signal_name = signal.Signals(number).name
+        if number == signal.SIGINT:
+            _tell_terminal("stopping in good order; Ctrl-C again stops at once")
 
     def __enter__(self) -> "StopFlag":
         if threading.current_thread() is threading.main_thread():
@@ -47,6 +52,13 @@ class StopFlag:
         for number, former in self._former.items():
             signal.signal(number, former)
         self._former.clear()
+
+
+def _tell_terminal(text: str) -> None:
+    """A line for whoever pressed the keys; past Python's buffer, which the handler may have interrupted."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        if sys.stderr.isatty():
+            os.write(sys.stderr.fileno(), f"\n{text}\n".encode())
 
 
 def ignore_stop_signals() -> None:

@@ -443,7 +443,9 @@ class Trainer:
             at.loss_sum *= num_done / max(at.batch, 1)
             at.batch = num_done
             at.step = at.epoch * self.batches.num_batches + at.batch
-        if self.world.is_main:
+        if self.world.is_main and at.epoch >= self.config.num_epochs:
+            print(f"going on from {file}: all {at.epoch} epochs are done already")
+        elif self.world.is_main:
             print(f"going on from {file}: epoch {at.epoch + 1}, step {at.step} of {self.num_steps}")
             if content["num_steps"] != num_before * self.config.num_epochs:
                 print(

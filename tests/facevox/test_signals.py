@@ -1,6 +1,7 @@
 """Flags that signals raise."""
 
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -35,6 +36,32 @@ def test_second_interrupt_is_not_waited_for() -> None:
     with StopFlag(), pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
+
+
+WAITING = """
+import os, signal, time
+from facevox.signals import StopFlag
+
+with StopFlag() as stop:
+    os.kill(os.getpid(), signal.{name})
+    while not stop:
+        time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize(("name", "said"), [("SIGINT", b"Ctrl-C again stops at once"), ("SIGTERM", b"")])
+def test_ctrl_c_is_answered_on_a_terminal(name: str, said: bytes) -> None:
+    reader, writer = pty.openpty()
+    try:
+        words = [sys.executable, "-c", WAITING.format(name=name)]
+        assert subprocess.run(words, stderr=writer, timeout=60).returncode == 0
+        os.write(writer, b"|")
+        shown = os.read(reader, 1000)
+    finally:
+        os.close(reader)
+        os.close(writer)
+    assert said in shown
+    assert (shown == b"|") == (said == b"")
 
 
 STUBBORN = """

@@ -504,6 +504,14 @@ def test_checkpoints_by_time_are_written_when_the_time_has_come(tmp_path: Path) 
     assert seen == [False] * NUM_STEPS
 
 
+def test_a_finished_run_says_so_and_does_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    num_epochs = make_trainer(tmp_path, SmallTask()).run().history[-1]["epoch"]
+    capsys.readouterr()
+    assert make_trainer(tmp_path, SmallTask()).run().num_new_steps == 0
+    said = f"going on from {tmp_path / 'last.pth'}: all {num_epochs} epochs are done already\n"
+    assert said in capsys.readouterr().out
+
+
 def test_a_run_begun_from_a_checkpoint_goes_on_from_its_own_with_the_same_command(
     tmp_path: Path, whole: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:

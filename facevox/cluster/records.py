@@ -110,12 +110,8 @@ def load_record(folder: Path) -> Record:
     content = read_json(folder / RECORD_FILE)
     names = {one.name for one in fields(Record)} - {"folder"}
     if isinstance(content, dict):
-        content = {
-            "host": "",
-            "pid": 0,
-            "submitted_at": 0.0,
-            **content,
-        }  # records of former versions do not say
+        # Records of former versions do not say.
+        content = {"host": "", "pid": 0, "submitted_at": 0.0, **content}
     if not isinstance(content, dict) or content.get("format") != FORMAT or not names <= content.keys():
         raise UserError(f"{folder / RECORD_FILE}: no record of a submission of format {FORMAT}")
     return Record(folder=folder, **{name: content[name] for name in names} | {"root": Path(content["root"])})

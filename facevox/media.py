@@ -439,7 +439,7 @@ def write_video(
     with replacing(path) as file, av.open(file, "w", format="mp4") as container:
         video: Any = container.add_stream("libx264", rate=rate)
         video.pix_fmt = "yuv420p"
-        # One thread: the same bytes whatever the machine, and worker processes do not fight for cores.
+        # One thread: the same bytes whatever the number of cores, and workers do not fight for these.
         video.codec_context.thread_count = 1
         video.options = {"crf": str(crf), "preset": preset}
         sound: Any = None

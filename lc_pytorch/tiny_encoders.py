@@ -93,7 +93,7 @@ def write_tiny_encoders(
     Args:
         output_dir: Made if missing.
         image_size: Side of the pictures that the ViT takes, in pixels; a multiple of 8.
-        seed: Of the random weights; the same seed gives the same bytes.
+        seed: Of the random weights; the same seed gives the same bytes on one kind of processor.
         dropout: Share of the numbers between layers that training drops; from 0 to below 1.
 
     Returns:

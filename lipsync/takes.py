@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from facevox.errors import UserError
 from facevox.manifest import read_manifest
+from facevox.spectra import cepstra
 from lipsync.clip_files import load_clip
 from lipsync.estimators import (
     HIGH_PASS_REACH,
@@ -127,12 +128,8 @@ def sound_values(sound: SoundFeatures) -> NDArray[np.float32]:
 
     Neither depends on the gain of the recording: what is QUIET_DB below its loudest is raised to there.
     """
-    import librosa
-
     level_db = np.maximum(sound.log_mel, _loudest_db(sound) - QUIET_DB)
-    coefficients = np.zeros((0, sound.mfcc.shape[1]))
-    if len(level_db):
-        coefficients = librosa.feature.mfcc(S=level_db.T, n_mfcc=sound.mfcc.shape[1]).T
+    coefficients: Any = cepstra(level_db, sound.mfcc.shape[1]).astype(np.float32)
     sigma = HIGH_PASS_FRAMES * ROWS_PER_FRAME
     bands = high_passed(level_db, sigma) * LEVEL_SCALE
     return np.concatenate([bands, high_passed(coefficients, sigma) * MFCC_SCALE], axis=1, dtype=np.float32)

@@ -17,7 +17,6 @@ from __future__ import annotations
 import io
 import pickle
 from dataclasses import replace
-from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -28,12 +27,12 @@ from facevox.example_data.pictures import Light, Mouth, PictureMaker
 from facevox.example_data.portraits import Portrait
 from facevox.example_data.sources import OVAL
 from facevox.example_data.voice import RATE_HZ
+from facevox.spectra import htk_bands, mel_power
 
 NUM_MELS = 40
 HOP = 160  # 10 ms at 16 kHz: 100 frames a second
 WINDOW = 400  # 25 ms
 FFT_SIZE = 512
-HIGHEST_HZ = RATE_HZ / 2
 SAMPLE_SCALE = 32768.0  # the real set's features are of 16-bit samples: logarithms about 0 to 20
 EDGE_UNITS = 0.04  # softness of the mask's border, in face units
 _CLOSING = np.ones((25, 25), np.uint8)  # larger than an open mouth in a frame of 256 pixels
@@ -57,24 +56,13 @@ def log_mel(sound: np.ndarray) -> np.ndarray:
     """(40, T) float64 log of the mel power of a sound (n,) in [-1, 1] at 16 kHz, 100 frames a second.
 
     Frames lie within the sound: T = 1 + (n - 400) // 160. A sound shorter than one frame is repeated.
-
-    Source: Davis and Mermelstein 1980: triangles spaced evenly in mel (here 2595 log10(1 + f / 700)).
     """
     samples = np.resize(sound, max(len(sound), WINDOW)).astype(np.float64) * SAMPLE_SCALE
-    frames_TN = np.lib.stride_tricks.sliding_window_view(samples, WINDOW)[::HOP] * np.hamming(WINDOW)
-    power_TF = np.abs(np.fft.rfft(frames_TN, FFT_SIZE)) ** 2 / FFT_SIZE
-    return np.log(_filters() @ power_TF.T + 1.0)
-
-
-@lru_cache(maxsize=1)
-def _filters() -> np.ndarray:
-    """(40, 257) weights of the mel bands."""
-    highest_mel = 2595.0 * np.log10(1.0 + HIGHEST_HZ / 700.0)
-    edges_hz = 700.0 * (10.0 ** (np.linspace(0.0, highest_mel, NUM_MELS + 2) / 2595.0) - 1.0)
-    rate_hz = np.fft.rfftfreq(FFT_SIZE, 1.0 / RATE_HZ)
-    low, middle, high = (edges_hz[k : k + NUM_MELS, None] for k in range(3))
-    rising, falling = (rate_hz - low) / (middle - low), (high - rate_hz) / (high - middle)
-    return np.clip(np.minimum(rising, falling), 0.0, None)
+    # The window lies at the start of the transform, and zeros behind it, also behind the last frame.
+    samples = np.pad(samples, (0, FFT_SIZE - WINDOW))
+    window = np.pad(np.hamming(WINDOW), (0, FFT_SIZE - WINDOW))
+    power_TB = mel_power(samples, window, FFT_SIZE, HOP, htk_bands(RATE_HZ, FFT_SIZE, NUM_MELS)) / FFT_SIZE
+    return np.ascontiguousarray(np.log(power_TB + 1.0).T)
 
 
 def mel_files(plan: ClipPlan, sound: np.ndarray) -> dict[str, bytes]:

@@ -5,10 +5,11 @@ are done (or patience ran out); a signal came, and `last.pth` holds the state af
 way; a step was not finite, and nothing of it reached the weights.
 
 A run that was ended, by a signal or by a power cut, goes on from `last.pth` with the same command, in the
-middle of an epoch too. On the CPU, with the same machine, threads and number of processes, its weights end
-bit for bit as those of a run that nobody ended: batches and random crops are functions of (seed, epoch,
-index), the learning rate is one of the step, and the state of all random number generators is kept for each
-process.
+middle of an epoch too. On the CPU, with the same processor, threads and number of processes (one or two), its
+weights end bit for bit as those of a run that nobody ended: batches and random crops are functions of (seed,
+epoch, index), the learning rate is one of the step, and the state of all random number generators is kept for
+each process. From three processes on it is the same but for rounding: after its first step a process sorts
+the gradients into other buckets, and in which order gloo adds three numbers depends on their place there.
 """
 
 from __future__ import annotations

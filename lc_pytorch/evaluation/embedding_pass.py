@@ -304,7 +304,10 @@ def _batches(
 
 
 def _same_shape(items: list[tuple[int, Tensor]]) -> Iterator[list[tuple[int, Tensor]]]:
-    """Groups of one shape: nothing is padded, so no embedding depends on the others of its batch."""
+    """Groups of one shape: nothing is padded, so no embedding depends on the others of its batch.
+
+    But for rounding: about 1e-6 in fp32, up to 1e-2 in bf16.
+    """
     groups: dict[tuple[int, ...], list[tuple[int, Tensor]]] = {}
     for row, value in items:
         groups.setdefault(tuple(value.shape), []).append((row, value))

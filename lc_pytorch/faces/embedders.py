@@ -6,10 +6,11 @@ torch nor DeepFace. `FaceModel.load` (or `make_embedder`) then loads it in the p
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +19,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from facevox.cli import num_cores
 from facevox.errors import UserError
 from lc_pytorch.faces.weights import WeightFile, require_weights, weights_dir
 
@@ -93,7 +93,12 @@ class Embedder(Protocol):
     input_size: tuple[int, int]
 
     def embed(self, faces: Sequence[Picture]) -> NDArray[np.float32]:
-        """(B, D) unit vectors of (H, W, 3) uint8 RGB faces (of any size, unless they have to be aligned)."""
+        """(B, D) unit vectors of (H, W, 3) uint8 RGB faces (of any size, unless they have to be aligned).
+
+        On a CPU a face gets the same vector to the last bit whatever the others are and however many cores
+        there are: each goes through the model alone, on one thread (a batch gains nothing there). Killed,
+        sharded and whole runs then come to the same groups. On a GPU it may differ by about 1e-6.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,7 +224,11 @@ class DeepFaceEmbedder:
             bgr = face[..., ::-1]
             resized = self._preprocessing.resize_image(img=bgr, target_size=(height, width))
             prepared.append(self._preprocessing.normalize_input(img=resized, normalization="base"))
-        vectors = np.asarray(self._client.forward(np.concatenate(prepared)), np.float32)
+        if str(getattr(self._client, "device", "cpu")) != "cpu":
+            vectors = np.asarray(self._client.forward(np.concatenate(prepared)), np.float32)
+        else:
+            with _one_torch_thread():
+                vectors = np.stack([np.asarray(self._client.forward(one), np.float32) for one in prepared])
         return _unit_rows(vectors.reshape(len(faces), -1))
 
     def _place(self, name: str, device: str) -> None:
@@ -240,8 +249,10 @@ class OnnxEmbedder:
         self._session = _open_session(file, device)
         graph_input = self._session.get_inputs()[0]
         self._name = graph_input.name
-        # Models exported with a batch of one take one face at a time.
-        self._batch = graph_input.shape[0] if isinstance(graph_input.shape[0], int) else 0
+        # Faces at a time; 0: as many as are given. Models exported with a fixed batch take no other number.
+        is_on_gpu = self._session.get_providers()[0] != "CPUExecutionProvider"
+        is_fixed = isinstance(graph_input.shape[0], int)
+        self._batch = graph_input.shape[0] if is_fixed else 0 if is_on_gpu else 1
         self.input_size: tuple[int, int] = _onnx_input_size(self._session, file)
         mean, deviation = _NORMALISATION[preprocessing]
         self._mean = np.array(mean, np.float32)
@@ -261,6 +272,18 @@ class OnnxEmbedder:
             parts.append(self._session.run(None, {self._name: part})[0][: step - short])
         vectors = np.concatenate(parts).astype(np.float32)
         return _unit_rows(vectors.reshape(len(faces), -1))
+
+
+@contextlib.contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _find_onnx(text: str, preprocessing: str) -> FaceModel:
@@ -296,8 +319,7 @@ def _open_session(file: Path, device: str) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    # A worker process is told its share of the cores; onnxruntime would take all of them in each.
-    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or num_cores())
+    options.intra_op_num_threads = 1  # see `Embedder.embed`; the cores work on a face each
     options.inter_op_num_threads = 1
     providers = ["CPUExecutionProvider"]
     if device != "cpu" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():

@@ -34,12 +34,14 @@ from threadpoolctl import threadpool_limits
 
 from facevox.cli import num_cores
 from facevox.errors import UserError
+from lc_pytorch.utils.similarity import on_grid, pair_similarities
 
 TILE = 1024  # faces; a tile of 1024 × 1024 float32 is 4 MiB and stays in the cache while it is compared
 WAVE = 16  # tiles between two looks at the number of edges: at most 16 Mi new edges (192 MiB) at a time
 EDGES_PER_FACE = 64  # strongest edges kept of each face, once the list outgrows its budget
 MIN_EDGE_BUDGET = 8_000_000  # edges (96 MB): small sets are never cut
-DOT_CHUNK = 8192  # pairs of sum vectors multiplied at a time: 2 × 16 MiB for 512 numbers
+DOT_CHUNK = 4096  # pairs of sum vectors multiplied at a time: 2 × 16 MiB for 512 numbers
+DENSE = 16  # where more than one product in so many is a candidate, a whole tile is quicker than its pairs
 ROUNDING = (
     1e-6  # float32 products of unit vectors are off by a few 1e-7: a distance of 0 must reach threshold 0
 )
@@ -75,8 +77,10 @@ def group_faces(
 ) -> NDArray[np.int64]:
     """Number of the person of each face.
 
-    The outcome does not depend on the order of the faces (save for exact ties), on the number of threads, or
-    on chance.
+    The outcome does not depend on the order of the faces (save for exact ties), on the number of threads, on
+    the processor, or on chance: similarities are exact sums (`lc_pytorch.utils.similarity`), and so are the
+    sums of the groups' vectors. Only the mean similarity of groups of several faces is rounded, by 1e-7 at
+    most, which matters where it lies that close to the cut or to another.
 
     Args:
         embeddings: (N, D) unit vectors, one per face.
@@ -99,8 +103,8 @@ def group_faces(
     min_similarity = 1.0 - threshold - ROUNDING
     num_faces = len(vectors_ND)
     labels = np.arange(num_faces)
-    sums_ND = vectors_ND.copy()
-    sizes_N = np.ones(num_faces, np.float32)
+    sums_ND = on_grid(vectors_ND)
+    sizes_N = np.ones(num_faces)
     means_ND = vectors_ND
     while True:
         edges = find_edges(means_ND, min_similarity, edges_per_face=edges_per_face, num_threads=num_threads)
@@ -111,7 +115,7 @@ def group_faces(
         # Some edges were left out, so two groups may remain that belong together: look at the group means.
         kept, labels = np.unique(labels, return_inverse=True)
         sums_ND, sizes_N = sums_ND[kept], sizes_N[kept]
-        means_ND = sums_ND / sizes_N[:, None]
+        means_ND = (sums_ND / sizes_N[:, None]).astype(np.float32)
 
 
 def find_edges(
@@ -127,13 +131,13 @@ def find_edges(
     itself is held to one thread meanwhile.
 
     Args:
-        vectors: (N, D) float32.
+        vectors: (N, D) float32 of at most unit length.
         min_similarity: Smallest dot product of an edge.
         edges_per_face: See `group_faces`.
         num_threads: See `group_faces`.
 
     Returns:
-        The edges, in the order of the tiles (the same on every machine with the same BLAS).
+        The edges, in the order of the tiles: the same to the last bit on every machine.
     """
     num = len(vectors)
     budget = max(MIN_EDGE_BUDGET, 2 * edges_per_face * num)
@@ -245,19 +249,24 @@ def _tile_edges(
     bars: FloatArray | None,
     workspace: _Workspace,
 ) -> tuple[IntArray, IntArray, FloatArray]:
-    """Edges inside one tile."""
+    """Edges inside one tile.
+
+    A quick product in float32 finds the candidates, and leaves out none; what decides is the exact one.
+    """
     row, column = tile
     left, right = vectors[row : row + TILE], vectors[column : column + TILE]
     size = len(left) * len(right)
     products = workspace.products[:size].reshape(len(left), len(right))
     mask = workspace.mask[:size].reshape(len(left), len(right))
     np.matmul(left, right.T, out=products)
+    # However a kernel adds, a product of unit vectors is off by at most this (Higham 2002, section 3.1).
+    error = np.float32((vectors.shape[1] + 8) * 2.0**-24)
     if bars is None:
-        np.greater_equal(products, np.float32(min_similarity), out=mask)
+        np.greater_equal(products, np.float32(min_similarity) - error, out=mask)
     else:
         # Kept when it is stronger than what either of the two faces has already.
         lower = np.minimum(bars[row : row + TILE, None], bars[None, column : column + TILE])
-        np.greater(products, lower, out=mask)
+        np.greater(products, lower - error, out=mask)
     # Edges are rare: look at eight comparisons at a time (the buffer has room for padding).
     padded = -(-size // 8) * 8
     workspace.mask[size:padded] = False
@@ -267,8 +276,16 @@ def _tile_edges(
     rows, columns = np.divmod(spots, len(right))
     if row == column:
         upper = rows < columns
-        spots, rows, columns = spots[upper], rows[upper], columns[upper]
-    similarity = workspace.products[spots]
+        rows, columns = rows[upper], columns[upper]
+    if len(rows) > size // DENSE:
+        similarity = (on_grid(left) @ on_grid(right).T)[rows, columns].astype(np.float32)
+    else:
+        similarity = pair_similarities(left, right, rows, columns)
+    if bars is None:
+        is_edge = similarity >= np.float32(min_similarity)
+    else:
+        is_edge = similarity > np.minimum(bars[row + rows], bars[column + columns])
+    rows, columns, similarity = rows[is_edge], columns[is_edge], similarity[is_edge]
     return (rows + row).astype(np.int32), (columns + column).astype(np.int32), similarity
 
 
@@ -297,7 +314,7 @@ def _strongest(
         # face of a crowd of copies would keep the same few edges.
         luck = _pair_hash(first[edge], second[edge]) >> np.uint64(48)
         key = (node - low).astype(np.uint64) << np.uint64(48) | _descending(similarity[edge]) << np.uint64(16)
-        order = np.argsort(key | luck)
+        order = np.argsort(key | luck, kind="stable")  # of equal keys the first edge, whatever the processor
         edge, node = edge[order], node[order]
         starts = np.searchsorted(node, np.arange(low, high + 1))
         rank = np.arange(len(node)) - starts[node - low]
@@ -308,12 +325,12 @@ def _strongest(
 
 
 def _merge_groups(
-    sums: FloatArray, sizes: FloatArray, edges: Edges, min_similarity: float
+    sums: NDArray[np.float64], sizes: NDArray[np.float64], edges: Edges, min_similarity: float
 ) -> NDArray[np.int64]:
     """Merges groups, round by round, until no pair is left that reaches the cut.
 
     Args:
-        sums: (N, D) sum of the unit vectors of each group; changed in place (row of the group that stays).
+        sums: (N, D) exact sum of the vectors of each group; changed in place (row of the group that stays).
         sizes: (N,) faces in each group; changed in place.
         edges: Candidates: pairs of groups with their mean similarity.
         min_similarity: The cut.
@@ -379,7 +396,9 @@ def _pair_hash(first: IntArray, second: IntArray) -> NDArray[np.uint64]:
     return mixed ^ (mixed >> np.uint64(31))
 
 
-def _mean_similarity(sums: FloatArray, sizes: FloatArray, left: IntArray, right: IntArray) -> FloatArray:
+def _mean_similarity(
+    sums: NDArray[np.float64], sizes: NDArray[np.float64], left: IntArray, right: IntArray
+) -> FloatArray:
     """(P,) mean similarity between all faces of two groups, for P pairs of groups."""
     means = np.empty(len(left), np.float32)
     for start in range(0, len(left), DOT_CHUNK):

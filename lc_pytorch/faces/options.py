@@ -78,7 +78,12 @@ def add_dedupe_arguments(parser: argparse.ArgumentParser, *, with_enforce_detect
         help="largest mean cosine distance inside a group, 0 to 2 (default: DeepFace's for the model, 0.4 "
         "for Facenet; needed with an .onnx file)",
     )
-    group.add_argument("--batch_size", type=cli.positive_int, default=32, help="faces embedded at a time")
+    group.add_argument(
+        "--batch_size",
+        type=cli.positive_int,
+        default=32,
+        help="faces handed to a worker (and on a GPU embedded) at a time",
+    )
     group.add_argument(
         "--onnx_preprocessing",
         choices=("auto", "insightface", "imagenet", "raw"),

@@ -11,6 +11,9 @@
   nationality, or both only; and `floors` says what these two facts alone would score.
 * Intervals resample people, see `intervals`. For retrieval they are those of the queries, with the gallery as
   it stands; for 1:N and verification the people among the distractors vary as well.
+* Equality: of the same embeddings, values, ranks and thresholds are the same on every processor and with any
+  number of threads, because similarities are exact (see `similarity`) and the rest is counting. Intervals add
+  rounded numbers, always in the same order: equal on one machine, on another one but for about 1e-6.
 * Memory: a few bands of the similarity matrix; see `similarity`.
 """
 

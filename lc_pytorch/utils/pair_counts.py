@@ -6,6 +6,7 @@ matter: the scores of those bins are sorted band by band and compared. Everythin
 
 import threading
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,9 +80,9 @@ class PairCounter:
         """Counts a band."""
         step = max(1, CHUNK // band.shape[1])
         for row in range(0, len(band), step):
-            self._add_chunk(start + row, band[row : row + step])
+            self._add_chunk(start, start + row, band[row : row + step])
 
-    def _add_chunk(self, start: int, scores: Floats) -> None:
+    def _add_chunk(self, band_start: int, start: int, scores: Floats) -> None:
         buffers, shape = self.bands.buffers, scores.shape
         scaled = buffers.get("scaled", scores.size, np.float32).reshape(shape)
         bins = buffers.get("bins", scores.size, np.int64).reshape(shape)
@@ -89,7 +90,7 @@ class PairCounter:
         np.multiply(scaled, HALF, out=scaled)
         np.clip(scaled, np.float32(0), np.float32(NUM_BINS - 1), out=scaled)
         np.copyto(bins, scaled, casting="unsafe")
-        self._add_weights(start, bins)
+        self._add_weights(band_start, start, bins)
         picked = np.flatnonzero(np.take(self._flags, bins.ravel()))
         kept = scores.ravel()[picked] if scores.flags.c_contiguous else scores[np.divmod(picked, shape[1])]
         if self.num_codes > 1:
@@ -115,13 +116,14 @@ class PairCounter:
                 self._lower[code] += left
                 self._level[code] += right - left
 
-    def _add_weights(self, start: int, bins: Ints) -> None:
+    def _add_weights(self, band_start: int, start: int, bins: Ints) -> None:
         above = self.bands.buffers.get("above", bins.size, np.float32).reshape(bins.shape)
         np.take(self._above, bins, out=above, mode="clip")
         for row in range(len(bins)):
             query = start + row
             above[row, self.plan.starts[query] : self.plan.stops[query]] = 0
-        _add_sums(self._row_sums, self._column_sums, self.bands, start, above, self._lock)
+        sums = (self._row_sums, self._column_sums)
+        _add_sums(sums, self.bands, band_start, start, above)
 
     def finish(self) -> PairCounts:
         """The counts, once all bands were given."""
@@ -161,7 +163,6 @@ class ThresholdCounter:
         self.bands, self.thresholds = bands, thresholds
         self.row_sums = np.zeros((len(thresholds), len(bands.plan.starts)))
         self.column_sums = np.zeros((len(thresholds), len(bands.plan.gallery.identities)))
-        self._lock = threading.Lock()
 
     def add(self, start: int, band: Floats) -> None:
         """Counts a band in which the positives are hidden."""
@@ -170,19 +171,19 @@ class ThresholdCounter:
             same = [s for s in range(len(strata)) if self.thresholds[s] == threshold]
             passed = np.greater_equal(band, threshold)
             weights = passed.view(np.uint8)
-            _add_sums(self.row_sums, self.column_sums, self.bands, start, weights, self._lock, same)
+            _add_sums((self.row_sums, self.column_sums), self.bands, start, start, weights, same)
 
 
 def _add_sums(
-    row_sums: NDArray[np.float64],
-    column_sums: NDArray[np.float64],
+    sums: tuple[NDArray[np.float64], NDArray[np.float64]],
     bands: Bands,
+    band_start: int,
     start: int,
     values: NDArray[np.float32] | NDArray[np.uint8],
-    lock: threading.Lock,
     strata: list[int] | None = None,
 ) -> None:
-    """Adds the sums of a chunk along both axes, in each stratum."""
+    """Adds the sums of a chunk of a band along both axes, in each stratum, to (row sums, column sums)."""
+    row_sums, column_sums = sums
     kind = np.float32 if values.dtype == np.float32 else np.int32
     for s, stratum in enumerate(bands.plan.strata):
         if strata is not None and s not in strata:
@@ -190,7 +191,11 @@ def _add_sums(
         for rows, runs in bands.plan.parts(stratum, start, start + len(values)):
             for run in runs:
                 block = values[rows, run]
-                along, down = block.sum(axis=1, dtype=kind), block.sum(axis=0, dtype=kind)
-                with lock:
-                    row_sums[s, start + rows.start : start + rows.stop] += along
-                    column_sums[s, run] += down
+                # The rows are this thread's alone.
+                row_sums[s, start + rows.start : start + rows.stop] += block.sum(axis=1, dtype=kind)
+                down = block.sum(axis=0, dtype=kind)
+                bands.in_order(band_start, partial(_add, column_sums[s, run], down))
+
+
+def _add(total: NDArray[np.float64], part: NDArray[np.float32] | NDArray[np.int32]) -> None:
+    total += part

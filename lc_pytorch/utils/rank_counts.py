@@ -1,7 +1,5 @@
 """How many negatives of each query lie above its positives, and what gallery items take from matching."""
 
-import threading
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -35,7 +33,6 @@ class RankCounter:
             influence=np.zeros((num_strata, len(choices), num_gallery)),
             expected=np.zeros((num_strata, len(choices), num_queries)),
         )
-        self._lock = threading.Lock()
 
     def add(self, start: int, band: Floats) -> None:
         """Counts a band in which the positives are hidden."""
@@ -44,6 +41,7 @@ class RankCounter:
         for row in rows:
             self._count_sorted(start, int(row), band)
         mask = self.bands.buffers.get("mask", band.size, np.bool_).reshape(band.shape)
+        taken = np.zeros_like(self.counts.influence)
         for k in range(probes.shape[1]):
             scores = np.where(probes[:, k] >= 0, self.counts.scores[probes[:, k]], np.float32(np.inf))
             np.equal(band, scores[:, None], out=mask)
@@ -54,7 +52,12 @@ class RankCounter:
             few = has[np.diff(self.plan.pair_starts)[start + has] <= MAX_PROBES]
             self.counts.higher[:, probes[few, k]] = higher[:, few]
             self.counts.equal[:, probes[few, k]] = equal[:, few]
-            self._add_influence(start, mask, higher, equal, weights[:, k])
+            self._add_influence(start, mask, higher, equal, weights[:, k], taken)
+
+        def apply() -> None:
+            self.counts.influence += taken
+
+        self.bands.in_order(start, apply)
 
     def _probes(self, start: int, count: int) -> tuple[Ints, NDArray[np.float64]]:
         """Up to 8 pairs of each row (-1: none), spread evenly over its scores, and their weights."""
@@ -96,7 +99,13 @@ class RankCounter:
                     self.counts.equal[s, pairs] += right - np.searchsorted(line, scores, side="left")
 
     def _add_influence(
-        self, start: int, mask: NDArray[np.bool_], higher: Ints, equal: Ints, weights: NDArray[np.float64]
+        self,
+        start: int,
+        mask: NDArray[np.bool_],
+        higher: Ints,
+        equal: Ints,
+        weights: NDArray[np.float64],
+        influence: NDArray[np.float64],
     ) -> None:
         """A gallery item above the positive costs n/T · P(the other n - 1 distractors are all below).
 
@@ -119,5 +128,4 @@ class RankCounter:
                     for left in range(run.start, run.stop, COLUMNS):
                         columns = slice(left, min(left + COLUMNS, run.stop))
                         taken = single[:, rows] @ mask[rows, columns].astype(np.float32)
-                        with self._lock:
-                            self.counts.influence[s, :, columns] += taken
+                        influence[s, :, columns] += taken

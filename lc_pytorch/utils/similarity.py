@@ -2,8 +2,14 @@
 
 Both sets are sorted by gender, nationality and identity. So the positives of a query, and the negatives of
 each stratum, are a few runs of neighbouring columns, and a stratum costs no mask. The matrix is computed in
-bands of rows, each thread its own, from tiles of one fixed shape: a pair of vectors then gives the same 32
-bits wherever it stands, and equal vectors are exact ties.
+bands of rows, each thread its own.
+
+A pair of vectors has one similarity, to the last bit, wherever it stands, on every processor and with every
+BLAS: coordinates are rounded to multiples of 2^-26, so that products are multiples of 2^-52, and all sums of
+them stay below 2 (unit vectors, Cauchy-Schwarz). They fit into the 53 bits of a float64 without any rounding,
+in whatever order a kernel adds them. Equal vectors are therefore exact ties, and ranks do not depend on the
+machine. A similarity is that sum rounded to float32; of 512 numbers it is at most 4e-7 away from the product
+of the vectors given (1e-8 as a rule, and the rounding's 3e-8).
 
 Strata say who may be a distractor: `all`, `gender` and `nationality` (those of the query), `both`. An unknown
 gender or nationality (empty, or nobody said) equals no other.
@@ -17,13 +23,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 
 from facevox.cli import num_cores
 
 STRATA = ("all", "gender", "nationality", "both")
-TILE = 4096  # columns of one product
+GRID = 2.0**26  # coordinates become multiples of its reciprocal; see above
+TILE = 512  # columns of one product: 1024 rows of it are 4 MiB of float64
+PAIRS = 4096  # multiplied at a time: twice 16 MiB for 512 numbers
 BAND_ROWS = 1024
 BAND_SCORES = 1 << 24  # of one band: 64 MiB of float32 for each thread
 MAX_PROBES = 8  # positives of a row that are compared with the whole row; where there are more, it is sorted
@@ -161,6 +169,30 @@ def _gallery_blocks(gallery: Side) -> dict[tuple[int, int], list[slice]]:
     return blocks
 
 
+def on_grid(vectors: Floats) -> NDArray[np.float64]:
+    """(n, D) float64 multiples of 1 / GRID next to the vectors, which have at most about unit length."""
+    grid = np.multiply(vectors, GRID, dtype=np.float64)
+    np.rint(grid, out=grid)
+    grid /= GRID
+    return grid
+
+
+def pair_similarities(left: Floats, right: Floats, rows: ArrayLike, columns: ArrayLike) -> Floats:
+    """(P,) similarities of `left[rows]` and `right[columns]`, those of the whole matrix to the last bit.
+
+    Args:
+        left, right: (n, D) and (m, D) float32 of at most unit length.
+        rows, columns: (P,) which are multiplied.
+    """
+    rows, columns = np.asarray(rows), np.asarray(columns)
+    similarities = np.empty(len(rows), np.float32)
+    for start in range(0, len(rows), PAIRS):
+        part = slice(start, start + PAIRS)
+        one, other = on_grid(left[rows[part]]), on_grid(right[columns[part]])
+        similarities[part] = np.einsum("pd,pd->p", one, other)
+    return similarities
+
+
 class _Buffers(threading.local):
     """Memory of one thread, made once: a fresh array costs a page fault for each of its pages."""
 
@@ -187,82 +219,76 @@ class Bands:
         self.plan = plan
         self.num_threads = num_threads or num_cores()
         self.buffers = _Buffers()
+        self._lock = threading.Lock()
+        self._waiting: dict[int, list[Callable[[], None]]] = {}
+        self._ended: set[int] = set()
         num, columns = len(plan.queries.vectors), len(plan.gallery.vectors)
-        # Multiples of 64: the inner kernels of BLAS then never meet a ragged edge, whose sums may round
-        # differently.
-        num_tiles = -(-columns // TILE)
-        self.tile = -(-columns // num_tiles // 64) * 64
-        self.width = num_tiles * self.tile
-        self.rows = max(64, min(BAND_ROWS, BAND_SCORES // self.width // 64 * 64, -(-num // 64) * 64))
+        self.rows = max(64, min(BAND_ROWS, BAND_SCORES // columns, num))
 
     def starts(self) -> range:
         """First row of each band."""
         return range(0, len(self.plan.queries.vectors), self.rows)
 
     def each(self, work: Callable[[int, Floats], None]) -> None:
-        """Calls `work(start, scores (rows, M))` for every band, on all threads, in no order."""
+        """Calls `work(start, scores (rows, M))` for every band, on all threads, in no order.
+
+        The scores lie in a buffer of the thread, which the next band overwrites.
+        """
+        gallery_MD = on_grid(self.plan.gallery.vectors)
+        turns = iter(self.starts())
+        upcoming = next(turns, None)
 
         def one(start: int) -> None:
-            work(start, self.product(start, 0, self.width))
+            nonlocal upcoming
+            work(start, self._band(start, gallery_MD))
+            with self._lock:
+                self._ended.add(start)
+                while upcoming in self._ended:
+                    for apply in self._waiting.pop(upcoming, ()):
+                        apply()
+                    upcoming = next(turns, None)
 
-        self._on_all_threads(one)
-
-    def _on_all_threads(self, work: Callable[[int], None]) -> None:
         # BLAS itself is held to one thread: comparing and counting, which are more than half, use all cores.
         with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(self.num_threads) as pool:
-            for _ in pool.map(work, self.starts()):
+            for _ in pool.map(one, self.starts()):
                 pass
 
-    def product(self, start: int, left: int, right: int) -> Floats:
-        """Similarities of a band with the columns of the tiles from `left` to `right` (multiples of a tile).
+    def in_order(self, start: int, apply: Callable[[], None]) -> None:
+        """Calls `apply` once all bands before the one at `start` are through, one call at a time.
 
-        Returns:
-            (rows, M) float32 in a buffer of this thread, other columns undefined.
+        For sums of floats over the bands: added as threads happen to finish, they would differ from run to
+        run. To be called within `each`'s work.
         """
-        queries, gallery = self.plan.queries.vectors, self.plan.gallery.vectors
-        band = self.buffers.get("band", self.rows * self.width, np.float32).reshape(self.rows, self.width)
-        part = queries[start : start + self.rows]
-        count = len(part)
-        if count < self.rows:
-            part = np.concatenate([part, np.zeros((self.rows - count, part.shape[1]), np.float32)])
-        for column in range(left, right, self.tile):
-            other = gallery[column : column + self.tile]
-            if len(other) < self.tile:
-                other = np.concatenate(
-                    [other, np.zeros((self.tile - len(other), other.shape[1]), np.float32)]
-                )
-            np.matmul(part, other.T, out=band[:, column : column + self.tile])
-        return band[:count, : len(gallery)]
+        with self._lock:
+            self._waiting.setdefault(start, []).append(apply)
+
+    def _band(self, start: int, gallery_MD: NDArray[np.float64]) -> Floats:
+        """(rows, M) similarities of the queries from `start` on."""
+        part_RD = on_grid(self.plan.queries.vectors[start : start + self.rows])
+        count, columns = len(part_RD), len(gallery_MD)
+        band = self.buffers.get("band", self.rows * columns, np.float32)[: count * columns]
+        band = band.reshape(count, columns)
+        for left in range(0, columns, TILE):
+            tile_TD = gallery_MD[left : left + TILE]
+            sums = self.buffers.get("sums", self.rows * TILE, np.float64)[: count * len(tile_TD)]
+            sums = sums.reshape(count, len(tile_TD))
+            np.matmul(part_RD, tile_TD.T, out=sums)
+            band[:, left : left + TILE] = sums
+        return band
 
     def positive_scores(self) -> Floats:
-        """(P,) similarities of the positive pairs: only the tiles that hold some are computed."""
+        """(P,) similarities of the positive pairs, by query, then column."""
         plan = self.plan
         scores = np.empty(int(plan.pair_starts[-1]), np.float32)
-
-        def one(start: int) -> None:
-            rows = slice(start, min(start + self.rows, len(plan.starts)))
-            tiles = {
-                tile
-                for first, stop in zip(plan.starts[rows], plan.stops[rows], strict=True)
-                for tile in range(int(first) // self.tile, -(-int(stop) // self.tile))
-                if first < stop
-            }
-            for tile in sorted(tiles):
-                left = tile * self.tile
-                band = self.product(start, left, left + self.tile)
-                self._take_positives(scores, band, start, left, left + self.tile)
-
-        self._on_all_threads(one)
+        # Both sides are sorted, so the positives of a person are one block of the matrix.
+        names = plan.queries.identities
+        edges = np.concatenate([[0], np.flatnonzero(names[1:] != names[:-1]) + 1, [len(names)]]).tolist()
+        for first, end in itertools.pairwise(edges):
+            gallery = slice(int(plan.starts[first]), int(plan.stops[first]))
+            if gallery.start < gallery.stop:
+                block = on_grid(plan.queries.vectors[first:end]) @ on_grid(plan.gallery.vectors[gallery]).T
+                scores[plan.pair_starts[first] : plan.pair_starts[end]] = block.ravel()
         return scores
-
-    def _take_positives(self, scores: Floats, band: Floats, start: int, left: int, right: int) -> None:
-        plan = self.plan
-        for row in range(len(band)):
-            query = start + row
-            first, stop = max(int(plan.starts[query]), left), min(int(plan.stops[query]), right)
-            if first < stop:
-                at = int(plan.pair_starts[query]) + first - int(plan.starts[query])
-                scores[at : at + stop - first] = band[row, first:stop]
 
     def hide_positives(self, start: int, band: Floats) -> None:
         """Puts `BELOW_ALL` in the place of the positives of a band."""

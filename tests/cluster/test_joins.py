@@ -45,12 +45,21 @@ def groups(base: Path) -> Case:
     write_faces(base / "faces", {f"vid_{number}.jpg": number % 2 for number in range(4)})
     options = [f"--faces_dir={base / 'faces'}", f"--dedupe_dir={base / 'out'}"]
     options += [f"--representative_dir={base / 'best'}", "--threshold=0.2"]
-    return [*options, f"--model_name={make_onnx(base / 'm.onnx')}"], base / "out", "groups.csv", 4
+    return (
+        [*options, f"--model_name={make_onnx(base / 'm.onnx', batch='faces')}"],
+        base / "out",
+        "groups.csv",
+        4,
+    )
 
 
 def prepared(base: Path) -> Case:
     options = [f"--dataset_path={make_media(base / 'v')}", f"--output_base_dir={base / 'out'}"]
-    options += ["--detector_backend=opencv", f"--model_name={make_onnx(base / 'm.onnx')}", "--threshold=0.2"]
+    options += [
+        "--detector_backend=opencv",
+        f"--model_name={make_onnx(base / 'm.onnx', batch='faces')}",
+        "--threshold=0.2",
+    ]
     return options, base / "out", "extracted_faces/faces.csv", 2
 
 

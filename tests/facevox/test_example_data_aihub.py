@@ -133,6 +133,7 @@ def test_large_set_has_every_fault_that_the_real_one_has():
     assert len({s.filename for s in shots}) == len(shots)
 
 
+@pytest.mark.numeric
 def test_workers_and_the_number_of_people_change_no_picture(script, small_set, tmp_path):
     more = [*SMALL, "--workers", "2", "--num_people", "4"]
     assert cli.run(script.main, ["--output_dir", str(tmp_path), *more]) == 0

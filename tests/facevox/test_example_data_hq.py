@@ -17,6 +17,7 @@ from lc_pytorch.hq.split import audit_split, make_split
 from lc_pytorch.hq.tree import load_genders, scan_tree
 
 
+@pytest.mark.numeric
 def test_log_mel_is_what_librosa_gives():
     sound = speak(plan_clip(make_person(0, 3), 0, 1.0))
     samples = sound.astype(np.float64) * 32768

@@ -63,6 +63,7 @@ def test_without_dropout_gradients_equal_one_big_batch(num_parts: int) -> None:
 
 @pytest.mark.parametrize("is_checkpointed", [False, True])
 @pytest.mark.parametrize("num_parts", SIZES)
+@pytest.mark.resume
 def test_with_dropout_gradients_equal_kept_graphs_and_one_backward(
     num_parts: int, is_checkpointed: bool
 ) -> None:

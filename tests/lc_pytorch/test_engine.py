@@ -82,6 +82,7 @@ def test_a_step_is_adamw_on_the_masked_loss_of_the_batch(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("num_parts", [2, 3, 4])
+@pytest.mark.resume
 def test_a_batch_in_parts_trains_as_the_whole(tmp_path: Path, num_parts: int) -> None:
     whole, parts = (make_model(dropout=0.0, learnable_temperature=True) for _ in range(2))
     one = train(tmp_path / "a", whole, batch_size=8, clip_norm=0.0, **EVEN)
@@ -137,6 +138,7 @@ class StopAt(MemoryPairs):
 @pytest.mark.parametrize(
     "options", [{}, {"accum_freq": 2, "precision": "bf16"}, {"grad_checkpointing": True}]
 )
+@pytest.mark.resume
 def test_a_stopped_training_with_dropout_goes_on_to_the_bit(tmp_path: Path, options: dict) -> None:
     whole = make_model(learnable_temperature=True)
     result = train(tmp_path / "a", whole, **options)

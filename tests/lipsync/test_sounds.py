@@ -6,6 +6,8 @@ import pytest
 
 from lipsync.sounds import FLOOR_DB, HOP, SAMPLE_RATE_HZ, SoundFeatureStream, sound_features
 
+pytestmark = pytest.mark.numeric
+
 
 def noise(num_samples: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(0, 0.1, num_samples).astype(np.float32)

@@ -73,6 +73,7 @@ def test_sound_values_do_not_depend_on_the_gain() -> None:
     np.testing.assert_allclose(sound_values(sound_features(samples)), sound_values(quiet), atol=2e-3)
 
 
+@pytest.mark.numeric
 def test_sound_values_are_high_passed_bands_and_librosas_mfcc() -> None:
     take = make_take(0, 40)
     values = sound_values(take.sound)
@@ -87,6 +88,7 @@ def test_sound_values_are_high_passed_bands_and_librosas_mfcc() -> None:
 
 
 @pytest.mark.parametrize("rows", [-37, 3, 28])
+@pytest.mark.numeric
 def test_shifting_samples_by_whole_rows_shifts_the_features(rows: int) -> None:
     """What lets one matrix of similarities stand for all shifts of the samples."""
     samples = np.random.default_rng(2).normal(0, 0.1, 32_000).astype(np.float32)

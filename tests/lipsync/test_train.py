@@ -139,6 +139,7 @@ def test_every_epochs_model_is_calibrated(trained: Path) -> None:
         assert load_model(file).calibration is not None
 
 
+@pytest.mark.resume
 def test_resumed_run_equals_an_uninterrupted_one(
     trained: Path, processed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -131,5 +131,7 @@ def test_two_processes_give_the_weights_of_one(
     folder.mkdir()
     two = run_ranks(train_on_rank, 2, folder, str(split), str(vit), str(tmp_path / "two"))
     assert_same(two[0], two[1])
-    largest = max(float((one[name] - two[0][name]).abs().max()) for name in one)
+    # Biases of keys have no gradient but rounding, which Adam blows up to a whole step.
+    names = [name for name in one if "k_proj.bias" not in name and "key.bias" not in name]
+    largest = max(float((one[name] - two[0][name]).abs().max()) for name in names)
     assert largest < 1e-4

@@ -40,5 +40,7 @@ def test_two_nodes_give_the_losses_and_weights_of_one_process(
     for first, second in zip(*rows, strict=True):
         assert first["train_loss"] == pytest.approx(second["train_loss"], abs=1e-4)
     weights = [torch.load(tmp_path / name / "full_model.pth", weights_only=True) for name in ("one", "two")]
-    start = max(float((weights[0][name] - weights[1][name]).abs().max()) for name in weights[0])
-    assert start < 1e-4
+    # Biases of keys have no gradient but rounding, which Adam blows up to a whole step.
+    names = [name for name in weights[0] if "k_proj.bias" not in name]
+    largest = max(float((weights[0][name] - weights[1][name]).abs().max()) for name in names)
+    assert largest < 1e-4

@@ -172,6 +172,7 @@ def test_without_people_the_interval_draws_pictures_and_says_so(tmp_path, run_tr
     assert "people may be in both parts" in (out / "MODEL_CARD.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.resume
 def test_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, run_train, monkeypatch):
     folder = make_folder(tmp_path / "x")
     options = ("--landmarks_dir", folder, *QUICK)

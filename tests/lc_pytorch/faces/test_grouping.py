@@ -35,6 +35,7 @@ def chain_of_lookalikes(num_faces, step_deg):
 
 
 @pytest.mark.parametrize("tile", [7, 64])
+@pytest.mark.numeric
 def test_edges_equal_those_of_a_slow_loop(monkeypatch, tile):
     monkeypatch.setattr(grouping, "TILE", tile)
     faces, _ = made_up_faces(101, 10, 0.8, seed=0)
@@ -54,6 +55,25 @@ def test_edges_equal_those_of_a_slow_loop(monkeypatch, tile):
     assert max(abs(found[pair] - slow[pair]) for pair in slow) < 1e-6
 
 
+@pytest.mark.numeric
+@pytest.mark.parametrize("dense", [1, 10**9])
+def test_edges_have_the_same_bits_in_every_tile_and_order(monkeypatch, dense):
+    """Dense: whole tiles at once, or pair by pair."""
+    faces, _ = made_up_faces(301, 3, 0.9, seed=2, num_values=512)
+    order = np.random.default_rng(1).permutation(len(faces))
+    expected = None
+    for tile, rows in ((1024, np.arange(301)), (64, np.arange(301)), (37, order)):
+        monkeypatch.setattr(grouping, "TILE", tile)
+        monkeypatch.setattr(grouping, "DENSE", dense if tile != 1024 else 16)
+        edges = find_edges(faces[rows], 0.45)
+        first, second = rows[edges.first], rows[edges.second]
+        pairs = np.minimum(first, second) * 301 + np.maximum(first, second)
+        found = dict(zip(pairs.tolist(), edges.similarity.view(np.uint32).tolist(), strict=True))
+        expected = expected or found
+        assert found == expected
+    assert 3000 < len(expected) < 44_000
+
+
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("threshold", [0.2, 0.4, 0.6, 0.9])
 def test_groups_equal_scipys_average_linkage(seed, threshold):
@@ -66,6 +86,7 @@ def test_groups_equal_scipys_average_linkage(seed, threshold):
     assert ours.max() + 1 > 1
 
 
+@pytest.mark.numeric
 def test_groups_do_not_depend_on_the_order_of_the_faces():
     faces, _ = made_up_faces(600, 60, 1.0, seed=3)
     order = np.random.default_rng(0).permutation(len(faces))
@@ -74,6 +95,7 @@ def test_groups_do_not_depend_on_the_order_of_the_faces():
     assert adjusted_rand_score(group_faces(faces, 0.55), shuffled) == 1.0
 
 
+@pytest.mark.numeric
 def test_groups_do_not_depend_on_the_number_of_threads_or_the_tiles(monkeypatch):
     faces, _ = made_up_faces(600, 60, 1.0, seed=4)
     once = group_faces(faces, 0.55, num_threads=1)
@@ -119,6 +141,7 @@ def test_no_face_and_one_face(num):
     assert labels.dtype == np.int64
 
 
+@pytest.mark.numeric
 def test_copies_of_a_face_are_one_group_even_at_threshold_zero():
     faces = np.repeat(unit(np.random.default_rng(0).standard_normal((5, 128))), 4, axis=0)
     assert group_faces(faces, 0.0).tolist() == np.repeat(np.arange(5), 4).tolist()
@@ -145,6 +168,7 @@ def test_ten_thousand_copies_of_a_face_are_grouped_in_bounded_memory(monkeypatch
     assert peak < 0.2e9  # the matrix of all similarities would take 0.4e9, the list of all pairs 0.6e9
 
 
+@pytest.mark.numeric
 def test_the_strongest_edges_of_each_face_are_kept_as_a_slow_loop_finds_them(monkeypatch):
     monkeypatch.setattr(grouping, "MIN_EDGE_BUDGET", 0)
     monkeypatch.setattr(grouping, "TILE", 16)

@@ -18,6 +18,7 @@ def make_inputs(num: int = 5) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("norm", ["layer", "group"])
+@pytest.mark.numeric
 def test_an_embedding_does_not_depend_on_its_batch(norm: str) -> None:
     model = make_model(norm=norm).eval()
     faces, voices = make_inputs()
@@ -28,10 +29,10 @@ def test_an_embedding_does_not_depend_on_its_batch(norm: str) -> None:
         among_others = model(torch.cat([faces[:1], torch.ones_like(faces[1:])]), loud)
         for side, embed, inputs in ((0, model.embed_faces, faces), (1, model.embed_voices, voices)):
             alone = torch.cat([embed(row[None]) for row in inputs])
-            torch.testing.assert_close(together[side], alone, rtol=0, atol=1e-6)
-            torch.testing.assert_close(among_others[side][0], alone[0], rtol=0, atol=1e-6)
+            torch.testing.assert_close(together[side], alone, rtol=0, atol=1e-5)
+            torch.testing.assert_close(among_others[side][0], alone[0], rtol=0, atol=1e-5)
             turned = embed(inputs.flip(0)).flip(0)
-            torch.testing.assert_close(turned, alone, rtol=0, atol=1e-6)
+            torch.testing.assert_close(turned, alone, rtol=0, atol=1e-5)
             assert (alone[0] - alone[1]).abs().max() > 1e-3  # and yet on their own input
 
 
@@ -42,7 +43,7 @@ def test_embeddings_are_unit_float32_vectors(precision: torch.dtype) -> None:
         for vectors in model(*make_inputs()):
             assert vectors.dtype == torch.float32
             assert vectors.shape == (5, 8)
-            torch.testing.assert_close(vectors.norm(dim=1), torch.ones(5), rtol=0, atol=1e-6)
+            torch.testing.assert_close(vectors.norm(dim=1), torch.ones(5), rtol=0, atol=1e-5)
 
 
 def test_a_silent_voice_and_a_black_picture_give_finite_vectors_and_gradients() -> None:

@@ -1,14 +1,16 @@
 """Measures of embeddings against slow loops, scikit-learn, enumeration and brute-force resampling."""
 
+import contextlib
 import json
 import math
+import sys
 
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from facevox.errors import UserError
-from lc_pytorch.utils import chance, similarity
+from lc_pytorch.utils import chance, pair_counts, similarity
 from lc_pytorch.utils.metrics import evaluate_embeddings
 from lc_pytorch.utils.verification import ROC_POINTS
 
@@ -61,24 +63,26 @@ def slow_queries(scores, rows, columns, attributes, stratum):
 
 def expected_over_ties(positives, negatives, measure):
     """Mean of a measure of the ranked list of is-positive flags over many random orders of the ties."""
-    random = np.random.default_rng(0)
     values = np.concatenate([positives, negatives])
-    flags = np.arange(len(values)) < len(positives)
     num = 1 if len(set(values.tolist())) == len(values) else 3000
-    draws = [flags[np.lexsort((random.random(len(values)), -values))] for _ in range(num)]
-    return np.mean([measure(draw) for draw in draws])
+    dice = np.random.default_rng(0).random((num, len(values)))
+    order = np.lexsort((dice, np.broadcast_to(-values, dice.shape)))
+    return measure(order < len(positives)).mean()
 
 
-LIST_MEASURES = {
-    "top1": lambda flags: flags[:1].any(),
-    "top5": lambda flags: flags[:5].any(),
-    "mrr": lambda flags: 1 / (1 + np.argmax(flags)),
-    "ap": lambda flags: np.mean(np.cumsum(flags)[flags] / (1 + np.flatnonzero(flags))),
+LIST_MEASURES = {  # of (draws, ranks) flags
+    "top1": lambda flags: flags[:, :1].any(axis=1),
+    "top5": lambda flags: flags[:, :5].any(axis=1),
+    "mrr": lambda flags: 1 / (1 + np.argmax(flags, axis=1)),
+    "ap": lambda flags: np.average(
+        np.cumsum(flags, axis=1) / np.arange(1, 1 + flags.shape[1]), axis=1, weights=flags
+    ),
 }
 
 
 @pytest.mark.parametrize("stratum", similarity.STRATA)
 @pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.numeric
 def test_retrieval_with_several_positives_and_strata_equals_a_slow_loop(direction, stratum):
     faces, voices, face_ids, voice_ids = people(60, 4, 3, seed=1)
     voice_ids = np.where(voice_ids == 5, 1005, voice_ids)  # nobody has person 5's voice, nor 1005's face
@@ -132,7 +136,7 @@ def test_ties_count_as_in_the_mean_over_random_orders():
     assert found.top_k[5].value == pytest.approx(slow["top5"], abs=0.01)
     assert found.mean_reciprocal_rank.value == pytest.approx(slow["mrr"], abs=0.01)
     assert found.mean_average_precision.value == pytest.approx(slow["ap"], abs=0.01)
-    expected = [expected_over_ties(p, n, lambda flags: 1 + np.argmax(flags)) for p, n in queries]
+    expected = [expected_over_ties(p, n, lambda flags: 1 + np.argmax(flags, axis=1)) for p, n in queries]
     np.testing.assert_allclose(found.ranks, expected, atol=0.35)
     assert np.mean(found.ranks) == pytest.approx(np.mean(expected), abs=0.05)
 
@@ -165,18 +169,16 @@ def test_chance_of_each_measure_is_what_random_orders_give():
     positives, negatives = np.array([1, 1, 3, 2]), np.array([6, 9, 9, 4])
     random = np.random.default_rng(0)
     lists = [
-        [random.permutation(np.arange(r + t) < r) for r, t in zip(positives, negatives, strict=True)]
-        for _ in range(8000)
+        random.permuted(np.tile(np.arange(r + t) < r, (8000, 1)), axis=1)
+        for r, t in zip(positives, negatives, strict=True)
     ]
-    mean = {
-        name: np.mean([[measure(x) for x in one] for one in lists]) for name, measure in LIST_MEASURES.items()
-    }
+    mean = {name: np.mean([measure(flags) for flags in lists]) for name, measure in LIST_MEASURES.items()}
     assert chance.chance_top_k(positives, negatives, 1).mean() == pytest.approx(mean["top1"], abs=0.01)
     assert chance.chance_top_k(positives, negatives, 5).mean() == pytest.approx(mean["top5"], abs=0.01)
     assert chance.chance_average_precision(positives, negatives).mean() == pytest.approx(mean["ap"], abs=0.01)
     reciprocal, median = chance.chance_first_ranks(positives, negatives)
     assert reciprocal == pytest.approx(mean["mrr"], abs=0.01)
-    assert median == np.median([[1 + np.argmax(x) for x in one] for one in lists])
+    assert median == np.median([1 + np.argmax(flags, axis=1) for flags in lists])
     assert chance.chance_top_k([1], [99], 10)[0] == pytest.approx(0.1)
 
 
@@ -232,6 +234,7 @@ def test_many_positives_of_one_query_are_counted_by_sorting_and_give_the_same():
     assert found.mean_average_precision.value == pytest.approx(np.mean(wanted), abs=1e-9)
 
 
+@pytest.mark.numeric
 def test_bands_tiles_and_threads_change_nothing(monkeypatch):
     faces, voices, face_ids, voice_ids = people(260, 2, 2, seed=7, size=48)
     given = (faces, voices, face_ids, voice_ids)
@@ -243,6 +246,35 @@ def test_bands_tiles_and_threads_change_nothing(monkeypatch):
     same(whole, parts)
 
 
+@pytest.mark.numeric
+def test_threads_change_not_one_bit(monkeypatch):
+    faces, voices, face_ids, voice_ids = people(150, 2, 12, seed=7, size=48)
+    monkeypatch.setattr(similarity, "BAND_SCORES", 1 << 13)  # many bands
+    given = (faces, voices, face_ids, voice_ids)
+    first, *others = (
+        evaluate_embeddings(*given, attributes=gender_and_nation(150), num_threads=threads)
+        for threads in (1, 4, 4)
+    )
+    with np.printoptions(threshold=sys.maxsize, floatmode="unique"):
+        assert repr(first) == repr(others[0]) == repr(others[1])
+
+
+@pytest.mark.parametrize("size", [12, 512, 4096])
+@pytest.mark.numeric
+def test_similarities_are_exact_sums_of_rounded_coordinates(size):
+    faces, voices, _, _ = people(37, seed=3, size=size)
+    exact = similarity.on_grid(faces), similarity.on_grid(voices)
+    assert np.abs(exact[0] - faces).max() <= 2.0**-27
+    whole = [[math.fsum((one * other).tolist()) for other in exact[1]] for one in exact[0]]
+    for kernel in (np.matmul, np.dot, lambda a, b: np.einsum("nd,dm->nm", a, b)):
+        np.testing.assert_array_equal(kernel(exact[0], exact[1].T), whole)
+    rows, columns = np.indices((37, 37)).reshape(2, -1)
+    pairs = similarity.pair_similarities(faces, voices, rows, columns)
+    np.testing.assert_array_equal(pairs, np.float32(whole).ravel())
+    assert np.abs(pairs - (faces.astype(float) @ voices.T.astype(float)).ravel()).max() < 4e-7
+
+
+@pytest.mark.numeric
 def test_order_of_the_items_and_names_of_the_people_change_nothing():
     faces, voices, face_ids, voice_ids = people(120, 2, 2, seed=8, size=48)
     random = np.random.default_rng(0)
@@ -275,6 +307,7 @@ def same(one, other):
         )
 
 
+@pytest.mark.numeric
 def test_equal_voices_of_two_people_are_ties_wherever_they_stand():
     faces, voices, face_ids, voice_ids = people(700, seed=9, size=512, likeness=0.3)
     twins = np.concatenate([voices, voices])
@@ -411,13 +444,18 @@ def test_interval_of_retrieval_equals_resampling_the_identities_of_the_queries()
     assert (found.median_rank.low, found.median_rank.high) == pytest.approx((low, high), abs=1.0)
 
 
-def test_intervals_hold_the_truth_19_times_in_20_with_24_people():
+def test_intervals_hold_the_truth_19_times_in_20_with_24_people(monkeypatch):
+    # What takes longest with few people: a table made for 10^10 pairs, and the list of loaded libraries.
+    monkeypatch.setattr(pair_counts, "NUM_BINS", 1 << 14)
+    monkeypatch.setattr(pair_counts, "HALF", np.float32(1 << 13))
+    monkeypatch.setattr(similarity, "threadpool_limits", lambda **_: contextlib.nullcontext())
     random = np.random.default_rng(0)
     held = {"auc": 0, "top1": 0, "two": 0, "eer": 0}
     repeats = 120
+    few = {"top_k": (1,), "choices": (2,), "num_threads": 1}
     for _ in range(repeats):
         faces, voices = unit(random.standard_normal((24, 8))), unit(random.standard_normal((24, 8)))
-        evaluation = evaluate_embeddings(faces, voices, np.arange(24), np.arange(24), num_threads=1)
+        evaluation = evaluate_embeddings(faces, voices, np.arange(24), np.arange(24), **few)
         verification, found = evaluation.verification["all"], evaluation.retrieval["face_to_voice", "all"]
         held["auc"] += verification.auc.low <= 0.5 <= verification.auc.high
         held["eer"] += verification.equal_error_rate.low <= 0.5 <= verification.equal_error_rate.high

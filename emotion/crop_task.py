@@ -17,7 +17,7 @@ from emotion.aihub.labels import majority_label
 from emotion.aihub.names import parse_picture_name
 from emotion.split import validation_people
 from facevox.batch import Item, Outcome, Task
-from facevox.errors import UserError
+from facevox.errors import NoFaceError, UserError
 from facevox.naming import plan_names
 
 if TYPE_CHECKING:
@@ -282,9 +282,9 @@ class CropTask(Task):
                 return FoundFace(found.box, found.overlap, max(len(boxes), found.num_faces), "piece")
             boxes += moved
         if not boxes:
-            raise UserError("no face found")
+            raise NoFaceError("no face found")
         best = max(overlap(box, annotated) for box in boxes) if annotated else 0.0
-        raise UserError(
+        raise NoFaceError(
             f"{len(boxes)} faces found, none where the annotators marked one (best overlap {best:.2f})"
         )
 

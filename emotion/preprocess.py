@@ -7,9 +7,10 @@
 Reads DATA_DIR_RAW (AIHub's folders, its original ZIPs, or both), labels each picture by the majority of its
 three annotators, and writes `DATA_DIR_TRAIN/<class>/` and `DATA_DIR_VAL/<class>/`; beside the two folders
 `crops.csv` (a row for each picture: labels, votes, box, status, reason), `audit.json` (people, uploads,
-classes, AIHub's own parts) and `manifests/emotion_preprocess.jsonl`. Exit codes: 0 done; 1 some pictures
-failed, or the audited split has people on both sides; 2 bad usage or input; 75 stopped by a signal (run the
-same command again to continue). After shards the same command without them joins them and writes the audit.
+classes, AIHub's own parts) and `manifests/emotion_preprocess.jsonl`. Exit codes: 0 done; 1 more pictures
+failed than --max_failed allows, not one gave a face, or the audited split has people on both sides; 2 bad
+usage or input; 75 stopped by a signal (run the same command again to continue). After shards the same command
+without them joins them and writes the audit.
 """
 
 import argparse

@@ -8,8 +8,9 @@ and there is progress, a manifest (see `facevox.manifest`), a table and a summar
 import itertools
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,17 +18,22 @@ from facevox.errors import ExitCode, UserError
 from facevox.files import remove_temporaries, set_run_token
 from facevox.locks import OutputLock
 from facevox.manifest import (
+    FINISHED,
     FOLDER,
+    NOBODY,
     ItemIndex,
     Manifest,
     ManifestWriter,
+    empty_text,
     find_manifests,
+    is_too_much,
     load_manifest,
     make_header,
     manifest_file,
     refuse_other_splits,
     shard_of,
     started_record,
+    status_text,
     write_table,
 )
 from facevox.progress import Progress, duration_text
@@ -71,7 +77,7 @@ class Task:
                 yield self.process(item)
             except Exception as error:
                 raise_if_disk_full(error)
-                yield Outcome.failed(error)
+                yield Outcome.without_result(error)
 
     def close(self) -> None:
         """Gives back what `open` took."""
@@ -87,6 +93,8 @@ class BatchOptions:
         overwrite: Do finished items again.
         dry_run: Only count and estimate.
         item_timeout_s: For one item, with worker processes.
+        max_failed: Share of the items, 0 to 1, that may fail before the exit code says so. Items in which
+            nobody is are left out of it, those that were finished before are not.
     """
 
     workers: int = 0
@@ -95,6 +103,7 @@ class BatchOptions:
     overwrite: bool = False
     dry_run: bool = False
     item_timeout_s: float = 600.0
+    max_failed: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.shard_index < self.num_shards:
@@ -102,10 +111,12 @@ class BatchOptions:
                 f"--shard_index {self.shard_index}: there are {self.num_shards} shards, "
                 f"numbered 0 to {self.num_shards - 1}"
             )
+        if not 0 <= self.max_failed <= 1:
+            raise UserError(f"--max_failed {self.max_failed}: a share from 0 to 1 is expected")
 
     def batch_options(self) -> dict[str, Any]:
         """These options alone, to hand them on."""
-        return {field.name: getattr(self, field.name) for field in fields(BatchOptions)}
+        return {option.name: getattr(self, option.name) for option in fields(BatchOptions)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,23 +163,52 @@ class BatchConfig(BatchOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What a run did. `failed` counts this run's; `table` is None for a shard and a dry run."""
+    """What a run did.
+
+    Attributes:
+        num_items: Of this run or shard, those that were finished before among them.
+        done, failed: Of this run.
+        skipped: Finished before.
+        seconds: Of the whole run.
+        nobody: Of this run, items in which nobody is, by status.
+        num_nobody: The same in all, those of earlier runs among them.
+        is_empty: Not one of the items has a result, now or from before. Never of a shard: the join sees it.
+        max_failed: See `BatchOptions`.
+        stopped: Name of the signal that ended the run early, or "".
+        table: None for a shard and a dry run.
+        failures: The first few (item, reason).
+    """
 
     num_items: int
     done: int
     skipped: int
     failed: int
     seconds: float
-    stopped: str = ""  # name of the signal
+    nobody: Mapping[str, int] = field(default_factory=dict)
+    num_nobody: int = 0
+    is_empty: bool = False
+    max_failed: float = 0.0
+    stopped: str = ""
     table: Path | None = None
-    failures: tuple[tuple[str, str], ...] = ()  # the first few (item, reason)
+    failures: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def num_tried(self) -> int:
+        """Items that this run came to the end of."""
+        return self.done + self.failed + sum(self.nobody.values())
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Items of this run by status."""
+        return {"done": self.done, **self.nobody, "failed": self.failed}
 
     @property
     def exit_code(self) -> ExitCode:
         """What the program returns."""
         if self.stopped:
             return ExitCode.STOPPED
-        return ExitCode.SOME_FAILED if self.failed else ExitCode.DONE
+        is_bad = is_too_much(self.failed, self.num_items - self.num_nobody, self.max_failed)
+        return ExitCode.SOME_FAILED if is_bad or self.is_empty else ExitCode.DONE
 
 
 def run_batch(task: Task, items: Iterable[Item], config: BatchConfig) -> Summary:
@@ -219,6 +259,7 @@ def _run_locked(
     planned = _planned_outputs(everything)
     finished = _finished(mine, ItemIndex(known), config.output_dir, planned)
     todo = [item for item in mine if item.name not in finished]
+    earlier = Counter(finished.values())
     leftovers = _Leftovers(todo, ItemIndex([*others, *known]), config.output_dir, planned)
     if config.overwrite and own is None:
         # Begun afresh: what runs in another number of shards left would only contradict this one.
@@ -227,7 +268,7 @@ def _run_locked(
                 path.unlink()
     fingerprints: dict[str, list[Any] | None] = {}
     failures: list[tuple[str, str]] = []
-    done = failed = 0
+    counts = Counter({"done": 0, "failed": 0})
     with ManifestWriter(own_file, config.header, own.end if own else 0) as writer:
         writer.append(started_record([item.name for item in everything]))
         label = config.program + (
@@ -238,13 +279,10 @@ def _run_locked(
                 leftovers.remove(item, outcome)
                 fingerprint = fingerprints.pop(item.name)
                 writer.append(_record(item, outcome, seconds, config.output_dir, fingerprint))
-                if outcome.status == "done":
-                    done += 1
-                else:
-                    failed += 1
-                    if len(failures) < SHOWN_FAILURES:
-                        failures.append((item.name, outcome.reason))
-                progress.update(1, f"{failed} failed" if failed else "")
+                counts[outcome.status] += 1
+                if outcome.status == "failed" and len(failures) < SHOWN_FAILURES:
+                    failures.append((item.name, outcome.reason))
+                progress.update(1, f"{counts['failed']} failed" if counts["failed"] else "")
         if lock.lost:
             raise UserError(
                 f"{config.output_dir}: another run took its lock, or it was removed; what is done is kept"
@@ -252,14 +290,23 @@ def _run_locked(
         table = None
         if config.num_shards == 1:
             table = _write_table(config, everything)
+        # A signal during the last item stopped nothing.
+        stopped = stop.signal_name if counts.total() < len(todo) else ""
+        nobody = {status: counts[status] for status in NOBODY if counts[status]}
         summary = Summary(
             num_items=len(mine),
-            done=done,
+            done=counts["done"],
             skipped=len(finished),
-            failed=failed,
+            failed=counts["failed"],
             seconds=time.monotonic() - start_s,
-            # A signal during the last item stopped nothing.
-            stopped=stop.signal_name if done + failed < len(todo) else "",
+            nobody=nobody,
+            num_nobody=sum(nobody.values()) + sum(earlier[status] for status in NOBODY),
+            is_empty=bool(mine)
+            and config.num_shards == 1
+            and not stopped
+            and counts["done"] + earlier["done"] == 0,
+            max_failed=config.max_failed,
+            stopped=stopped,
             table=table,
             failures=tuple(failures),
         )
@@ -307,24 +354,29 @@ def _planned_outputs(everything: list[Item]) -> dict[str, str]:
     return {item.payload["output"]: item.name for item in everything if "output" in item.payload}
 
 
-def _finished(mine: list[Item], index: ItemIndex, output_dir: Path, planned: dict[str, str]) -> set[str]:
-    """The items that are done, from the same inputs, with all their files still there and still theirs.
+def _finished(
+    mine: list[Item], index: ItemIndex, output_dir: Path, planned: dict[str, str]
+) -> dict[str, str]:
+    """The items that are finished, and their statuses.
 
-    A video that came since can have taken over a name: then both are to be done.
+    That is: from the same inputs, and nobody was in it, or all its files are still there and still its own. A
+    video that came since can have taken over a name: then both are to be done.
     """
-    finished = set()
+    finished = {}
     by_name = {item.name: item for item in mine}
     for record in index.records(by_name):
         item = by_name[record["item"]]
         names = [name for name, _ in record["outputs"]]
         if (
-            record["status"] == "done"
+            record["status"] in FINISHED
             and record["fingerprint"] == _fingerprint(item)
             and all(_size(output_dir / name) == size for name, size in record["outputs"])
             and all(planned.get(name, item.name) == item.name for name in names)
-            and ("output" not in item.payload or item.payload["output"] in names)
+            and (
+                record["status"] in NOBODY or "output" not in item.payload or item.payload["output"] in names
+            )
         ):
-            finished.add(item.name)
+            finished[item.name] = record["status"]
     return finished
 
 
@@ -430,6 +482,7 @@ def _run_record(summary: Summary) -> dict[str, Any]:
             "done": summary.done,
             "skipped": summary.skipped,
             "failed": summary.failed,
+            **summary.nobody,
             "seconds": round(summary.seconds, 3),
             "stopped": summary.stopped,
             "complete": not summary.stopped,
@@ -450,10 +503,11 @@ def _write_table(config: BatchConfig, everything: list[Item]) -> Path:
 
 
 def _print_summary(summary: Summary, config: BatchConfig) -> None:
-    rate = (summary.done + summary.failed) / max(summary.seconds, 1e-9)
+    rate = summary.num_tried / max(summary.seconds, 1e-9)
+    done, *rest = status_text(summary.counts).split(", ")
     print(
-        f"{config.program}: {summary.done} done, {summary.skipped} skipped (finished before), "
-        f"{summary.failed} failed in {duration_text(summary.seconds)} ({rate:.1f} per second)"
+        f"{config.program}: {done}, {summary.skipped} skipped (finished before), {', '.join(rest)} in "
+        f"{duration_text(summary.seconds)} ({rate:.1f} per second)"
     )
     for name, reason in summary.failures:
         print(f"  failed: {name!r}: {reason}")
@@ -466,8 +520,10 @@ def _print_summary(summary: Summary, config: BatchConfig) -> None:
         print(
             f"  shard {config.shard_index} of {config.num_shards}; when all are done: {config.join or merge}"
         )
+    if summary.is_empty:
+        print(empty_text(config.program, config.settings))
     if summary.stopped:
-        left = summary.num_items - summary.done - summary.skipped - summary.failed
+        left = summary.num_items - summary.skipped - summary.num_tried
         print(f"  stopped by {summary.stopped}, {left} left; run the same command again to continue")
 
 

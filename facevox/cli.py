@@ -143,6 +143,19 @@ def add_batch_arguments(parser: argparse.ArgumentParser, *, workers: int | None 
         default=600.0,
         help="give an item up after this many seconds (with worker processes)",
     )
+    add_max_failed_argument(group)
+
+
+def add_max_failed_argument(parser: argparse._ActionsContainer) -> None:
+    """Adds `--max_failed`."""
+    parser.add_argument(
+        "--max_failed",
+        type=unit_float,
+        default=0.0,
+        metavar="SHARE",
+        help="share of the items, 0 to 1, that may fail before the exit code is 1; where nobody was found "
+        "(no_face, no_speech) counts neither as failed nor as an item",
+    )
 
 
 def add_video_arguments(parser: argparse._ActionsContainer) -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NUM_LANDMARKS = 478
+MIN_CONFIDENCE = 0.5  # of MediaPipe's face detector, and of its tracker
 # Irises: centre point of each eye. "left" and "right" are as seen in the picture throughout.
 LEFT_IRIS, RIGHT_IRIS = 468, 473
 NOSE_TIP = 1  # the foremost point of the nose
@@ -58,7 +59,9 @@ class FaceMesh:
         min_confidence: Of the detector and the tracker, 0 to 1.
     """
 
-    def __init__(self, static: bool = True, max_faces: int = 1, min_confidence: float = 0.5) -> None:
+    def __init__(
+        self, static: bool = True, max_faces: int = 1, min_confidence: float = MIN_CONFIDENCE
+    ) -> None:
         mediapipe = import_mediapipe()
         self._mesh: Any = mediapipe.solutions.face_mesh.FaceMesh(
             static_image_mode=static,

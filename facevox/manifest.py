@@ -7,11 +7,11 @@ JSON object a line.
   "item_column", "overwrite"}`.
 - A line for each run that began: `{"run": {"started": true, "num_total", "inputs"}}`; `inputs` is a hash of
   the names of all items, whatever the shard.
-- A line for each finished item: `{"item", "status": "done"|"failed", "reason", "outputs": [[path, bytes]],
-  "rows": [{…}], "seconds", "fingerprint", "at": seconds since 1970}`. Of several lines of
-  an item, also in several manifests of a folder, the newest counts.
+- A line for each finished item: `{"item", "status": "done"|"no_face"|"no_speech"|"failed", "reason",
+  "outputs": [[path, bytes]], "rows": [{…}], "seconds", "fingerprint", "at": seconds since 1970}`. Of several
+  lines of an item, also in several manifests of a folder, the newest counts.
 - A line for each run that ended: `{"run": {"done", "skipped", "failed", "seconds", "stopped",
-  "num_items", "complete"}}`.
+  "num_items", "complete"}}`, and `"no_face"` or `"no_speech"` with their numbers, where there are some.
 
 Lines are appended as items finish, so a killed run loses at most the item it was working on; half a last
 line is cut off by the next run. Readers refuse a format number that they do not know.
@@ -23,17 +23,19 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from facevox.errors import UserError
+from facevox.errors import NoFaceError, NoSpeechError, UserError
 from facevox.files import replacing
 from facevox.locks import OutputLock
 
 FORMAT_VERSION = 1
 FOLDER = "manifests"
+NOBODY = (NoFaceError.status, NoSpeechError.status)
+FINISHED = ("done", *NOBODY)  # statuses that the next run does not try again
 _SHARD = re.compile(r"\.shard-(\d+)-of-(\d+)\.jsonl$")
 # What must agree between manifests that are continued or joined.
 _IDENTITY = ("program", "settings", "table", "columns", "item_column")
@@ -287,12 +289,12 @@ def write_manifest(
     path: Path, header: dict[str, Any], records: Iterable[dict[str, Any]], inputs: str = ""
 ) -> None:
     """Writes a finished manifest as a whole; `inputs` as in `started_record`."""
-    counts = {"done": 0, "failed": 0}
+    counts = {"done": 0, "failed": 0}  # and others as they come
     with replacing(path) as file:
         for line in itertools.chain([header, {"run": {"started": True, "inputs": inputs}}], records):
             file.write(_line(line))
             if "item" in line:
-                counts[line["status"]] += 1
+                counts[line["status"]] = counts.get(line["status"], 0) + 1
         run = {"num_items": sum(counts.values()), **counts, "skipped": 0, "seconds": 0.0, "stopped": ""}
         file.write(_line({"run": {**run, "complete": True}}))
 
@@ -303,6 +305,24 @@ def started_record(names: Sequence[str]) -> dict[str, Any]:
     for name in names:
         digest.update(name.encode("utf-8", "surrogateescape") + b"\0")
     return {"run": {"started": True, "num_total": len(names), "inputs": digest.hexdigest()[:16]}}
+
+
+def status_text(counts: Mapping[str, int]) -> str:
+    """Numbers of items by status as "95 done, 3 no_face, 2 failed"; done and failed stand there always."""
+    empty = [f"{counts[status]} {status}" for status in NOBODY if counts.get(status)]
+    return ", ".join([f"{counts.get('done', 0)} done", *empty, f"{counts.get('failed', 0)} failed"])
+
+
+def is_too_much(num_failed: int, num_items: int, max_failed: float) -> bool:
+    """Whether more than the share `max_failed` of the items failed (0: any failure is too much)."""
+    # Below a millionth of an item it is rounding: 0.29 x 100 is less than 29.
+    return num_failed - max_failed * num_items > 1e-6
+
+
+def empty_text(program: str, settings: Mapping[str, Any]) -> str:
+    """The line for a run in which not one item gave a result: the settings are the first suspects."""
+    values = ", ".join(f"{name} {value}" for name, value in settings.items() if not isinstance(value, dict))
+    return f"{program}: not one item gave a result; made with {values or 'no settings'}"
 
 
 def _line(record: dict[str, Any]) -> bytes:
@@ -326,13 +346,37 @@ def refuse_other_splits(output_dir: Path, program: str, num_shards: int) -> list
     return [lock for lock in cleared if lock.dead_token]
 
 
-def merge_manifests(output_dir: Path, program: str) -> tuple[Path, int, dict[str, int]]:
+@dataclass(frozen=True)
+class Merged:
+    """What joining the shards gave.
+
+    Attributes:
+        table: The table of the whole.
+        num_rows: Its rows.
+        counts: Items by status.
+        settings: What the items were made with.
+    """
+
+    table: Path
+    num_rows: int
+    counts: dict[str, int]
+    settings: dict[str, Any]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether not one item gave a result."""
+        return bool(self.counts) and not self.counts.get("done")
+
+    def has_failed(self, max_failed: float) -> bool:
+        """Whether a larger share than `max_failed` of the items with somebody in them failed."""
+        num_items = sum(count for status, count in self.counts.items() if status not in NOBODY)
+        return is_too_much(self.counts.get("failed", 0), num_items, max_failed)
+
+
+def merge_manifests(output_dir: Path, program: str) -> Merged:
     """Joins the shards of a program: writes its whole manifest and table as one run would have.
 
     What a whole run did there before or since is joined too; the newest record of an item counts.
-
-    Returns:
-        (the table, number of rows, items by status).
 
     Raises:
         UserError: No shards; a shard missing, unfinished, or made from other inputs or with other settings;
@@ -355,7 +399,7 @@ def merge_manifests(output_dir: Path, program: str) -> tuple[Path, int, dict[str
         assert merged is not None, "just written"
         table = output_dir / header["table"]
         num_rows, counts = write_table(table, header, ItemIndex([merged]))
-        return table, num_rows, counts
+        return Merged(table, num_rows, counts, header["settings"])
 
 
 def _finished_shards(output_dir: Path, program: str, paths: list[Path]) -> list[Manifest]:

@@ -17,7 +17,7 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any, Protocol
 
-from facevox.errors import UserError, one_line
+from facevox.errors import NobodyError, UserError, one_line
 from facevox.files import set_run_token
 from facevox.logs import native_silence
 from facevox.signals import STOP_SIGNALS, ignore_stop_signals
@@ -52,13 +52,14 @@ class Outcome:
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
-    status: str = "done"  # or "failed"
+    status: str = "done"  # or "failed", or that of a `NobodyError`
     reason: str = ""
 
     @classmethod
-    def failed(cls, reason: str | BaseException) -> "Outcome":
-        """An item that could not be done, and why, in one line."""
-        return cls(status="failed", reason=reason if isinstance(reason, str) else one_line(reason))
+    def without_result(cls, reason: str | BaseException) -> "Outcome":
+        """An item that could not be done, or in which nobody is (`NobodyError`), and why, in one line."""
+        status = reason.status if isinstance(reason, NobodyError) else "failed"
+        return cls(status=status, reason=reason if isinstance(reason, str) else one_line(reason))
 
 
 class Job(Protocol):
@@ -321,6 +322,6 @@ class WorkerPool:
             if self._start_failures >= MAX_START_FAILURES:
                 raise UserError(f"worker processes keep dying while they start: {reason}; try --workers 0")
         elif worker.chunk_sizes and worker.chunk_sizes[0] == 1:
-            yield pending.pop(0), Outcome.failed(reason), seconds
+            yield pending.pop(0), Outcome.without_result(reason), seconds
         # Of a chunk of several any may be the culprit: one by one it will be found.
         again.extend([item] for item in pending)

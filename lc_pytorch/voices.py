@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from facevox.batch import Item, Outcome, Task
-from facevox.errors import UserError
+from facevox.errors import NoSpeechError, UserError
 from facevox.files import relative_name
 from facevox.naming import plan_names
 
@@ -63,7 +63,7 @@ class VoiceTask(Task):
 
         Raises:
             MediaError: No sound, or not readable.
-            UserError: `trim_silence` and there is no speech in it.
+            NoSpeechError: `trim_silence` and there is no speech in it.
         """
         from facevox.media import iter_audio, write_wav
 
@@ -102,13 +102,13 @@ def plan_voices(videos: Sequence[Path], root: Path) -> list[Item]:
 
 
 def _find_speech(blocks: Iterator["NDArray[np.float32]"], rate_hz: int) -> tuple[int, int]:
-    """(first, one past last) sample of the longest stretch with speech; UserError where there is none."""
+    """(first, one past last) sample of the longest stretch with speech; NoSpeechError where there is none."""
     meter = _Meter(rate_hz)
     for _ in meter.watch(blocks):
         pass
     found = longest_speech(meter.levels_db(), rate_hz, meter.count)
     if found is None:
-        raise UserError(f"no speech in {meter.count / rate_hz:.1f} s of sound")
+        raise NoSpeechError(f"no speech in {meter.count / rate_hz:.1f} s of sound")
     return found
 
 
@@ -140,7 +140,7 @@ class _Meter:
 
     def watch(self, blocks: Iterator["NDArray[np.float32]"]) -> Iterator["NDArray[np.float32]"]:
         for block in blocks:
-            self._sum += float(np.dot(block, block))
+            self._sum += float(np.square(block, dtype=np.float64).sum())
             self.count += len(block)
             self._peak = max(self._peak, float(np.abs(block).max(initial=0.0)))
             joined = np.concatenate([self._rest, block])

@@ -8,8 +8,8 @@ and writes data/processed/<same sub-folder>/<name>.npz, manifest.csv (what was u
 why) and manifests/data_processing.jsonl there. Names of speakers, by which training splits, come from the
 top sub-folder or data.speaker_regex. A video is done again when it or its sound file was replaced, and when a
 sound file was added or taken away.
-Exit codes: 0 done, 1 some videos were left out, 2 bad settings or input, 75 stopped by a signal (run the
-same command again to continue).
+Exit codes: 0 done; 1 more videos failed than --max_failed allows, or not one shows a face for long enough;
+2 bad settings or input; 75 stopped by a signal (run the same command again to continue).
 """
 
 import argparse

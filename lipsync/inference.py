@@ -11,8 +11,9 @@ offset_ms > 0 says that the audio is early: delay it by that much. The score is 
 sync. Without --checkpoint the movements of the lips are held against the loudness of the voice.
 pairs.csv has the columns video and audio (empty: the video's own sound); a batch writes sync.csv, one JSON
 file a pair and manifests/inference.jsonl, and goes on where it was stopped.
-Exit codes: 0 done (in sync or not), 1 nothing can be told, the file would not be better, or pairs failed,
-2 bad usage or input, 75 stopped by a signal (batch: run the same command again to continue).
+Exit codes: 0 done (in sync or not); 1 nothing can be told, the file would not be better, or more pairs of a
+batch failed than --max_failed allows; 2 bad usage or input; 75 stopped by a signal (batch: run the same
+command again to continue).
 """
 
 from __future__ import annotations

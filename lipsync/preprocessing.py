@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from facevox.batch import Item, Outcome, Task
-from facevox.errors import UserError
+from facevox.errors import NoFaceError, UserError
 from facevox.files import VIDEO_PATTERNS, find_files, relative_name, require_folder
 from facevox.naming import plan_names
 from lipsync.settings import AudioSettings, DataSettings, Settings
@@ -46,7 +46,8 @@ class ClipTask(Task):
         """Decodes, follows and cuts; the sound comes from `payload["audio"]`, or else from the video.
 
         Raises:
-            UserError: Not readable, no sound, too short, no face, or a face for too short a time.
+            NoFaceError: No face, or none for long enough.
+            UserError: Not readable, no sound, too short.
         """
         from facevox.media import probe
         from lipsync.clip_files import write_clip
@@ -75,11 +76,11 @@ class ClipTask(Task):
             if length_s < least_s:
                 raise UserError(f"too short: {length_s:.2f} s of {what}, data.min_duration_s is {least_s:g}")
         if not clip.tracks:
-            raise UserError(f"no face in {clip.num_frames} frames")
+            raise NoFaceError(f"no face in {clip.num_frames} frames")
         tracks = tuple(track for track in clip.tracks if len(track) >= round(least_s * FRAME_HZ))
         if not tracks:
             longest_s = len(clip.tracks[0]) / FRAME_HZ
-            raise UserError(
+            raise NoFaceError(
                 f"no face is seen for {least_s:g} s on end (data.min_duration_s); "
                 f"the longest: {longest_s:.2f} s"
             )

@@ -9,8 +9,8 @@ Finds the 478 points of FaceMesh in every picture. A folder is searched for arch
 [라벨] archives, JSON files) among them give labels and tell which of several faces is meant. Writes
 `<output_dir>/shards/*.npy` (raw landmarks), `index.csv` (a row for each picture: archive, member, shard, row,
 label, person, width, height, reduction, faces, status, reason) and `manifests/extract_landmarks.jsonl`. Exit
-codes: 0 done; 1 some pictures failed or show no face (index.csv says which); 2 bad usage or input; 75 stopped
-by a signal (run the same command again to continue).
+codes: 0 done; 1 more pictures failed than --max_failed allows, or not one has a face (index.csv says which);
+2 bad usage or input; 75 stopped by a signal (run the same command again to continue).
 """
 
 import argparse

@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Any
 
 from emotion.landmarks.plan import SHARD_PICTURES, Picture, Plan, plan_shards
 from facevox.batch import BatchConfig, BatchOptions, Item, Outcome, Summary, Task, run_batch
-from facevox.errors import ExitCode, one_line
+from facevox.errors import ExitCode, NoFaceError, one_line
+from facevox.faces import MIN_CONFIDENCE
 from facevox.files import replacing
-from facevox.manifest import read_manifest
+from facevox.manifest import NOBODY, empty_text, is_too_much, read_manifest, status_text
 from facevox.workers import WorkerPool
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ COLUMNS = (
     *("archive", "member", "shard", "row", "label", "person"),
     *("width", "height", "reduction", "faces"),
 )
-NO_FACE = "no_face"  # status of a picture in which no face was found
 NUM_POINTS = 478
 
 
@@ -65,18 +65,30 @@ class ExtractConfig:
 
 @dataclass(frozen=True)
 class Extraction:
-    """What a run did: of the batch (shards), and of the pictures that the index now has, by status."""
+    """What a run did: of the batch (shards), and of the pictures that the index now has, by status.
+
+    Attributes:
+        is_whole: It was no part of an array.
+    """
 
     summary: Summary
     plan: Plan
     statuses: dict[str, int]
+    is_whole: bool = True
 
     @property
     def exit_code(self) -> ExitCode:
-        """What the program returns: pictures without a face count as failed, as videos do elsewhere."""
-        code = self.summary.exit_code
-        has_failures = any(count for status, count in self.statuses.items() if status != "done")
-        return ExitCode.SOME_FAILED if code == ExitCode.DONE and has_failures else code
+        """What the program returns: by the pictures of the index, and not by the shards."""
+        if self.summary.stopped:
+            return ExitCode.STOPPED
+        num_pictures = sum(count for status, count in self.statuses.items() if status not in NOBODY)
+        is_bad = is_too_much(self.statuses.get("failed", 0), num_pictures, self.summary.max_failed)
+        return ExitCode.SOME_FAILED if is_bad or self.is_empty else ExitCode.DONE
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether not one picture gave landmarks; a part of an array does not know."""
+        return self.is_whole and bool(self.statuses) and not self.statuses.get("done")
 
 
 class PictureJob:
@@ -95,18 +107,16 @@ class PictureJob:
 
     def read(self, item: Item) -> Outcome:
         """One picture; whatever is wrong with it becomes its status and reason."""
-        from emotion.landmarks.reader import NoFaceError
-
         picture: Picture = item.payload["picture"]
         try:
             face = self._reader.read(item.path, picture.offset, picture.member, picture.edges)
         except NoFaceError as error:
-            return Outcome(rows=[{"status": NO_FACE, "reason": str(error)}])
+            return Outcome(rows=[{"status": error.status, "reason": str(error)}])
         except (
             OSError,
             MemoryError,
         ) as error:  # of the machine, not of the picture: the next run tries again
-            return Outcome.failed(error)
+            return Outcome.without_result(error)
         except Exception as error:  # a picture may be broken in any way; one never ends a batch
             return Outcome(rows=[{"status": "failed", "reason": one_line(error)}])
         row = {
@@ -236,9 +246,11 @@ def run_extraction(
     planned = {item.name for item in plan.items}
     statuses = {} if options.dry_run else count_statuses(config.output_dir, planned)
     if config.log and statuses:
-        counts = ", ".join(f"{count} {status}" for status, count in statuses.items())
-        print(f"  pictures in {config.output_dir}: {counts}")
-    return Extraction(summary, plan, statuses)
+        print(f"  pictures in {config.output_dir}: {status_text(statuses)}")
+    extraction = Extraction(summary, plan, statuses, is_whole=options.num_shards == 1)
+    if config.log and extraction.is_empty:
+        print(empty_text(PROGRAM, {"detector": "FaceMesh", "min_confidence": MIN_CONFIDENCE}))
+    return extraction
 
 
 def count_statuses(output_dir: Path, planned: Container[str]) -> dict[str, int]:

@@ -5,8 +5,8 @@
 
 Writes `<output_dir>/predictions.csv` (picture, expression, a probability for each class, number of faces,
 status, reason) and `manifests/predict_landmarks.jsonl`. The model is the one that `train.py` wrote. Exit
-codes: 0 done; 1 some pictures failed or show no face; 2 bad usage or input; 75 stopped by a signal (run the
-same command again to continue).
+codes: 0 done; 1 more pictures failed than --max_failed allows, or not one has a face; 2 bad usage or input;
+75 stopped by a signal (run the same command again to continue).
 """
 
 import argparse

@@ -70,7 +70,8 @@ class PredictTask(Task):
         """A row with the expression and its probabilities.
 
         Raises:
-            UserError: The picture cannot be read, or shows no face.
+            NoFaceError: It shows no face.
+            UserError: It cannot be read.
         """
         import numpy as np
 

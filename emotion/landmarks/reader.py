@@ -18,7 +18,7 @@ from emotion.aihub.collection import read_picture
 from emotion.aihub.pictures import decode_reduced, reduction_for
 from emotion.crop_task import SEARCHED_FACES, annotated_box, choose_face
 from emotion.crops import face_box
-from facevox.errors import UserError
+from facevox.errors import NoFaceError
 from facevox.faces import FaceMesh
 from facevox.workers import reuse_large_blocks
 
@@ -34,10 +34,6 @@ TOLERANCE = 0.025
 FACE_PX = 192
 # Of the decoded picture: the detector loses nothing, and a face of a fifth of it is large enough at once.
 LEAST_LONGEST_PX = 1000
-
-
-class NoFaceError(UserError):
-    """A picture without a face, or without one where the annotators marked it."""
 
 
 @dataclass(frozen=True)

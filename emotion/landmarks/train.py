@@ -9,9 +9,9 @@
 Without torchrun one process uses every visible GPU. Nobody is both trained on and tested. Writes into
 `--save_dir`: model.pth (lowest validation loss, calibrated), last.pth (to go on from), split.json,
 history.json, curves.png, events/ (TensorBoard), MODEL_CARD.md and evaluation/ (report.json, confusion
-matrix, calibration, per class, predictions); with --zips also landmarks/. Exit codes: 0 done; 1 some pictures
-could not be used, or the loss was not finite; 2 bad usage or input; 75 stopped by a signal (run the same
-command again to go on).
+matrix, calibration, per class, predictions); with --zips also landmarks/. Exit codes: 0 done; 1 more
+pictures failed than --max_failed allows, or the loss was not finite; 2 bad usage or input; 75 stopped by a
+signal (run the same command again to go on).
 """
 
 import argparse
@@ -66,6 +66,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         default=60.0,
         help="seconds after which a picture is given up",
     )
+    cli.add_max_failed_argument(source)
     _add_training_arguments(parser.add_argument_group("training"))
     parser.add_argument("--log_dir", type=Path, default=Path("logs"), metavar="DIR", help="of the day's log")
     return parser

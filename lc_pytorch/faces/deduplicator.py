@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 
 from facevox.batch import BatchConfig, BatchOptions, run_batch
 from facevox.batch import Summary as BatchSummary
-from facevox.errors import ExitCode, UserError
+from facevox.errors import ExitCode, NoFaceError, UserError
+from facevox.faces import MIN_CONFIDENCE
 from facevox.files import (
     IMAGE_PATTERNS,
     find_files,
@@ -26,7 +28,9 @@ from facevox.files import (
 from facevox.locks import OutputLock
 from facevox.manifest import (
     ItemIndex,
+    empty_text,
     find_manifests,
+    is_too_much,
     load_manifest,
     make_header,
     manifest_file,
@@ -43,6 +47,7 @@ from lc_pytorch.faces.embedding_store import VectorStore
 from lc_pytorch.faces.face_table import read_face_table
 from lc_pytorch.faces.group_files import PROGRAM, Placement, finish_plan, name_members, replace_files
 from lc_pytorch.faces.grouping import group_faces
+from lc_pytorch.utils.similarity import pair_similarities
 
 TABLE = "groups.csv"
 COLUMNS = ("file", "group", "representative", "distance", "quality", "dedupe_file")
@@ -118,7 +123,10 @@ class DedupeSummary:
     Attributes:
         num_faces: Pictures looked at.
         num_groups: People found; 0 where only embeddings were made (a shard, a dry run, a stop).
-        num_failed: Pictures left out.
+        num_failed: Pictures left out because they cannot be read or embedded.
+        num_nobody: Pictures left out because there is no face in them.
+        is_empty: No picture was grouped.
+        max_failed: See `BatchOptions`.
         seconds: Of the whole run.
         stopped: Name of the signal that ended it early, or "".
         table: groups.csv, where it was written.
@@ -127,6 +135,9 @@ class DedupeSummary:
     num_faces: int
     num_groups: int = 0
     num_failed: int = 0
+    num_nobody: int = 0
+    is_empty: bool = False
+    max_failed: float = 0.0
     seconds: float = 0.0
     stopped: str = ""
     table: Path | None = None
@@ -136,7 +147,8 @@ class DedupeSummary:
         """What the program returns."""
         if self.stopped:
             return ExitCode.STOPPED
-        return ExitCode.SOME_FAILED if self.num_failed else ExitCode.DONE
+        is_bad = is_too_much(self.num_failed, self.num_faces - self.num_nobody, self.max_failed)
+        return ExitCode.SOME_FAILED if is_bad or self.is_empty else ExitCode.DONE
 
 
 @dataclass
@@ -146,7 +158,8 @@ class _Faces:
     names: list[str] = field(default_factory=list)
     keys: list[bytes] = field(default_factory=list)
     quality: list[float] = field(default_factory=list)
-    failed: dict[str, tuple[str, float | None]] = field(default_factory=dict)  # reason, quality
+    # Status, reason, quality.
+    left_out: dict[str, tuple[str, str, float | None]] = field(default_factory=dict)
 
 
 def deduplicate(config: DedupeConfig) -> DedupeSummary:
@@ -174,6 +187,7 @@ def deduplicate(config: DedupeConfig) -> DedupeSummary:
         return DedupeSummary(
             num_faces=embedded.num_items,
             num_failed=embedded.failed,
+            max_failed=config.max_failed,
             stopped=embedded.stopped,
             seconds=time.monotonic() - start_s,
         )
@@ -270,11 +284,11 @@ def _load_faces(config: DedupeConfig, items: Sequence[Item], store_dir: Path) ->
         if name not in wanted:
             continue  # a face that was taken away since
         if record["status"] != "done":
-            faces.failed[name] = (record["reason"], None)
+            faces.left_out[name] = (record["status"], record["reason"], None)
             continue
         row = record["rows"][0]
         if config.enforce_detection and not row["is_detected"]:
-            faces.failed[name] = (NO_FACE, row["quality"])
+            faces.left_out[name] = (NoFaceError.status, NO_FACE, row["quality"])
             continue
         faces.names.append(name)
         faces.keys.append(bytes.fromhex(row["key"]))
@@ -310,7 +324,7 @@ def _group(
     vectors = VectorStore(store_dir / embedding_task.STORE_FOLDER).vectors(faces.keys)
     labels = group_faces(vectors, threshold) if len(vectors) else np.empty(0, np.int64)
     leaders = choose_representatives(labels, faces.quality)
-    distances = 1.0 - np.einsum("nd,nd->n", vectors, vectors[leaders])
+    distances = 1.0 - pair_similarities(vectors, vectors, np.arange(len(vectors)), leaders)
     places = name_members(faces.names, leaders.tolist())
     # Absolute, but as the user wrote it: a linked folder keeps its name.
     source, dedupe, representatives = (
@@ -332,7 +346,8 @@ def _group(
             placements, (dedupe, representatives), overwrite=config.overwrite, on_copied=on_copied
         )
     rows = _rows(faces, labels, leaders, distances, places)
-    num_faces = len(faces.names) + len(faces.failed)
+    num_faces = len(faces.names) + len(faces.left_out)
+    statuses = Counter(status for status, _, _ in faces.left_out.values())
     if not finished:
         print(f"{PROGRAM}: stopped by {stop.signal_name}; run the same command again to continue")
         return DedupeSummary(
@@ -343,11 +358,14 @@ def _group(
     summary = DedupeSummary(
         num_faces=num_faces,
         num_groups=int(labels.max()) + 1 if len(labels) else 0,
-        num_failed=len(faces.failed),
+        num_failed=statuses["failed"],
+        num_nobody=statuses[NoFaceError.status],
+        is_empty=not faces.names,
+        max_failed=config.max_failed,
         seconds=time.monotonic() - start_s,
         table=table,
     )
-    _print_summary(summary, faces)
+    _print_summary(summary, faces, config)
     return summary
 
 
@@ -374,8 +392,8 @@ def _rows(
         for face, name in enumerate(faces.names)
     ]
     rows += [
-        {"file": name, "quality": "" if quality is None else quality, "status": "failed", "reason": reason}
-        for name, (reason, quality) in faces.failed.items()
+        {"file": name, "quality": "" if quality is None else quality, "status": status, "reason": reason}
+        for name, (status, reason, quality) in faces.left_out.items()
     ]
     return sorted(rows, key=lambda row: row["file"])
 
@@ -420,16 +438,19 @@ def _write_records(
     return dedupe / TABLE
 
 
-def _print_summary(summary: DedupeSummary, faces: _Faces) -> None:
-    grouped = summary.num_faces - summary.num_failed
+def _print_summary(summary: DedupeSummary, faces: _Faces, config: DedupeConfig) -> None:
+    empty = f"{summary.num_nobody} {NoFaceError.status}, " if summary.num_nobody else ""
     print(
-        f"{PROGRAM}: {grouped} faces of {summary.num_groups} people, {summary.num_failed} left out, "
-        f"in {duration_text(summary.seconds)}"
+        f"{PROGRAM}: {len(faces.names)} faces of {summary.num_groups} people, {empty}{summary.num_failed} "
+        f"failed, in {duration_text(summary.seconds)}"
     )
-    for name, (reason, _) in sorted(faces.failed.items())[:5]:
+    for name, (_, reason, _) in sorted(faces.left_out.items())[:5]:
         print(f"  left out: {name!r}: {reason}")
-    if summary.num_failed > 5:
-        print(f"  … and {summary.num_failed - 5} more left out")
+    if len(faces.left_out) > 5:
+        print(f"  … and {len(faces.left_out) - 5} more left out")
+    if summary.is_empty:
+        detection = {"model": config.model_name, "enforce_detection": config.enforce_detection}
+        print(empty_text(PROGRAM, {"detector": "FaceMesh", "min_confidence": MIN_CONFIDENCE, **detection}))
     print(f"  groups: {summary.table}")
 
 

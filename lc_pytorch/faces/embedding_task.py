@@ -79,7 +79,7 @@ class EmbedTask(Task):
                 prepared.append(self._prepare(item))
             except Exception as error:
                 raise_if_disk_full(error)
-                prepared.append(Outcome.failed(error))
+                prepared.append(Outcome.without_result(error))
         fresh: dict[bytes, _Prepared] = {
             one.key: one for one in prepared if isinstance(one, _Prepared) and one.picture is not None
         }
@@ -88,7 +88,7 @@ class EmbedTask(Task):
             if isinstance(one, Outcome):
                 yield one
             elif one.key in broken:
-                yield Outcome.failed(broken[one.key])
+                yield Outcome.without_result(broken[one.key])
             else:
                 yield Outcome(rows=[_row(item, one)])
 

@@ -35,7 +35,7 @@ import numpy as np
 
 from facevox import cli
 from facevox.batch import BatchConfig, BatchOptions, Item, Outcome, Summary, Task, run_batch
-from facevox.errors import UserError
+from facevox.errors import NoFaceError, UserError
 from facevox.files import VIDEO_PATTERNS, find_files, relative_name, write_image
 from facevox.media import Frame, iter_frames
 from facevox.naming import plan_names
@@ -215,7 +215,6 @@ class FaceTask(Task):
 
         Raises:
             MediaError: The video cannot be read.
-            UserError: No face in the frames tried, and one is wanted.
         """
         assert self._detector is not None, "open the task first"
         frame, candidates, reason = self._search(item.path, self._detector)
@@ -233,7 +232,7 @@ class FaceTask(Task):
         if not outputs:
             reason = reason or "the face found lies outside of the picture"
             if self.config.enforce_detection:
-                return Outcome.failed(reason)
+                return Outcome.without_result(NoFaceError(reason))
             reason += ": middle square of the first frame written"
             rows = [{"video": item.name, **self._write_square(frame, item.payload["output"])}]
             outputs = [item.payload["output"]]

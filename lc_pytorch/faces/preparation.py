@@ -55,7 +55,7 @@ def prepare_faces(
     if config.dry_run and not any(config.faces_dir.rglob("*.jpg")):
         print("deduplicate_faces: nothing to count before the faces are extracted")
         return extracted.exit_code
-    if not config.dry_run and extracted.done + extracted.skipped == 0:
+    if not config.dry_run and extracted.is_empty:
         print("deduplicate_faces: left out, because no video gave a face")
         return extracted.exit_code
     grouped = deduplicate(config)

@@ -5,8 +5,8 @@
 
 Writes `<output_dir>/vox1|vox2/mel_npy/<identity>/<mel file>.npy`, (mels, frames), which training and
 evaluation read in place of the originals (with --output_dir elsewhere they want --converted_dir), mels.csv
-and manifests/. The originals stay. Exit codes: 0 done; 1 some files failed; 2 bad usage or input; 75 stopped
-by a signal, run again to continue.
+and manifests/. The originals stay. Exit codes: 0 done; 1 more files failed than --max_failed allows; 2 bad
+usage or input; 75 stopped by a signal, run again to continue.
 """
 
 import argparse

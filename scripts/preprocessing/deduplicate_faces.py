@@ -8,8 +8,9 @@ Writes into `dedupe_dir` each person's best face as `vid_123.jpg` and every othe
 distance to it, quality, file in dedupe_dir, status, reason), `manifests/deduplicate_faces.jsonl` and, in
 `.embeddings`, the embeddings for the next run; into `representative_dir` one face per person under its own
 path. Landmarks come from `faces.csv` in `faces_dir` where face extraction wrote it. With --num_shards a run
-only embeds; a last run without it groups. Exit codes: 0 done, 1 some faces were left out, 2 bad usage or
-input, 75 stopped by a signal (run the same command again to continue).
+only embeds; a last run without it groups. Exit codes: 0 done; 1 more pictures failed than --max_failed
+allows, or not one shows a face; 2 bad usage or input; 75 stopped by a signal (run the same command again to
+continue).
 """
 
 import argparse

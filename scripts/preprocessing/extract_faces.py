@@ -5,8 +5,9 @@
 
 Writes `<output_dir>/<same sub-folder>/vid_123.jpg` for `vid_123.mp4` (with --all_faces also
 `vid_123_1.jpg` …), `faces.csv` (its columns are described in lc_pytorch/faces/extractor.py) and
-`manifests/extract_faces.jsonl`. opencv and mediapipe need no downloaded weights. Exit codes: 0 done, 1 some
-videos failed, 2 bad usage or input, 75 stopped by a signal (run the same command again to continue).
+`manifests/extract_faces.jsonl`. opencv and mediapipe need no downloaded weights. Exit codes: 0 done; 1 more
+videos failed than --max_failed allows, or not one gave a face; 2 bad usage or input; 75 stopped by a signal
+(run the same command again to continue).
 """
 
 import argparse

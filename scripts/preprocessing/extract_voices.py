@@ -4,8 +4,9 @@
 
 Writes `<output_dir>/<same sub-folder>/vid_123.wav` for `vid_123.mp4`, `voices.csv` (video, wav, start,
 duration, loudness, share of speech, status, reason) and `manifests/extract_voices.jsonl`. With
-extract_faces.py it makes the two folders that training reads. Exit codes: 0 done, 1 some videos failed,
-2 bad usage or input, 75 stopped by a signal (run the same command again to continue).
+extract_faces.py it makes the two folders that training reads. Exit codes: 0 done; 1 more videos failed than
+--max_failed allows, or not one gave a voice; 2 bad usage or input; 75 stopped by a signal (run the same
+command again to continue).
 """
 
 import argparse

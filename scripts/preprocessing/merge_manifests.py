@@ -3,7 +3,8 @@
     python scripts/preprocessing/merge_manifests.py --output_dir runs/extract
 
 Writes `<output_dir>/manifests/<program>.jsonl` and the program's table (`faces.csv`, `voices.csv`, …) for
-each program that ran there in shards. Exit codes: 0 all items done, 1 some failed, 2 a shard is missing.
+each program that ran there in shards. Exit codes: 0 done; 1 more items failed than --max_failed allows, or
+not one gave a result; 2 a shard is missing.
 """
 
 import argparse
@@ -26,6 +27,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--program", metavar="NAME", help="join this program's shards only (default: every program found)"
     )
+    cli.add_max_failed_argument(parser)
     return parser
 
 
@@ -33,7 +35,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Joins; returns the exit code."""
     args = get_args_parser().parse_args(argv)
     from facevox.files import require_folder
-    from facevox.manifest import find_manifests, find_programs, merge_manifests, shard_of
+    from facevox.manifest import (
+        empty_text,
+        find_manifests,
+        find_programs,
+        merge_manifests,
+        shard_of,
+        status_text,
+    )
 
     output_dir = require_folder(Path(args.output_dir), "--output_dir")
     programs = find_programs(output_dir)
@@ -48,15 +57,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     ]
     if not sharded:
         raise UserError(f"--output_dir: no shards to join below {output_dir}")
-    num_failed = 0
+    is_bad = False
     for name in sharded:
-        table, num_rows, counts = merge_manifests(output_dir, name)
-        num_failed += counts.get("failed", 0)
-        print(
-            f"{name}: {counts.get('done', 0)} done, {counts.get('failed', 0)} failed, "
-            f"{num_rows} rows: {table}"
-        )
-    return ExitCode.SOME_FAILED if num_failed else ExitCode.DONE
+        merged = merge_manifests(output_dir, name)
+        print(f"{name}: {status_text(merged.counts)}, {merged.num_rows} rows: {merged.table}")
+        if merged.is_empty:
+            print(empty_text(name, merged.settings))
+        is_bad |= merged.is_empty or merged.has_failed(args.max_failed)
+    return ExitCode.SOME_FAILED if is_bad else ExitCode.DONE
 
 
 if __name__ == "__main__":

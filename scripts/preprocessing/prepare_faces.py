@@ -6,8 +6,8 @@
 Writes below `output_base_dir`: `extracted_faces/` (a face per video, faces.csv), `deduped_faces/` (all of
 them, named by person, groups.csv) and `representative_faces/` (the best face of each person), with the
 manifests of both steps. With --num_shards a run only extracts; a last run without it groups. Exit codes:
-0 done, 1 some videos or faces failed, 2 bad usage or input, 75 stopped by a signal (run the same command
-again to continue).
+0 done; 1 more videos or faces failed than --max_failed allows, or not one video gave a face; 2 bad usage or
+input; 75 stopped by a signal (run the same command again to continue).
 """
 
 import argparse

@@ -236,7 +236,7 @@ def test_bad_pictures_are_recorded_and_end_nothing(preprocess, aihub_dir, tmp_pa
     assert rows[f"twice.zip/{files['good']}"] == ("left_out", f"the same picture as {files['good']}")
     reasons = {"empty": "0 bytes", "text": "not a picture", "cut": "broken picture", "wall": "no face found"}
     for key, words in {**reasons, "forgotten": "no annotation"}.items():
-        assert rows[files[key]][0] == "failed"
+        assert rows[files[key]][0] == ("no_face" if key == "wall" else "failed")
         assert words in rows[files[key]][1]
     assert "tells no person" in rows["holiday.jpg"][1]
     assert "not a readable ZIP" in rows["broken.zip"][1]
@@ -252,8 +252,9 @@ def test_face_elsewhere_than_annotated_is_refused(preprocess, aihub_dir, tmp_pat
         shutil.copy(picture, raw / name)
         labels.append(annotation(name, "기쁨", "기쁨", "기쁨") | {f"faceBB_{k}": edges for k in "ABC"})
     (raw / "labels.json").write_text(json.dumps(labels, ensure_ascii=False), encoding="utf-8")
-    assert preprocess(raw, tmp_path / "out") == 1
+    assert preprocess(raw, tmp_path / "out") == 0
     first, second = table_of(tmp_path / "out")
+    assert first["status"] == "no_face"
     assert "none where the annotators marked one" in first["reason"]
     assert (second["status"], second["overlap"]) == ("done", "")
 

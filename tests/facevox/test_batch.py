@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import batch_jobs
@@ -123,8 +124,9 @@ def test_crash_of_a_worker_fails_the_item_it_was_at_and_no_other(
     assert "signal 9" in table_of(out)[4]["reason"]
 
 
-def test_item_that_hangs_is_given_up(source: Path, tmp_path: Path) -> None:
+def test_item_that_hangs_is_given_up(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (source / "04.txt").write_text("hang", encoding="utf-8")
+    batch_jobs.limit_only(monkeypatch, "04.txt")
     out = tmp_path / "out"
     config = config_of(out, workers=2, item_timeout_s=1.0)
     summary = run_batch(batch_jobs.Upper(), items_of(source), config)
@@ -281,17 +283,34 @@ def test_later_manifest_format_is_refused(source: Path, tmp_path: Path) -> None:
         load_manifest(path)
 
 
-def start(source: Path, out: Path, workers: int, pause_s: float) -> subprocess.Popen[str]:
-    command = [sys.executable, str(PROGRAM), str(source), str(out), str(workers), str(pause_s)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def make_wait(source: Path, first: int) -> None:
+    """Items from this number on wait for `let_go`."""
+    for number in range(first, 12):
+        (source / f"{number:02d}.txt").write_text(f"wait {number}", encoding="utf-8")
 
 
-def wait_for_lines(out: Path, number: int) -> None:
-    for _ in range(600):
-        if (out / "log").exists() and len((out / "log").read_text(encoding="utf-8").split()) >= number:
-            return
-        time.sleep(0.05)
-    raise AssertionError("the batch did not get going")
+def let_go(out: Path) -> None:
+    (out / "go").touch()
+
+
+def start(source: Path, out: Path, workers: int, num_done: int) -> subprocess.Popen[str]:
+    """A batch in a process of its own; returns when so many items are done. The others wait."""
+    make_wait(source, num_done)
+    command = [sys.executable, str(PROGRAM), str(source), str(out), str(workers)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        wait_until(lambda: (out / "log").exists() and times_done(out).total() >= num_done)
+    except BaseException:
+        process.kill()
+        raise
+    return process
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end_s = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < end_s, "it never came"
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT])
@@ -300,10 +319,10 @@ def test_signal_ends_the_run_after_the_current_item_with_75(
     source: Path, tmp_path: Path, number: signal.Signals, workers: int
 ) -> None:
     out = tmp_path / "out"
-    process = start(source, out, workers, 0.25)
-    wait_for_lines(out, 2)
+    process = start(source, out, workers, 2)
     process.send_signal(number)
-    shown, errors = process.communicate(timeout=60)
+    let_go(out)
+    shown, errors = process.communicate(timeout=120)
     assert process.returncode == 75, errors
     assert f"stopped by {number.name}" in shown
     done = times_done(out)
@@ -319,36 +338,36 @@ def test_killed_run_is_taken_over_and_every_item_ends_whole(
     source: Path, tmp_path: Path, workers: int
 ) -> None:
     out = tmp_path / "out"
-    process = start(source, out, workers, 0.2)
-    wait_for_lines(out, 3)
+    process = start(source, out, workers, 3)
     process.kill()
     process.wait()
+    let_go(out)
     again = subprocess.run(
-        [sys.executable, str(PROGRAM), str(source), str(out), str(workers), "0"],
+        [sys.executable, str(PROGRAM), str(source), str(out), str(workers)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
     assert again.returncode == 0, again.stderr
     assert f"taking over from process {process.pid}" in again.stdout
     assert "skipped" in again.stdout
     assert [row["status"] for row in table_of(out)] == ["done"] * 12
     for number in range(12):
-        assert (out / f"{number:02d}.txt.out").read_text(encoding="utf-8") == f"TEXT {number}"
-    time.sleep(0.3)  # an orphaned worker may still finish the one item it was at
-    assert not [path for path in out.rglob(".*") if path.name.endswith(".tmp")]
+        word = "TEXT" if number < 3 else "WAIT"
+        assert (out / f"{number:02d}.txt.out").read_text(encoding="utf-8") == f"{word} {number}"
+    # An orphaned worker may still finish the one item it was at.
+    wait_until(lambda: not [path for path in out.rglob(".*") if path.name.endswith(".tmp")])
 
 
 def test_second_run_at_once_is_refused_in_one_line(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    process = start(source, out, 0, 0.3)
+    process = start(source, out, 0, 1)
     try:
-        wait_for_lines(out, 1)
         second = subprocess.run(
-            [sys.executable, str(PROGRAM), str(source), str(out), "0", "0"],
+            [sys.executable, str(PROGRAM), str(source), str(out), "0"],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
         )
         assert second.returncode == 2
         assert len(second.stderr.strip().splitlines()) == 1
@@ -358,7 +377,7 @@ def test_second_run_at_once_is_refused_in_one_line(source: Path, tmp_path: Path)
             run_batch(batch_jobs.Upper(), items_of(source), config)
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 def test_items_without_a_file_are_remembered_too(tmp_path: Path) -> None:
@@ -533,7 +552,8 @@ def test_signal_to_the_whole_group_while_workers_start_gives_75(
     source: Path, tmp_path: Path, number: signal.Signals, delay_s: float
 ) -> None:
     out = tmp_path / "out"
-    command = [sys.executable, str(PROGRAM), str(source), str(out), "4", "0.4"]
+    make_wait(source, 0)
+    command = [sys.executable, str(PROGRAM), str(source), str(out), "4"]
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
     )
@@ -542,7 +562,8 @@ def test_signal_to_the_whole_group_while_workers_start_gives_75(
         time.sleep(0.005)
     time.sleep(delay_s)
     os.killpg(process.pid, number)
-    _, errors = process.communicate(timeout=60)
+    let_go(out)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 75, errors
 
 
@@ -585,3 +606,55 @@ def test_fingerprint_of_a_single_input_stays_as_manifests_have_it(source: Path, 
     status = (source / "03.txt").stat()
     record = next(record for record in read_manifest(out, "upper") if record["item"] == "03.txt")
     assert record["fingerprint"] == [status.st_size, status.st_mtime_ns]
+
+
+def test_nobody_there_is_finished_and_no_failure(source: Path, tmp_path: Path, capsys) -> None:
+    (source / "03.txt").write_text("nobody", encoding="utf-8")
+    out = tmp_path / "out"
+    summary = run_batch(batch_jobs.Upper(), items_of(source), config_of(out))
+    assert (summary.done, summary.nobody, summary.failed, summary.exit_code) == (11, {"no_face": 1}, 0, 0)
+    assert "upper: 11 done, 0 skipped (finished before), 1 no_face, 0 failed in" in capsys.readouterr().out
+    row = table_of(out)[3]
+    assert (row["file"], row["status"], row["reason"]) == ("03.txt", "no_face", "nobody there")
+    again = run_batch(batch_jobs.Upper(), items_of(source), config_of(out))
+    assert (again.skipped, again.num_tried, again.num_nobody, again.exit_code) == (12, 0, 1, 0)
+    assert [row["status"] for row in table_of(out)].count("no_face") == 1
+    (source / "03.txt").write_text("somebody", encoding="utf-8")
+    assert run_batch(batch_jobs.Upper(), items_of(source), config_of(out)).done == 1
+
+
+def test_nobody_anywhere_is_told_with_the_settings(source: Path, tmp_path: Path, capsys) -> None:
+    for path in source.iterdir():
+        path.write_text("nobody", encoding="utf-8")
+    for _ in range(2):
+        summary = run_batch(batch_jobs.Upper(), items_of(source), config_of(tmp_path / "out"))
+        assert (summary.exit_code, summary.is_empty) == (1, True)
+        assert "upper: not one item gave a result; made with case upper" in capsys.readouterr().out
+    parts = tmp_path / "parts"
+    for index in range(2):  # a shard may well hold nobody; the join tells
+        config = config_of(parts, num_shards=2, shard_index=index)
+        assert run_batch(batch_jobs.Upper(), items_of(source), config).exit_code == 0
+    assert merge_manifests(parts, "upper").is_empty
+
+
+@pytest.mark.parametrize(("max_failed", "code"), [(0.0, 1), (0.2, 1), (0.3, 0), (1.0, 0)])
+def test_a_share_of_the_items_may_fail(source: Path, tmp_path: Path, max_failed: float, code: int) -> None:
+    for number, text in enumerate(["bad", "bad", "bad", "nobody", "nobody"]):
+        (source / f"{number:02d}.txt").write_text(text, encoding="utf-8")
+    for _ in range(2):  # also when all that is left to do are the failed ones
+        config = config_of(tmp_path / "out", max_failed=max_failed)
+        summary = run_batch(batch_jobs.Upper(), items_of(source), config)
+        assert (summary.failed, summary.exit_code) == (3, code)  # of ten, without nobody
+    for index in range(2):
+        config = config_of(tmp_path / "parts", num_shards=2, shard_index=index)
+        run_batch(batch_jobs.Upper(), items_of(source), config)
+    assert merge_manifests(tmp_path / "parts", "upper").has_failed(max_failed) == bool(code)
+
+
+def test_a_run_of_failures_alone_is_told_whatever_may_fail(source: Path, tmp_path: Path) -> None:
+    for path in source.iterdir():
+        path.write_text("bad", encoding="utf-8")
+    config = config_of(tmp_path / "out", max_failed=1.0)
+    assert run_batch(batch_jobs.Upper(), items_of(source), config).exit_code == 1
+    with pytest.raises(UserError, match="--max_failed 2"):
+        config_of(tmp_path / "out", max_failed=2)

@@ -9,7 +9,7 @@ import pytest
 
 from facevox import media
 from facevox.batch import Item
-from facevox.errors import UserError
+from facevox.errors import NoSpeechError, UserError
 from facevox.media import read_audio, write_video, write_wav
 from lc_pytorch.voices import VoiceConfig, VoiceTask, frame_levels_db, longest_speech
 
@@ -127,7 +127,7 @@ def test_trimming_holds_little_and_stops_reading_behind_the_stretch(
 
 def test_trimming_silence_alone_fails_and_leaves_no_file(tmp_path: Path) -> None:
     write_wav(tmp_path / "x.wav", np.zeros(RATE_HZ, np.float32), RATE_HZ)
-    with pytest.raises(UserError, match=r"no speech in 1\.0 s"):
+    with pytest.raises(NoSpeechError, match=r"no speech in 1\.0 s"):
         run_task(tmp_path, tmp_path / "x.wav", trim_silence=True)
     assert not (tmp_path / "out").exists()
 

@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 from face_models import make_onnx, pictures_below, read_groups, write_faces
+from program_help import light_help
 
 from facevox import cli
 
@@ -28,7 +29,7 @@ def faces(tmp_path):
 def options_for(folder, *more, threshold="0.2"):
     model = folder / "model.onnx"
     if not model.exists():
-        make_onnx(model, num_values=40)
+        make_onnx(model, num_values=40, batch="faces")
     out = ["--dedupe_dir", str(folder / "deduped"), "--representative_dir", str(folder / "best")]
     return [
         *("--faces_dir", str(folder / "faces"), *out, "--model_name", str(model)),
@@ -47,7 +48,7 @@ def one_error_line(capsys):
 def test_it_groups_says_what_it_did_and_returns_0(script, faces, tmp_path, capsys):
     assert cli.run(script.main, options_for(tmp_path)) == 0
     said = capsys.readouterr().out
-    assert "20 faces of 5 people, 0 left out" in said
+    assert "20 faces of 5 people, 0 failed" in said
     assert "threshold 0.2" in said
     assert "insightface preprocessing" in said
     assert str(tmp_path / "deduped" / "groups.csv") in said
@@ -60,6 +61,7 @@ def test_left_out_faces_give_exit_code_1_and_are_named(script, faces, tmp_path, 
     assert "'broken.jpg'" in capsys.readouterr().out
 
 
+@pytest.mark.numeric
 def test_worker_processes_give_the_same_groups_as_none(script, faces, tmp_path, capsys):
     assert cli.run(script.main, options_for(tmp_path, "--batch_size", "3")) == 0
     alone = read_groups(tmp_path / "deduped")
@@ -93,12 +95,15 @@ def test_an_empty_folder_and_one_without_pictures_are_told_apart(script, tmp_pat
     assert "1 other files" in one_error_line(capsys)
 
 
-def test_missing_weights_are_told_within_seconds(script, faces, tmp_path, monkeypatch, capsys):
+def test_missing_weights_are_asked_for_once_and_told_before_the_work(
+    script, faces, tmp_path, monkeypatch, capsys
+):
+    asked = []
     monkeypatch.setenv("DEEPFACE_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("lc_pytorch.faces.weights.answers", lambda url: False)
-    start_s = time.monotonic()
+    monkeypatch.setattr("lc_pytorch.faces.weights.answers", lambda url: bool(asked.append(url)))
     assert cli.run(script.main, [*options_for(tmp_path), "--model_name", "ArcFace"]) == 2
-    assert time.monotonic() - start_s < 5
+    assert len(asked) == 1
+    assert not (tmp_path / "deduped").exists()
     text = one_error_line(capsys)
     assert "arcface_weights.pth" in text
     assert "make weights" in text
@@ -128,25 +133,10 @@ def start_program(repository, arguments):
     )
 
 
-def test_help_answers_within_a_second_and_shows_an_example(repository):
-    start_s = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, SCRIPT, "-h"], cwd=repository, capture_output=True, text=True, check=True
-    )
-    # The bar of one second holds on an idle machine; tests run beside others.
-    assert time.monotonic() - start_s < 5
+def test_help_shows_an_example_and_loads_nothing_heavy():
+    text = light_help(SCRIPT, "-h")
     for word in ("--representative_dir", "--no-enforce_detection", "example:", "(default: Facenet)"):
-        assert word in done.stdout
-    loaded = subprocess.run(
-        [sys.executable, "-X", "importtime", SCRIPT, "-h"],
-        cwd=repository,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stderr
-    packages = {line.rpartition("|")[2].strip().partition(".")[0] for line in loaded.splitlines()}
-    assert "argparse" in packages
-    assert packages.isdisjoint({"cv2", "torch", "mediapipe", "onnxruntime", "scipy", "deepface", "pandas"})
+        assert word in text
 
 
 @pytest.mark.parametrize("wait_for", [5, 60, 110])
@@ -157,7 +147,7 @@ def test_kill_9_at_any_moment_and_a_second_run_end_like_an_undisturbed_one(
     write_faces(tmp_path / "faces", people)
     arguments = options_for(tmp_path, "--batch_size", "2")
     program = start_program(repository, arguments)
-    deadline_s = time.monotonic() + 60
+    deadline_s = time.monotonic() + 120
     # Progress as anybody can see it from outside: lines of the manifest, then files.
     while time.monotonic() < deadline_s and program.poll() is None:
         manifests = list((tmp_path / "deduped").rglob("embed_faces.jsonl"))

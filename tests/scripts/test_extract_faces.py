@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bad_media import AWKWARD_NAMES, rotate_header, write_broken_videos, write_silent_video, write_sound_only
+from program_help import light_help
 
 from facevox import cli
 from facevox.files import read_image
@@ -84,6 +85,7 @@ def test_bad_videos_fail_with_their_reason_and_the_good_ones_are_done(script, vi
         assert table[name]["status"] == "failed"
         assert reason in table[name]["reason"]
     assert "no video stream" in table["sound.mp4"]["reason"]
+    assert table["nobody.mp4"]["status"] == "no_face"
     assert "no face in 5 frames tried" in table["nobody.mp4"]["reason"]
     assert {name for name, row in table.items() if row["status"] == "done"} == {"one_frame.mp4", "good.MP4"}
     assert set(pictures_of(out)) == {"one_frame.jpg", "good.jpg"}
@@ -202,7 +204,7 @@ def test_killed_and_started_again_every_video_once(repository: Path, example_vid
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
-    deadline_s = time.monotonic() + 60
+    deadline_s = time.monotonic() + 120
     while len(list(out.glob("*.jpg"))) < 10 and time.monotonic() < deadline_s:
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
@@ -222,12 +224,8 @@ def test_killed_and_started_again_every_video_once(repository: Path, example_vid
     }
 
 
-def test_help_answers_within_a_second(repository: Path):
-    command = [sys.executable, str(repository / "scripts/preprocessing/extract_faces.py"), "--help"]
-    start_s = time.monotonic()
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert time.monotonic() - start_s < 1
-    assert "--enforce_detection" in done.stdout
+def test_help_loads_nothing_heavy():
+    assert "--enforce_detection" in light_help("scripts/preprocessing/extract_faces.py")
 
 
 @pytest.mark.real_data

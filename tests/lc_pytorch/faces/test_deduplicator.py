@@ -24,7 +24,7 @@ THRESHOLD = 0.2
 
 @pytest.fixture(scope="module")
 def model_file(tmp_path_factory):
-    return make_onnx(tmp_path_factory.mktemp("model") / "model.onnx", num_values=40)
+    return make_onnx(tmp_path_factory.mktemp("model") / "model.onnx", num_values=40, batch="faces")
 
 
 @pytest.fixture
@@ -193,6 +193,7 @@ def test_a_run_killed_while_it_copies_ends_like_an_undisturbed_one(config, tmp_p
     assert not list(config.dedupe_dir.rglob("*.plan.json"))
 
 
+@pytest.mark.numeric
 def test_shards_only_embed_and_the_last_run_groups_as_one_run_would(config, tmp_path, monkeypatch, capsys):
     deduplicate(config)
     shared = replace(config, dedupe_dir=tmp_path / "shared", representative_dir=tmp_path / "shared_r")
@@ -208,6 +209,7 @@ def test_shards_only_embed_and_the_last_run_groups_as_one_run_would(config, tmp_
     assert tables[0] == tables[1]
 
 
+@pytest.mark.numeric
 def test_lost_vectors_are_made_again(config):
     deduplicate(config)
     table = (config.dedupe_dir / "groups.csv").read_bytes()
@@ -241,13 +243,29 @@ def test_pictures_without_a_face_are_left_out_or_kept_as_asked(tmp_path, model_f
     config = config_for(tmp_path, model_file)
     summary = deduplicate(config)
     row = read_groups(config.dedupe_dir)["wall.png"]
-    assert (summary.exit_code, summary.num_failed) == (ExitCode.SOME_FAILED, 1)
-    assert (row["status"], row["group"], row["dedupe_file"]) == ("failed", "", "")
+    assert (summary.exit_code, summary.num_failed, summary.num_nobody) == (ExitCode.DONE, 0, 1)
+    assert (row["status"], row["group"], row["dedupe_file"]) == ("no_face", "", "")
     assert "no face" in row["reason"]
     monkeypatch.setattr(embedders.FaceModel, "load", fail_to_load)  # nothing has to be embedded for this
     assert deduplicate(replace(config, enforce_detection=False)).exit_code == ExitCode.DONE
     assert read_groups(config.dedupe_dir)["wall.png"]["group"] != ""
     assert "wall.png" in pictures_below(config.representative_dir)
+
+
+def test_pictures_without_any_face_are_told_by_the_exit_code(tmp_path, model_file, capsys):
+    write_image(tmp_path / "faces" / "wall.png", np.full((90, 60, 3), 128, np.uint8))
+    assert deduplicate(config_for(tmp_path, model_file)).exit_code == ExitCode.SOME_FAILED
+    assert "not one item gave a result; made with detector FaceMesh, min_confidence 0.5" in (
+        capsys.readouterr().out
+    )
+
+
+def test_a_share_of_the_pictures_may_fail(tmp_path, model_file):
+    write_faces(tmp_path / "faces", PEOPLE)
+    (tmp_path / "faces" / "text.jpg").write_text("not a picture")
+    config = config_for(tmp_path, model_file)
+    assert deduplicate(config).exit_code == ExitCode.SOME_FAILED
+    assert deduplicate(replace(config, max_failed=0.5)).exit_code == ExitCode.DONE
 
 
 def test_broken_pictures_fail_with_their_reason_and_the_others_are_grouped(config):

@@ -75,7 +75,7 @@ def test_nothing_is_decoded_after_the_frame_with_a_face(monkeypatch, tmp_path: P
 
 def test_no_face_names_how_many_frames_were_tried(tmp_path: Path, portrait: np.ndarray):
     outcome = extract(tmp_path, [blank(portrait)] * 12, max_frames=5)
-    assert (outcome.status, outcome.outputs) == ("failed", [])
+    assert (outcome.status, outcome.outputs) == ("no_face", [])
     assert outcome.reason.endswith("no face in 5 frames tried (of the first 5)")
     outcome = extract(tmp_path, [blank(portrait)], max_frames=5)
     assert outcome.reason.endswith("no face in 1 frame tried (of the first 1)")
@@ -112,7 +112,7 @@ def test_the_largest_face_is_best_and_all_faces_are_numbered(tmp_path: Path, por
 def test_faces_below_the_confidence_asked_for_are_passed_over(tmp_path: Path, portrait: np.ndarray):
     confidence = extract(tmp_path, [portrait]).rows[0]["confidence"]
     assert extract(tmp_path, [portrait], min_confidence=confidence - 0.01).status == "done"
-    assert extract(tmp_path, [portrait], min_confidence=min(confidence + 0.02, 1.0)).status == "failed"
+    assert extract(tmp_path, [portrait], min_confidence=min(confidence + 0.02, 1.0)).status == "no_face"
 
 
 @pytest.mark.parametrize("angle_deg", [-20, 15])

@@ -21,8 +21,8 @@ LEFT_OUT := slow slurm container browser
 SHELL_FILES = $(wildcard .ci/run scripts/*/*.sh docker/*.sh slurm/*.sh slurm/*.sbatch)
 TYPED_FOLDERS = $(wildcard scripts benchmarks examples)
 
-.PHONY: help install doctor demo test test-all slurm-test check bench extract voices faces pairs train evaluate \
-        hq-split hq-train hq-evaluate lipsync-process lipsync-train lipsync-score emotion-preprocess \
+.PHONY: help install doctor demo test test-all test-cpus slurm-test check bench extract voices faces pairs \
+        train evaluate hq-split hq-train hq-evaluate lipsync-process lipsync-train lipsync-score emotion-preprocess \
         emotion-train emotion-run serve landmarks landmarks-train docker-build docker-run \
         docker-test weights lock clean
 
@@ -200,12 +200,17 @@ docker-test: install ## both images built and tried for real, without an engine 
 
 # --- development -----------------------------------------------------------------------------------------
 
-test: install ## the tests, but for those marked slow, slurm, container or browser
+# A file of tests goes to one process: what its tests share is made once.
+test: install ## the tests, but for those marked slow, slurm, container or browser; on up to 4 cores
 	@echo "tests marked $(LEFT_OUT) are left out; make test-all runs every one that this machine can"
-	@$(PYTHON_IN_VENV) -m pytest -m "not slow and not slurm and not container and not browser"
+	@$(PYTHON_IN_VENV) -m pytest -n logical --maxprocesses 4 --dist loadfile \
+	    -m "not slow and not slurm and not container and not browser"
 
 test-all: install ## every test that this machine can run
 	@$(PYTHON_IN_VENV) -m pytest
+
+test-cpus: install ## the tests of equal numbers, as on other processors (docs/equality.md)
+	@$(PYTHON_IN_VENV) tests/other_processors.py
 
 slurm-test: install ## the tests on a real SLURM of two nodes, started here (Debian, root)
 	@FACEVOX_REQUIRE_SLURM=1 $(PYTHON_IN_VENV) -m pytest -m slurm

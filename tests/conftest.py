@@ -10,6 +10,12 @@ from types import ModuleType
 
 import pytest
 
+# Processes that test side by side share the cores: more threads would only wait for each other. Before NumPy
+# and torch are imported, which look at it once.
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    _share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(_share, 1)))
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 

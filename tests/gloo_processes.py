@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from facevox.training import distributed
@@ -42,8 +43,10 @@ def _run_rank(
     function: Callable[..., Any], rank: int, environment: dict[str, str], folder: Path, arguments: tuple
 ) -> None:
     try:
-        torch.set_num_threads(1)
+        os.environ.clear()
         os.environ.update(environment)
+        np.random.seed()  # noqa: NPY002 - else all would begin with the random numbers of their server
+        torch.set_num_threads(1)
         world = distributed.init("cpu", timeout_s=60)
         result = function(world, *arguments)
         distributed.cleanup()
@@ -61,13 +64,14 @@ def run_ranks(
     variables: Callable[[int, int, int], dict[str, str]] = torchrun_variables,
 ) -> list[Any]:
     """What `function(world, *arguments)`, a function of a module, returns on each rank."""
-    context = multiprocessing.get_context("spawn")
+    # Starting is importing torch (and what DistributedDataParallel and optimizers load besides): one process
+    # does it, and the ranks of all tests are forked from it.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch.nn.parallel", "torch._dynamo", "facevox.training.distributed"])
     port = free_port()
     processes = [
-        context.Process(
-            target=_run_rank, args=(function, rank, variables(rank, size, port), folder, arguments)
-        )
-        for rank in range(size)
+        context.Process(target=_run_rank, args=(function, rank, os.environ | own, folder, arguments))
+        for rank, own in enumerate(variables(rank, size, port) for rank in range(size))
     ]
     for process in processes:
         process.start()

@@ -224,9 +224,9 @@ class RealSlurm:
             *(f"--pid-file={munge}/pid", f"--log-file={self.folder}/log/munged.log"),
             *(f"--seed-file={munge}/seed", "--num-threads=2"),
         )
-        wait_until((munge / "socket").exists, "munged", 15)
+        wait_until((munge / "socket").exists, "munged", 60)
         self._spawn("slurmctld", "slurmctld", "-D", "-c")
-        wait_until(lambda: "UP" in self.ask("scontrol", "ping"), "slurmctld", 30)
+        wait_until(lambda: "UP" in self.ask("scontrol", "ping"), "slurmctld", 60)
         for node in self.nodes:
             self.start_node(node)
         wait_until(lambda: self.num_idle() == self.num_nodes, "idle nodes")
@@ -271,7 +271,7 @@ class RealSlurm:
         """What a command of SLURM prints, without the last line feed; "" where it fails."""
         try:
             answer = subprocess.run(
-                command, env=self.environment, capture_output=True, text=True, timeout=30, check=False
+                command, env=self.environment, capture_output=True, text=True, timeout=120, check=False
             )
         except (OSError, subprocess.TimeoutExpired):
             return ""
@@ -308,12 +308,12 @@ class RealSlurm:
             if jobs:
                 self.ask("scancel", *sorted(set(jobs)))
                 with contextlib.suppress(TimeoutError):
-                    wait_until(lambda: not self.ask("squeue", "--noheader"), "end of the jobs", 30)
+                    wait_until(lambda: not self.ask("squeue", "--noheader"), "end of the jobs", 60)
         for daemon in reversed(self._daemons.values()):
             daemon.terminate()
         for daemon in self._daemons.values():
             try:
-                daemon.wait(15)
+                daemon.wait(60)
             except subprocess.TimeoutExpired:
                 daemon.kill()
                 daemon.wait()

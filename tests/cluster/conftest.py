@@ -32,7 +32,7 @@ class Jobs:
             env=self.environment | variables,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
         )
         assert answer.returncode == 0, answer.stderr
         return answer.stdout.strip()
@@ -87,11 +87,11 @@ def jobs(slurm: RealSlurm, tmp_path: Path) -> Iterator[Jobs]:
     left = slurm.ask("squeue", "--noheader", "--format=%A").split()
     if left:
         slurm.ask("scancel", *sorted(set(left)))
-        wait_until(lambda: not slurm.ask("squeue", "--noheader"), "empty queue", 60)
+        wait_until(lambda: not slurm.ask("squeue", "--noheader"), "empty queue", 120)
     for node in slurm.nodes:
         if node not in slurm._daemons:
             slurm.start_node(node)
-    wait_until(lambda: slurm.num_idle() == slurm.num_nodes, "idle nodes", 90)
+    wait_until(lambda: slurm.num_idle() == slurm.num_nodes, "idle nodes", 120)
 
 
 def run_program(*words: object, **variables: str) -> None:

@@ -82,7 +82,7 @@ def run(cluster: Path, template: str, *arguments: str, **variables: str) -> Any:
         env=environment | variables,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
     calls = [line.split("\0")[:-1] for line in notes.read_text().splitlines()] if notes.exists() else []
     return answer.returncode, answer.stderr.splitlines(), calls

@@ -131,11 +131,11 @@ class ImageTool:
         folder = self.folder
         return ["--root", f"{folder}/root", "--runroot", f"{folder}/run", "--storage-driver", "overlay"]
 
-    def buildah(self, *arguments: str, timeout_s: float = 60) -> "subprocess.CompletedProcess[str]":
+    def buildah(self, *arguments: str, timeout_s: float = 120) -> "subprocess.CompletedProcess[str]":
         """Calls buildah on this storage."""
         return _run(["buildah", *self._storage(), *arguments], self._environment, timeout_s)
 
-    def podman(self, *arguments: str, timeout_s: float = 60) -> "subprocess.CompletedProcess[str]":
+    def podman(self, *arguments: str, timeout_s: float = 120) -> "subprocess.CompletedProcess[str]":
         """Calls podman on this storage."""
         # crun refuses the second half of a hybrid cgroup layout: hidden, in a mount namespace of its own.
         hide = 'umount /sys/fs/cgroup/unified 2>/dev/null; exec "$@"'
@@ -222,9 +222,9 @@ class ImageTool:
         answer = self.podman("run", "--detach", "--name", name, *options, image, *command)
         assert answer.returncode == 0, answer.stderr
 
-    def stop_container(self, name: str, seconds: int = 20) -> int:
+    def stop_container(self, name: str, seconds: int = 60) -> int:
         """Ends a container as `docker stop` does; its exit code (137: it had to be killed)."""
-        self.podman("stop", "--time", str(seconds), name, timeout_s=seconds + 30)
+        self.podman("stop", "--time", str(seconds), name, timeout_s=seconds + 120)
         answer = self.podman("inspect", "--format", "{{.State.ExitCode}}", name)
         self.podman("rm", "--force", name)
         self._containers.remove(name)
@@ -238,7 +238,7 @@ class ImageTool:
         with contextlib.suppress(OSError):
             mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
             for mount in sorted((one for one in mounts if one.startswith(f"{self.folder}/")), reverse=True):
-                _run(["umount", mount], os.environ, 30)
+                _run(["umount", mount], os.environ, 120)
         if not self.is_kept:
             shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -50,7 +50,7 @@ import json, sys, urllib.error, urllib.request
 answers = {}
 for path in ("/health", "/ready", "/"):
     try:
-        with urllib.request.urlopen("http://127.0.0.1:8001" + path, timeout=10) as answer:
+        with urllib.request.urlopen("http://127.0.0.1:8001" + path, timeout=120) as answer:
             answers[path] = answer.status
     except urllib.error.HTTPError as error:
         answers[path] = error.code
@@ -252,7 +252,7 @@ def test_server_serves_what_the_emotion_image_trained(image_tool, emotion_image,
         assert answer.returncode == 0, answer.stdout[-3000:] + answer.stderr[-3000:]
     volume = f"--volume={expressions}/models:/app/models:ro"
     image_tool.start_container("serving", server_image, options=(*SERVER_OPTIONS, volume))
-    wait_until(lambda: ask(image_tool, "serving")["/ready"] == 200, "a server with a model", 60)
+    wait_until(lambda: ask(image_tool, "serving")["/ready"] == 200, "a server with a model", 120)
     assert image_tool.stop_container("serving") == 0
 
 
@@ -266,7 +266,7 @@ def ask(tool: ImageTool, container: str) -> dict[str, int]:
 @pytest.mark.parametrize("name", ["emotion_image", "server_image"])
 def test_server_without_a_model_is_healthy_and_not_ready(image_tool, request, name):
     image_tool.start_container("server", request.getfixturevalue(name), options=SERVER_OPTIONS)
-    wait_until(lambda: ask(image_tool, "server")["/health"] == 200, "a server", 60)
+    wait_until(lambda: ask(image_tool, "server")["/health"] == 200, "a server", 120)
     assert ask(image_tool, "server") == {"/health": 200, "/ready": 503, "/": 200}
     assert image_tool.podman("healthcheck", "run", "server").returncode == 0
     # It ends in good order when asked to, and does not have to be killed.
@@ -288,5 +288,5 @@ def test_tensorboard_of_the_compose_file_shows_runs(image_tool, facevox_image):
     def answers() -> bool:
         return image_tool.podman("exec", "board", "python", "-c", code).stdout == "200\n"
 
-    wait_until(answers, "TensorBoard", 60)
+    wait_until(answers, "TensorBoard", 120)
     image_tool.stop_container("board", 5)

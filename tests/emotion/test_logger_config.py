@@ -160,7 +160,7 @@ def test_console_that_nobody_reads_holds_nothing_up_and_the_file_has_every_line(
     words = [sys.executable, "-c", SERVER_LIKE, str(tmp_path), "5000"]
     process = subprocess.Popen(words, stderr=subprocess.PIPE)
     try:
-        assert process.wait(timeout=30) == 0  # a pipe holds 64 kB, the lines are ten times that
+        assert process.wait(timeout=120) == 0  # a pipe holds 64 kB, the lines are ten times that
     finally:
         process.kill()
         process.communicate()
@@ -169,6 +169,6 @@ def test_console_that_nobody_reads_holds_nothing_up_and_the_file_has_every_line(
 
 def test_console_that_is_read_gets_every_line_also_those_of_the_last_moment(tmp_path):
     words = [sys.executable, "-c", SERVER_LIKE, str(tmp_path), "200"]
-    shown = subprocess.run(words, stderr=subprocess.PIPE, text=True, timeout=30).stderr.splitlines()
+    shown = subprocess.run(words, stderr=subprocess.PIPE, text=True, timeout=120).stderr.splitlines()
     assert shown == lines_of(tmp_path)
     assert len(shown) == 200

@@ -85,5 +85,5 @@ def test_import_keeps_tensorflow_out() -> None:
         "import sys; from facevox.faces import import_mediapipe; m = import_mediapipe(); "
         "assert m.solutions.face_mesh; print('tensorflow' in sys.modules)"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert result.stdout.strip() == "False", result.stderr

@@ -54,7 +54,7 @@ def test_ctrl_c_is_answered_on_a_terminal(name: str, said: bytes) -> None:
     reader, writer = pty.openpty()
     try:
         words = [sys.executable, "-c", WAITING.format(name=name)]
-        assert subprocess.run(words, stderr=writer, timeout=60).returncode == 0
+        assert subprocess.run(words, stderr=writer, timeout=120).returncode == 0
         os.write(writer, b"|")
         shown = os.read(reader, 1000)
     finally:
@@ -85,6 +85,6 @@ print(child.pid)
 
 def test_program_ends_though_a_worker_ignores_the_signals() -> None:
     command = [sys.executable, "-c", STUBBORN]
-    done = subprocess.run(command, check=True, timeout=20, capture_output=True, text=True)
+    done = subprocess.run(command, check=True, timeout=120, capture_output=True, text=True)
     with pytest.raises(ProcessLookupError):
         os.kill(int(done.stdout), 0)

@@ -1,9 +1,9 @@
 """The demo: its stages, its report."""
 
 import json
+import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import ModuleType
 
@@ -40,17 +40,28 @@ def test_failing_stage_ends_the_demo_and_names_itself(
     assert "Example data ended with exit code 2" in capfd.readouterr().out
 
 
+def run_demo(repository: Path, folder: Path) -> str:
+    """What the demo of 12 people prints; the limit is against hanging only."""
+    command = [sys.executable, "scripts/demo/run_demo.py", "--output_dir", str(folder), "--num_people", "12"]
+    done = subprocess.run(
+        command, cwd=repository, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=3600
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    return done.stdout
+
+
+def redone(output: str) -> dict[str, int]:
+    """The programs of the demo that go through items, and how many each did that were not finished before."""
+    counts = re.findall(r"^(\w+): (\d+) done, \d+ skipped", output, re.MULTILINE)
+    return {name: sum(int(count) for other, count in counts if other == name) for name, _ in counts}
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(7500)
 def test_small_demo_runs_to_its_report_and_the_second_time_skips(repository: Path, tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "scripts/demo/run_demo.py",
-        "--output_dir",
-        str(tmp_path),
-        "--num_people",
-        "12",
-    ]
-    subprocess.run(command, cwd=repository, check=True, timeout=280, capture_output=True)
+    first = redone(run_demo(repository, tmp_path))
+    assert len(first) == 11
+    assert all(first.values())
     facts = json.loads((tmp_path / "demo.json").read_text(encoding="utf-8"))
     assert facts["groups"]["faces"] == 24
     assert facts["groups"]["bcubed_f1"] > 0.7
@@ -59,6 +70,8 @@ def test_small_demo_runs_to_its_report_and_the_second_time_skips(repository: Pat
         assert f">{title}</h2>" in page
     assert page.count("<img") > 24
     assert "http" not in page.replace("http://www.w3.org", "")
-    start_s = time.monotonic()
-    subprocess.run(command, cwd=repository, check=True, timeout=280, capture_output=True)
-    assert time.monotonic() - start_s < 0.6 * facts["seconds"]
+    again = run_demo(repository, tmp_path)
+    # Scores of a clip that is written anew, and pictures with --overwrite.
+    assert {name for name, count in redone(again).items() if count} == {"inference", "emotion_pictures"}
+    assert again.count("epochs are done already") == 3
+    assert again.count("trained already") == 1

@@ -161,7 +161,7 @@ def test_job_that_fails_stops_what_comes_after_it(
     job = ["create_hq_split", "--vox_dir", str(tmp_path)]
     program = [sys.executable, "scripts/cluster/submit.py", "--cluster", "debug", "--log_dir", str(log_dir)]
     answer = subprocess.run(
-        [*program, "--", *job], cwd=repository, capture_output=True, text=True, timeout=60
+        [*program, "--", *job], cwd=repository, capture_output=True, text=True, timeout=120
     )
     assert answer.returncode == 2
     (record,) = load_records(log_dir)
@@ -300,7 +300,7 @@ assert log.getvalue().strip() == "heard"
 def test_submitting_closes_no_log_of_the_process(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(SLOW_PROGRAM)
     words = [sys.executable, "-c", CLOSED_BY_NOBODY, str(tmp_path)]
-    answer = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    answer = subprocess.run(words, capture_output=True, text=True, timeout=120)
     assert answer.returncode == 0, answer.stderr
 
 
@@ -318,7 +318,7 @@ if __name__ == "__main__":
         signal.signal(number, lambda number, frame: sys.exit(75))
     (folder / f"started-{len(list(folder.glob('started-*')))}").touch()
     if len(list(folder.glob("started-*"))) < 3 or (folder / "wait").exists():
-        time.sleep(60)
+        time.sleep(600)
 """
 SUBMIT_SLOW = """
 import sys
@@ -343,12 +343,12 @@ def test_local_job_that_is_told_to_stop_stops_in_good_order(tmp_path: Path) -> N
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
-        end_s = time.monotonic() + 60
+        end_s = time.monotonic() + 120
         while not (tmp_path / "started-0").exists():
             assert time.monotonic() < end_s
             time.sleep(0.05)
         process.terminate()
-        shown, _ = process.communicate(timeout=60)
+        shown, _ = process.communicate(timeout=120)
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -27,6 +26,7 @@ from small_training import (
 from facevox import cli
 from facevox.files import read_image
 from facevox.training.checkpoint import load_checkpoint
+from facevox.training.trainer import Trainer
 from lc_pytorch.models import load_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -189,7 +189,7 @@ def end_after(process: subprocess.Popen[str], step: int, number: signal.Signals)
             break
     out = process.stdout.read()
     errors = process.stderr.read()
-    return process.wait(60), out + errors
+    return process.wait(120), out + errors
 
 
 @pytest.fixture(scope="module")
@@ -243,16 +243,21 @@ def test_a_program_ended_from_outside_goes_on_to_the_bit(
     check_folder(folder, 3)
 
 
-def test_a_finished_run_is_over_at_once_and_more_epochs_go_on(
-    script: ModuleType, base: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_finished_run_takes_no_step_and_more_epochs_go_on(
+    script: ModuleType,
+    base: Path,
+    whole: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = tmp_path / "run"
     shutil.copytree(whole, folder)
     before = (folder / "last.pth").read_bytes()
     changes = {"val_size": 0.2, "learnable_temperature": True}
-    start_s = time.monotonic()
-    assert run(script, options(base, folder, **changes)) == 0
-    assert time.monotonic() - start_s < 15
+    with monkeypatch.context() as without_steps:
+        without_steps.setattr(Trainer, "take_step", None)
+        assert run(script, options(base, folder, **changes)) == 0
     assert (folder / "last.pth").read_bytes() == before
     assert "done: 3 epochs" in capsys.readouterr().out
     assert run(script, options(base, folder, num_epochs=4, **changes)) == 0

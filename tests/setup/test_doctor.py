@@ -8,8 +8,8 @@ def doctor(load_script):
     return load_script("setup/doctor")
 
 
-def test_main_job_can_run_here_within_the_time(doctor, capsys):
-    assert doctor.main([]) == 0
+def test_main_job_can_run_here(doctor, capsys):
+    assert doctor.main(["--timeout_s", "240"]) == 0  # where much else runs, imports take minutes
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1].startswith("the main job can run")
     topics = [line[4:17].strip() for line in lines[:-1]]
@@ -91,7 +91,7 @@ def test_other_import_errors_are_passed_on(doctor):
 
 
 def test_only_imports_can_be_asked_for(doctor, monkeypatch, capsys):
-    assert doctor.main(["--imports_only"]) == 0
+    assert doctor.main(["--imports_only", "--timeout_s", "240"]) == 0
     monkeypatch.setattr(doctor, "_ask", lambda *_: ("cv2\tlibGL.so.1: cannot open shared object file", ""))
     capsys.readouterr()
     assert doctor.main(["--imports_only"]) == 1

@@ -282,5 +282,20 @@ def test_package_is_found_beside_a_clone_of_its_name(repository, tmp_path):
     """Python takes a folder named facevox in the current one for the package, if the set-up lets it."""
     (tmp_path / "facevox").symlink_to(repository)
     words = [sys.executable, "-c", "import facevox.logs, sys; sys.stdout.write(facevox.logs.__file__)"]
-    answer = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    answer = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert answer.stdout == str(repository / "facevox" / "logs.py"), answer.stderr
+
+
+def test_the_large_packages_are_compiled_once_at_set_up(project, monkeypatch):
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    venv = project.ROOT / ".venv"
+    package = venv / "lib" / "python3.11" / "site-packages" / "keras"
+
+    def install_packages(venv, *, is_cuda):
+        package.mkdir(parents=True)
+        (package / "layers.py").write_text("x = 1\n")
+        (package / "broken.py").write_text("x = = 1\n")  # is passed over
+
+    monkeypatch.setattr(project, "_install_packages", install_packages)
+    assert run_install(project)[0] == 0
+    assert [path.name.partition(".")[0] for path in package.rglob("*.pyc")] == ["layers"]

@@ -11,7 +11,8 @@ import sys
 import pytest
 
 TARGETS = [
-    "help", "install", "doctor", "demo", "test", "test-all", "slurm-test", "check", "bench", "extract",
+    "help", "install", "doctor", "demo", "test", "test-all", "test-cpus", "slurm-test", "check", "bench",
+    "extract",
     "voices", "faces", "pairs", "train", "evaluate", "hq-split", "hq-train", "hq-evaluate", "lipsync-process",
     "lipsync-train", "lipsync-score", "emotion-preprocess", "emotion-train", "emotion-run",
     "serve", "landmarks", "landmarks-train", "docker-build", "docker-run",
@@ -185,7 +186,10 @@ def test_make_test_leaves_four_markers_out_and_says_so(make):
     answer, calls = make("test")
     assert calls == [
         ["scripts/setup/install.py"],
-        ["-m", "pytest", "-m", "not slow and not slurm and not container and not browser"],
+        [
+            *("-m", "pytest", "-n", "logical", "--maxprocesses", "4", "--dist", "loadfile"),
+            *("-m", "not slow and not slurm and not container and not browser"),
+        ],
     ]
     assert "slow slurm container browser" in answer.stdout
     assert "make test-all" in answer.stdout

@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 
-def wait_for(page: Any, expression: str, timeout_s: float = 20.0) -> None:
+def wait_for(page: Any, expression: str, timeout_s: float = 120.0) -> None:
     """Returns as soon as a JavaScript expression is true."""
     end_s = time.monotonic() + timeout_s
     while not page.evaluate(expression):

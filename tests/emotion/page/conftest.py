@@ -129,7 +129,7 @@ class Browser:
         """A page of a context of its own, on a desktop's size where nothing else is said."""
         chosen = {"viewport": {"width": 1366, "height": 860}, "locale": "en-US", **options}
         context = self.browser.new_context(**chosen, permissions=["camera"] if camera else [])
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(120_000)
         page = context.new_page()
         page.on("console", lambda m: m.type in ("error", "warning") and self.complaints.append(m.text))
         page.on("pageerror", lambda error: self.complaints.append(str(error)))

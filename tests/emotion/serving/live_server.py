@@ -14,10 +14,10 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-import psutil
 from websockets.sync.client import ClientConnection, connect
 
 REPOSITORY = Path(__file__).resolve().parents[3]
+HANG_S = 120.0  # what takes longer never comes; nothing is judged by how fast it is
 
 
 def free_port() -> int:
@@ -57,14 +57,10 @@ class LiveServer:
             command, cwd=folder / "cwd", env=environment, stdout=self._printed, stderr=subprocess.STDOUT
         )
         self.output = ""
-        # Processor time until the first answer: a machine that does other work does not change it.
-        self.answer_s = float("nan")
 
     def __enter__(self) -> "LiveServer":
         try:
             self._wait("/health", {200})
-            times = psutil.Process(self.process.pid).cpu_times()
-            self.answer_s = times.user + times.system
             self._wait("/ready", {200, 503}, lambda body: b"starting" not in body)
         except BaseException:
             self.kill()
@@ -75,7 +71,7 @@ class LiveServer:
         self.kill()
 
     def _wait(self, path: str, statuses: set[int], is_right: Any = lambda body: True) -> None:
-        while time.monotonic() - self.start_s < 60:
+        while time.monotonic() - self.start_s < HANG_S:
             assert self.process.poll() is None, self.wait()
             try:
                 status, body, _ = self.request(path)
@@ -93,9 +89,9 @@ class LiveServer:
             self.process.kill()
         self.wait()
 
-    def wait(self, timeout_s: float = 30) -> int:
+    def wait(self) -> int:
         """The exit code; what it printed is in `output`."""
-        code = self.process.wait(timeout_s)
+        code = self.process.wait(HANG_S)
         self._printed.seek(0)
         self.output = self._printed.read().decode()
         return code
@@ -111,7 +107,7 @@ class LiveServer:
         """Status, body and headers of a GET, or of a POST where there is a body."""
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", body, headers or {})
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=HANG_S) as answer:
                 return answer.status, answer.read(), answer.headers
         except urllib.error.HTTPError as error:
             return error.code, error.read(), error.headers
@@ -147,7 +143,7 @@ def binary_message(data: bytes) -> bytes:
     return b"\x82" + struct.pack(">BH", 0x80 | 126, len(data)) + bytes(4) + data
 
 
-def receive(client: ClientConnection, timeout_s: float = 30) -> dict[str, Any]:
+def receive(client: ClientConnection, timeout_s: float = HANG_S) -> dict[str, Any]:
     """The next message."""
     message: dict[str, Any] = json.loads(client.recv(timeout=timeout_s))
     return message

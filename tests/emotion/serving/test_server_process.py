@@ -27,7 +27,7 @@ def files_below(folder: Path) -> dict[str, tuple[int, int]]:
     }
 
 
-def test_small_quick_and_nothing_is_written_but_the_log(model_path: Path, tmp_path: Path) -> None:
+def test_small_and_nothing_is_written_but_the_log(model_path: Path, tmp_path: Path) -> None:
     video = tmp_path / "clip.mp4"
     write_video(video, (np.full((120, 160, 3), k, np.uint8) for k in range(100)), 25.0, crf=0)
     big = np.random.default_rng(0).integers(0, 255, (1200, 1200, 3), np.uint8)  # above a spooled megabyte
@@ -37,7 +37,6 @@ def test_small_quick_and_nothing_is_written_but_the_log(model_path: Path, tmp_pa
     before = files_below(tmp_path)
     code = files_below(REPOSITORY / "emotion")
     with LiveServer(tmp_path, model_path.parent) as server:
-        assert server.answer_s < 3
         with server.connect() as client:
             for shift in range(30):
                 ask(client, jpeg_of_faces(2, shift))

@@ -160,7 +160,7 @@ def test_png_of_too_many_pixels_is_refused_undecoded(tmp_path: Path) -> None:
     (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
     Image.new("RGB", (64, 64)).save(tmp_path / "small.png")
     command = [sys.executable, "-c", PEAK_OF_A_PNG, str(tmp_path / "small.png"), str(tmp_path / "bomb.png")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     told, _, grown_mb = done.stdout.strip().rpartition(" ")
     assert told == "{'too_many_pixels'} ('PNG', 12000, 12000)"
     assert float(grown_mb) < 20  # its 432 MB of pixels never were in memory
@@ -227,7 +227,7 @@ def test_turns_are_given_in_the_order_of_asking() -> None:
                     await asyncio.sleep(0)
 
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(120):
                 await asyncio.gather(client("a", 5), client("b", 5), client("c", 2))
         finally:
             workers.close()
@@ -246,7 +246,7 @@ def test_failed_analysis_is_refused_and_the_next_picture_has_a_new_detector(mode
             before = threading.active_count()
             with pytest.raises(Refusal) as refusal:
                 await workers.faces(np.zeros((0, 0, 3), np.uint8))  # MediaPipe's graph dies of it
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(120):
                 findings = await workers.faces(image)
             assert threading.active_count() == before
             return refusal.value.code, len(findings.sightings)
@@ -274,7 +274,7 @@ def test_workers_that_cannot_be_started_are_told(model_path: Path, tmp_path: Pat
     start_s = monotonic()
     with TestClient(make_app(service), base_url="http://localhost") as http:
         while (answer := http.get("/ready").json())["status"] == "starting":
-            assert monotonic() - start_s < 60
+            assert monotonic() - start_s < 120
             sleep(0.02)
         assert answer["status"] == "failed"
         assert copy.name in answer["reason"]
@@ -297,7 +297,7 @@ def test_silent_client_makes_room_for_a_new_one(monkeypatch: pytest.MonkeyPatch)
         }
         answers: list[asyncio.Queue[dict[str, Any]]] = [asyncio.Queue(), asyncio.Queue()]
         tasks = []
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             for queue in answers:
                 requests: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
                 requests.put_nowait({"type": "websocket.connect"})

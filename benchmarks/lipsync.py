@@ -42,9 +42,9 @@ if __name__ == "lipsync":
 
 if TYPE_CHECKING:
     from facevox.figures import Figure
-    from lipsync.evaluation import Measurements, Value
+    from lipsync.network.evaluation import Measurements, Value
+    from lipsync.network.takes import Take
     from lipsync.settings import Settings
-    from lipsync.takes import Take
 
 PARTS = ("example", "real", "speed")
 REPOSITORY = FOLDER.parent
@@ -140,8 +140,8 @@ def accuracy_figures(head: str, found: "dict[str, Measurements]", bars: dict[int
         found: By estimator.
         bars: Least share for the network, by frames of a window.
     """
-    from lipsync.cross_validation import NETWORK, RIDGE
-    from lipsync.evaluation import WINDOW_FRAMES, accuracy, accuracy_difference
+    from lipsync.network.cross_validation import NETWORK, RIDGE
+    from lipsync.network.evaluation import WINDOW_FRAMES, accuracy, accuracy_difference
 
     figures = []
     for length in WINDOW_FRAMES:
@@ -166,8 +166,8 @@ def score_figures(
         folds: Of speakers; each is scored by a calibration fitted on the others, as training does it.
         bar: Least AUC of the network for far shifts and swapped sound.
     """
-    from lipsync.cross_validation import NETWORK, RIDGE
-    from lipsync.evaluation import (
+    from lipsync.network.cross_validation import NETWORK, RIDGE
+    from lipsync.network.evaluation import (
         KINDS,
         SCORED_FRAMES,
         auc,
@@ -201,8 +201,8 @@ def measure_example(args: argparse.Namespace, folder: Path) -> "list[Figure]":
     """Made-up people: 12 with two clips of 10 s."""
     from dataclasses import replace
 
-    from lipsync.cross_validation import RECIPE, cross_validate, deal_folds
-    from lipsync.takes import list_clips, load_takes
+    from lipsync.network.cross_validation import RECIPE, cross_validate, deal_folds
+    from lipsync.network.takes import list_clips, load_takes
 
     processed = args.processed_dir or make_example_clips(folder)
     takes = list(load_takes(list_clips(processed)))
@@ -244,7 +244,7 @@ def measure_real(args: argparse.Namespace, folder: Path) -> "list[Figure]":
     """Real people; nothing without their clips."""
     from dataclasses import replace
 
-    from lipsync.cross_validation import RECIPE, cross_validate, deal_folds
+    from lipsync.network.cross_validation import RECIPE, cross_validate, deal_folds
 
     takes = load_real_takes(args, folder)
     if not takes:
@@ -258,7 +258,7 @@ def measure_real(args: argparse.Namespace, folder: Path) -> "list[Figure]":
 
 def load_real_takes(args: argparse.Namespace, folder: Path) -> "list[Take]":
     """Real people's clips of known offset; none, and said so, where there are no clips."""
-    from lipsync.cross_validation import real_takes
+    from lipsync.network.cross_validation import real_takes
 
     data_dir = Path(os.environ.get("FACEVOX_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
     if not (data_dir / "MANIFEST.csv").is_file():
@@ -269,7 +269,7 @@ def load_real_takes(args: argparse.Namespace, folder: Path) -> "list[Take]":
 
 def measure_variants(args: argparse.Namespace, folder: Path) -> "list[Figure]":
     """Other settings on real people; nothing without their clips."""
-    from lipsync.cross_validation import deal_folds, offsets_fold_by_fold, pool_seeds
+    from lipsync.network.cross_validation import deal_folds, offsets_fold_by_fold, pool_seeds
 
     takes = load_real_takes(args, folder)
     if not takes:
@@ -310,8 +310,8 @@ def variant_figures(found: "dict[str, dict[str, Measurements]]", seeds: Sequence
     """
     from dataclasses import replace
 
-    from lipsync.cross_validation import ALONE, NETWORK, RIDGE
-    from lipsync.evaluation import accuracy, accuracy_difference
+    from lipsync.network.cross_validation import ALONE, NETWORK, RIDGE
+    from lipsync.network.evaluation import accuracy, accuracy_difference
 
     rows = {name: own[NETWORK] for name, own in found.items()}
     rows |= {f"{name} alone": own[ALONE] for name, own in found.items()}
@@ -336,7 +336,7 @@ def measure_speed(args: argparse.Namespace, folder: Path) -> "list[Figure]":
 
     from facevox.figures import Figure
     from lipsync.inference import LipSyncInference
-    from lipsync.network_estimator import NetworkEstimator
+    from lipsync.network.estimator import NetworkEstimator
 
     processing = _neighbour("lipsync_processing")
     scorer = LipSyncInference()
@@ -363,8 +363,8 @@ def measure_speed(args: argparse.Namespace, folder: Path) -> "list[Figure]":
 
 
 def _fresh_network() -> Any:
+    from lipsync.network.task import make_network
     from lipsync.settings import ModelSettings
-    from lipsync.training import make_network
 
     return make_network(ModelSettings(), 53, 96, 0)
 
@@ -388,8 +388,8 @@ def make_scaled_clip(processing: Any, path: Path, clip_s: float) -> None:
 def share_figures(processing: Any, scorer: Any, clip: Path, folder: Path) -> "list[Figure]":
     """Shares of decoding, detector, FaceMesh, sound and network of one clip, in one process."""
     from facevox.figures import Figure
-    from lipsync.features import extract_clip
-    from lipsync.scoring import score_clip
+    from lipsync.clips.features import extract_clip
+    from lipsync.sync.scoring import score_clip
 
     shares, total_s = processing.measure_shares(clip, folder)
     features = extract_clip(clip)

@@ -118,8 +118,8 @@ def measure_shares(video: Path, folder: Path) -> tuple[dict[str, float], float]:
     """(seconds by part, seconds in all) for one clip in this process; the second run counts."""
     import cv2
 
-    from lipsync import features, tracks
-    from lipsync.clip_files import write_clip
+    from lipsync.clips import features, tracks
+    from lipsync.clips.clip_files import write_clip
 
     cv2.setNumThreads(1)
     features.extract_clip(video, max_duration_s=1.0)  # imports and graphs
@@ -171,8 +171,8 @@ def measure_run(videos: Sequence[Path], folder: Path) -> Run:
     processor_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     if code != ExitCode.DONE:
         raise UserError("--videos: some of the clips could not be used; the reasons are above")
-    from lipsync.clip_files import load_clip
-    from lipsync.tracks import FRAME_HZ
+    from lipsync.clips.clip_files import load_clip
+    from lipsync.clips.clock import FRAME_HZ
 
     files = list((folder / "out").glob("*.npz"))
     length_s = sum(load_clip(file)[0].num_frames for file in files) / FRAME_HZ

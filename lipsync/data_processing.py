@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = get_args_parser().parse_args(argv)
     settings = load_settings(args.config, args.overrides)
     from facevox.batch import BatchConfig, run_batch
-    from lipsync.preprocessing import COLUMNS, ClipTask, plan_clips
+    from lipsync.clips.clip_task import COLUMNS, ClipTask, plan_clips
 
     batch = cli.build(
         BatchConfig,

@@ -40,8 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the example; returns the exit code."""
     args = get_args_parser().parse_args(argv)
     from lipsync.inference import LipSyncInference
-    from lipsync.plots import write_sync_plot
-    from lipsync.repair import shift_audio
+    from lipsync.repair.shift import shift_audio
+    from lipsync.sync.plots import write_sync_plot
 
     inference = LipSyncInference(checkpoint_path=args.checkpoint)
 

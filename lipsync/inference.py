@@ -19,6 +19,7 @@ command again to continue).
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 import sys
@@ -31,8 +32,8 @@ from facevox.errors import ExitCode, UserError
 from lipsync.settings import Settings, add_config_arguments, load_settings
 
 if TYPE_CHECKING:
-    from lipsync.features import ClipFeatures, FrameFeatures
-    from lipsync.scoring import ClipScore
+    from lipsync.clips.features import ClipFeatures, FrameFeatures
+    from lipsync.sync.scoring import ClipScore
 
 OWN_TRACK = ""
 
@@ -60,14 +61,14 @@ class LipSyncInference:
         self.settings = settings or Settings()
         self._show_progress = show_progress
         if checkpoint_path is None:
-            from lipsync.calibration import LOUDNESS_CALIBRATION
-            from lipsync.estimators import LoudnessEstimator, SyncEstimator
+            from lipsync.sync.calibration import LOUDNESS_CALIBRATION
+            from lipsync.sync.estimators import LoudnessEstimator, SyncEstimator
 
             self.estimator: SyncEstimator = LoudnessEstimator()
             self.calibration = LOUDNESS_CALIBRATION
         else:
             from facevox.training.distributed import choose_device
-            from lipsync.network_estimator import load_estimator
+            from lipsync.network.estimator import load_estimator
 
             device = choose_device(self.settings.training.device, 0)
             self.estimator, self.calibration = load_estimator(checkpoint_path, device)
@@ -79,7 +80,7 @@ class LipSyncInference:
 
         The score is the probability, 0 to 1, that the clip is in sync (within 60 ms); nan: cannot tell, and
         `details["reason"]` says why. `details["offset_ms"]` > 0 says that the AUDIO IS EARLY: delay it by
-        that much; < 0: the audio is late. All keys: `lipsync.answers.make_details`.
+        that much; < 0: the audio is late. All keys: `lipsync.sync.answers.make_details`.
 
         Raises:
             MediaError: A file that cannot be read, no video stream, or no sound.
@@ -90,9 +91,9 @@ class LipSyncInference:
     def analyse(
         self, video_path: str | Path, audio_path: str | Path | None = None
     ) -> tuple[ClipScore, dict[str, Any]]:
-        """What `compute_sync_score` says and all that it rests on (see `lipsync.plots`)."""
-        from lipsync.answers import make_details
-        from lipsync.scoring import score_clip
+        """What `compute_sync_score` says and all that it rests on (see `lipsync.sync.plots`)."""
+        from lipsync.sync.answers import make_details
+        from lipsync.sync.scoring import score_clip
 
         source = self._look_at(Path(video_path), None if audio_path is None else Path(audio_path))
         clip = self.read_clip(video_path, audio_path)
@@ -102,8 +103,8 @@ class LipSyncInference:
     def read_clip(self, video_path: str | Path, audio_path: str | Path | None = None) -> ClipFeatures:
         """The features of a video and its sound, by the settings. Raises MediaError."""
         from facevox.logs import native_silence
-        from lipsync.features import ClipFeatures, collect_tracks, iter_face_features, read_sound
-        from lipsync.sounds import sound_features
+        from lipsync.clips.features import ClipFeatures, collect_tracks, iter_face_features, read_sound
+        from lipsync.clips.sounds import sound_features
 
         data, audio = self.settings.data, self.settings.audio
         # The sound first: a file without it is refused before its pictures are decoded.
@@ -124,8 +125,8 @@ class LipSyncInference:
     def _look_at(self, video: Path, audio: Path | None) -> Any:
         """What the headers say. Raises MediaError where there is no video or no sound."""
         from facevox.media import MediaError, open_media, probe
-        from lipsync.answers import Source
-        from lipsync.preprocessing import is_variable_rate
+        from lipsync.clips.clip_task import is_variable_rate
+        from lipsync.sync.answers import Source
 
         info = probe(video)
         if not info.has_video:
@@ -158,10 +159,10 @@ class LipSyncInference:
             MediaError: As `compute_sync_score`.
             UserError: The output's container cannot hold the pictures, or the output is the input.
         """
-        from lipsync.answers import change_text
-        from lipsync.correction import NotBetterError, write_corrected
-        from lipsync.repair import _checked_format
-        from lipsync.verdicts import AUDIO_EARLY, AUDIO_LATE, offset_text
+        from lipsync.repair.correction import NotBetterError, write_corrected
+        from lipsync.repair.shift import _checked_format
+        from lipsync.sync.answers import change_text
+        from lipsync.sync.verdicts import AUDIO_EARLY, AUDIO_LATE, offset_text
 
         video, output = Path(video_path), Path(output_path)
         audio = None if audio_path is None else Path(audio_path)
@@ -185,7 +186,7 @@ class LipSyncInference:
 
     def _left_ms(self, clip: ClipFeatures) -> float:
         """The offset of a clip; nan where none stands out."""
-        from lipsync.scoring import score_clip
+        from lipsync.sync.scoring import score_clip
 
         return score_clip(clip, self.estimator, self.calibration).judgement.offset_ms
 
@@ -196,7 +197,7 @@ def _with_progress(
     from facevox.media import probe
     from facevox.progress import Progress
     from facevox.signals import StopFlag
-    from lipsync.tracks import FRAME_HZ
+    from lipsync.clips.clock import FRAME_HZ
 
     total = round(min(probe(video).duration_s, max_duration_s) * FRAME_HZ)
     with StopFlag() as stop, Progress(total, video.name, "frame") as progress:
@@ -277,7 +278,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_usage(args)
     settings = load_settings(args.config, args.overrides)
     if args.plot is not None:
-        from lipsync.plots import check_plot_name
+        from lipsync.sync.plots import check_plot_name
 
         check_plot_name(args.plot)
     if args.batch is not None:
@@ -300,8 +301,8 @@ def _do_one(args: argparse.Namespace, settings: Settings) -> int:
 
 
 def _score(args: argparse.Namespace, inference: LipSyncInference) -> int:
-    from lipsync.answers import summary_lines, without_nan
-    from lipsync.plots import write_sync_plot
+    from lipsync.sync.answers import summary_lines, without_nan
+    from lipsync.sync.plots import write_sync_plot
 
     score, details = inference.analyse(args.video, args.audio)
     if args.plot is not None:
@@ -318,8 +319,8 @@ def _score(args: argparse.Namespace, inference: LipSyncInference) -> int:
 
 
 def _shift(args: argparse.Namespace) -> int:
-    from lipsync.repair import shift_audio
-    from lipsync.verdicts import offset_text
+    from lipsync.repair.shift import shift_audio
+    from lipsync.sync.verdicts import offset_text
 
     done = shift_audio(args.video, args.output, args.offset_ms, audio_path=args.audio)
     if args.json:
@@ -332,7 +333,7 @@ def _shift(args: argparse.Namespace) -> int:
 
 def _run_batch(args: argparse.Namespace, settings: Settings) -> int:
     from facevox.batch import BatchConfig, run_batch
-    from lipsync.pair_batch import COLUMNS, PairTask, batch_settings, plan_pairs
+    from lipsync.sync.pair_task import COLUMNS, PairTask, batch_settings, plan_pairs
 
     batch = cli.build(
         BatchConfig,
@@ -345,7 +346,9 @@ def _run_batch(args: argparse.Namespace, settings: Settings) -> int:
         settings=batch_settings(settings, args.checkpoint),
         unit="pair",
     )
-    return run_batch(PairTask(settings, args.checkpoint), plan_pairs(args.batch), batch).exit_code
+    make_scorer = functools.partial(LipSyncInference, args.checkpoint, settings=settings)
+    task = PairTask(make_scorer, uses_torch=args.checkpoint is not None)
+    return run_batch(task, plan_pairs(args.batch), batch).exit_code
 
 
 if __name__ == "__main__":

@@ -26,15 +26,15 @@ from typing import TYPE_CHECKING, Any
 
 from facevox import cli
 from facevox.errors import ExitCode, UserError
+from lipsync.clips.clock import FRAME_HZ
+from lipsync.clips.sounds import SAMPLE_RATE_HZ
 from lipsync.settings import add_config_arguments, load_settings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from lipsync.streaming import LiveScore, SyncStream
+    from lipsync.sync.streaming import LiveScore, SyncStream
 
-SAMPLE_RATE_HZ = 16_000
-FRAME_HZ = 25.0
 BLOCK_S = 0.1  # of sound handed on at a time
 QUEUE_SIZE = 64  # pictures and blocks that may wait; 2 s
 GAP_S = 0.1  # a microphone that lags the clock by more has lost sound; silence takes its place
@@ -235,7 +235,7 @@ def run_stream(
 
 def as_plain(live: LiveScore) -> dict[str, Any]:
     """A verdict as plain values."""
-    from lipsync.answers import without_nan
+    from lipsync.sync.answers import without_nan
 
     judgement = live.score.judgement
     plain: dict[str, Any] = without_nan(
@@ -264,7 +264,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from facevox.logs import native_silence
     from facevox.signals import StopFlag
     from lipsync.inference import LipSyncInference
-    from lipsync.streaming import SyncStream, live_text
+    from lipsync.sync.streaming import SyncStream, live_text
 
     inference = LipSyncInference(args.checkpoint, settings=settings)
     data, audio = settings.data, settings.audio

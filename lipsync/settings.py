@@ -76,7 +76,7 @@ class DataSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class AudioSettings:
-    """Size of the sound features; their clock is fixed (100 a second, see `lipsync.sounds`)."""
+    """Size of the sound features; their clock is fixed (100 a second, see `lipsync.clips.sounds`)."""
 
     num_mels: int = _setting(40, _between(8, 128))
     num_mfcc: int = _setting(13, _between(2, 128))

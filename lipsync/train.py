@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from facevox.training import distributed
     from facevox.training.trainer import DONE, STOPPED
-    from lipsync.training_run import run_training
+    from lipsync.network.run import run_training
 
     world = distributed.init(settings.training.device)
     if world.device.type == "cpu" and settings.model.visual_frontend == "lip_landmarks":

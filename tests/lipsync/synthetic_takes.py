@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from lipsync.features import FaceTrack
-from lipsync.sounds import SoundFeatures
-from lipsync.takes import Take
+from lipsync.clips.features import FaceTrack
+from lipsync.clips.sounds import SoundFeatures
+from lipsync.network.takes import Take
 
 RNG_RING = np.linspace(0, 2 * np.pi, 20, endpoint=False)
 

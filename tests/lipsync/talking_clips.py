@@ -12,7 +12,7 @@ import numpy as np
 from facevox import cli
 from facevox.logs import native_silence
 from facevox.media import iter_frames, read_audio
-from lipsync.features import ClipFeatures, extract_clip
+from lipsync.clips.features import ClipFeatures, extract_clip
 
 RATE_HZ = 16_000
 CLIP_S = 6.0

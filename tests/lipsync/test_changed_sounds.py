@@ -10,8 +10,9 @@ import pytest
 
 from facevox import cli
 from facevox.media import read_audio, write_wav
-from lipsync import data_processing, inference, preprocessing
-from lipsync.clip_files import load_clip
+from lipsync import data_processing, inference
+from lipsync.clips import clip_task as preprocessing
+from lipsync.clips.clip_files import load_clip
 from lipsync.inference import LipSyncInference
 
 RATE_HZ = 16_000

@@ -21,8 +21,8 @@ from facevox.batch import Item, Outcome
 from facevox.files import read_json
 from facevox.media import iter_frames, read_audio, write_video, write_wav
 from lipsync import data_processing
-from lipsync.clip_files import load_clip
-from lipsync.preprocessing import ClipTask, is_variable_rate, speaker_of
+from lipsync.clips.clip_files import load_clip
+from lipsync.clips.clip_task import ClipTask, is_variable_rate, speaker_of
 
 FAST = ["--set", "data.max_faces=1", "--set", "data.min_duration_s=0.5"]
 

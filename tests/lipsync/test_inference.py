@@ -48,8 +48,8 @@ def quick(monkeypatch: pytest.MonkeyPatch, talking: tuple[Path, ...]) -> LipSync
     def read_clip(self: LipSyncInference, video: Any, audio: Any = None) -> Any:
         if Path(video) not in talking:
             return plain(self, video, audio)
-        from lipsync.features import read_sound
-        from lipsync.sounds import sound_features
+        from lipsync.clips.features import read_sound
+        from lipsync.clips.sounds import sound_features
 
         return replace(features_of(Path(video)), sound=sound_features(read_sound(audio or video)))
 
@@ -284,7 +284,7 @@ def test_what_would_not_be_better_is_refused_with_the_reason(
 
 
 def test_correction_that_measures_wrong_is_thrown_away(talking: tuple[Path, ...], tmp_path: Path) -> None:
-    from lipsync.correction import NotBetterError, write_corrected
+    from lipsync.repair.correction import NotBetterError, write_corrected
 
     for left_ms, words in ((90.0, r"\+90 ms are left"), (math.nan, "no offset is found")):
         with pytest.raises(NotBetterError, match=words):
@@ -461,14 +461,14 @@ def test_signal_while_pictures_are_read_leaves_nothing(
 def test_nothing_is_printed_as_minus_zero(
     quick: LipSyncInference, talking: tuple[Path, ...], monkeypatch
 ) -> None:
-    from lipsync.answers import summary_lines
-    from lipsync.scoring import Judgement
-    from lipsync.verdicts import judge
+    from lipsync.sync.answers import summary_lines
+    from lipsync.sync.scoring import Judgement
+    from lipsync.sync.verdicts import judge
 
     score, details = quick.analyse(talking[0])
     offset = replace(score.judgement.offset, offset_ms=-0.03)  # type: ignore[type-var]
     still = replace(score, judgement=Judgement(0.9, judge(offset, 0.9), offset))
-    monkeypatch.setattr("lipsync.scoring.score_clip", lambda *_: still)
+    monkeypatch.setattr("lipsync.sync.scoring.score_clip", lambda *_: still)
     _, details = quick.analyse(talking[0])
     assert not any("-0 " in line or "-0.0" in line for line in summary_lines(details)[:3])
     assert str(details["offset_ms"]) == str(details["offset_frames"]) == "0.0"

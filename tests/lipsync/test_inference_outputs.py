@@ -13,7 +13,7 @@ from facevox.batch import Item, Outcome
 from facevox.media import write_wav
 from lipsync import inference
 from lipsync.inference import LipSyncInference
-from lipsync.pair_batch import PairTask
+from lipsync.sync.pair_task import PairTask
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +26,8 @@ def looked_at_once(monkeypatch: pytest.MonkeyPatch, talking: tuple[Path, ...]) -
     """Faces are followed once a session: what is tested here comes after them."""
     from dataclasses import replace
 
-    from lipsync.features import read_sound
-    from lipsync.sounds import sound_features
+    from lipsync.clips.features import read_sound
+    from lipsync.clips.sounds import sound_features
 
     def read_clip(self: LipSyncInference, video: Any, audio: Any = None) -> Any:
         return replace(features_of(talking[0]), sound=sound_features(read_sound(audio or video)))

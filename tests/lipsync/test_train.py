@@ -21,16 +21,18 @@ from facevox.manifest import make_header, write_manifest
 from facevox.training.checkpoint import load_checkpoint
 from facevox.training.distributed import World
 from facevox.training.trainer import DONE
-from lipsync import train, training, training_run
-from lipsync.clip_files import write_clip
-from lipsync.estimators import LoudnessEstimator
-from lipsync.evaluation import accuracy
-from lipsync.features import ClipFeatures
-from lipsync.network_estimator import load_estimator, load_model
+from lipsync import train
+from lipsync.clips.clip_files import write_clip
+from lipsync.clips.features import ClipFeatures
+from lipsync.network import run as training_run
+from lipsync.network import task as training
+from lipsync.network.estimator import load_estimator, load_model
+from lipsync.network.evaluation import accuracy
+from lipsync.network.run import measure_all, run_training
+from lipsync.network.takes import ClipEntry, list_clips, load_takes
+from lipsync.network.task import PARTS, fit_ridge, split_clips
 from lipsync.settings import load_settings
-from lipsync.takes import ClipEntry, list_clips, load_takes
-from lipsync.training import PARTS, fit_ridge, split_clips
-from lipsync.training_run import measure_all, run_training
+from lipsync.sync.estimators import LoudnessEstimator
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NUM_CLIPS = 12

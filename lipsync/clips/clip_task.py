@@ -1,0 +1,194 @@
+"""Many videos into clip files: what is used, what is left out and why."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from facevox.batch import Item, Outcome, Task
+from facevox.errors import NoFaceError, UserError
+from facevox.files import VIDEO_PATTERNS, find_files, relative_name, require_folder
+from facevox.naming import plan_names
+from lipsync.settings import AudioSettings, DataSettings, Settings
+
+AUDIO_PATTERNS = ("*.wav", "*.mp3", "*.flac", "*.m4a", "*.aac", "*.ogg", "*.opus", "*.wma", "*.aiff", "*.mka")
+COLUMNS = (
+    "video", "audio", "clip_file", "speaker", "duration_s", "sound_s", "num_frames", "num_tracks",
+    "num_shots", "face_share", "source_rate_hz", "note",
+)  # fmt: skip
+# Time between frames that differs from the median by more than this share of it is no rounding (1 ms in
+# Matroska: 6 % at 60 frames a second). One in fifty may: files that were cut have an odd one.
+RATE_TOLERANCE = 0.2
+ODD_FRAMES = 0.02
+MAX_TIMES_LOOKED_AT = 20_000
+SILENCE_DB = -70.0  # loudest band anywhere; codec residue is below, a whisper far above
+MAX_LENGTH_DIFFERENCE_S = 1.0  # of picture and sound, before it is noted
+
+
+class ClipTask(Task):
+    """Writes `<video without suffix>.npz` below the output folder for each video."""
+
+    def __init__(self, data: DataSettings, audio: AudioSettings) -> None:
+        self.data = data
+        self.audio = audio
+
+    def open(self, output_dir: Path) -> None:
+        """One thread a worker: the workers share the cores."""
+        super().open(output_dir)
+        import cv2
+
+        cv2.setNumThreads(1)
+
+    def process(self, item: Item) -> Outcome:
+        """Decodes, follows and cuts; the sound comes from `payload["audio"]`, or else from the video.
+
+        Raises:
+            NoFaceError: No face, or none for long enough.
+            UserError: Not readable, no sound, too short.
+        """
+        from facevox.media import probe
+        from lipsync.clips.clip_files import write_clip
+        from lipsync.clips.clock import FRAME_HZ, ROW_HZ
+        from lipsync.clips.features import extract_clip
+
+        info = probe(item.path)
+        if not info.has_video:
+            raise UserError("no video stream")
+        audio = item.payload["audio"]
+        if not audio and not info.has_audio:
+            raise UserError("no audio: the video has no sound track and there is no sound file of its name")
+        clip = extract_clip(
+            item.path,
+            audio or None,
+            max_faces=self.data.max_faces,
+            crop_px=self.data.mouth_crop_px,
+            num_mels=self.audio.num_mels,
+            num_mfcc=self.audio.num_mfcc,
+            max_duration_s=self.data.max_duration_s,
+        )
+        duration_s, sound_s = clip.num_frames / FRAME_HZ, len(clip.sound.log_mel) / ROW_HZ
+        least_s = self.data.min_duration_s
+        for what, length_s in (("video", duration_s), ("sound", sound_s)):
+            if length_s < least_s:
+                raise UserError(f"too short: {length_s:.2f} s of {what}, data.min_duration_s is {least_s:g}")
+        if not clip.tracks:
+            raise NoFaceError(f"no face in {clip.num_frames} frames")
+        tracks = tuple(track for track in clip.tracks if len(track) >= round(least_s * FRAME_HZ))
+        if not tracks:
+            longest_s = len(clip.tracks[0]) / FRAME_HZ
+            raise NoFaceError(
+                f"no face is seen for {least_s:g} s on end (data.min_duration_s); "
+                f"the longest: {longest_s:.2f} s"
+            )
+        clip = replace(clip, tracks=tracks)
+        names = {"video": item.name, "audio": item.payload["audio_name"], "speaker": item.payload["speaker"]}
+        target = item.payload["output"]
+        write_clip(self.output_dir / target, clip, names, sync=False)
+        has_face = np.zeros(clip.num_frames, np.bool_)
+        for track in tracks:
+            has_face[track.start : track.start + len(track)] = True
+        row = {
+            **names,
+            "clip_file": target,
+            "duration_s": round(duration_s, 2),
+            "sound_s": round(sound_s, 2),
+            "num_frames": clip.num_frames,
+            "num_tracks": len(tracks),
+            "num_shots": len(clip.shot_starts),
+            "face_share": round(float(has_face.mean()), 3),
+            "source_rate_hz": round(info.rate_hz, 3),
+            "note": "; ".join(
+                [*item.payload["notes"], *self._notes(item.path, info, clip, duration_s, sound_s)]
+            ),
+        }
+        return Outcome(rows=[row], outputs=[target])
+
+    def _notes(self, video: str, info: Any, clip: Any, duration_s: float, sound_s: float) -> list[str]:
+        """What a reader of the manifest should know of a clip that is used."""
+        notes = []
+        if is_variable_rate(video):
+            notes.append("variable frame rate repaired (nearest frame in time)")
+        if duration_s >= self.data.max_duration_s - 0.02 and info.duration_s > duration_s + 0.1:
+            notes.append(
+                f"the first {self.data.max_duration_s:g} s of {info.duration_s:.0f} (data.max_duration_s)"
+            )
+        if abs(duration_s - sound_s) > MAX_LENGTH_DIFFERENCE_S:
+            notes.append(f"{duration_s:.1f} s of video and {sound_s:.1f} s of sound")
+        if float(clip.sound.log_mel.max()) < SILENCE_DB:
+            notes.append("silent")
+        return notes
+
+
+def is_variable_rate(video: str | Path) -> bool:
+    """Whether the frames of a video come at uneven times, by the stamps of its packets (not decoded).
+
+    Raises:
+        MediaError: Not readable.
+    """
+    from facevox.media import first_stream, open_media
+
+    stamps: list[int] = []
+    with open_media(video) as container:
+        for packet in container.demux(first_stream(container, "video", video)):
+            if packet.pts is not None:
+                stamps.append(packet.pts)
+            if len(stamps) >= MAX_TIMES_LOOKED_AT:
+                break
+    steps = np.diff(np.sort(np.array(stamps, np.float64)))
+    if len(steps) < 2:
+        return False
+    usual = float(np.median(steps))
+    return bool((np.abs(steps - usual) > RATE_TOLERANCE * usual).mean() > ODD_FRAMES)
+
+
+def plan_clips(settings: Settings) -> list[Item]:
+    """An item for each video below `paths.videos_dir`, with its sound, speaker and output name.
+
+    Raises:
+        UserError: No such folder, or no video in it.
+    """
+    root = Path(settings.paths.videos_dir)
+    left_out = [settings.paths.processed_dir]
+    videos = find_files(root, VIDEO_PATTERNS, exclude=left_out, what="paths.videos_dir")
+    names = [relative_name(path, root) for path in videos]
+    sounds = _find_sounds(Path(settings.paths.audios_dir))
+    items = []
+    for name, path, target in zip(names, videos, plan_names(names, ".npz"), strict=True):
+        found = sounds.get(PurePosixPath(name).with_suffix("").as_posix(), [])
+        payload = {
+            "output": target,
+            "audio": str(found[0][1]) if found else "",
+            "audio_name": found[0][0] if found else "",
+            "speaker": speaker_of(name, settings.data.speaker_regex),
+            "notes": [f"{len(found)} sounds of this name, {found[0][0]} is used"] if len(found) > 1 else [],
+        }
+        items.append(Item(name, str(path), payload, tuple(str(sound) for _, sound in found[:1])))
+    return items
+
+
+def _find_sounds(root: Path) -> dict[str, list[tuple[str, Path]]]:
+    """The sound files by their relative path without suffix; none where there is no such folder."""
+    if not root.exists():
+        return {}
+    require_folder(root, "paths.audios_dir")
+    try:
+        files: Sequence[Path] = find_files(root, AUDIO_PATTERNS, what="paths.audios_dir")
+    except UserError:  # nothing in it: the videos have sound tracks of their own
+        return {}
+    sounds: dict[str, list[tuple[str, Path]]] = {}
+    for path in files:
+        name = relative_name(path, root)
+        sounds.setdefault(PurePosixPath(name).with_suffix("").as_posix(), []).append((name, path))
+    return sounds
+
+
+def speaker_of(name: str, speaker_regex: str) -> str:
+    """Who speaks in the video `name`: the first group of the expression, else the top sub-folder, else ""."""
+    if speaker_regex:
+        found = re.search(speaker_regex, name)
+        return (found[1] or "") if found else ""
+    parts = PurePosixPath(name).parts
+    return parts[0] if len(parts) > 1 else ""

@@ -1,0 +1,349 @@
+"""What a model sees and hears of a clip, on one clock; the only way to get it, live and offline.
+
+The clock: frame k of the pictures is what a player shows at k / 25 s (the frame nearest in time, whatever
+the rate of the video); row j of the sound is centred on j / 100 s. Both count from the moment at which a
+player starts the file (`facevox.media`); a separate sound file starts at that moment.
+
+`iter_face_features` gives the pictures frame by frame, LOOKAHEAD frames (0.2 s) after they were read;
+`FaceFeatureStream` is the same for frames that come from elsewhere; `collect_tracks` gathers them into
+arrays. `lipsync.clips.sounds` has the sound. `extract_clip` does all of it for a file.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from facevox.faces import mouth_opening
+from facevox.media import iter_audio, iter_frames
+from lipsync.clips.clock import FRAME_HZ
+from lipsync.clips.mouths import SMOOTH_FRAMES, cut_mouth, lip_contour, mouth_matrix, mouth_pose
+from lipsync.clips.sounds import SAMPLE_RATE_HZ, SoundFeatures, sound_features
+from lipsync.clips.tracks import MAX_MISSED, FacePose, FaceTracker, TrackedFace, TrackedFrame
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# A frame is finished when the frames of its smoothing window and the end of any gap at it are known.
+LOOKAHEAD = max(SMOOTH_FRAMES // 2, MAX_MISSED) + 1
+
+
+@dataclass(frozen=True)
+class FaceFeatures:
+    """One face in one frame.
+
+    Attributes:
+        track_id: Of the face; a face that returns after a cut or a longer absence has a new one.
+        box_px: (4,) float32, left, top, width, height of the landmarks in the picture, upright.
+        mouth: (S, S) uint8 grey, S = 96 by default: upright, mouth in the middle, side 1.2 times the
+            distance between the outer eye corners.
+        lips: (40, 2) float32: `lipsync.clips.mouths.LIP_POINTS` in that crop, -1 to 1 (beyond it outside).
+        opening: Gap between the inner lips over the distance between the eyes; 0 closed, about 0.6 wide.
+        is_measured: False where the face was hidden for up to 0.16 s: its points are interpolated.
+        face_rgb: (256, 256, 3) uint8, the upright crop that the points were found in.
+    """
+
+    track_id: int
+    box_px: "NDArray[np.float32]"
+    mouth: "NDArray[np.uint8]"
+    lips: "NDArray[np.float32]"
+    opening: float
+    is_measured: bool
+    face_rgb: "NDArray[np.uint8]"
+
+
+@dataclass(frozen=True)
+class FrameFeatures:
+    """The faces of frame `index`, which is shown at `time_s` = start + index / 25 s, in shot `shot`."""
+
+    index: int
+    time_s: float
+    shot: int
+    faces: tuple[FaceFeatures, ...]
+
+
+@dataclass(frozen=True)
+class FaceTrack:
+    """A face from its first to its last frame, without gaps; fields as in `FaceFeatures`.
+
+    Attributes:
+        track_id: Counted in the order of appearance.
+        start: Index of its first frame: entry i belongs to frame start + i, at (start + i) / 25 s.
+        shot: The shot that it is in; it never spans two.
+        mouths: (n, S, S) uint8.
+        lips: (n, 40, 2) float32.
+        opening: (n,) float32.
+        boxes_px: (n, 4) float32.
+        is_measured: (n,) bool.
+        face_rgb: (256, 256, 3) uint8: what the person looks like, the first frame.
+    """
+
+    track_id: int
+    start: int
+    shot: int
+    mouths: "NDArray[np.uint8]"
+    lips: "NDArray[np.float32]"
+    opening: "NDArray[np.float32]"
+    boxes_px: "NDArray[np.float32]"
+    is_measured: "NDArray[np.bool_]"
+    face_rgb: "NDArray[np.uint8]"
+
+    def __len__(self) -> int:
+        return len(self.opening)
+
+
+@dataclass(frozen=True)
+class ClipFeatures:
+    """A clip: its faces and its sound.
+
+    Attributes:
+        num_frames: Of the pictures at 25 a second, with or without a face.
+        shot_starts: First frame of each shot, from 0.
+        tracks: Faces, the longest first.
+        sound: Rows at 100 a second from time 0; more or fewer than 4 * num_frames where the sound is
+            longer or shorter than the pictures.
+    """
+
+    num_frames: int
+    shot_starts: tuple[int, ...]
+    tracks: tuple[FaceTrack, ...]
+    sound: SoundFeatures
+
+
+@dataclass
+class _Seen:
+    """A frame that waits for those behind it."""
+
+    index: int
+    time_s: float
+    tracked: TrackedFrame
+    faces: dict[int, TrackedFace]
+    poses: dict[int, FacePose]  # of the mouths that were measured
+
+
+class FaceFeatureStream:
+    """Features of frames that come one by one, as from a camera; use it as a context manager.
+
+    Args:
+        max_faces: Followed at the same time.
+        crop_px: Side of the mouth crops.
+    """
+
+    def __init__(self, max_faces: int = 4, crop_px: int = 96) -> None:
+        self._tracker = FaceTracker(max_faces)
+        self._crop_px = crop_px
+        # The frame to finish next is number `_num_before` of these.
+        self._window: deque[_Seen] = deque()
+        self._num_before = 0
+        self._num_pushed = 0
+
+    def push(self, image_rgb: "NDArray[np.uint8]", time_s: float | None = None) -> list[FrameFeatures]:
+        """Takes the next frame, (H, W, 3) uint8; returns those that are finished with it: none or one.
+
+        Frames must come at 25 a second; `time_s` is only handed through (None: index / 25).
+        """
+        tracked = self._tracker.update(image_rgb)
+        index = self._num_pushed
+        self._num_pushed += 1
+        faces = {face.track_id: face for face in tracked.faces}
+        poses = {k: mouth_pose(f.landmarks) for k, f in faces.items() if f.landmarks is not None}
+        shown_s = index / FRAME_HZ if time_s is None else time_s
+        self._window.append(_Seen(index, shown_s, tracked, faces, poses))
+        if len(self._window) - self._num_before <= LOOKAHEAD:
+            return []
+        return [self._finish_next()]
+
+    def finish(self) -> list[FrameFeatures]:
+        """The frames that still wait, when there are no more behind them."""
+        return [self._finish_next() for _ in range(len(self._window) - self._num_before)]
+
+    def _finish_next(self) -> FrameFeatures:
+        now = self._window[self._num_before]
+        found = (self._face(now, face) for face in now.tracked.faces)
+        faces = tuple(face for face in found if face is not None)
+        self._num_before += 1
+        if self._num_before > LOOKAHEAD:
+            self._window.popleft()
+            self._num_before -= 1
+        return FrameFeatures(now.index, now.time_s, now.tracked.shot, faces)
+
+    def _face(self, now: _Seen, face: TrackedFace) -> FaceFeatures | None:
+        """None behind the last time that the face was found."""
+        landmarks = face.landmarks
+        if landmarks is None:
+            landmarks = self._interpolated(now.index, face.track_id)
+            if landmarks is None:
+                return None
+        near = [
+            seen.poses[face.track_id]
+            for seen in self._window
+            if abs(seen.index - now.index) <= SMOOTH_FRAMES // 2 and face.track_id in seen.poses
+        ]
+        matrix = mouth_matrix(near or [mouth_pose(landmarks)], self._crop_px)
+        low, high = landmarks[:, :2].min(axis=0), landmarks[:, :2].max(axis=0)
+        return FaceFeatures(
+            track_id=face.track_id,
+            box_px=np.concatenate([low, high - low]).astype(np.float32),
+            mouth=cut_mouth(face.crop_rgb, face.crop_matrix, matrix, self._crop_px),
+            lips=lip_contour(landmarks, matrix, self._crop_px),
+            opening=mouth_opening(landmarks),
+            is_measured=face.landmarks is not None,
+            face_rgb=face.crop_rgb,
+        )
+
+    def _interpolated(self, index: int, track_id: int) -> "NDArray[np.float32] | None":
+        """The points of a hidden face, on the way from where it was to where it is found again."""
+        measured = [
+            (seen.index, seen.faces[track_id].landmarks) for seen in self._window if track_id in seen.poses
+        ]
+        before = [entry for entry in measured if entry[0] < index]
+        after = [entry for entry in measured if entry[0] > index]
+        if not before or not after:
+            return None
+        (first, start), (last, end) = before[-1], after[0]
+        if start is None or end is None:
+            return None
+        share = (index - first) / (last - first)
+        return (start + (end - start) * share).astype(np.float32)
+
+    def close(self) -> None:
+        """Gives the graphs back; calling it twice does no harm."""
+        self._tracker.close()
+
+    def __enter__(self) -> "FaceFeatureStream":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def iter_face_features(
+    video: str | Path,
+    *,
+    max_faces: int = 4,
+    crop_px: int = 96,
+    max_duration_s: float | None = None,
+    threads: int = 1,
+) -> Iterator[FrameFeatures]:
+    """The features of a video's frames at 25 a second, in order, each frame once.
+
+    Args:
+        video: Of any frame rate, constant or not.
+        max_faces: Followed at the same time.
+        crop_px: Side of the mouth crops.
+        max_duration_s: Stop there; what follows is not decoded.
+        threads: Decoder threads.
+
+    Raises:
+        MediaError: As `facevox.media.iter_frames`.
+    """
+    max_frames = None if max_duration_s is None else max(round(max_duration_s * FRAME_HZ), 1)
+    with FaceFeatureStream(max_faces, crop_px) as stream:
+        for frame in iter_frames(video, rate_hz=FRAME_HZ, max_frames=max_frames, threads=threads):
+            yield from stream.push(frame.image, frame.time_s)
+        yield from stream.finish()
+
+
+@dataclass
+class _Growing:
+    first: FaceFeatures
+    start: int
+    shot: int
+    entries: list[FaceFeatures] = field(default_factory=list)
+
+
+def collect_tracks(
+    frames: Iterable[FrameFeatures], min_frames: int = 1
+) -> tuple[tuple[FaceTrack, ...], int, tuple[int, ...]]:
+    """The faces of consecutive frames as arrays: (tracks, number of frames, first frame of each shot).
+
+    Tracks of fewer than `min_frames` are left out; the longest comes first.
+    """
+    growing: dict[int, _Growing] = {}
+    num_frames, shots = 0, dict[int, int]()
+    for frame in frames:
+        num_frames += 1
+        shots.setdefault(frame.shot, frame.index)
+        for face in frame.faces:
+            track = growing.setdefault(face.track_id, _Growing(face, frame.index, frame.shot))
+            # The 200 kB crop is kept of the first frame only.
+            track.entries.append(face if face is track.first else _without_picture(face, track.first))
+    kept = [track for track in growing.values() if len(track.entries) >= min_frames]
+    kept.sort(key=lambda track: (-len(track.entries), track.start))
+    return tuple(map(_arrays, kept)), num_frames, tuple(shots.values())
+
+
+def _without_picture(face: FaceFeatures, first: FaceFeatures) -> FaceFeatures:
+    return FaceFeatures(
+        face.track_id, face.box_px, face.mouth, face.lips, face.opening, face.is_measured, first.face_rgb
+    )
+
+
+def _arrays(track: _Growing) -> FaceTrack:
+    entries = track.entries
+    return FaceTrack(
+        track_id=track.first.track_id,
+        start=track.start,
+        shot=track.shot,
+        mouths=np.stack([face.mouth for face in entries]),
+        lips=np.stack([face.lips for face in entries]),
+        opening=np.array([face.opening for face in entries], np.float32),
+        boxes_px=np.stack([face.box_px for face in entries]),
+        is_measured=np.array([face.is_measured for face in entries], np.bool_),
+        face_rgb=track.first.face_rgb,
+    )
+
+
+def read_sound(path: str | Path, max_duration_s: float | None = None) -> "NDArray[np.float32]":
+    """Up to `max_duration_s` of a file's sound, (n,) float32 mono at 16 kHz; sample k at k / 16000 s.
+
+    Raises:
+        MediaError: As `facevox.media.iter_audio`.
+    """
+    limit = None if max_duration_s is None else round(max_duration_s * SAMPLE_RATE_HZ)
+    blocks: list[NDArray[np.float32]] = []
+    count = 0
+    for block in iter_audio(path, SAMPLE_RATE_HZ):
+        blocks.append(block)
+        count += len(block)
+        if limit is not None and count >= limit:
+            break
+    samples = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+    return samples[:limit]
+
+
+def extract_clip(
+    video: str | Path,
+    audio: str | Path | None = None,
+    *,
+    max_faces: int = 4,
+    crop_px: int = 96,
+    num_mels: int = 40,
+    num_mfcc: int = 13,
+    min_duration_s: float = 0.0,
+    max_duration_s: float | None = None,
+) -> ClipFeatures:
+    """All features of a clip.
+
+    Args:
+        video: The pictures.
+        audio: The sound, or None for the video's own.
+        max_faces, crop_px: As in `iter_face_features`.
+        num_mels, num_mfcc: As in `lipsync.clips.sounds`.
+        min_duration_s: Faces seen for less are left out.
+        max_duration_s: Of a longer clip so much is used.
+
+    Raises:
+        MediaError: Pictures or sound cannot be read.
+    """
+    # The sound first: a clip without it is refused before its pictures are decoded.
+    sound = sound_features(read_sound(audio or video, max_duration_s), num_mels, num_mfcc)
+    frames = iter_face_features(video, max_faces=max_faces, crop_px=crop_px, max_duration_s=max_duration_s)
+    tracks, num_frames, shots = collect_tracks(frames, max(round(min_duration_s * FRAME_HZ), 1))
+    return ClipFeatures(num_frames, shots, tracks, sound)

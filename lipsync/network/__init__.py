@@ -1,0 +1,1 @@
+"""What learns: the network, its data, losses, training, measurement and card."""

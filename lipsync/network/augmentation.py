@@ -1,0 +1,90 @@
+"""Random changes of a stretch of a take, the same for all of its frames: other people, rooms, cameras.
+
+Nothing here moves the sound against the lips. All draws come from the generator that is handed in.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lipsync.clips.mouths import LIP_MIRROR, NUM_LIP_POINTS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# Side of the crop that the network sees of a mouth crop, as a share: in training from a random place, else
+# from the middle.
+CROP_SHARE = 11 / 12
+NUM_COORDINATES = 2 * NUM_LIP_POINTS
+SHAPE_DEVIATION = 0.1  # of the entries of the matrix that turns, shears and stretches contours
+FACE_GAIN_DEVIATION = 0.25  # of the natural logarithm: lips that move more or less
+FACE_NOISE = 0.1  # most, in deviations of the input
+SOUND_GAIN_DEVIATION = 0.15  # of the natural logarithm of changes in dB: compressors and distance
+SOUND_TILT_DEVIATION = 0.2  # over the bands, in deviations of the input
+SOUND_NOISE = 0.3
+MASK_CHANCE = 0.5
+MASKED_FRAMES = 8  # at most, 0.3 s
+MASKED_ROWS = 40  # at most, 0.4 s
+MASKED_BANDS = 8
+GREY_GAIN_DEVIATION, GREY_SHIFT, GREY_NOISE = 0.15, 20.0, 6.0  # of 8-bit pictures
+
+
+def crop_mouths(mouths: NDArray[np.uint8], top_share: float, left_share: float) -> NDArray[np.uint8]:
+    """(n, S, S) mouths cut to CROP_SHARE of their side; the shares say from where (0 to 1)."""
+    side = mouths.shape[1]
+    cut = round(side * CROP_SHARE)
+    top, left = (round(share * (side - cut)) for share in (top_share, left_share))
+    return mouths[:, top : top + cut, left : left + cut]
+
+
+def augment_lips(values: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Movements of lips (frames, NUM_LIP_VALUES), mirrored, of another shape, noisy, partly hidden."""
+    contour = values[:, :NUM_COORDINATES].reshape(len(values), NUM_LIP_POINTS, 2)
+    if rng.random() < 0.5:
+        contour = contour[:, list(LIP_MIRROR)] * np.array([-1.0, 1.0], np.float32)
+    matrix = np.eye(2) + rng.normal(0.0, SHAPE_DEVIATION, (2, 2))
+    contour = contour @ matrix.astype(np.float32)
+    changed = np.concatenate([contour.reshape(len(values), -1), values[:, NUM_COORDINATES:]], axis=1)
+    changed *= np.float32(np.exp(rng.normal(0.0, FACE_GAIN_DEVIATION)))
+    changed += rng.normal(0.0, FACE_NOISE * rng.random(), changed.shape).astype(np.float32)
+    return _masked(changed, MASKED_FRAMES, rng)
+
+
+def augment_mouths(mouths: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """(frames, S, S) mouths cropped at random, mirrored, of other light, noisy, partly hidden."""
+    cropped = crop_mouths(mouths, rng.random(), rng.random())
+    if rng.random() < 0.5:
+        cropped = cropped[:, :, ::-1]
+    gain, shift = np.exp(rng.normal(0.0, GREY_GAIN_DEVIATION)), rng.uniform(-GREY_SHIFT, GREY_SHIFT)
+    changed = (cropped.astype(np.float32) - 128.0) * np.float32(gain) + np.float32(128.0 + shift)
+    changed += rng.normal(0.0, GREY_NOISE * rng.random(), changed.shape).astype(np.float32)
+    hidden = _masked(changed, MASKED_FRAMES, rng, float(changed.mean()))
+    return np.clip(np.rint(hidden), 0, 255).astype(np.uint8)
+
+
+def augment_sound(values: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Movements of bands and coefficients (rows, C), larger or smaller, noisy, partly missing.
+
+    A gain that stays the same is gone from movements already; here the size of the changes varies.
+    """
+    changed = values * np.float32(np.exp(rng.normal(0.0, SOUND_GAIN_DEVIATION)))
+    tilt = rng.normal(0.0, SOUND_TILT_DEVIATION) * np.linspace(-1.0, 1.0, values.shape[1])
+    changed = changed * np.exp(tilt).astype(np.float32)
+    changed += rng.normal(0.0, SOUND_NOISE * rng.random(), changed.shape).astype(np.float32)
+    if rng.random() < MASK_CHANCE:
+        first = rng.integers(0, max(values.shape[1] - MASKED_BANDS, 1))
+        changed[:, first : first + rng.integers(1, MASKED_BANDS + 1)] = 0.0
+    return _masked(changed, MASKED_ROWS, rng)
+
+
+def _masked(
+    values: NDArray[np.float32], longest: int, rng: np.random.Generator, fill: float = 0.0
+) -> NDArray[np.float32]:
+    """`values` with a stretch of up to `longest` entries set to `fill`, half of the time."""
+    if rng.random() < MASK_CHANCE:
+        length = int(rng.integers(1, longest + 1))
+        first = int(rng.integers(0, max(len(values) - length, 0) + 1))
+        values[first : first + length] = fill
+    return values

@@ -1,0 +1,224 @@
+"""A trained network as a `SyncEstimator`, and the checkpoint that holds it.
+
+A network that learned from minutes of speech and a ridge regression fitted on the same minutes err in
+different places: what is used is the sum of their similarities, which are logarithms of likelihoods both.
+
+best_model.pth of format 1 holds plain values and weights: {"format", "kind": "lipsync", "network" (sizes),
+"model" (weights), "ridge" ({"weights", "variances"} or None), "calibration" (or None), "settings",
+"versions"}.
+"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from facevox.errors import UserError
+from facevox.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from lipsync.clips.clock import ROWS_PER_FRAME, rows_of_frames
+from lipsync.clips.features import FaceTrack
+from lipsync.clips.sounds import SoundFeatures
+from lipsync.network.augmentation import crop_mouths
+from lipsync.network.model import (
+    FACE_KERNEL,
+    NUM_FACE_BLOCKS,
+    SOUND_DILATIONS,
+    SOUND_KERNEL,
+    TEMPORAL_REACH,
+    LipSyncNetwork,
+    NetworkConfig,
+)
+from lipsync.network.takes import INPUT_CONTEXT_FRAMES, MOUTH_CNN, face_values, sound_values
+from lipsync.sync.calibration import SyncCalibration
+from lipsync.sync.estimators import RidgeEstimator, SyncEstimator
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+FORMAT = 1
+KIND = "lipsync"
+CHUNK_FRAMES = 500  # embedded at once; memory does not grow with the recording
+# Of frames and of rows, what convolutions and temporal parts see to each side. An LSTM sees everything; what
+# lies beyond this changes similarities by less than 0.01 (tested).
+_CONVOLUTION_FRAMES = max(
+    NUM_FACE_BLOCKS * (FACE_KERNEL // 2) + 2,
+    -(-(SOUND_KERNEL // 2) * sum(SOUND_DILATIONS) // ROWS_PER_FRAME),
+)
+NETWORK_CONTEXT_FRAMES = _CONVOLUTION_FRAMES + TEMPORAL_REACH
+
+
+class NetworkEstimator(SyncEstimator):
+    """The products of a network's embeddings times its learned scale, plus the similarities of a ridge.
+
+    Args:
+        network: On the CPU or a GPU; put into evaluation mode.
+        ridge: Fitted on the same clips; None: the network alone.
+    """
+
+    spread_ms = 20.0
+
+    def __init__(self, network: LipSyncNetwork, ridge: RidgeEstimator | None = None) -> None:
+        self.network, self.ridge = network.eval(), ridge
+        parts = [network.config.visual_frontend, network.config.temporal] + ["ridge"] * (ridge is not None)
+        self.name = f"network ({', '.join(parts)})"
+        self.context_frames = INPUT_CONTEXT_FRAMES + NETWORK_CONTEXT_FRAMES
+
+    def embed_face(self, track: FaceTrack) -> NDArray[np.float32]:
+        """(frames, D), length 1."""
+        values = face_values(track, self.network.config.visual_frontend)
+        if self.network.config.visual_frontend == MOUTH_CNN:
+            wanted, given = self.network.config.mouth_px, values.shape[1]
+            if given != wanted:
+                raise UserError(
+                    f"the model was trained on mouth crops of {wanted} pixels, here they have {given}: give "
+                    "the same data.mouth_crop_px"
+                )
+            values = crop_mouths(values, 0.5, 0.5)  # type: ignore[arg-type]
+        return self._in_chunks(values, CHUNK_FRAMES, NETWORK_CONTEXT_FRAMES, self.network.embed_face)
+
+    def embed_sound(self, sound: SoundFeatures) -> NDArray[np.float32]:
+        """(rows, D), length 1."""
+        values = sound_values(sound)
+        wanted = self.network.config.num_sound_values
+        if values.shape[1] != wanted:
+            raise UserError(
+                f"the model was trained on {wanted} numbers for each row of sound, here there are "
+                f"{values.shape[1]}: give the same audio.num_mels and audio.num_mfcc"
+            )
+        return self._in_chunks(
+            values,
+            CHUNK_FRAMES * ROWS_PER_FRAME,
+            NETWORK_CONTEXT_FRAMES * ROWS_PER_FRAME,
+            self.network.embed_sound,
+        )
+
+    def similarities(
+        self, track: FaceTrack, sound: SoundFeatures, lags: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """See the base class."""
+        face_TD, sound_RD = self.embed_face(track), self.embed_sound(sound)
+        rows, exists = rows_of_frames(track.start, len(track), len(sound_RD), lags)
+        found = np.full(rows.shape, np.nan, np.float32)
+        if len(sound_RD) == 0:
+            return found
+        scale = float(self.network.log_scale.detach().exp())
+        for start in range(0, len(track), CHUNK_FRAMES):
+            part = slice(start, start + CHUNK_FRAMES)
+            near = slice(int(rows[part].min()), int(rows[part].max()) + 1)
+            product_TR = face_TD[part] @ sound_RD[near].T
+            found[part] = scale * np.take_along_axis(product_TR, rows[part] - near.start, axis=1)
+        found[~(exists & track.is_measured[:, None])] = np.nan
+        if self.ridge is not None:
+            found += self.ridge.similarities(track, sound, lags)
+        return found
+
+    def _in_chunks(self, values: NDArray[Any], size: int, context: int, embed: Any) -> NDArray[np.float32]:
+        """Embeddings of all entries, each chunk with `context` entries around it."""
+        device = self.network.log_scale.device
+        parts = [np.zeros((0, self.network.config.embedding_dim), np.float32)]
+        for start in range(0, len(values), size):
+            first = max(start - context, 0)
+            piece = np.ascontiguousarray(values[first : start + size + context])
+            with torch.inference_mode():
+                found = embed(torch.from_numpy(piece).to(device).unsqueeze(0))[0]
+            parts.append(found[start - first : start - first + size].cpu().numpy())
+        return np.concatenate(parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedModel:
+    """What a checkpoint holds.
+
+    Attributes:
+        network: On the device that it was loaded to.
+        ridge: Fitted on the same clips; None where the sound has too few bands for it.
+        calibration: Of the score; None: there was nobody to fit it on, or training is not finished.
+        settings: Plain values that say what it was trained on.
+    """
+
+    network: LipSyncNetwork
+    ridge: RidgeEstimator | None
+    calibration: SyncCalibration | None
+    settings: dict[str, Any]
+
+    @property
+    def estimator(self) -> NetworkEstimator:
+        """Network and ridge as one."""
+        return NetworkEstimator(self.network, self.ridge)
+
+
+def save_model(path: Path, model: SavedModel) -> None:
+    """Writes a checkpoint."""
+    network, ridge, calibration = model.network, model.ridge, model.calibration
+    state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
+    linear = None
+    if ridge is not None:
+        linear = {"weights": ridge.weights.tolist(), "variances": ridge.variances.tolist()}
+    save_checkpoint(
+        path,
+        {
+            "format": FORMAT,
+            "kind": KIND,
+            "network": network.config.to_plain(),
+            "model": state,
+            "ridge": linear,
+            "calibration": calibration.to_plain() if calibration else None,
+            "settings": model.settings,
+            "versions": {
+                "python": platform.python_version(),
+                "torch": str(torch.__version__),
+                "numpy": np.__version__,
+            },
+        },
+    )
+
+
+def load_model(path: str | Path, device: str | torch.device = "cpu") -> SavedModel:
+    """What a checkpoint holds.
+
+    Raises:
+        UserError: No such file, damaged, or of something else.
+    """
+    content = load_checkpoint(path, device)
+    if content.get("kind") != KIND or "network" not in content:
+        raise UserError(
+            f"{path}: a checkpoint of {content.get('kind', 'something else')!r}, not a lip-sync model; "
+            "best_model.pth of lipsync/train.py is wanted"
+        )
+    if content.get("format") != FORMAT:
+        raise UserError(f"{path}: of format {content.get('format')}; this program reads {FORMAT}")
+    try:
+        network = LipSyncNetwork(NetworkConfig(**content["network"]))
+        plain, linear = content["calibration"], content["ridge"]
+        calibration = SyncCalibration.from_plain(plain) if plain is not None else None
+        ridge = None
+        if linear is not None:
+            ridge = RidgeEstimator(*(np.array(linear[name], float) for name in ("weights", "variances")))
+    except (TypeError, KeyError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path}: no lip-sync model of this version ({error})") from None
+    load_weights(network, content["model"], path)
+    return SavedModel(
+        network=network.to(device), ridge=ridge, calibration=calibration, settings=content["settings"]
+    )
+
+
+def load_estimator(
+    path: str | Path, device: str | torch.device = "cpu"
+) -> tuple[NetworkEstimator, SyncCalibration]:
+    """The estimator of a checkpoint and the calibration that makes probabilities of its curves.
+
+    Raises:
+        UserError: As `load_model`, or there is no calibration in it.
+    """
+    model = load_model(path, device)
+    if model.calibration is None:
+        raise UserError(
+            f"{path}: without a calibration of its score: training was cut off before its end (run train.py "
+            "again), or the validation clips are too short"
+        )
+    return model.estimator, model.calibration

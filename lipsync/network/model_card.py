@@ -1,0 +1,126 @@
+"""The model card: what a lip-sync model is, learnt from and finds, beside its weights."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from facevox.files import write_text
+from facevox.training.trainer import TrainingResult
+from lipsync.clips.clock import FRAME_HZ
+from lipsync.network.evaluation import (
+    KINDS,
+    SCORED_FRAMES,
+    WINDOW_FRAMES,
+    Measurements,
+    Value,
+    accuracy,
+    auc,
+    probabilities_by,
+)
+from lipsync.sync.calibration import SyncCalibration
+
+CARD_FILE = "MODEL_CARD.md"
+MIN_SPEAKERS = 2  # below, an interval over speakers says nothing
+
+
+def write_model_card(
+    save_dir: Path,
+    settings: Mapping[str, Any],
+    notes: Mapping[str, Any],
+    result: TrainingResult,
+    results: Mapping[str, Measurements],
+    calibration: SyncCalibration | None,
+) -> Path:
+    """Writes MODEL_CARD.md.
+
+    Args:
+        save_dir: The folder of the model.
+        settings: All of them, as plain values.
+        notes: Of the checkpoint: clips and speakers of each part, hash of the split.
+        result: How the training ended.
+        results: Of each estimator on the test clips; "network" is the model.
+        calibration: Of the model.
+    """
+    model, training = settings["model"], settings["training"]
+    lines = [
+        "# Lip-sync: a contrastive network",
+        "",
+        "## Model",
+        "",
+        *(f"- {name}: {value}" for name, value in model.items()),
+        f"- score: {'calibrated on the validation speakers' if calibration else 'not calibrated'}",
+        "",
+        "## Data",
+        "",
+        *(
+            f"- {part}: {notes['num_clips'][part]} clips of {notes['num_speakers'][part]} speakers or videos"
+            for part in notes["num_clips"]
+        ),
+        f"- nobody is in two parts; hash of the split: `{notes['split_hash']}`",
+        "",
+        "## Training",
+        "",
+        f"- {result.message}",
+        f"- best epoch: {result.best_epoch}; " + ", ".join(f"{k}: {v}" for k, v in training.items()),
+        "",
+        "## Test clips",
+        "",
+        *_score_lines(results, calibration),
+        "",
+        "## Use",
+        "",
+        "For telling whether lips and speech fit, and by how much they are shifted, in videos whose people",
+        "agree to it. It neither recognises people nor proves that a video is genuine: a dubbed or generated",
+        "clip may be in sync. Languages, ages and recording conditions that the training clips lack are",
+        "untested.",
+        "",
+        "## Versions",
+        "",
+        f"Python {platform.python_version()}, torch {torch.__version__}, NumPy {np.__version__}",
+        "",
+    ]
+    card = save_dir / CARD_FILE
+    write_text(card, "\n".join(lines))
+    return card
+
+
+def _score_lines(results: Mapping[str, Measurements], calibration: SyncCalibration | None) -> list[str]:
+    """A table: offset found within a frame by length of window, and AUC; with 90 % intervals."""
+    names = list(results)
+    rows: list[tuple[str, list[Value | None]]] = []
+    for length in WINDOW_FRAMES:
+        if all(any(own for own in found.hits[length].values()) for found in results.values()):
+            values: list[Value | None] = [accuracy(found, length) for found in results.values()]
+            rows.append((f"offset within a frame, {length / FRAME_HZ:g} s", values))
+    if calibration is not None and "network" in results:
+        likely = probabilities_by(results["network"], calibration)
+        for length in SCORED_FRAMES:
+            rows += [
+                (
+                    f"AUC against {kind}, {length / FRAME_HZ:g} s",
+                    [auc(likely, length, kind) if name == "network" else None for name in names],
+                )
+                for kind in KINDS[1:]
+                if likely[length, kind]
+            ]
+    if not rows:
+        return ["No window of the test clips is long enough to measure on."]
+    lines = [f"| | {' | '.join(names)} | windows |", "|---" * (len(names) + 2) + "|"]
+    for title, columns in rows:
+        num = next(value.num for value in columns if value)
+        lines.append(f"| {title} | {' | '.join(map(_text, columns))} | {num} |")
+    return [*lines, "", "In brackets: 90 % interval over speakers (or videos), where there are several."]
+
+
+def _text(value: Value | None) -> str:
+    if value is None:
+        return ""
+    if value.num_speakers < MIN_SPEAKERS:
+        return f"{value.value:.3f}"
+    return f"{value.value:.3f} ({value.low:.3f}-{value.high:.3f})"

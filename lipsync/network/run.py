@@ -1,0 +1,189 @@
+"""A training from the settings: clips in, and a folder with a model, its calibration and its card out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+
+from facevox.errors import UserError, one_line
+from facevox.files import read_json, write_json
+from facevox.training import distributed
+from facevox.training.distributed import World
+from facevox.training.estimate import Estimate
+from facevox.training.history import write_curves
+from facevox.training.run_folder import run_folder
+from facevox.training.trainer import LAST_FILE, STOPPED, TrainingResult
+from lipsync.clips.features import ClipFeatures
+from lipsync.network.estimator import NetworkEstimator, load_model, save_model
+from lipsync.network.evaluation import Measurements, foreign_of, measure_take
+from lipsync.network.model_card import CARD_FILE, write_model_card
+from lipsync.network.takes import Take, list_clips, load_takes
+from lipsync.network.task import (
+    BEST_FILE,
+    PARTS,
+    Split,
+    fit_ridge,
+    make_network,
+    make_trainer,
+    notes_of,
+    split_clips,
+)
+from lipsync.settings import Settings
+from lipsync.sync.calibration import SyncCalibration, fit_calibration
+from lipsync.sync.estimators import LoudnessEstimator, SyncEstimator
+
+NETWORK, RIDGE, UNTRAINED = "network", "ridge", "untrained"
+SPLIT_FILE = "split.json"
+MAX_CALIBRATION_TAKES = 60  # more change nothing that a probability shows
+RECOMMENDED_CLIPS = 100
+
+
+def run_training(settings: Settings, world: World, resume: str = "auto", *, dry_run: bool = False) -> str:
+    """Trains as the settings say; returns how it ended (`facevox.training.trainer.DONE`, …).
+
+    Args:
+        settings: All of them.
+        world: This process among all.
+        resume: As in `TrainerConfig`.
+        dry_run: Try a few steps and print what the training would take; write nothing.
+
+    Raises:
+        UserError: No clips, too few, another run in the folder, or one with other settings.
+    """
+    split = split_clips(
+        list_clips(Path(settings.paths.processed_dir)), settings.training.split, settings.training.seed
+    )
+    save_dir = Path(settings.paths.checkpoint_dir)
+    with nullcontext() if dry_run else run_folder(save_dir, option="paths.checkpoint_dir"):
+        if not dry_run:
+            distributed.on_main(lambda: _keep_split(save_dir / SPLIT_FILE, settings, split, resume))
+        takes, validation = (list(load_takes(getattr(split, part))) for part in PARTS[:2])
+        if not takes:
+            raise UserError("the training clips hold no face")
+        num_clips = len(split.train)
+        if world.is_main:
+            counts = ", ".join(f"{len(getattr(split, part))} {part}" for part in PARTS)
+            print(f"clips: {counts}; {sum(len(take.track) for take in takes) / 1500:.1f} minutes to train on")
+            if num_clips < RECOMMENDED_CLIPS:
+                print(f"{num_clips} clips to train on; at least {RECOMMENDED_CLIPS} are recommended")
+        audio = settings.audio
+        network = make_network(
+            settings.model,
+            audio.num_mels + audio.num_mfcc,
+            settings.data.mouth_crop_px,
+            settings.training.seed,
+        )
+        trainer = make_trainer(
+            network,
+            fit_ridge(takes),
+            takes,
+            validation,
+            settings.training,
+            world,
+            run_dir=save_dir,
+            save_dir=save_dir,
+            notes=notes_of(settings, split),
+            resume=resume,
+            events_dir=Path(settings.paths.log_dir),
+        )
+        result = trainer.estimate() if dry_run else trainer.run()
+        if isinstance(result, Estimate):
+            if world.is_main:
+                print("\n".join(result.lines()))
+        elif world.is_main:
+            _finish(settings, split, validation, result)
+    return result.status
+
+
+def _keep_split(file: Path, settings: Settings, split: Split, resume: str) -> None:
+    """Writes the split, held against the one that lies there."""
+    plain = {part: [entry.name for entry in getattr(split, part)] for part in PARTS}
+    content = {**plain, "shares": list(settings.training.split), "seed": settings.training.seed}
+    if file.is_file() and resume != "never" and read_json(file) != content:
+        raise UserError(
+            f"{file}: the run there was on other clips or another split; give another "
+            "paths.checkpoint_dir, or --resume never to begin anew"
+        )
+    write_json(file, content)
+
+
+def _finish(
+    settings: Settings,
+    split: Split,
+    validation: Sequence[Take],
+    result: TrainingResult,
+) -> None:
+    """Calibrates what was written, measures the best model on the test clips, writes curves and card."""
+    save_dir = Path(settings.paths.checkpoint_dir)
+    print(result.message)
+    card, last = save_dir / CARD_FILE, save_dir / LAST_FILE
+    if not result.num_new_steps and _is_newer(card, last):
+        print(f"model: {save_dir / BEST_FILE}, nothing new to measure")
+        return
+    is_stopped = result.status == STOPPED  # whoever asked for that waits: only the best model is made whole
+    later = [] if is_stopped else sorted(save_dir.glob("epoch_*.pth"))
+    for file in [save_dir / BEST_FILE, *later]:
+        if file.is_file():
+            calibrate_file(file, validation)
+    if is_stopped or not result.history:
+        return
+    write_curves(save_dir, result.history, result.best_epoch)
+    model = load_model(save_dir / BEST_FILE)
+    estimators: dict[str, SyncEstimator] = {NETWORK: model.estimator}
+    if model.ridge is not None:
+        estimators |= {f"{NETWORK} alone": NetworkEstimator(model.network), RIDGE: model.ridge}
+    estimators[UNTRAINED] = LoudnessEstimator()
+    results = measure_all(estimators, list(load_takes(split.test)), settings.training.seed)
+    notes = notes_of(settings, split)
+    write_model_card(save_dir, asdict(settings), notes, result, results, model.calibration)
+    print(f"model: {save_dir / BEST_FILE}")
+
+
+def _is_newer(file: Path, than: Path) -> bool:
+    return file.is_file() and than.is_file() and file.stat().st_mtime_ns >= than.stat().st_mtime_ns
+
+
+def calibrate_file(file: Path, validation: Sequence[Take]) -> None:
+    """Adds to a checkpoint without calibration the one that fits the takes held out.
+
+    What cannot be calibrated (faces too short) stays as it is, and says so.
+    """
+    model = load_model(file)
+    if model.calibration is not None:
+        return
+    try:
+        fitted = calibrate(model.estimator, validation)
+    except ValueError as error:  # UserError is one
+        print(f"{file}: without a calibration of its score: {one_line(error)}")
+        return
+    save_model(file, replace(model, calibration=fitted))
+
+
+def calibrate(estimator: SyncEstimator, takes: Sequence[Take]) -> SyncCalibration:
+    """The calibration of an estimator on takes that are in sync.
+
+    Raises:
+        ValueError: Too few, or all too short.
+    """
+    clips = [
+        ClipFeatures(take.track.start + len(take.track), (0,), (take.track,), take.sound)
+        for take in takes[:MAX_CALIBRATION_TAKES]
+    ]
+    return fit_calibration(clips, estimator)
+
+
+def measure_all(
+    estimators: dict[str, SyncEstimator], takes: Sequence[Take], seed: int
+) -> dict[str, Measurements]:
+    """Each estimator on the same windows of takes that none of them has seen."""
+    found = {}
+    for name, estimator in estimators.items():
+        rng = np.random.default_rng(seed)
+        found[name] = Measurements()
+        for number, take in enumerate(takes):
+            measure_take(found[name], take, foreign_of(takes, number), estimator, rng)
+    return found

@@ -1,0 +1,314 @@
+"""Training of the lip-sync network: the task for the shared loop, and what a run leaves in its folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from facevox.errors import UserError
+from facevox.training.batches import EpochBatches, make_loader
+from facevox.training.distributed import World
+from facevox.training.interval import Interval
+from facevox.training.seeding import RandomState, seed_everything
+from facevox.training.trainer import Trainer, TrainerConfig, TrainingTask
+from lipsync.network.estimator import KIND, SavedModel, save_model
+from lipsync.network.losses import RIGHT_ROWS, Stretch, at_lags, contrast_over_time
+from lipsync.network.model import LipSyncNetwork, NetworkConfig
+from lipsync.network.takes import MOUTH_CNN, ClipEntry, Take
+from lipsync.network.windows import MARGIN_ROWS, SegmentDataset
+from lipsync.settings import ModelSettings, Settings, TrainingSettings
+from lipsync.sync.estimators import RidgeEstimator, RidgeExample
+
+BEST_FILE = "best_model.pth"
+PARTS = ("train", "validation", "test")
+MIN_HELD_OUT = 2  # clips for validation: their sounds are swapped to calibrate
+CHECKPOINT_INTERVAL = Interval(seconds=300.0)
+MAX_RIDGE_FRAMES = 200_000  # 2.2 hours, for weights of 140 inputs
+ACCURACY_FRAMES = 50  # stretches of 2 s
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Clips of each part; nobody is in two."""
+
+    train: tuple[ClipEntry, ...]
+    validation: tuple[ClipEntry, ...]
+    test: tuple[ClipEntry, ...]
+
+    @property
+    def hash(self) -> str:
+        """Sha256 of the names in each part."""
+        names = {part: sorted(entry.name for entry in getattr(self, part)) for part in PARTS}
+        return hashlib.sha256(json.dumps(names, sort_keys=True).encode("ascii")).hexdigest()
+
+
+def split_clips(entries: Sequence[ClipEntry], shares: Sequence[int], seed: int) -> Split:
+    """Parts of about the sizes `shares` (training, validation, test), by speaker or else by video.
+
+    Who comes first is a hash of the seed and the name: clips that are added later move nobody else far.
+    Validation gets at least MIN_HELD_OUT clips, test at least one where its share is above 0.
+
+    Raises:
+        UserError: No share for validation, or too few speakers.
+    """
+    groups: dict[str, list[ClipEntry]] = {}
+    for entry in entries:
+        groups.setdefault(entry.group, []).append(entry)
+    order = sorted(groups, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
+    if shares[1] == 0:
+        raise UserError(
+            "training.split: validation (the second share) is 0; the best model is chosen on it and its "
+            "score made a probability"
+        )
+    total = sum(shares)
+    parts: dict[str, list[ClipEntry]] = {part: [] for part in PARTS}
+    for part, share, least in (("validation", shares[1], MIN_HELD_OUT), ("test", shares[2], 1)):
+        wanted = max(round(share / total * len(entries)), least) if share else 0
+        while order and len(parts[part]) < wanted:
+            parts[part] += groups[order.pop(0)]
+    parts["train"] = [entry for name in order for entry in groups[name]]
+    if len(parts["validation"]) < MIN_HELD_OUT or not parts["train"]:
+        raise UserError(
+            f"{len(entries)} clips of {len(groups)} speakers or videos: too few to train on some, validate "
+            "on two others and test on a third; add videos, or set the last share of training.split to 0"
+        )
+    return Split(**{part: tuple(sorted(found, key=lambda e: e.name)) for part, found in parts.items()})
+
+
+class _TrainingForward(nn.Module):
+    """Both embeddings, scale and bias in one call, for DDP synchronises what comes out of that call."""
+
+    def __init__(self, network: LipSyncNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, face: Tensor, sound: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        network = self.network
+        return network.embed_face(face), network.embed_sound(sound), network.log_scale, network.bias
+
+
+class LipSyncTask(TrainingTask):
+    """The network as the shared loop takes it.
+
+    Args:
+        network: On the device.
+        weight_decay: On matrices.
+        world: This process among all.
+        validation: Segments that are the same each time; None: the best model is known by training loss.
+        save_dir: Where models are written; None: nowhere.
+        notes: Plain values for the checkpoints.
+        ridge: For the checkpoints.
+    """
+
+    def __init__(
+        self,
+        network: LipSyncNetwork,
+        ridge: RidgeEstimator | None,
+        weight_decay: float,
+        world: World,
+        validation: SegmentDataset | None,
+        save_dir: Path | None,
+        notes: dict[str, Any],
+    ) -> None:
+        self.model = self.network = network
+        self.weight_decay, self.world, self.validation = weight_decay, world, validation
+        self.ridge, self.save_dir, self.notes = ridge, save_dir, notes
+        if validation is not None:
+            self.best_by = "val_loss"
+        self.num_epochs_done = 0
+        self._forward: nn.Module = _TrainingForward(network)
+        if world.size > 1:
+            devices = [world.device] if world.device.type == "cuda" else None
+            self._forward = DistributedDataParallel(self._forward, device_ids=devices)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """See the base class: no decay on biases, norms, gains and the scale."""
+        parameters = list(self.network.parameters())
+        return [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.weight_decay},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+
+    def _stretch(self, batch: dict[str, Tensor]) -> tuple[Stretch, Tensor, Tensor]:
+        moved = {name: value.to(self.world.device, non_blocking=True) for name, value in batch.items()}
+        face, sound, log_scale, bias = self._forward(moved["face"], moved["sound"])
+        measured, heard, voiced = (moved[name] for name in ("is_measured", "is_heard", "is_voiced"))
+        return Stretch(face, sound, measured, heard, voiced, MARGIN_ROWS), log_scale, bias
+
+    def backward(self, batch: dict[str, Tensor]) -> Tensor:
+        """See the base class."""
+        loss = contrast_over_time(*self._stretch(batch))
+        loss.backward()
+        return loss.detach()
+
+    def validate(self, epoch: int) -> dict[str, float]:
+        """Loss and accuracy on the validation segments."""
+        self.num_epochs_done = epoch + 1
+        values = {"scale": float(self.network.log_scale.detach().exp())}
+        if self.validation is None:
+            return values
+        randoms = RandomState()
+        losses, hits, batch_size = [], [], 16
+        for first in range(0, len(self.validation), batch_size):
+            numbers = range(first, min(first + batch_size, len(self.validation)))
+            items = [self.validation[0, number] for number in numbers]
+            batch = {name: torch.stack([item[name] for item in items]) for name in items[0]}
+            with torch.inference_mode():
+                stretch, log_scale, bias = self._stretch(batch)
+                losses += [float(contrast_over_time(stretch, log_scale, bias))] * len(items)
+                hits += _right_offsets(stretch)
+        randoms.restore()
+        return values | {
+            "val_loss": float(np.mean(losses)),
+            "val_accuracy": float(np.mean(hits)) if hits else float("nan"),
+        }
+
+    def save(self, *, is_best: bool) -> None:
+        """Writes best_model.pth or the checkpoint of this epoch, as yet without calibration."""
+        if self.save_dir is not None:
+            name = BEST_FILE if is_best else f"epoch_{self.num_epochs_done:04d}.pth"
+            model = SavedModel(network=self.network, ridge=self.ridge, calibration=None, settings=self.notes)
+            save_model(self.save_dir / name, model)
+
+
+def _right_offsets(stretch: Stretch) -> list[bool]:
+    """Whether the offset is found to a frame in the first 2 s of each clip that has all lags there."""
+    product = torch.einsum("btd,brd->btr", stretch.face_BTD, stretch.sound_BRD)
+    heard = stretch.is_heard_BR.unsqueeze(1).expand_as(product)
+    near = slice(0, ACCURACY_FRAMES)
+    curves = at_lags(product, stretch.margin)[:, near].mean(dim=1)
+    is_whole = at_lags(heard, stretch.margin)[:, near].all(dim=2).all(dim=1)
+    is_whole &= stretch.is_measured_BT[:, near].all(dim=1)
+    lags = curves.argmax(dim=1) - curves.shape[1] // 2
+    hits: list[bool] = (lags.abs() <= RIGHT_ROWS)[is_whole].tolist()
+    return hits
+
+
+def make_network(model: ModelSettings, num_sound_values: int, mouth_px: int, seed: int) -> LipSyncNetwork:
+    """A network with fresh weights, the same for a seed."""
+    seed_everything(seed)
+    return LipSyncNetwork(
+        NetworkConfig(
+            visual_frontend=model.visual_frontend,
+            temporal=model.temporal,
+            hidden_dim=model.hidden_dim,
+            embedding_dim=model.embedding_dim,
+            dropout=model.dropout,
+            num_sound_values=num_sound_values,
+            mouth_px=mouth_px,
+        )
+    )
+
+
+def fit_ridge(takes: Sequence[Take]) -> RidgeEstimator | None:
+    """The linear counterpart of a network, fitted on the same takes (of many, on some spread over all).
+
+    None where the sound has fewer bands than it wants.
+    """
+    if takes[0].sound.log_mel.shape[1] < RidgeEstimator.NUM_BANDS:
+        return None
+    num_frames = sum(len(take.track) for take in takes)
+    used = takes[:: -(-num_frames // MAX_RIDGE_FRAMES)]
+    return RidgeEstimator.fit(RidgeExample(take.track, take.sound, take.offset_ms) for take in used)
+
+
+def make_trainer(
+    network: LipSyncNetwork,
+    ridge: RidgeEstimator | None,
+    takes: Sequence[Take],
+    validation: Sequence[Take],
+    training: TrainingSettings,
+    world: World,
+    *,
+    run_dir: Path,
+    save_dir: Path | None,
+    notes: dict[str, Any],
+    resume: str = "auto",
+    events_dir: Path | None = None,
+) -> Trainer:
+    """What trains a network when its `run` is called, from where an earlier run was ended if there is one.
+
+    Args:
+        network: As `make_network` gives it; moved to the device.
+        ridge: Written beside it.
+        takes: To learn from.
+        validation: To choose the best epoch by; without any, nothing is chosen.
+        training: Settings.
+        world: This process among all.
+        run_dir: For last.pth and history.
+        save_dir: For the models; None: the network that was handed in is all that is wanted.
+        notes: Plain values that say what is trained on what; a run goes on only where they are the same.
+        resume: As in `TrainerConfig`.
+        events_dir: As in `TrainerConfig`.
+
+    Raises:
+        UserError: Nothing long enough to train on.
+    """
+    frontend = network.config.visual_frontend
+    network.to(world.device)
+    seed_everything(training.seed + 1 + world.rank)  # each process its own dropout
+    _check_sizes([*takes, *validation], network.config)
+    dataset = SegmentDataset(takes, frontend, training.seed)
+    held_out = SegmentDataset(validation, frontend, training.seed, is_augmented=False) if validation else None
+    for part, name in ((dataset, "training"), (held_out, "validation")):
+        if part is not None and len(part) == 0:
+            raise UserError(f"no face of {name} is seen with sound for 0.4 s: nothing can be learned from it")
+    batches = EpochBatches(
+        len(dataset), training.batch_size, seed=training.seed, rank=world.rank, world_size=world.size
+    )
+    if batches.batch_size < 2:
+        raise UserError(f"{len(dataset)} segment to train on: at least two for each process are wanted")
+    task = LipSyncTask(network, ridge, training.weight_decay, world, held_out, save_dir, notes)
+    lasting = asdict(training) | {"split": list(training.split)}
+    for free in ("num_epochs", "checkpoint_interval", "device", "num_workers"):
+        del lasting[free]
+    config = TrainerConfig(
+        save_dir=run_dir,
+        num_epochs=training.num_epochs,
+        learning_rate=training.learning_rate,
+        checkpoint_interval=CHECKPOINT_INTERVAL,
+        save_interval=training.checkpoint_interval,
+        resume=resume,
+        kind=KIND,
+        settings=lasting | {"network": network.config.to_plain()} | notes,
+        events_dir=events_dir,
+    )
+    loader = make_loader(dataset, batches, num_workers=training.num_workers, device=world.device)
+    return Trainer(task, batches, loader, config, world)
+
+
+def _check_sizes(takes: Sequence[Take], config: NetworkConfig) -> None:
+    """Raises UserError where clips are of other sizes than the settings, and so the network, say."""
+    for take in takes:
+        num_values = take.sound.log_mel.shape[1] + take.sound.mfcc.shape[1]
+        faults = []
+        if num_values != config.num_sound_values:
+            faults.append(("audio.num_mels and num_mfcc", num_values, config.num_sound_values))
+        side = take.track.mouths.shape[1]
+        if config.visual_frontend == MOUTH_CNN and side != config.mouth_px:
+            faults.append(("data.mouth_crop_px", side, config.mouth_px))
+        for name, found, wanted in faults:
+            raise UserError(
+                f"{take.name}: processed with {found} instead of {wanted}: run data_processing.py again or "
+                f"give its {name}"
+            )
+
+
+def notes_of(settings: Settings, split: Split) -> dict[str, Any]:
+    """Plain values that say what a model is trained on."""
+    return {
+        "audio": asdict(settings.audio),
+        "data": {"mouth_crop_px": settings.data.mouth_crop_px},
+        "split_hash": split.hash,
+        "num_clips": {part: len(getattr(split, part)) for part in PARTS},
+        "num_speakers": {part: len({entry.group for entry in getattr(split, part)}) for part in PARTS},
+    }

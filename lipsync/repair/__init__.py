@@ -1,0 +1,1 @@
+"""A file whose sound is shifted, and whether it is right then."""

@@ -1,0 +1,152 @@
+"""A file whose sound is put right, and the proof: it is scored again, by time stamps and by counting."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import av
+import numpy as np
+
+from facevox.errors import UserError
+from facevox.media import MediaError, decoded_frames, first_stream, open_media
+from lipsync.clips.clock import FRAME_HZ, IN_SYNC_MS
+from lipsync.clips.features import ClipFeatures, FaceTrack
+from lipsync.clips.sounds import SAMPLE_RATE_HZ, sound_features
+from lipsync.repair.shift import ShiftedFile, shift_audio
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Measure = Callable[[ClipFeatures], float]  # offset in ms; nan where none is found
+
+
+@dataclass(frozen=True)
+class Correction:
+    """A file that was written and what is left of the offset in it, in ms.
+
+    Attributes:
+        shifted: What was written.
+        by_stamps_ms: For readers that go by time stamps.
+        by_counting_ms: For readers that count pictures and samples.
+    """
+
+    shifted: ShiftedFile
+    by_stamps_ms: float
+    by_counting_ms: float
+
+
+class NotBetterError(UserError):
+    """The corrected file would not be better than the input; nothing was written."""
+
+
+def write_corrected(
+    video: Path,
+    audio: Path | None,
+    output: Path,
+    offset_ms: float,
+    read_clip: Callable[[Path], ClipFeatures],
+    measure: Measure,
+) -> Correction:
+    """Writes `output` with the sound shifted by `offset_ms`, if the result measures better.
+
+    Args:
+        video, audio, output, offset_ms: As `lipsync.repair.shift.shift_audio` has them.
+        read_clip: Features of a file.
+        measure: What is left of the offset.
+
+    Raises:
+        NotBetterError: It does not; nothing is written.
+        UserError: As `shift_audio`.
+    """
+    if output.exists() and any(path is not None and output.samefile(path) for path in (video, audio)):
+        raise UserError(f"{output}: is the input; name another file for the output")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the output, so that the finished file takes its place in one step.
+    with tempfile.TemporaryDirectory(prefix=".facevox-", dir=output.parent) as folder:
+        trial = Path(folder) / f"corrected{output.suffix}"
+        shifted = shift_audio(video, trial, offset_ms, audio_path=audio)
+        clip = read_clip(trial)
+        by_stamps_ms, by_counting_ms = measure(clip), measure(as_counted(trial, clip))
+        for reader, left_ms in (
+            ("by time stamps", by_stamps_ms),
+            ("by counting pictures and samples", by_counting_ms),
+        ):
+            # Written so that nan, which no comparison holds for, is refused.
+            if not abs(left_ms) <= min(IN_SYNC_MS, abs(offset_ms)):
+                left = "no offset is found" if np.isnan(left_ms) else f"{left_ms:+.0f} ms are left"
+                raise NotBetterError(
+                    f"the corrected file would not be right: {left} when it is read {reader}; "
+                    "nothing was written"
+                )
+        trial.replace(output)
+    return Correction(replace(shifted, output_file=output), by_stamps_ms, by_counting_ms)
+
+
+def as_counted(path: Path, clip: ClipFeatures) -> ClipFeatures:
+    """The clip of a file as a reader has it that ignores time stamps.
+
+    Picture i is at i / rate and sample i at i / its rate, both counted in the file. The faces are those of
+    `clip`, moved to where such a reader shows them; the sound is decoded again.
+
+    Args:
+        path: The file.
+        clip: Its features by time stamps.
+
+    Raises:
+        MediaError: Not readable, or without sound.
+    """
+    with open_media(path) as container:
+        stream = first_stream(container, "video", path)
+        rate_hz = float(stream.average_rate or FRAME_HZ)
+        base = float(stream.time_base)
+        stamps = sorted(
+            packet.pts * base
+            for packet in container.demux(stream)
+            if packet.pts is not None and packet.size and not packet.is_discard
+        )
+    if not stamps:
+        raise MediaError(f"{path}: pictures without time stamps")
+    times_s = np.array(stamps) - stamps[0]
+    num_frames = max(round(len(times_s) / rate_hz * FRAME_HZ), 1)
+    pictures = np.minimum(np.rint(np.arange(num_frames) / FRAME_HZ * rate_hz).astype(int), len(times_s) - 1)
+    shown = np.rint(times_s[pictures] * FRAME_HZ).astype(int)  # frame of `clip` for each counted frame
+    tracks = tuple(moved for track in clip.tracks if (moved := _moved(track, shown)) is not None)
+    samples = np.concatenate(list(_counted_samples(path)))
+    features = sound_features(samples, clip.sound.log_mel.shape[1], clip.sound.mfcc.shape[1])
+    return ClipFeatures(num_frames, clip.shot_starts, tracks, features)
+
+
+def _moved(track: FaceTrack, shown: NDArray[np.int64]) -> FaceTrack | None:
+    places = np.flatnonzero((shown >= track.start) & (shown < track.start + len(track)))
+    if len(places) == 0:
+        return None
+    rows = shown[places] - track.start
+    return replace(
+        track,
+        start=int(places[0]),
+        mouths=track.mouths[rows],
+        lips=track.lips[rows],
+        opening=track.opening[rows],
+        boxes_px=track.boxes_px[rows],
+        is_measured=track.is_measured[rows],
+    )
+
+
+def _counted_samples(path: Path) -> Iterator[NDArray[np.float32]]:
+    resampler: Any = None
+    with open_media(path) as container:
+        stream = first_stream(container, "audio", path)
+        for frame in decoded_frames(container, stream):
+            if resampler is None:
+                resampler = av.AudioResampler(format="fltp", rate=SAMPLE_RATE_HZ)
+            frame.pts = None
+            for part in resampler.resample(frame):
+                yield part.to_ndarray().mean(axis=0, dtype=np.float32)
+    if resampler is None:
+        raise MediaError(f"{path}: not one sample of its sound can be decoded")
+    for part in resampler.resample(None):
+        yield part.to_ndarray().mean(axis=0, dtype=np.float32)

@@ -1,0 +1,1 @@
+"""What finds offsets: similarities by lag, the offset and its interval, verdicts, live sources, batches."""

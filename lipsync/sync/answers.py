@@ -1,0 +1,195 @@
+"""The answer that a user gets about a clip: plain values with the names of the documents."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lipsync.clips.clock import FRAME_HZ, MAX_OFFSET_MS, ROW_HZ
+from lipsync.sync.offset import Drift, Jump
+from lipsync.sync.scoring import ClipScore, FaceScore, Judgement
+
+if TYPE_CHECKING:
+    from lipsync.clips.features import ClipFeatures
+
+LENGTHS_DIFFER_S = 1.0  # of picture and sound, before it is worth a warning
+FEW_FACES_SHARE = 0.7  # of the frames with a face
+FEW_FRAMES_HZ = 20.0
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a clip was read from.
+
+    Attributes:
+        video, audio: Names; audio is "" for the video's own track.
+        fps: Of the video, by its headers; 0 where they do not say.
+        num_audio_tracks: In the file that the sound is from.
+        has_variable_rate: Frames at uneven times.
+        max_duration_s: What was read at most.
+        whole_s: Length by the headers; 0 where they do not say.
+    """
+
+    video: str
+    audio: str
+    fps: float
+    num_audio_tracks: int
+    has_variable_rate: bool
+    max_duration_s: float
+    whole_s: float
+
+
+def make_details(clip: ClipFeatures, score: ClipScore, source: Source, method: str) -> dict[str, Any]:
+    """All about a clip as plain values; numbers that are not known are nan.
+
+    Keys: score, offset_ms (positive: audio early), offset_frames (of the video), offset_interval_ms (90 %),
+    confidence, verdict, text, reason, band, method, curve, faces, speaking_face, drift_ppm, jump,
+    duration_s, fps, num_frames, video, audio, max_offset_ms, warnings.
+    """
+    judgement = score.judgement
+    speaking = [face for face in score.faces if face.is_speaking]
+    chosen = max(speaking, key=lambda face: face.evidence, default=None)
+    fps = source.fps or FRAME_HZ
+    change = score.change
+    return {
+        **_judged(judgement),
+        "offset_frames": _rounded(judgement.offset_ms * fps / 1000, 2),
+        "method": method,
+        "curve": [
+            {
+                "time_s": point.time_s,
+                "score": round(point.score, 4),
+                "offset_ms": _rounded(point.offset_ms, 1),
+            }
+            for point in score.curve
+        ],
+        "faces": [_face(face) for face in score.faces],
+        "speaking_face": None if chosen is None else chosen.track.track_id,
+        "drift_ppm": round(change.ppm) if isinstance(change, Drift) else None,
+        "jump": _jump(change) if isinstance(change, Jump) else None,
+        "duration_s": round(clip.num_frames / FRAME_HZ, 3),
+        "fps": round(source.fps, 3),
+        "num_frames": clip.num_frames,
+        "video": source.video,
+        "audio": source.audio,
+        "max_offset_ms": MAX_OFFSET_MS,
+        "warnings": _warnings(clip, score, source),
+    }
+
+
+def _rounded(value: float, digits: int) -> float:
+    """`value` rounded, never to -0.0, which reads as a direction."""
+    return round(value, digits) + 0.0
+
+
+def _judged(judgement: Judgement) -> dict[str, Any]:
+    offset = judgement.offset
+    has_offset = offset is not None and not math.isnan(judgement.offset_ms)
+    interval = [_rounded(side, 1) for side in offset.interval_ms] if offset and has_offset else [math.nan] * 2
+    return {
+        "score": round(judgement.score, 4),
+        "offset_ms": _rounded(judgement.offset_ms, 1),
+        "offset_interval_ms": interval,
+        "confidence": round(offset.confidence, 3) if offset else 0.0,
+        "verdict": judgement.verdict.kind,
+        "text": judgement.verdict.text,
+        "reason": judgement.verdict.reason,
+        "band": judgement.verdict.band,
+    }
+
+
+def _face(face: FaceScore) -> dict[str, Any]:
+    track = face.track
+    return {
+        "face": track.track_id,
+        **_judged(face.judgement),
+        "is_speaking": face.is_speaking,
+        "start_s": round(track.start / FRAME_HZ, 2),
+        "end_s": round((track.start + len(track)) / FRAME_HZ, 2),
+        "box_px": [round(float(side)) for side in np.median(track.boxes_px, axis=0)],
+    }
+
+
+def _jump(jump: Jump) -> dict[str, float]:
+    return {
+        "time_s": round(jump.time_s, 1),
+        "before_ms": round(jump.before_ms, 1),
+        "after_ms": round(jump.after_ms, 1),
+    }
+
+
+def change_text(change: Drift | Jump) -> str:
+    """A drift or a jump in words."""
+    if isinstance(change, Drift):
+        return (
+            f"the offset drifts by {change.ppm:+.0f} ppm, from {change.start_ms:+.0f} ms at the start to "
+            f"{change.end_ms:+.0f} ms at the end (positive: audio early)"
+        )
+    return (
+        f"the offset jumps at about {change.time_s:.0f} s from {change.before_ms:+.0f} to "
+        f"{change.after_ms:+.0f} ms (positive: audio early)"
+    )
+
+
+def _warnings(clip: ClipFeatures, score: ClipScore, source: Source) -> list[str]:
+    found = []
+    duration_s, sound_s = clip.num_frames / FRAME_HZ, len(clip.sound.log_mel) / ROW_HZ
+    if score.change is not None:
+        found.append(f"{change_text(score.change)}; offset_ms is one number for all of it")
+    if source.num_audio_tracks > 1:
+        found.append(f"{source.num_audio_tracks} sound tracks; the first is used")
+    if source.has_variable_rate:
+        found.append("variable frame rate; frames are taken by their time stamps")
+    if source.whole_s > source.max_duration_s + 0.5:
+        found.append(
+            f"only the first {source.max_duration_s:g} s of {source.whole_s:.0f} (data.max_duration_s)"
+        )
+    elif abs(duration_s - sound_s) > LENGTHS_DIFFER_S:
+        found.append(f"{duration_s:.1f} s of video and {sound_s:.1f} s of sound; only what both have counts")
+    if 0 < source.fps < FEW_FRAMES_HZ:
+        found.append(f"{source.fps:.1f} frames a second show lips too coarsely for single frames")
+    if clip.tracks:
+        has_face = np.zeros(clip.num_frames, np.bool_)
+        for track in clip.tracks:
+            has_face[track.start : track.start + len(track)] = True
+        if has_face.mean() < FEW_FACES_SHARE:
+            found.append(f"a face is seen in {has_face.mean():.0%} of the frames")
+    hidden = score.judgement.offset
+    if hidden is not None and math.isnan(score.judgement.offset_ms) and score.judgement.score >= 0:
+        found.append(
+            f"the best of all offsets would be {hidden.offset_ms:+.0f} ms, but it does not stand out"
+        )
+    return found
+
+
+def without_nan(value: Any) -> Any:
+    """`value` with None in place of every nan or infinity, for JSON."""
+    if isinstance(value, dict):
+        return {key: without_nan(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_nan(part) for part in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def summary_lines(details: dict[str, Any]) -> list[str]:
+    """The answer for a terminal."""
+    lines = [f"score: {details['score']:.3f}" if not math.isnan(details["score"]) else "score: unknown"]
+    lines.append(f"verdict: {details['text']}")
+    if not math.isnan(details["offset_ms"]):
+        low, high = details["offset_interval_ms"]
+        lines.append(
+            f"offset: {round(details['offset_ms']):+d} ms = "
+            f"{_rounded(details['offset_frames'], 1):+.1f} frames, 90 % between "
+            f"{low:+.0f} and {high:+.0f} ms (positive: audio early); {details['band']} (ITU-R BT.1359)"
+        )
+    if len(details["faces"]) > 1:
+        spoken = [f"{face['face']}" for face in details["faces"] if face["is_speaking"]]
+        lines.append(f"faces: {len(details['faces'])}, speaking: {', '.join(spoken) or 'none'}")
+    lines.append(f"method: {details['method']}")
+    lines += [f"warning: {text}" for text in details["warnings"]]
+    return lines

@@ -1,0 +1,164 @@
+"""Many pairs of video and sound, scored by the batch runner: a table, and a JSON file a pair."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+from facevox.batch import Item, Outcome, Task
+from facevox.errors import UserError
+from facevox.naming import plan_names
+from lipsync.settings import Settings
+
+COLUMNS = (
+    "pair", "video", "audio", "score", "offset_ms", "offset_low_ms", "offset_high_ms", "confidence",
+    "verdict", "text", "band", "method", "duration_s", "num_faces", "speaking_face", "drift_ppm",
+    "jump_at_s", "warnings", "json_file",
+)  # fmt: skip
+MAX_CSV_BYTES = 100_000_000
+
+
+class Scorer(Protocol):
+    """What scores a pair; see `lipsync.inference.LipSyncInference.analyse`."""
+
+    def analyse(self, video_path: str, audio_path: str | None) -> tuple[Any, dict[str, Any]]: ...
+
+
+class PairTask(Task):
+    """Scores a pair and writes its details as JSON.
+
+    "Cannot tell" is an answer, not a failure: the row has an empty score and says why.
+
+    Args:
+        make_scorer: Picklable; called in the process that scores.
+        uses_torch: Whether torch is to be held to one thread: the workers share the cores.
+    """
+
+    def __init__(self, make_scorer: Callable[[], Scorer], *, uses_torch: bool) -> None:
+        self._make_scorer = make_scorer
+        self._uses_torch = uses_torch
+        self._scorer: Scorer | None = None
+
+    def check(self) -> None:
+        """Refuses a checkpoint that is none before the workers start."""
+        self._make_scorer()
+
+    def open(self, output_dir: Path) -> None:
+        """One thread a worker: the workers share the cores."""
+        super().open(output_dir)
+        import cv2
+
+        cv2.setNumThreads(1)
+        if self._uses_torch:
+            import torch
+
+            torch.set_num_threads(1)
+        self._scorer = self._make_scorer()
+
+    def process(self, item: Item) -> Outcome:
+        """Scores one pair. Raises UserError where a file cannot be read."""
+        from facevox.files import write_json
+        from lipsync.sync.answers import without_nan
+
+        if self._scorer is None:
+            raise RuntimeError("open() comes first")
+        details = self._scorer.analyse(item.path, item.payload["audio"] or None)[1]
+        target = item.payload["output"]
+        write_json(self.output_dir / target, without_nan(details))
+        low_ms, high_ms = details["offset_interval_ms"]
+        jump = details["jump"]
+        row: dict[str, Any] = {name: details[name] for name in COLUMNS if name in details}
+        row |= {
+            "pair": item.name,
+            "offset_low_ms": low_ms,
+            "offset_high_ms": high_ms,
+            "num_faces": len(details["faces"]),
+            "jump_at_s": jump["time_s"] if jump else None,
+            "warnings": "; ".join(details["warnings"]),
+            "json_file": target,
+        }
+        empty = {name: "" for name, v in row.items() if v is None or (isinstance(v, float) and math.isnan(v))}
+        return Outcome(rows=[row | empty], outputs=[target])
+
+
+def batch_settings(settings: Settings, checkpoint: Path | None) -> dict[str, Any]:
+    """What decides the results, for the manifest: the settings of reading and which checkpoint."""
+    digest = ""
+    if checkpoint is not None:
+        try:
+            digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+        except OSError as error:
+            raise UserError(f"--checkpoint {checkpoint}: {error.strerror or 'cannot be read'}") from None
+    return {"data": asdict(settings.data), "audio": asdict(settings.audio), "checkpoint_sha256": digest}
+
+
+def plan_pairs(table: Path) -> list[Item]:
+    """An item for each row of a CSV with the columns video and (or not) audio.
+
+    Relative paths are relative to the table's folder, or else to where the program was started.
+
+    Raises:
+        UserError: No such file, no such columns, no rows, too many fields, or a missing file; with the line.
+    """
+    try:
+        if table.stat().st_size > MAX_CSV_BYTES:
+            raise UserError(f"{table}: more than {MAX_CSV_BYTES} bytes; that is no list of pairs")
+        text = table.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"--batch {table}: {error.strerror or 'cannot be read'}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{table}: not UTF-8 text (byte {error.start}); a CSV file is wanted") from None
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        columns = reader.fieldnames or []
+        if "video" not in columns:
+            raise UserError(f"{table}:1: the columns video and audio are wanted, not {', '.join(columns)}")
+        pairs = []
+        faults = []
+        for row in reader:
+            where = f"{table}:{reader.line_num}"
+            if None in row:
+                faults.append(f"{where}: more fields than columns")
+                continue
+            video, audio = (row.get("video") or "").strip("\r"), (row.get("audio") or "").strip("\r")
+            if not video:
+                faults.append(f"{where}: no video")
+                continue
+            pairs.append((video, audio))
+    except csv.Error as error:
+        raise UserError(f"{table}:{reader.line_num}: not CSV: {error}") from None
+    if faults:
+        raise UserError("; ".join(faults[:5]) + (f"; and {len(faults) - 5} more" if len(faults) > 5 else ""))
+    if not pairs:
+        raise UserError(f"{table}: no rows")
+    return _items(list(dict.fromkeys(pairs)), table.parent)
+
+
+def _items(pairs: list[tuple[str, str]], folder: Path) -> list[Item]:
+    names = [video if not audio else json.dumps([video, audio], ensure_ascii=False) for video, audio in pairs]
+    stems = [f"{number:06d}_{Path(video).name}" for number, (video, _) in enumerate(pairs)]
+    sounds = [str(_found(audio, folder)) if audio else "" for _, audio in pairs]
+    return [
+        Item(
+            name,
+            str(_found(video, folder)),
+            {"audio": sound, "output": target},
+            (sound,) if sound else (),
+        )
+        for name, (video, _), sound, target in zip(
+            names, pairs, sounds, plan_names(stems, ".json"), strict=True
+        )
+    ]
+
+
+def _found(name: str, folder: Path) -> Path:
+    """Beside the table where there is one, else as it stands; a missing file fails when its turn comes."""
+    beside = folder / name
+    return beside if beside.exists() else Path(name)

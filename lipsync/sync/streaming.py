@@ -1,0 +1,202 @@
+"""Scores pictures and sound as they come: a verdict a second on the last five.
+
+Pictures and sound are pushed on one clock: picture k is shown at k / 25 s, sample k is at k / 16000 s. Each
+verdict rests on what `score_clip` says of the last `window_s`, cut out of what came so far: the numbers are
+those that the same stretch of a file gets (`cut_clip`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lipsync.clips.clock import FRAME_HZ, ROWS_PER_FRAME
+from lipsync.clips.features import (
+    ClipFeatures,
+    FaceFeatureStream,
+    FaceTrack,
+    FrameFeatures,
+    collect_tracks,
+)
+from lipsync.clips.sounds import SoundFeatures, SoundFeatureStream
+from lipsync.sync.calibration import LOUDNESS_CALIBRATION, SyncCalibration
+from lipsync.sync.estimators import LoudnessEstimator, SyncEstimator
+from lipsync.sync.scoring import ClipScore, score_clip
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+WINDOW_S = 4.5  # with the look-ahead of the faces, the first verdict comes within 5 s of material
+STEP_S = 1.0
+MAX_SOUND_BEHIND_S = 2.0  # a verdict waits for its sound for so long, then does without
+
+
+@dataclass(frozen=True)
+class LiveScore:
+    """A verdict on a stretch of what came.
+
+    Attributes:
+        start_s, end_s: The stretch, on the clock of the stream.
+        score: As of a clip; its times count from start_s.
+    """
+
+    start_s: float
+    end_s: float
+    score: ClipScore
+
+    @property
+    def offset_ms(self) -> float:
+        """Positive: the audio is early; nan where none stands out."""
+        return self.score.judgement.offset_ms
+
+
+def cut_clip(clip: ClipFeatures, start: int, end: int) -> ClipFeatures:
+    """The frames `start` to before `end` of a clip with their sound, on a clock of their own."""
+    sound = _cut_sound(clip.sound, ROWS_PER_FRAME * start, ROWS_PER_FRAME * end)
+    tracks = [part for track in clip.tracks if (part := _cut_track(track, start, end)) is not None]
+    tracks.sort(key=lambda track: (-len(track), track.start))
+    shots = tuple(sorted({max(first - start, 0) for first in clip.shot_starts if first < end}))
+    return ClipFeatures(max(min(end, clip.num_frames) - start, 0), shots, tuple(tracks), sound)
+
+
+def _cut_sound(sound: SoundFeatures, first: int, last: int) -> SoundFeatures:
+    return SoundFeatures(sound.log_mel[first:last], sound.mfcc[first:last])
+
+
+def _cut_track(track: FaceTrack, start: int, end: int) -> FaceTrack | None:
+    part = slice(max(start - track.start, 0), max(end - track.start, 0))
+    if len(track.opening[part]) == 0:
+        return None
+    return replace(
+        track,
+        start=max(track.start - start, 0),
+        mouths=track.mouths[part],
+        lips=track.lips[part],
+        opening=track.opening[part],
+        boxes_px=track.boxes_px[part],
+        is_measured=track.is_measured[part],
+    )
+
+
+class SyncStream:
+    """Scores a live source; use it as a context manager. Memory does not grow.
+
+    Args:
+        estimator, calibration: As in `LipSyncInference`; the untrained ones by default.
+        window_s: How much each verdict rests on.
+        step_s: Time between verdicts.
+        max_faces: Followed at the same time.
+        crop_px: Side of the mouth crops.
+        num_mels, num_mfcc: As in `lipsync.clips.sounds`.
+    """
+
+    def __init__(
+        self,
+        estimator: SyncEstimator | None = None,
+        calibration: SyncCalibration = LOUDNESS_CALIBRATION,
+        *,
+        window_s: float = WINDOW_S,
+        step_s: float = STEP_S,
+        max_faces: int = 4,
+        crop_px: int = 96,
+        num_mels: int = 40,
+        num_mfcc: int = 13,
+    ) -> None:
+        self._estimator = estimator or LoudnessEstimator()
+        self._calibration = calibration
+        self._window = max(round(window_s * FRAME_HZ), 1)
+        self._step = max(round(step_s * FRAME_HZ), 1)
+        self._pictures = FaceFeatureStream(max_faces, crop_px)
+        self._sounds = SoundFeatureStream(num_mels, num_mfcc)
+        # A verdict that waits for its sound is made of pictures that are older by that wait.
+        self._num_kept = self._window + math.ceil(MAX_SOUND_BEHIND_S * FRAME_HZ)
+        self._frames: deque[FrameFeatures] = deque(maxlen=self._num_kept)
+        self._num_frames = 0  # finished so far
+        self._due = self._window  # frames after which the next verdict is made
+        self._rows = SoundFeatures(np.zeros((0, num_mels), np.float32), np.zeros((0, num_mfcc), np.float32))
+        self._first_row = 0  # number of the first row that is kept
+
+    def push_frame(self, image_rgb: NDArray[np.uint8]) -> list[LiveScore]:
+        """Takes the next picture, (H, W, 3) uint8; 25 come a second. Returns the verdicts now due."""
+        return self._take(self._pictures.push(image_rgb))
+
+    def push_sound(self, samples: NDArray[np.float32]) -> list[LiveScore]:
+        """Takes the next (n,) mono samples at 16 kHz, of any number. Returns the verdicts now due."""
+        self._keep(self._sounds.push(samples))
+        return self._due_verdicts()
+
+    def finish(self) -> list[LiveScore]:
+        """The last verdict, on the last `window_s` at the end, when nothing follows."""
+        self._keep(self._sounds.finish())
+        done = self._take(self._pictures.finish())
+        if self._num_frames and (not done or round(done[-1].end_s * FRAME_HZ) < self._num_frames):
+            done.append(self._score(self._num_frames))
+        return done
+
+    def _keep(self, new: SoundFeatures) -> None:
+        rows = SoundFeatures(
+            np.concatenate([self._rows.log_mel, new.log_mel]), np.concatenate([self._rows.mfcc, new.mfcc])
+        )
+        oldest = ROWS_PER_FRAME * (self._num_frames - self._num_kept)
+        spare = min(max(oldest - self._first_row, 0), len(rows.log_mel))
+        self._rows = _cut_sound(rows, spare, len(rows.log_mel))
+        self._first_row += spare
+
+    def _take(self, frames: Sequence[FrameFeatures]) -> list[LiveScore]:
+        done = []
+        for frame in frames:
+            # The 200 kB picture of the face is of no use here.
+            faces = tuple(replace(face, face_rgb=face.face_rgb[:1, :1].copy()) for face in frame.faces)
+            self._frames.append(replace(frame, faces=faces))
+            self._num_frames += 1
+            done += self._due_verdicts()  # after each picture: the next ones push the oldest out
+        return done
+
+    def _due_verdicts(self) -> list[LiveScore]:
+        """The verdicts whose pictures and sound are there, or that have waited for the sound in vain."""
+        done = []
+        while self._num_frames >= self._due:
+            num_rows = self._first_row + len(self._rows.log_mel)
+            is_behind = num_rows < ROWS_PER_FRAME * self._due
+            if is_behind and self._num_frames - self._due < MAX_SOUND_BEHIND_S * FRAME_HZ:
+                break
+            done.append(self._score(self._due))
+            self._due += self._step
+        return done
+
+    def _score(self, end: int) -> LiveScore:
+        """The verdict on the window before frame `end`."""
+        start = max(end - self._window, 0)
+        frames = [frame for frame in self._frames if start <= frame.index < end]
+        tracks, num_frames, shots = collect_tracks(frames)
+        first = ROWS_PER_FRAME * start - self._first_row
+        sound = _cut_sound(self._rows, max(first, 0), max(ROWS_PER_FRAME * end - self._first_row, 0))
+        moved = tuple(replace(track, start=track.start - start) for track in tracks)
+        clip = ClipFeatures(num_frames, tuple(shot - start for shot in shots), moved, sound)
+        score = score_clip(clip, self._estimator, self._calibration)
+        return LiveScore(start / FRAME_HZ, end / FRAME_HZ, score)
+
+    def close(self) -> None:
+        """Gives the graphs back; calling it twice does no harm."""
+        self._pictures.close()
+
+    def __enter__(self) -> SyncStream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def live_text(live: LiveScore) -> str:
+    """One line for a terminal."""
+    score = live.score.judgement.score
+    shown = "   ?" if math.isnan(score) else f"{score:.2f}"
+    return f"{live.start_s:7.1f} - {live.end_s:5.1f} s  {shown}  {live.score.judgement.verdict.text}"

@@ -1,0 +1,155 @@
+"""What is said of a clip: in sync, audio early or late by so much, or that it cannot be told and why.
+
+The sign: offset_ms > 0 says that the audio is early; delay it by that much to mend it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lipsync.clips.clock import FRAME_HZ, IN_SYNC_MS, MAX_OFFSET_MS, ROWS_PER_FRAME
+from lipsync.sync.estimators import (
+    HIGH_PASS_FRAMES,
+    SOUND_SMOOTH_ROWS,
+    high_passed,
+    lip_distances,
+    without_room,
+)
+from lipsync.sync.offset import FRAME_MS
+
+if TYPE_CHECKING:
+    from lipsync.clips.features import ClipFeatures, FaceTrack
+    from lipsync.clips.sounds import SoundFeatures
+    from lipsync.sync.offset import Offset
+
+IN_SYNC, AUDIO_EARLY, AUDIO_LATE = "in_sync", "audio_early", "audio_late"
+NO_MATCH, CANNOT_TELL = "no_match", "cannot_tell"
+
+MIN_DURATION_S = 1.0
+MIN_FACE_PX = 36  # width; below it MediaPipe's lips are mostly its idea of a face
+STILL_DEVIATION = 0.012  # of the height of the lips, halves of the crop: who speaks has 0.03 and more
+SILENCE_DB = -60.0  # loudest band anywhere; speech recorded faintly still has -40
+SPEECH_DEVIATION_DB = 1.0  # of the fast changes of the level: speech has 1.6 and more, steady noise 0.4
+MIN_VOICED_S = 0.5  # within VOICED_DB of the loudest
+VOICED_DB = 30.0
+
+FOUND_CONFIDENCE = 0.7  # share of resampled recordings that agree to one frame
+FOUND_Z = 3.0  # deviations by which the best lag stands out
+LIKELY, UNLIKELY = 0.5, 0.2  # probabilities of being in sync
+# ITU-R BT.1359-1: what viewers detect, and what they still accept; positive: audio early.
+DETECTABLE_MS = (-125.0, 45.0)
+ACCEPTABLE_MS = (-185.0, 90.0)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is said of a clip or a face.
+
+    Attributes:
+        kind: IN_SYNC, AUDIO_EARLY, AUDIO_LATE, NO_MATCH (no offset fits) or CANNOT_TELL.
+        text: In words, with the number and what to do.
+        reason: Why it cannot be told, or why nothing fits; "" otherwise.
+        band: Of the offset by ITU-R BT.1359: not detectable, detectable, not acceptable; "" without offset.
+    """
+
+    kind: str
+    text: str
+    reason: str = ""
+    band: str = ""
+
+
+def cannot_tell(reason: str) -> Verdict:
+    """The verdict for a clip that says nothing."""
+    return Verdict(CANNOT_TELL, f"cannot tell: {reason}", reason)
+
+
+def band_of(offset_ms: float) -> str:
+    """The band of ITU-R BT.1359 that an offset lies in; "" for nan."""
+    if math.isnan(offset_ms):
+        return ""
+    if DETECTABLE_MS[0] <= offset_ms <= DETECTABLE_MS[1]:
+        return "not detectable"
+    return "detectable" if ACCEPTABLE_MS[0] <= offset_ms <= ACCEPTABLE_MS[1] else "not acceptable"
+
+
+def offset_text(offset_ms: float) -> str:
+    """An offset in words: "audio 120 ms early; delay it by 120 ms"."""
+    size = f"{abs(offset_ms):.0f} ms"
+    if offset_ms >= 0:
+        return f"audio {size} early; delay it by {size}"
+    return f"audio {size} late; move it ahead by {size}"
+
+
+def judge(offset: Offset, probability: float) -> Verdict:
+    """The verdict from what was found and the probability of being in sync."""
+    is_found = offset.confidence >= FOUND_CONFIDENCE and offset.peak_z >= FOUND_Z
+    found_ms = offset.offset_ms
+    band = band_of(found_ms)
+    low_ms, high_ms = offset.interval_ms
+    is_surely_off = low_ms > IN_SYNC_MS or high_ms < -IN_SYNC_MS
+    if is_found and abs(found_ms) > IN_SYNC_MS and (probability < LIKELY or is_surely_off):
+        kind = AUDIO_EARLY if found_ms > 0 else AUDIO_LATE
+        return Verdict(kind, offset_text(found_ms), band=band)
+    if probability >= LIKELY and abs(found_ms) <= IN_SYNC_MS + FRAME_MS:
+        side = "early" if round(found_ms) >= 0 else "late"
+        return Verdict(IN_SYNC, f"in sync (audio {abs(round(found_ms))} ms {side})", band=band)
+    if probability <= UNLIKELY:
+        reason = (
+            f"no offset up to {MAX_OFFSET_MS:.0f} ms stands out: other words, another person's voice, "
+            "a larger offset, or too short a clip"
+        )
+        return Verdict(NO_MATCH, f"not in sync; {reason}", reason)
+    return cannot_tell(f"lips and sound agree too little in {offset.curve.num_frames.max() / FRAME_HZ:.1f} s")
+
+
+def sound_fault(sound: SoundFeatures) -> str:
+    """Why nothing can be told from a sound; "" where something can."""
+    from scipy.ndimage import gaussian_filter1d
+
+    seconds = len(sound.log_mel) / (FRAME_HZ * ROWS_PER_FRAME)
+    if seconds < MIN_DURATION_S:
+        return f"{seconds:.2f} s of sound; at least {MIN_DURATION_S:g} s are needed"
+    loudest = sound.log_mel.max(axis=1)
+    if float(loudest.max()) < SILENCE_DB:
+        return "the sound is silent"
+    voiced_s = float((loudest > loudest.max() - VOICED_DB).mean()) * seconds
+    if voiced_s < MIN_VOICED_S:
+        return f"no speech in the sound: {voiced_s:.1f} s of it are louder than its background"
+    level_db = gaussian_filter1d(without_room(sound.log_mel).mean(axis=1), SOUND_SMOOTH_ROWS)
+    if float(high_passed(level_db, HIGH_PASS_FRAMES * ROWS_PER_FRAME).std()) < SPEECH_DEVIATION_DB:
+        return "no speech in the sound: its loudness hardly changes"
+    return ""
+
+
+def face_fault(track: FaceTrack) -> str:
+    """Why nothing can be told from a face; "" where something can."""
+    seconds = float(track.is_measured.sum()) / FRAME_HZ
+    if seconds < MIN_DURATION_S:
+        return f"the face is seen for {seconds:.2f} s; at least {MIN_DURATION_S:g} s are needed"
+    width_px = float(np.median(track.boxes_px[:, 2]))
+    if width_px < MIN_FACE_PX:
+        return f"the face is too small: {width_px:.0f} pixels wide, at least {MIN_FACE_PX} are needed"
+    height = high_passed(lip_distances(track.lips)[:, :1], HIGH_PASS_FRAMES)
+    if float(height[track.is_measured].std()) < STILL_DEVIATION:
+        return "the mouth stands still"
+    return ""
+
+
+def clip_fault(clip: ClipFeatures) -> str:
+    """Why nothing can be told from a clip; "" where something can."""
+    seconds = clip.num_frames / FRAME_HZ
+    if seconds < MIN_DURATION_S:
+        return f"{seconds:.2f} s of video; at least {MIN_DURATION_S:g} s are needed"
+    if not clip.tracks:
+        return "no face is seen"
+    fault = sound_fault(clip.sound)
+    if fault:
+        return fault
+    faults = [face_fault(track) for track in clip.tracks]
+    if all(faults):
+        return faults[0]  # of the face that is seen longest
+    return ""

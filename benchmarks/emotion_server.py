@@ -297,7 +297,7 @@ def measure_classifier(model_dir: Path, folder: Path) -> "list[Figure]":
     """ms a face of what could classify, one thread each where it can be said."""
     import numpy as np
 
-    from emotion.analysis import Classifier, find_model
+    from emotion.live.analysis import Classifier, find_model
     from facevox.figures import Figure
 
     crop = np.random.default_rng(0).integers(0, 256, (1, IMG_SIZE, IMG_SIZE, 3), dtype=np.uint8)
@@ -344,14 +344,14 @@ def _others(folder: Path, pixels: "NDArray[np.float32]") -> dict[str, Callable[[
 
 def make_network() -> Any:
     """MobileNetV3Large with random weights."""
-    from emotion.network import build_network, with_probabilities
+    from emotion.classifier.network import build_network, with_probabilities
 
     return with_probabilities(build_network(IMG_SIZE, len(CLASS_NAMES), 0.25, seed=0), 1.0)
 
 
 def write_model(folder: Path) -> Path:
     """Exports the network as emotion/main.py does; returns its folder."""
-    from emotion.export import describe_model, export_model
+    from emotion.classifier.export import describe_model, export_model
 
     export_model(make_network(), describe_model(CLASS_NAMES, IMG_SIZE, 0.25, 1.0), folder)
     return folder

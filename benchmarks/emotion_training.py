@@ -22,7 +22,7 @@ from facevox.errors import ExitCode
 from facevox.figures import Figure, print_figures, write_figures
 
 if TYPE_CHECKING:
-    from emotion.samples import Samples
+    from emotion.data.samples import Samples
 
 CARD_PICTURES_PER_S = 280_000 * 48 / (1.5 * 3600)  # an RTX 3060 at the hour and a half of the documents
 
@@ -43,7 +43,7 @@ def make_samples(folder: Path, count: int, size: int) -> "Samples":
     import cv2
     import numpy as np
 
-    from emotion.samples import Samples
+    from emotion.data.samples import Samples
     from facevox.example_data.people import make_person
     from facevox.example_data.pictures import render_portrait
     from facevox.files import write_image
@@ -81,10 +81,10 @@ def measure_step(batches: Any, img_size: int, num_steps: int) -> float:
     import numpy as np
     import tensorflow as tf
 
-    from emotion.averaging import WeightAverage
-    from emotion.devices import Devices
-    from emotion.network import build_network
-    from emotion.training import make_optimizer, make_step
+    from emotion.classifier.averaging import WeightAverage
+    from emotion.classifier.devices import Devices
+    from emotion.classifier.network import build_network
+    from emotion.classifier.trainer import make_optimizer, make_step
 
     network = build_network(img_size, 5, 0.25)
     optimizer = make_optimizer(1e-4, 1e-5)
@@ -111,8 +111,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         import tensorflow as tf
 
         strategy = tf.distribute.get_strategy()
-    from emotion.mixing import MixConfig
-    from emotion.pipeline import BatchConfig, Batches
+    from emotion.classifier.batches import BatchConfig, Batches
+    from emotion.classifier.mixing import MixConfig
 
     mixing = MixConfig(mixup_alpha=0.2, cutmix_alpha=0.2, p_mixup=0.7, p_cutmix=0.3)
     config = BatchConfig(img_size=args.img_size, batch_size=args.batch_size, seed=0, mixing=mixing)

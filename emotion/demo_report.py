@@ -4,8 +4,8 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from emotion.evaluation import REPORT_FILE
-from emotion.training_run import EVALUATION_DIR, TRAINING_DIR
+from emotion.classifier.run import EVALUATION_DIR, TRAINING_DIR
+from emotion.scores.report import REPORT_FILE
 from facevox.files import read_image, read_json
 from facevox.report import Report
 
@@ -81,7 +81,7 @@ def add_emotion(report: Report, folder: Path) -> dict[str, Any]:
 
 def _add_crops(report: Report, crops: Path, class_names: list[str]) -> None:
     """Some crops of each class, of different people, and what the audit says of both splits."""
-    from emotion.audit import describe_audit
+    from emotion.data.audit import describe_audit
 
     with (crops / "crops.csv").open(encoding="utf-8", errors="surrogateescape", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["status"] == "done"]

@@ -18,7 +18,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from emotion.devices import DEVICES
+from emotion.classifier.devices import DEVICES
 from emotion.settings import add_setting_arguments, load_settings
 from facevox import cli
 from facevox.errors import ExitCode
@@ -44,8 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Trains, exports, evaluates; returns the exit code."""
     args = get_args_parser().parse_args(argv)
     settings = load_settings(args)
+    from emotion.classifier.run import check_start, estimate_run, train_and_evaluate
     from emotion.logger_config import get_logger, setup_logging
-    from emotion.training_run import check_start, estimate_run, train_and_evaluate
     from facevox.locks import OutputLock
     from facevox.signals import StopFlag
 

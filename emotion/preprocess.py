@@ -24,8 +24,8 @@ from facevox import cli
 from facevox.errors import ExitCode
 
 if TYPE_CHECKING:
-    from emotion.aihub.collection import Collection
-    from emotion.crop_task import CropConfig, Plan
+    from emotion.data.aihub.collection import Collection
+    from emotion.data.crop_task import CropConfig, Plan
 
 PROGRAM = "emotion_preprocess"  # in the manifest; the log has it as emotion.preprocess
 TABLE = "crops.csv"
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.audit is not None:
         return _audit_only(args.audit)
     settings = load_settings(args)
-    from emotion.crop_task import COLUMNS, CropConfig, CropTask
+    from emotion.data.crop_task import COLUMNS, CropConfig, CropTask
     from emotion.logger_config import get_logger, setup_logging
     from facevox.batch import BatchConfig, run_batch
 
@@ -104,8 +104,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _read(settings: Settings, config: "CropConfig") -> "tuple[Collection, Plan]":
-    from emotion.aihub.collection import read_collection
-    from emotion.crop_task import plan_crops
+    from emotion.data.aihub.collection import read_collection
+    from emotion.data.crop_task import plan_crops
 
     found = read_collection(
         settings.data_dir_raw, what="DATA_DIR_RAW", exclude=[config.train_dir, config.val_dir]
@@ -114,7 +114,7 @@ def _read(settings: Settings, config: "CropConfig") -> "tuple[Collection, Plan]"
 
 
 def _audit_only(folder: Path) -> int:
-    from emotion.audit import audit_folder, describe_audit
+    from emotion.data.audit import audit_folder, describe_audit
 
     audit = audit_folder(folder)
     for line in describe_audit(audit):
@@ -124,8 +124,8 @@ def _audit_only(folder: Path) -> int:
 
 def _write_audit(found: "Collection", plan: "Plan", config: "CropConfig", table: Path) -> None:
     """Writes `audit.json` beside the table, and prints what it says of our split and of AIHub's own."""
-    from emotion.aihub.labels import agreement
-    from emotion.audit import audit_split, describe_audit, read_samples, sample_of
+    from emotion.data.aihub.labels import agreement
+    from emotion.data.audit import audit_split, describe_audit, read_samples, sample_of
     from facevox.files import write_json
 
     crops = audit_split(read_samples(table, config.train_dir.name))

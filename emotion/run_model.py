@@ -24,7 +24,7 @@ from facevox import cli
 from facevox.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
-    from emotion.local_runner import RunConfig
+    from emotion.live.local_runner import RunConfig
 
 PROGRAM = "emotion_pictures"  # in the manifest
 TABLE = "faces.csv"
@@ -63,8 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the model in the chosen mode; returns the exit code."""
     args = get_args_parser().parse_args(argv)
     settings = load_settings(args)
-    from emotion.analysis import find_model
-    from emotion.local_runner import RunConfig, Viewer
+    from emotion.live.analysis import find_model
+    from emotion.live.local_runner import RunConfig, Viewer
     from emotion.logger_config import setup_logging
     from facevox.logs import native_silence
     from facevox.signals import StopFlag
@@ -95,8 +95,8 @@ def _language(wanted: str) -> str:
 def _run_pictures(settings: Settings, config: "RunConfig", args: argparse.Namespace, viewer: Any) -> int:
     import hashlib
 
-    from emotion.analysis import read_about
-    from emotion.local_runner import PictureTask, face_columns, plan_pictures
+    from emotion.live.analysis import read_about
+    from emotion.live.local_runner import PictureTask, face_columns, plan_pictures
     from emotion.logger_config import get_logger
     from facevox.batch import BatchConfig, run_batch
 
@@ -127,7 +127,7 @@ def _run_pictures(settings: Settings, config: "RunConfig", args: argparse.Namesp
 
 
 def _run_video(settings: Settings, config: "RunConfig", output_dir: Path, stop: Any, viewer: Any) -> int:
-    from emotion.local_runner import Stopped, annotate_video
+    from emotion.live.local_runner import Stopped, annotate_video
 
     path = settings.input_path
     assert path is not None
@@ -145,7 +145,7 @@ def _run_video(settings: Settings, config: "RunConfig", output_dir: Path, stop: 
 
 
 def _run_webcam(config: "RunConfig", args: argparse.Namespace, stop: Any, viewer: Any) -> int:
-    from emotion.local_runner import record_webcam, show_webcam
+    from emotion.live.local_runner import record_webcam, show_webcam
     from emotion.logger_config import get_logger
 
     if viewer.is_open:

@@ -70,7 +70,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _serve(settings: Settings, listener: socket.socket, stop: "StopFlag") -> int:
-    from emotion.analysis import Classifier, find_model
+    from emotion.live.analysis import Classifier, find_model
     from emotion.serving.config import ServerConfig
     from emotion.serving.service import Service
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from emotion.classifier.model_card import CARD_FILE
 from emotion.landmarks.network import DROPOUT, HIDDEN, NUM_FEATURES
-from emotion.landmarks.training import TrainConfig
-from emotion.model_card import CARD_FILE
+from emotion.landmarks.task import TrainConfig
 from facevox.files import write_text
 from facevox.training.trainer import TrainingResult
 

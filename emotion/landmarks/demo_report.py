@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emotion.evaluation import REPORT_FILE
+from emotion.scores.report import REPORT_FILE
 from facevox.files import read_image, read_json
 from facevox.report import Report
 
@@ -51,8 +51,8 @@ def add_landmarks(report: Report, folder: Path) -> dict[str, Any]:
     Returns:
         `people` and `pictures` of validation, `balanced_accuracy` with `low` and `high`, `chance`.
     """
+    from emotion.landmarks.run import EVALUATION_DIR
     from emotion.landmarks.table import load_table
-    from emotion.landmarks.training_run import EVALUATION_DIR
 
     model = folder / MODEL_DIR
     scores = read_json(model / EVALUATION_DIR / REPORT_FILE)

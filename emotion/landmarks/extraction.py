@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emotion.landmarks.plan import SHARD_PICTURES, Picture, Plan, plan_shards
+from emotion.landmarks.shards import COLUMNS, NUM_POINTS, PROGRAM, TABLE
 from facevox.batch import BatchConfig, BatchOptions, Item, Outcome, Summary, Task, run_batch
 from facevox.errors import ExitCode, NoFaceError, one_line
 from facevox.faces import MIN_CONFIDENCE
@@ -32,14 +33,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from emotion.landmarks.table import LandmarkTable
-
-PROGRAM = "extract_landmarks"
-TABLE = "index.csv"
-COLUMNS = (
-    *("archive", "member", "shard", "row", "label", "person"),
-    *("width", "height", "reduction", "faces"),
-)
-NUM_POINTS = 478
 
 
 @dataclass(frozen=True, kw_only=True)

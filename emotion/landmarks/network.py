@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from emotion.landmarks.extraction import NUM_POINTS
 from emotion.landmarks.normalisation import check_normalisation, normalise_landmarks
+from emotion.landmarks.shards import NUM_POINTS
 from facevox.errors import UserError
 from facevox.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
 

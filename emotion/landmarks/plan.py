@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emotion.aihub.annotations import Annotation
-from emotion.aihub.collection import Collection, PictureFile, add_file
-from emotion.aihub.labels import majority_label
-from emotion.aihub.names import emotion_in_name, emotion_of, normalise, parse_picture_name
+from emotion.data.aihub.annotations import Annotation
+from emotion.data.aihub.collection import Collection, PictureFile, add_file
+from emotion.data.aihub.labels import majority_label
+from emotion.data.aihub.names import emotion_in_name, emotion_of, normalise, parse_picture_name
 from facevox.batch import Item
 from facevox.errors import UserError
 from facevox.files import find_files

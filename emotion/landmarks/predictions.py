@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from emotion.aihub.collection import PICTURE_SUFFIXES, Collection, add_file
+from emotion.data.aihub.collection import PICTURE_SUFFIXES, Collection, add_file
 from facevox.batch import Item, Outcome, Task
 from facevox.errors import UserError
 from facevox.files import find_files

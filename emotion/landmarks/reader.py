@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from emotion.aihub.archives import Archive
-from emotion.aihub.boxes import Box, clean_box
-from emotion.aihub.collection import read_picture
-from emotion.aihub.pictures import decode_reduced, reduction_for
-from emotion.crop_task import SEARCHED_FACES, annotated_box, choose_face
-from emotion.crops import face_box
+from emotion.data.aihub.archives import Archive
+from emotion.data.aihub.collection import read_picture
+from emotion.data.boxes import Box, clean_box
+from emotion.data.crop_task import SEARCHED_FACES, annotated_box, choose_face
+from emotion.data.crops import face_box
+from emotion.data.pictures import decode_reduced, reduction_for
 from facevox.errors import NoFaceError
 from facevox.faces import FaceMesh
 from facevox.workers import reuse_large_blocks

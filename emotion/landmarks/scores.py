@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from emotion.measures import NUM_DRAWS, Interval, confusion_counts
+from emotion.scores.measures import NUM_DRAWS, Interval, confusion_counts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,7 +33,7 @@ def balanced_accuracy_interval(
 ) -> Interval:
     """Balanced accuracy with the interval that drawing people anew gives (percentiles 2.5 and 97.5).
 
-    Source: as `emotion.measures.person_interval`, which does the same for macro-F1.
+    Source: as `emotion.scores.measures.person_interval`, which does the same for macro-F1.
     """
     names = {name: place for place, name in enumerate(dict.fromkeys(people))}
     member_N = np.array([names[person] for person in people], np.int64)

@@ -13,9 +13,9 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
-from emotion.aihub.names import parse_picture_name
-from emotion.landmarks.extraction import NUM_POINTS, TABLE
-from emotion.samples import Samples
+from emotion.data.aihub.names import parse_picture_name
+from emotion.data.samples import Samples
+from emotion.landmarks.shards import NUM_POINTS, TABLE
 from facevox.errors import UserError
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from facevox import cli
 from facevox.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
-    from emotion.landmarks.training import TrainConfig
+    from emotion.landmarks.task import TrainConfig
 
 SAVE_DIR = Path("models/emotion_landmarks")
 
@@ -124,7 +124,7 @@ def _add_training_arguments(train: argparse._ArgumentGroup) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Extracts if asked to, trains; returns the exit code."""
     args = get_args_parser().parse_args(argv)
-    from emotion.landmarks.training import TrainConfig
+    from emotion.landmarks.task import TrainConfig
     from facevox.training.distributed import read_launch
 
     launch = read_launch(os.environ)
@@ -166,7 +166,7 @@ def _extract(args: argparse.Namespace, folder: Path) -> ExitCode:
 
 
 def _train(config: "TrainConfig", device: str, *, dry_run: bool) -> ExitCode:
-    from emotion.landmarks.training_run import run_training
+    from emotion.landmarks.run import run_training
     from facevox.training import distributed
     from facevox.training.trainer import DONE, STOPPED
 

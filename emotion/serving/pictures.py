@@ -4,7 +4,7 @@ import io
 import warnings
 from typing import TYPE_CHECKING, NamedTuple
 
-from emotion.aihub.pictures import decode_reduced
+from emotion.data.pictures import decode_reduced
 from emotion.serving.refusals import Refusal
 from facevox.errors import UserError
 

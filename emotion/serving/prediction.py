@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from emotion.face_tracks import FaceTracks, Sighting
+from emotion.live.face_tracks import FaceTracks, Sighting
 from emotion.serving.config import ServerConfig
 from emotion.serving.pictures import decode_upload, read_header
 from emotion.serving.refusals import Refusal

@@ -4,20 +4,30 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from emotion.analysis import read_about, translate_labels
-from emotion.face_tracks import Face
+from emotion.live.analysis import read_about, translate_labels
+from emotion.live.face_tracks import Face
 from emotion.logger_config import get_logger
 from emotion.serving.config import ServerConfig
 from emotion.serving.metrics import Metrics, resident_bytes
 from emotion.serving.workers import AnalysisWorkers
 from facevox.errors import one_line
 
-if TYPE_CHECKING:
-    from emotion.serving.session import CameraSession
-
 PROTOCOL_VERSION = 1
+
+
+class Connection(Protocol):
+    """A client that streams; see `emotion.serving.session.CameraSession`.
+
+    Attributes:
+        heard_s: When the last frame came, by `time.monotonic`.
+    """
+
+    heard_s: float
+
+    def evict(self) -> None:
+        """Ends it soon, to make room."""
 
 
 class Service:
@@ -34,7 +44,7 @@ class Service:
         self.config = config
         self.logger: logging.Logger = get_logger("server")
         self.metrics = Metrics()
-        self.sessions: set[CameraSession] = set()
+        self.sessions: set[Connection] = set()
         self.workers = AnalysisWorkers(config.model, config.max_faces, config.num_workers)
         self.class_names: tuple[str, ...] = ()
         if config.model is not None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from emotion.face_tracks import FaceTracks
+from emotion.live.face_tracks import FaceTracks
 from emotion.serving.rates import TokenBucket
 from emotion.serving.refusals import Refusal
 from emotion.serving.service import Service
@@ -58,7 +58,7 @@ class CameraSession:
         self._patience = TokenBucket(rate, PATIENCE_S * rate)
         self._num_received = self._num_dropped = self._num_analysed = self._num_faces = 0
         self._totals_s: deque[float] = deque(maxlen=KEPT_TIMES)
-        self._start_s = self._heard_s = time.monotonic()
+        self._start_s = self.heard_s = time.monotonic()
 
     async def run(self) -> None:
         """Serves the client until one side ends it."""
@@ -90,12 +90,16 @@ class CameraSession:
         sessions = self._service.sessions
         if len(sessions) < self._service.config.max_connections:
             return True
-        longest = min(sessions, key=lambda session: session._heard_s)
-        if time.monotonic() - longest._heard_s < IDLE_S:
+        longest = min(sessions, key=lambda session: session.heard_s)
+        if time.monotonic() - longest.heard_s < IDLE_S:
             return False
         sessions.discard(longest)
-        longest._is_evicted.set()
+        longest.evict()
         return True
+
+    def evict(self) -> None:
+        """Ends the connection soon, to make room for another client."""
+        self._is_evicted.set()
 
     async def _serve(self) -> tuple[int, str]:
         """Runs receiver and analyser; returns the close code, and the reason where the server closes."""
@@ -123,7 +127,7 @@ class CameraSession:
             data = message.get("bytes")
             if data is None:
                 return UNSUPPORTED, "frames are binary messages"
-            self._heard_s = time.monotonic()
+            self.heard_s = time.monotonic()
             self._num_received += 1
             self._metrics.count("frames_received_total")
             if not self._rate.take():

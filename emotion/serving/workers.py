@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, TypeVar
 
-from emotion.analysis import Classifier, FaceAnalyser, Findings
+from emotion.live.analysis import Classifier, FaceAnalyser, Findings
 from emotion.logger_config import get_logger
 from emotion.serving.pictures import decode_frame
 from emotion.serving.refusals import Refusal

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from emotion.mixing import MixConfig
-from emotion.pipeline import BatchConfig, Batches
-from emotion.samples import Samples, read_samples
-from emotion.training import FINETUNE, HEAD, TrainConfig, Trainer
+from emotion.classifier.batches import BatchConfig, Batches
+from emotion.classifier.mixing import MixConfig
+from emotion.classifier.trainer import FINETUNE, HEAD, TrainConfig, Trainer
+from emotion.data.samples import Samples, read_samples
 from facevox.files import write_image
 
 CLASSES = ("red", "green", "blue")
@@ -59,7 +59,7 @@ def make_trainer(crops: Path, save_dir: Path, mixing: MixConfig = HALF_MIXING, *
     """A trainer of `small_network`: two epochs of the head and two of fine-tuning, 3 steps each."""
     import tensorflow as tf
 
-    from emotion.devices import Devices
+    from emotion.classifier.devices import Devices
 
     settings: dict[str, Any] = {
         "save_dir": save_dir,

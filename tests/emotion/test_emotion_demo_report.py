@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from emotion.audit import audit_split, sample_of
+from emotion.data.audit import audit_split, sample_of
+from emotion.data.samples import Samples
 from emotion.demo_report import add_emotion
-from emotion.evaluation import Answers, evaluate, write_evaluation
-from emotion.samples import Samples
+from emotion.scores.report import Answers, evaluate, write_evaluation
 from facevox.files import write_image, write_json
 from facevox.report import Report
 

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from small_emotion_training import CLASSES, SIZE, write_crops
 
-from emotion import backbone, settings
+from emotion import settings
+from emotion.classifier import backbone
 from facevox import cli
 from facevox.files import read_json, write_image
 
@@ -158,7 +159,7 @@ def test_missing_weights_are_asked_for_once_and_told(
     run_main: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    from emotion import pretrained
+    from emotion.classifier import pretrained
 
     asked: list[tuple[str, str]] = []
 

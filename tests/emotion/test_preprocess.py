@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emotion.aihub.names import emotion_of, parse_picture_name
+from emotion.data.aihub.names import emotion_of, parse_picture_name
 from facevox.example_data.aihub import ROOT, write_zip
 from facevox.faces import FaceMesh
 from facevox.files import read_image

@@ -13,8 +13,8 @@ import pytest
 from face_pictures import frame_of_faces
 from small_classifier import CLASSES, MARGIN, SIZE, write_small_classifier
 
-from emotion import analysis, local_runner
-from emotion.crops import cut_square, face_box, square_around
+from emotion.data.crops import cut_square, face_box, square_around
+from emotion.live import analysis, local_runner
 from facevox import cli
 from facevox.faces import FaceMesh
 from facevox.files import read_image, write_image
@@ -142,7 +142,7 @@ def test_video_gets_boxes_on_every_frame_and_keeps_its_sound(run, clip, tmp_path
 
 
 def test_signal_in_the_middle_of_a_video_leaves_no_file_and_exit_75(run, clip, tmp_path, monkeypatch, capsys):
-    from emotion.annotation import Annotator
+    from emotion.live.annotation import Annotator
 
     draw, count = Annotator.draw, 0
 
@@ -161,7 +161,7 @@ def test_signal_in_the_middle_of_a_video_leaves_no_file_and_exit_75(run, clip, t
 
 
 def test_signal_between_pictures_ends_the_batch_which_then_goes_on(run, tmp_path, monkeypatch):
-    from emotion.annotation import Annotator
+    from emotion.live.annotation import Annotator
 
     for number in range(3):
         write_image(tmp_path / "in" / f"{number}.png", frame_of_faces(1))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from emotion.landmarks.extraction import COLUMNS, NUM_POINTS
+from emotion.landmarks.shards import COLUMNS, NUM_POINTS
 
 CLASSES = ("neutral", "anxiety", "happy")
 
@@ -62,8 +62,8 @@ def make_folder(
 
 def train_on_rank(world: Any, landmarks_dir: str, save_dir: str) -> str:
     """What each process of a group runs."""
-    from emotion.landmarks.training import TrainConfig
-    from emotion.landmarks.training_run import run_training
+    from emotion.landmarks.run import run_training
+    from emotion.landmarks.task import TrainConfig
 
     config = TrainConfig(
         landmarks_dir=Path(landmarks_dir), save_dir=Path(save_dir), num_epochs=12, batch_size=8, patience=0

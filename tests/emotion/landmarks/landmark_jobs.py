@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from emotion.aihub.archives import Archive
-from emotion.landmarks.extraction import NUM_POINTS, ExtractConfig, PictureJob, run_extraction
+from emotion.data.aihub.archives import Archive
+from emotion.landmarks.extraction import ExtractConfig, PictureJob, run_extraction
+from emotion.landmarks.shards import NUM_POINTS
 from facevox import cli
 from facevox.batch import BatchOptions, Item, Outcome
 

@@ -25,13 +25,8 @@ from landmark_jobs import SHARD_PICTURES, FakeJob, points_of, release_file
 from long_archives import write_long_archive
 from PIL import Image
 
-from emotion.landmarks.extraction import (
-    PROGRAM,
-    ExtractConfig,
-    Extraction,
-    extract_landmarks_from_zip,
-    run_extraction,
-)
+from emotion.landmarks.extraction import ExtractConfig, Extraction, extract_landmarks_from_zip, run_extraction
+from emotion.landmarks.shards import PROGRAM
 from facevox import cli
 from facevox.batch import BatchOptions
 from facevox.errors import ExitCode, UserError
@@ -312,7 +307,7 @@ def test_pictures_without_a_face_are_a_failure_only_where_there_is_no_other(tmp_
 
 
 def test_member_beyond_the_size_limit_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
-    from emotion.aihub import archives
+    from emotion.data.aihub import archives
 
     make_numbered_zip(tmp_path / "a.zip", 2)
     monkeypatch.setattr(

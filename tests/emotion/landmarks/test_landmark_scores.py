@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score
 
 from emotion.landmarks.scores import balanced_accuracy, balanced_accuracy_interval
-from emotion.measures import confusion_counts
+from emotion.scores.measures import confusion_counts
 
 
 def test_balanced_accuracy_is_that_of_scikit_learn():

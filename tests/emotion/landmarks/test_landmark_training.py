@@ -17,7 +17,7 @@ from torch import nn
 from emotion.landmarks.network import LandmarkModel, LandmarkNetwork, load_model, save_model
 from emotion.landmarks.normalisation import normalise_landmarks
 from emotion.landmarks.table import load_table
-from emotion.landmarks.training import (
+from emotion.landmarks.task import (
     TrainConfig,
     all_devices,
     faces_per_step,
@@ -177,7 +177,7 @@ def test_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(tmp_path
     folder = make_folder(tmp_path / "x")
     options = ("--landmarks_dir", folder, *QUICK)
     assert run_train(*options, "--save_dir", tmp_path / "whole") == 0
-    from emotion.landmarks.training import LandmarkTask
+    from emotion.landmarks.task import LandmarkTask
 
     steps = []
     plain = LandmarkTask.after_step

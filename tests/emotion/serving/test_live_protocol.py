@@ -11,7 +11,7 @@ from live_server import LiveServer, ask, binary_message, receive
 from PIL import Image
 from small_classifier import CLASSES, NAME
 
-from emotion.analysis import Classifier, FaceAnalyser
+from emotion.live.analysis import Classifier, FaceAnalyser
 from facevox.files import decode_image
 
 

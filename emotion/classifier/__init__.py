@@ -1,0 +1,1 @@
+"""The MobileNetV3Large classifier: network, batches, training, export and model card."""

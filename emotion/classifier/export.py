@@ -1,0 +1,151 @@
+"""The trained classifier in three formats that give equal probabilities, with all that a reader must know.
+
+    emotion_classifier_5_classes.h5           keras.models.load_model (attribute "emotion" has the JSON)
+    emotion_classifier_5_classes_savedmodel/  tf.saved_model.load, `serve` (assets.extra/emotion.json)
+    emotion_classifier_5_classes.tflite       ai_edge_litert, tf.lite (a ZIP with emotion.json at its end)
+    emotion_classifier_5_classes.json         classes, preprocessing, temperature, versions
+
+All take (B, S, S, 3) float32 RGB of 0–255 and give (B, C) probabilities. The temperature is a layer of the
+model: who applies it again makes them wrong.
+"""
+
+import importlib.metadata
+import io
+import json
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emotion.classifier.network import build_network, with_probabilities
+from facevox.files import write_bytes, write_json
+
+if TYPE_CHECKING:
+    import keras
+    from numpy.typing import NDArray
+
+FORMAT = 1
+MEMBER = "emotion.json"
+VERSIONED = ("tensorflow", "keras", "ai-edge-litert")
+
+
+def model_name(num_classes: int) -> str:
+    """What the files are called, without suffix."""
+    return f"emotion_classifier_{num_classes}_classes"
+
+
+def describe_model(
+    class_names: Sequence[str], img_size: int, crop_margin: float, temperature: float
+) -> dict[str, Any]:
+    """What a reader of the model must know, as JSON-able values.
+
+    Args:
+        class_names: In the order of the outputs.
+        img_size: S, pixels.
+        crop_margin: Of the square around the face box, on each side, as a share of its longer side.
+        temperature: That the model applies to its logits.
+    """
+    return {
+        "format": FORMAT,
+        "architecture": "MobileNetV3Large",
+        "class_names": list(class_names),
+        "preprocessing": {
+            "img_size": img_size,
+            "colour": "RGB",
+            "dtype": "float32",
+            "pixel_range": [0, 255],
+            "face_box": "MediaPipe FaceMesh: the box around all landmarks",
+            "crop": "square about the box's centre, its longer side and a margin; edges repeated",
+            "crop_margin": crop_margin,
+        },
+        "outputs": "probabilities; the temperature is applied inside the model",
+        "temperature": temperature,
+        "versions": {name: importlib.metadata.version(name) for name in VERSIONED},
+    }
+
+
+def make_classifier(
+    weights: "dict[str, NDArray[Any]]",
+    img_size: int,
+    num_classes: int,
+    dropout_rate: float,
+    temperature: float,
+) -> "keras.Model":
+    """The classifier in float32 with the given weights by path, outside of any strategy, nothing frozen.
+
+    Frozen layers would be written in another order than they are read in.
+
+    Raises:
+        UserError: The weights are another network's.
+    """
+    import keras
+
+    from emotion.classifier.train_state import assign_all
+
+    policy = keras.mixed_precision.global_policy()
+    keras.mixed_precision.set_global_policy("float32")
+    try:
+        network = build_network(img_size, num_classes, dropout_rate)
+        assign_all(network.weights, weights, "the best weights")
+        return with_probabilities(network, temperature)
+    finally:
+        keras.mixed_precision.set_global_policy(policy)
+
+
+def export_model(classifier: "keras.Model", about: dict[str, Any], model_dir: Path) -> list[Path]:
+    """Writes all formats; each appears whole. Returns their paths."""
+    name = model_name(len(about["class_names"]))
+    model_dir.mkdir(parents=True, exist_ok=True)
+    paths = [model_dir / f"{name}{end}" for end in (".h5", "_savedmodel", ".tflite", ".json")]
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=model_dir) as folder:
+        draft, saved_model = Path(folder, "model.h5"), Path(folder, "savedmodel")
+        _save_h5(classifier, about, draft)
+        classifier.export(saved_model, format="tf_saved_model", verbose=False)
+        write_json(saved_model / "assets.extra" / MEMBER, about)
+        tflite = convert_to_tflite(saved_model, about)
+        draft.replace(paths[0])
+        _replace_folder(saved_model, paths[1], Path(folder, "former"))
+    write_bytes(paths[2], tflite)
+    write_json(paths[3], about)
+    return paths
+
+
+def convert_to_tflite(saved_model: Path, about: dict[str, Any]) -> bytes:
+    """A SavedModel as TFLite in float32, with `emotion.json` and `labels.txt` in a ZIP at its end.
+
+    Readers of the model ignore what follows it, and ZIP tools what precedes them.
+
+    Source: TensorFlow Lite's metadata keeps its associated files in the same way.
+    """
+    import tensorflow as tf
+
+    model = tf.lite.TFLiteConverter.from_saved_model(str(saved_model)).convert()
+    buffer = io.BytesIO(model)
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.writestr(MEMBER, json.dumps(about, ensure_ascii=False, indent=2))
+        archive.writestr("labels.txt", "\n".join(about["class_names"]) + "\n")
+    return buffer.getvalue()
+
+
+def _save_h5(classifier: "keras.Model", about: dict[str, Any], path: Path) -> None:
+    import h5py
+    from absl import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)  # Keras calls the format legacy at each save; it is asked for
+    try:
+        classifier.save(path)
+    finally:
+        logging.set_verbosity(level)
+    with h5py.File(path, "a") as file:
+        file.attrs["emotion"] = json.dumps(about, ensure_ascii=False)
+
+
+def _replace_folder(new: Path, target: Path, former: Path) -> None:
+    """`new` takes the place of the folder `target`; readers may see none for the blink between."""
+    if target.exists():
+        target.replace(former)
+    new.replace(target)
+    shutil.rmtree(former, ignore_errors=True)

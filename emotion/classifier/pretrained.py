@@ -1,0 +1,102 @@
+"""Where the backbone's weights come from: ImageNet's by Keras, a file, or none at all."""
+
+import os
+import threading
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from facevox.errors import UserError, one_line
+
+if TYPE_CHECKING:
+    import keras
+
+IMAGENET, NONE = "imagenet", "none"
+# As keras.applications names, places and fetches it; the hash is Keras' own.
+FILE_NAME = "weights_mobilenet_v3_large_224_1.0_float_no_top_v2.h5"
+SERVER = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v3/"
+CONNECTION_CHECK_S = 3.0
+
+
+def backbone_file(setting: str) -> Path | None:
+    """The file that BACKBONE_WEIGHTS stands for, or None for none: from scratch.
+
+    Nothing is imported or downloaded, so that a missing file is told at once.
+
+    Raises:
+        UserError: It is not there, and for ImageNet's: no server answers.
+    """
+    if setting == NONE:
+        return None
+    if setting != IMAGENET:
+        path = Path(setting).expanduser()
+        if not path.is_file():
+            raise UserError(
+                f"BACKBONE_WEIGHTS={setting}: no such file; give imagenet, none (from scratch) or the path "
+                "of MobileNetV3Large weights (.h5)"
+            )
+        return path
+    path = imagenet_file()
+    if not path.is_file() and not _answers(SERVER + FILE_NAME):
+        raise UserError(
+            f"BACKBONE_WEIGHTS=imagenet: {FILE_NAME} is not in {path.parent} and cannot be fetched now: put "
+            "it there, run `make weights` where there is a network, or train from scratch with "
+            "BACKBONE_WEIGHTS=none"
+        )
+    return path
+
+
+def imagenet_file() -> Path:
+    """Where Keras keeps its ImageNet weights of MobileNetV3Large without the top."""
+    home = os.environ.get("KERAS_HOME") or str(Path("~/.keras").expanduser())
+    return Path(home, "models", FILE_NAME)
+
+
+def load_backbone(backbone: "keras.Model", setting: str) -> None:
+    """Puts the weights of BACKBONE_WEIGHTS into a backbone (`emotion.classifier.backbone`); none leaves it.
+
+    Raises:
+        UserError: The file is missing, cannot be fetched, or is none of MobileNetV3Large's.
+    """
+    path = backbone_file(setting)
+    if path is None:
+        return
+    if not path.is_file():
+        _fetch(path)
+    try:
+        backbone.load_weights(path)
+    except Exception as error:  # h5py and Keras raise OSError, ValueError, KeyError … on other files
+        raise UserError(
+            f"BACKBONE_WEIGHTS={setting}: {path} does not hold MobileNetV3Large without its top: "
+            f"{one_line(error, 120)}"
+        ) from None
+
+
+def _fetch(path: Path) -> None:
+    import keras
+
+    try:
+        keras.applications.MobileNetV3Large(include_top=False, weights=IMAGENET, input_shape=(224, 224, 3))
+    except Exception as error:
+        raise UserError(
+            f"BACKBONE_WEIGHTS=imagenet: {FILE_NAME} could not be fetched ({one_line(error, 120)}): put it "
+            f"into {path.parent}, or run `make weights` where there is a network"
+        ) from None
+
+
+def _answers(url: str) -> bool:
+    """Whether a server answers within seconds; asked in a thread, because a name look-up knows no limit."""
+    heard: list[bool] = []
+
+    def ask() -> None:
+        request = urllib.request.Request(url, method="HEAD")  # noqa: S310 - our constant, https
+        try:
+            with urllib.request.urlopen(request, timeout=CONNECTION_CHECK_S):  # noqa: S310
+                heard.append(True)
+        except (OSError, ValueError):
+            heard.append(False)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(CONNECTION_CHECK_S)
+    return any(heard)

@@ -1,0 +1,159 @@
+"""ZIP archives of tens of gigabytes, read in place and with limits; nothing is ever unpacked by its own path.
+
+One `Archive` belongs to one process: open it after the process has started, because a handle that a fork
+inherits shares its position with the parent's. Members come in the order in which they lie in the file, so
+that reading them all goes over the disk once. ZIP64, stored and deflated members; Korean names in UTF-8 and
+cp949 (`names.member_name`).
+"""
+
+import os
+import struct
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+from emotion.data.aihub.names import member_name
+from facevox.errors import UserError, one_line
+
+_END = struct.Struct("<4s4H2LH")  # end of central directory (APPNOTE.TXT 4.3.16)
+_END64_PLACE = struct.Struct("<4sLQL")  # its ZIP64 locator (4.3.15)
+_END64 = struct.Struct("<4sQ2H2L4Q")  # the ZIP64 record (4.3.14)
+_ENCRYPTED = 0x1  # of the flag bits
+
+
+class ArchiveError(UserError):
+    """An archive or a member of one that cannot be read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchiveLimits:
+    """What an archive may ask of the machine.
+
+    Attributes:
+        max_members: More than AIHub's largest archive has by a factor of ten.
+        max_directory_bytes: Of the list of members, which is read as a whole: about 200 for each.
+        max_member_bytes: Of one member, unpacked.
+        max_ratio: Unpacked against packed size. Pictures reach about 1, lists of annotations 30;
+            deflate's limit is 1032.
+        ratio_free_bytes: Members up to this size may pack as well as they like.
+    """
+
+    max_members: int = 1_000_000
+    max_directory_bytes: int = 300_000_000
+    max_member_bytes: int = 200_000_000
+    max_ratio: float = 200.0
+    ratio_free_bytes: int = 1_000_000
+
+
+class Member(NamedTuple):
+    """A file in an archive. `offset` (of its header) tells it from all others of the archive."""
+
+    name: str
+    offset: int
+    size_bytes: int
+
+
+class Archive:
+    """An open ZIP archive; use it as a context manager or call `close`.
+
+    Args:
+        path: The archive.
+        limits: What it may ask for.
+
+    Raises:
+        ArchiveError: No ZIP, truncated, or beyond the limits.
+        OSError: It cannot be opened.
+    """
+
+    def __init__(self, path: str | Path, limits: ArchiveLimits = ArchiveLimits()) -> None:
+        self.path = Path(path)
+        self.limits = limits
+        self._check_directory_size()
+        try:
+            self._zip = zipfile.ZipFile(self.path)
+        except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
+            raise ArchiveError(f"{self.path.name}: not a readable ZIP: {error}") from None
+        self._infos = {info.header_offset: info for info in self._zip.infolist() if not info.is_dir()}
+        if len(self._zip.infolist()) > limits.max_members:
+            self.close()
+            raise ArchiveError(
+                f"{self.path.name}: {len(self._infos)} members; at most {limits.max_members} are read"
+            )
+
+    def members(self) -> list[Member]:
+        """The files in it, by their place in the archive; system files (`__MACOSX`, `.DS_Store`) left out."""
+        found = []
+        for offset in sorted(self._infos):
+            info = self._infos[offset]
+            name = member_name(info.orig_filename, info.flag_bits)
+            parts = name.split("/")
+            if "__MACOSX" not in parts and not parts[-1].startswith(".") and parts[-1]:
+                found.append(Member(name, offset, info.file_size))
+        return found
+
+    def read(self, offset: int) -> bytes:
+        """The content of the member whose header lies at `offset`, its checksum verified.
+
+        Raises:
+            ArchiveError: No such member, encrypted, packed in a way that Python does not know, damaged, or
+                beyond the limits (seen before it is unpacked; never more than its stated size is unpacked).
+        """
+        info = self._infos.get(offset)
+        if info is None:
+            raise ArchiveError(f"{self.path.name}: no member at byte {offset}; the archive was replaced")
+        name = f"{self.path.name}/{member_name(info.orig_filename, info.flag_bits)}"
+        if info.flag_bits & _ENCRYPTED:
+            raise ArchiveError(f"{name}: encrypted")
+        limits = self.limits
+        if info.file_size > limits.max_member_bytes:
+            raise ArchiveError(f"{name}: {info.file_size} bytes; at most {limits.max_member_bytes} are read")
+        ratio = info.file_size / max(info.compress_size, 1)
+        if info.file_size > limits.ratio_free_bytes and ratio > limits.max_ratio:
+            raise ArchiveError(f"{name}: unpacks to {ratio:.0f} times its size; at most {limits.max_ratio:g}")
+        try:
+            with self._zip.open(info) as file:
+                data = file.read(info.file_size + 1)
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, struct.error) as error:
+            raise ArchiveError(f"{name}: damaged: {one_line(error)}") from None
+        if len(data) != info.file_size:
+            raise ArchiveError(f"{name}: damaged: {len(data)} of {info.file_size} bytes")
+        return data
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._zip.close()
+
+    def __enter__(self) -> "Archive":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _check_directory_size(self) -> None:
+        """Reads the sizes of the directory before `zipfile` reads all of it into memory."""
+        with self.path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            # The record is the last thing but for a comment of up to 64 kB.
+            start = max(size - _END.size - 0xFFFF - _END64_PLACE.size, 0)
+            file.seek(start)
+            tail = file.read()
+            at = tail.rfind(b"PK\5\6")
+            if at < 0 or len(tail) - at < _END.size:
+                raise ArchiveError(f"{self.path.name}: not a readable ZIP: it has no end, or is none")
+            _, _, _, _, count, directory_bytes, _, _ = _END.unpack_from(tail, at)
+            if at >= _END64_PLACE.size and tail[at - _END64_PLACE.size :].startswith(b"PK\6\7"):
+                _, _, place, _ = _END64_PLACE.unpack_from(tail, at - _END64_PLACE.size)
+                file.seek(min(place, size))
+                record = file.read(_END64.size)
+                if len(record) == _END64.size and record.startswith(b"PK\6\6"):
+                    count, directory_bytes = _END64.unpack(record)[7:9]
+        if count > self.limits.max_members or directory_bytes > self.limits.max_directory_bytes:
+            raise ArchiveError(
+                f"{self.path.name}: {count} members in a list of {directory_bytes} bytes; at most "
+                f"{self.limits.max_members} in {self.limits.max_directory_bytes} are read"
+            )

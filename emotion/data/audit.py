@@ -1,0 +1,148 @@
+"""The audit of a split: people, upload bursts, classes, and who is on both sides.
+
+A picture of a person who was trained on tests the memory of a model, not what it has learned: a split by
+picture puts nearly everybody on both sides and scores far too well.
+"""
+
+import csv
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from emotion.data.aihub.collection import PictureFile, read_collection
+from emotion.data.aihub.names import TEST, TRAINING, VALIDATION, emotion_of, parse_picture_name
+from facevox.errors import UserError
+
+PARTS = (TRAINING, VALIDATION, TEST)
+
+
+class Sample(NamedTuple):
+    """A picture of a split. `person` and `burst` are "" where its name tells none."""
+
+    part: str
+    label: str
+    person: str
+    burst: str
+
+
+def sample_of(part: str, filename: str, label: str = "") -> Sample:
+    """The sample that a picture's file name makes; without a label it gets the uploader's emotion."""
+    parsed = parse_picture_name(filename)
+    if parsed is None:
+        return Sample(part, label, "", "")
+    return Sample(part, label or parsed.emotion, parsed.person, parsed.burst)
+
+
+def read_samples(table: Path, train_folder: str) -> Iterator[Sample]:
+    """The crops in the table of `preprocess.py`, each once; those of `train_folder` are in training."""
+    with table.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        for row in csv.DictReader(file):
+            if row["status"] == "done" and row["crop"]:
+                part = TRAINING if row["split"] == train_folder else VALIDATION
+                yield Sample(part, row["class"], row["person"], row["burst"])
+
+
+def audit_split(samples: Iterable[Sample]) -> dict[str, Any]:
+    """Counts of a split, as JSON-able values.
+
+    Returns:
+        `parts`: pictures, people and classes of each; `bursts`: how many uploads, and how large;
+        `leaks`: for each two parts the people of both, and how much of the later part they are;
+        `is_disjoint`: nobody is in two parts; `num_unnamed`: pictures whose names tell no person.
+    """
+    classes: dict[str, Counter[str]] = defaultdict(Counter)
+    people: dict[str, Counter[str]] = defaultdict(Counter)
+    bursts: dict[str, Counter[str]] = defaultdict(Counter)
+    num_unnamed = 0
+    for sample in samples:
+        classes[sample.part][sample.label] += 1
+        if sample.person:
+            people[sample.part][sample.person] += 1
+            bursts[sample.part][sample.burst] += 1
+        else:
+            num_unnamed += 1
+    order = [*(part for part in PARTS if part in classes), *sorted(set(classes) - set(PARTS))]
+    leaks = [_leak(first, second, people, bursts) for first, second in combinations(order, 2)]
+    sizes: Counter[str] = sum(bursts.values(), Counter())
+    return {
+        "parts": {
+            part: {
+                "pictures": classes[part].total(),
+                "people": len(people[part]),
+                "classes": dict(sorted(classes[part].items())),
+            }
+            for part in order
+        },
+        "bursts": {
+            "count": len(sizes),
+            "largest": max(sizes.values(), default=0),
+            "mean_pictures": round(sizes.total() / len(sizes), 2) if sizes else 0.0,
+        },
+        "leaks": leaks,
+        "is_disjoint": not any(leak["people"] for leak in leaks),
+        "num_unnamed": num_unnamed,
+    }
+
+
+def _leak(
+    first: str, second: str, people: dict[str, Counter[str]], bursts: dict[str, Counter[str]]
+) -> dict[str, Any]:
+    both = people[first].keys() & people[second].keys()
+    pictures = sum(people[second][person] for person in both)
+    return {
+        "parts": [first, second],
+        "people": len(both),
+        "people_of_second": len(people[second]),
+        "pictures": pictures,
+        "pictures_of_second": people[second].total(),
+        "bursts": len(bursts[first].keys() & bursts[second].keys()),
+    }
+
+
+def audit_folder(folder: Path) -> dict[str, Any]:
+    """The audit of a split that lies in folders or ZIPs: `train/`, `validation/`, `test/`, `1.Training/` …
+
+    Raises:
+        UserError: No pictures, or none in a part of one of these names.
+    """
+    found = read_collection(folder, what="--audit", with_annotations=False)
+    for name, reason in found.problems:
+        raise UserError(f"--audit: {name}: {reason}")
+    samples = [sample_of(picture.part, picture.filename, _label_of(picture)) for picture in found.pictures]
+    if not any(sample.part for sample in samples):
+        raise UserError(
+            f"--audit: {folder}: none of its {len(samples)} pictures lies in a folder or archive named "
+            "train, validation or test"
+        )
+    return audit_split(sample for sample in samples if sample.part)
+
+
+def _label_of(picture: PictureFile) -> str:
+    """The class of a picture by its folder, where that bears the name of an emotion, Korean or English."""
+    return emotion_of(picture.name.split("/")[-2]) if "/" in picture.name else ""
+
+
+def describe_audit(audit: dict[str, Any]) -> Sequence[str]:
+    """The lines that tell people of an audit."""
+    lines = []
+    for part, counts in audit["parts"].items():
+        classes = ", ".join(f"{name} {count}" for name, count in counts["classes"].items())
+        lines.append(f"{part}: {counts['pictures']} pictures of {counts['people']} people ({classes})")
+    bursts = audit["bursts"]
+    sizes = f"on average {bursts['mean_pictures']} pictures, at most {bursts['largest']}"
+    lines.append(f"uploads: {bursts['count']}, {sizes}")
+    for leak in audit["leaks"]:
+        first, second = leak["parts"]
+        if leak["people"]:
+            people = (
+                f"{leak['people']} of the {leak['people_of_second']} people of {second} are in {first} too"
+            )
+            pictures = f"{leak['pictures']} of its {leak['pictures_of_second']} pictures"
+            lines.append(f"LEAK: {people}: {pictures}, {leak['bursts']} uploads on both sides")
+        else:
+            lines.append(f"nobody of {second} is in {first}")
+    if audit["num_unnamed"]:
+        lines.append(f"{audit['num_unnamed']} pictures have names that tell no person")
+    return lines

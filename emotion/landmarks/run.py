@@ -1,0 +1,192 @@
+"""A whole training: landmarks in, and a folder with a model, its scores and its card out."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+
+from emotion.landmarks.card import write_card
+from emotion.landmarks.network import MODEL_FILE, LandmarkNetwork, load_model, save_model
+from emotion.landmarks.scores import balanced_accuracy_interval
+from emotion.landmarks.table import LandmarkTable, load_table
+from emotion.landmarks.task import (
+    BatchReader,
+    LandmarkTask,
+    Part,
+    TrainConfig,
+    faces_per_step,
+    score_part,
+    split_table,
+)
+from emotion.scores.calibration import fit_temperature
+from emotion.scores.report import Answers, evaluate, write_evaluation
+from facevox.files import write_json
+from facevox.training import distributed
+from facevox.training.batches import EpochBatches
+from facevox.training.distributed import World
+from facevox.training.estimate import Estimate
+from facevox.training.history import write_curves
+from facevox.training.interval import Interval
+from facevox.training.run_folder import run_folder
+from facevox.training.seeding import seed_everything
+from facevox.training.trainer import DONE, Trainer, TrainerConfig, TrainingResult
+
+SPLIT_FILE, EVALUATION_DIR = "split.json", "evaluation"
+PEOPLE, PICTURES = "people", "pictures"
+CHECKPOINT_INTERVAL = Interval(seconds=60.0)  # the state takes 11 MB
+
+
+def run_training(config: TrainConfig, world: World, *, dry_run: bool = False) -> str:
+    """Trains and evaluates; returns how it ended (`facevox.training.trainer.DONE`, …).
+
+    Args:
+        config: How.
+        world: This process among all.
+        dry_run: Try a few steps and print what the training would take; write nothing.
+
+    Raises:
+        UserError: No landmarks, a class that is missing, too few faces, another run in the folder.
+    """
+    with nullcontext() if dry_run else run_folder(config.save_dir):
+        table = load_table(config.landmarks_dir, config.class_names)
+        train, validation = split_table(table, config)
+        notes = describe_data(table, train, validation, config)
+        trainer = make_trainer(config, train, validation, world, notes)
+        if not dry_run:
+            split = _split_of(validation, config, notes)
+            distributed.on_main(lambda: write_json(config.save_dir / SPLIT_FILE, split))
+        if world.is_main:
+            _announce(notes)
+        result = trainer.estimate() if dry_run else trainer.run()
+        if isinstance(result, Estimate):
+            if world.is_main:
+                print("\n".join(result.lines()))
+        elif world.is_main and result.status == DONE:
+            finish(config, validation, result, notes)
+        elif world.is_main:
+            print(result.message)
+        table.close()
+    return result.status
+
+
+def make_trainer(
+    config: TrainConfig, train: Part, validation: Part, world: World, notes: dict[str, Any]
+) -> Trainer:
+    """What trains the network, from where an earlier run was ended if there is one.
+
+    Raises:
+        UserError: Too few faces for the processes.
+    """
+    seed_everything(config.seed)
+    network = LandmarkNetwork(len(config.class_names)).to(world.device)
+    seed_everything(config.seed + 1 + world.rank)  # each process its own dropout
+    batches = EpochBatches(
+        len(train),
+        faces_per_step(len(train), config, world),
+        seed=config.seed,
+        rank=world.rank,
+        world_size=world.size,
+    )
+    trainer_config = TrainerConfig(
+        save_dir=config.save_dir,
+        num_epochs=config.num_epochs,
+        learning_rate=config.learning_rate,
+        checkpoint_interval=CHECKPOINT_INTERVAL,
+        patience=config.patience,
+        resume=config.resume,
+        kind="emotion landmarks training",
+        settings=config.lasting() | {"data": notes["data"]},
+    )
+    task = LandmarkTask(network, config, train, validation, world, notes)
+    loader = BatchReader(train, batches, config.normalisation)
+    return Trainer(task, batches, loader, trainer_config, world)
+
+
+def describe_data(table: LandmarkTable, train: Part, validation: Part, config: TrainConfig) -> dict[str, Any]:
+    """Plain values that say what is trained on what."""
+    parts = {}
+    for name, part in (("train", train), ("validation", validation)):
+        counts = np.bincount(part.labels, minlength=len(config.class_names)).tolist()
+        parts[name] = {
+            "pictures": len(part),
+            "people": len(set(part.people)),
+            "classes": dict(zip(config.class_names, counts, strict=True)),
+        }
+    return {
+        **parts,
+        "interval_over": PEOPLE if any(table.people) else PICTURES,
+        "unnamed": sum(not person for person in table.people),
+        "data": table.hash(),
+    }
+
+
+def _announce(notes: dict[str, Any]) -> None:
+    """Says who is on which side."""
+    train, held_out = notes["train"], notes["validation"]
+    if notes["interval_over"] == PEOPLE:
+        print(
+            f"{train['pictures']} faces of {train['people']} people to train on, "
+            f"{held_out['pictures']} of {held_out['people']} others for validation"
+        )
+        return
+    print(f"{train['pictures']} faces to train on, {held_out['pictures']} others for validation")
+    print(
+        "no person is known of any face: the split is by picture, so people may be in both parts, and "
+        "intervals draw pictures; expect less on people who are new"
+    )
+
+
+def _split_of(validation: Part, config: TrainConfig, notes: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "seed": config.seed,
+        "val_share": config.val_share,
+        "train": notes["train"],
+        "validation": notes["validation"],
+        "validation_people": sorted(set(validation.people)),
+        "data": notes["data"],
+    }
+
+
+def finish(config: TrainConfig, validation: Part, result: TrainingResult, notes: dict[str, Any]) -> None:
+    """Calibrates the model of the best epoch, and writes its scores, curves and card."""
+    print(result.message)
+    model = load_model(config.save_dir / MODEL_FILE)
+    logits = score_part(model.network, validation, np.arange(len(validation)), model.normalisation)
+    temperature = fit_temperature(logits, validation.labels)
+    answers = Answers(validation.samples, validation.rows, logits, temperature)
+    report = evaluate(answers, config.class_names)
+    score = balanced_accuracy_interval(
+        validation.labels, logits.argmax(axis=1), validation.people, len(config.class_names)
+    )
+    ends = {"low": score.low, "high": score.high}
+    report |= {
+        "balanced_accuracy": {
+            "value": round(score.value, 4),
+            **{name: None if np.isnan(end) else round(end, 4) for name, end in ends.items()},
+        },
+        "chance_balanced_accuracy": round(1 / len(config.class_names), 4),
+        "interval_over": notes["interval_over"],
+        "normalisation": config.normalisation,
+    }
+    write_evaluation(config.save_dir / EVALUATION_DIR, report, answers)
+    write_curves(config.save_dir, result.history, result.best_epoch)
+    file = config.save_dir / MODEL_FILE
+    save_model(file, type(model)(**(vars(model) | {"temperature": temperature})))
+    write_card(config, notes, result, report)
+    print(describe_scores(report))
+    print(f"model: {file}")
+
+
+def describe_scores(report: dict[str, Any]) -> str:
+    """One line for people."""
+    score = report["balanced_accuracy"]
+    interval = "" if score["low"] is None else f" ({score['low']:.3f} to {score['high']:.3f})"
+    over = report["interval_over"]
+    note = "" if over == PEOPLE else ", the interval draws pictures because no person is known"
+    return (
+        f"balanced accuracy {score['value']:.3f}{interval}, "
+        f"chance {report['chance_balanced_accuracy']:.3f}, on "
+        f"{report['pictures']} faces of {report['people'] if over == PEOPLE else 'unknown'} people{note}"
+    )

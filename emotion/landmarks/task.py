@@ -1,0 +1,349 @@
+"""Training of the landmark network: the rows of a split by person, and the task for the shared loop."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
+
+from emotion.data.samples import Samples, class_weights
+from emotion.data.split import validation_people
+from emotion.landmarks.network import MODEL_FILE, LandmarkModel, LandmarkNetwork, is_class_list, save_model
+from emotion.landmarks.normalisation import SCALED, check_normalisation, normalise_landmarks
+from emotion.landmarks.scores import balanced_accuracy
+from emotion.landmarks.table import LandmarkTable
+from emotion.scores.calibration import cross_entropy
+from emotion.scores.measures import confusion_counts
+from facevox.errors import UserError
+from facevox.training import distributed
+from facevox.training.batches import EpochBatches
+from facevox.training.distributed import World
+from facevox.training.trainer import TrainingTask
+
+DEFAULT_CLASSES = ("neutral", "anxiety")  # 중립 (0), 불안 (1)
+# Rows of the training part on which, after each epoch, its accuracy is measured and BatchNorm's statistics
+# are taken: the running mean lags so far behind in the first epochs that validation sees chance, and patience
+# ends.
+SHOWN_ROWS = 2048
+SCORED_AT_ONCE = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How a classifier is trained; checks itself.
+
+    Attributes:
+        landmarks_dir: Output folder of `extract.py`.
+        save_dir: Of the run.
+        class_names: Labels, in the order of the outputs.
+        normalisation: One of `normalisation.NORMALISATIONS`.
+        num_epochs: At most.
+        batch_size: Of one process.
+        learning_rate: At its peak.
+        weight_decay: On matrices.
+        val_share: Of the people, for validation.
+        patience: Epochs without a lower validation loss after which training ends; 0: never.
+        class_balance: Weigh rare classes up.
+        seed: Of weights, split and order.
+        resume: auto, never, or a checkpoint.
+    """
+
+    landmarks_dir: Path
+    save_dir: Path
+    class_names: tuple[str, ...] = DEFAULT_CLASSES
+    normalisation: str = SCALED
+    num_epochs: int = 60
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    val_share: float = 0.2
+    patience: int = 15
+    class_balance: bool = True
+    seed: int = 0
+    resume: str = "auto"
+
+    def __post_init__(self) -> None:
+        faults = []
+        if not is_class_list(self.class_names):
+            faults.append(
+                f"--class_names {' '.join(self.class_names)}: two or more different names are wanted"
+            )
+        if self.batch_size < 2:
+            faults.append(f"--batch_size {self.batch_size}: at least 2 (BatchNorm needs more than one face)")
+        if not 0 < self.val_share < 1:
+            faults.append(f"--val_share {self.val_share:g}: a number above 0 and below 1 is wanted")
+        if faults:
+            raise UserError("; ".join(faults))
+        check_normalisation(self.normalisation)
+
+    def lasting(self) -> dict[str, Any]:
+        """What must be the same when a run goes on."""
+        return {
+            "class_names": list(self.class_names),
+            "normalisation": self.normalisation,
+            "batch_size": self.batch_size,
+            "learning_rate": self.learning_rate,
+            "weight_decay": self.weight_decay,
+            "val_share": self.val_share,
+            "patience": self.patience,
+            "class_balance": self.class_balance,
+            "seed": self.seed,
+        }
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of a table that belong to training or to validation.
+
+    Attributes:
+        table: Of both parts.
+        samples: Of both parts.
+        rows: (n,) which are of this one.
+    """
+
+    table: LandmarkTable
+    samples: Samples
+    rows: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """(n,) classes."""
+        return self.samples.labels[self.rows]
+
+    @property
+    def people(self) -> list[str]:
+        """(n,)."""
+        return [self.samples.people[row] for row in self.rows]
+
+    def inputs(self, places: NDArray[np.integer], normalisation: str) -> Tensor:
+        """(b, 478, 3) float32 normalised landmarks of some of them, read now."""
+        rows = self.rows[places]
+        raw = self.table.rows.read(rows)
+        return torch.from_numpy(normalise_landmarks(raw, self.table.sizes[rows], normalisation))
+
+
+def split_table(table: LandmarkTable, config: TrainConfig) -> tuple[Part, Part]:
+    """Training and validation, with nobody in both.
+
+    Raises:
+        UserError: A class is missing, in all or in one part.
+    """
+    missing = [name for name in config.class_names if name not in set(table.labels)]
+    if missing:
+        raise UserError(
+            f"--class_names: no faces labelled {', '.join(missing)} in {config.landmarks_dir} "
+            f"(it has {len(table)} faces of the others); give classes that are there"
+        )
+    samples = table.to_samples(config.class_names)
+    chosen = validation_people(samples.people, config.seed, config.val_share)
+    is_validation = np.array([person in chosen for person in samples.people])
+    parts = [Part(table, samples, np.flatnonzero(is_validation == side)) for side in (False, True)]
+    for part, name in zip(parts, ("training", "validation"), strict=True):
+        counts = Counter(part.labels.tolist())
+        absent = [c for place, c in enumerate(config.class_names) if not counts[place]]
+        if absent:
+            raise UserError(
+                f"{len(set(samples.people))} people: nobody of the {name} part shows {', '.join(absent)}; "
+                "add people, or give another --seed or --val_share"
+            )
+    return parts[0], parts[1]
+
+
+def faces_per_step(num_faces: int, config: TrainConfig, world: World) -> int:
+    """Of one process: as many as are asked for, or as there are.
+
+    Args:
+        num_faces: To train on, of all processes.
+        config: Has the batch size.
+        world: The processes.
+
+    Raises:
+        UserError: Fewer than two for each process, of which BatchNorm could take no variance.
+    """
+    num = min(config.batch_size, num_faces // world.size)
+    if num < 2:
+        raise UserError(
+            f"{num_faces} faces to train on for {world.size} processes: BatchNorm needs at least two for "
+            "each; use fewer processes or add people"
+        )
+    return num
+
+
+class BatchReader:
+    """Batches of a part as the shared loop takes them: read and normalised when their turn comes.
+
+    In this process: a batch of 64 takes 2 ms, of which most is reading.
+    """
+
+    def __init__(self, part: Part, batches: EpochBatches, normalisation: str) -> None:
+        self._part, self._batches, self._normalisation = part, batches, normalisation
+        self._labels = part.labels
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for keys in self._batches:
+            places = np.array([place for _, place in keys], np.int64)
+            labels = torch.from_numpy(self._labels[places])
+            yield self._part.inputs(places, self._normalisation), labels
+
+
+class LandmarkTask(TrainingTask):
+    """The network as the shared loop takes it.
+
+    Args:
+        network: On the device.
+        config: How it is trained.
+        train, validation: The parts.
+        world: This process among all.
+        notes: Plain values for the model's file.
+    """
+
+    best_by = "val_loss"
+
+    def __init__(
+        self,
+        network: LandmarkNetwork,
+        config: TrainConfig,
+        train: Part,
+        validation: Part,
+        world: World,
+        notes: dict[str, Any],
+    ) -> None:
+        self.model = self.network = network
+        self.config, self.world, self.notes = config, world, notes
+        self.train_part, self.validation = train, validation
+        self.shown = np.linspace(0, len(train) - 1, min(len(train), SHOWN_ROWS)).astype(np.int64)
+        weights = np.ones(len(config.class_names), np.float32)
+        if config.class_balance:
+            weights = class_weights(train.labels, len(config.class_names))
+        self.weights = torch.from_numpy(weights).to(world.device)
+        self._forward = all_devices(network, world, faces_per_step(len(train), config, world))
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """See the base class: no decay on biases and norms."""
+        parameters = list(self.network.parameters())
+        return [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.config.weight_decay},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+
+    def backward(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """See the base class: cross-entropy, each face by the weight of its class."""
+        inputs, labels = (part.to(self.world.device, non_blocking=True) for part in batch)
+        each = functional.cross_entropy(self._forward(inputs), labels, reduction="none")
+        loss = (each * self.weights[labels]).mean()
+        loss.backward()
+        return loss.detach()
+
+    def logits(self, part: Part, places: NDArray[np.integer]) -> NDArray[np.float32]:
+        """(n, C) of some faces of a part, in evaluation mode."""
+        return score_part(self.network, part, places, self.config.normalisation)
+
+    def validate(self, epoch: int) -> dict[str, float]:
+        """Loss and accuracies on people who are not trained on, and the accuracy on some who are."""
+        names = self.config.class_names
+        settle_norms(self.network, self.train_part.inputs(self.shown, self.config.normalisation))
+        logits = self.logits(self.validation, np.arange(len(self.validation)))
+        labels, answers = self.validation.labels, logits.argmax(axis=1)
+        shown = self.logits(self.train_part, self.shown).argmax(axis=1)
+        values = {
+            "val_loss": cross_entropy(logits, labels),
+            "train_accuracy": float((shown == self.train_part.labels[self.shown]).mean()),
+            "val_accuracy": float((answers == labels).mean()),
+            "val_balanced_accuracy": float(balanced_accuracy(confusion_counts(labels, answers, len(names)))),
+        }
+        # Processes on unlike machines may differ in the last digit: the first one decides for all.
+        first: dict[str, float] = distributed.gather_objects(values)[0]
+        return first
+
+    def save(self, *, is_best: bool) -> None:
+        """Writes the model of the best epoch, as yet without its temperature."""
+        if is_best:
+            self.network.eval()
+            save_model(self.config.save_dir / MODEL_FILE, self.saved(1.0))
+
+    def saved(self, temperature: float) -> LandmarkModel:
+        """The network as a model."""
+        return LandmarkModel(
+            network=self.network,
+            class_names=self.config.class_names,
+            normalisation=self.config.normalisation,
+            temperature=temperature,
+            notes=self.notes,
+        )
+
+
+def all_devices(network: nn.Module, world: World, num_faces: int) -> nn.Module:
+    """The network on every GPU that is visible: one process for each under torchrun, else one for all.
+
+    Where a step of `num_faces` would leave a GPU with a single one or none, fewer are used, which is said.
+    """
+    is_cuda = world.device.type == "cuda"
+    if world.size > 1:
+        return DistributedDataParallel(network, device_ids=[world.device] if is_cuda else None)
+    if is_cuda:
+        num_visible = torch.cuda.device_count()
+        num_used = usable_gpus(num_faces, num_visible)
+        if num_used < num_visible:
+            print(
+                f"a step of {num_faces} faces fills {num_used} of {num_visible} GPUs (BatchNorm needs at "
+                "least two faces on each); give a larger --batch_size"
+            )
+        if num_used > 1:
+            return nn.DataParallel(network, device_ids=list(range(num_used)))
+    return network
+
+
+def usable_gpus(num_faces: int, num_visible: int) -> int:
+    """The most GPUs on which DataParallel puts two or more faces each; 1 where there are none such.
+
+    It cuts a batch into equal chunks, rounded up, and the last one has what is left: 7 on 3 GPUs are 3, 3, 1,
+    and 6 on 4 are 2, 2, 2.
+    """
+    for num_gpus in range(num_visible, 1, -1):
+        chunk = -(-num_faces // num_gpus)
+        if chunk >= 2 and num_faces % chunk != 1:
+            return -(-num_faces // chunk)
+    return 1
+
+
+def settle_norms(network: LandmarkNetwork, inputs_NPC: Tensor) -> None:
+    """Sets the running statistics of BatchNorm to those of (N, 478, 3) inputs, as seen without dropout."""
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm1d)]
+    momenta = [norm.momentum for norm in norms]
+    network.eval()
+    for norm in norms:
+        norm.train()
+        norm.momentum = 1.0  # the next batch alone counts
+    with torch.no_grad():
+        network(inputs_NPC.to(next(network.parameters()).device))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    network.eval()
+
+
+def score_part(
+    network: LandmarkNetwork, part: Part, places: Sequence[int] | NDArray[np.integer], normalisation: str
+) -> NDArray[np.float32]:
+    """(n, C) logits of some faces of a part; the network is left in evaluation mode."""
+    network.eval()
+    device = next(network.parameters()).device
+    chosen = np.asarray(places, np.int64)
+    found = []
+    with torch.inference_mode():
+        for first in range(0, len(chosen), SCORED_AT_ONCE):
+            inputs = part.inputs(chosen[first : first + SCORED_AT_ONCE], normalisation)
+            found.append(network(inputs.to(device)).float().cpu().numpy())
+    logits: NDArray[np.float32] = np.concatenate(found)
+    return logits

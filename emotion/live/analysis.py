@@ -1,0 +1,218 @@
+"""Faces and their expressions in pictures, by the exported model: what the server and the local runner share.
+
+    classifier = Classifier(find_model(settings.model_dir))
+    with FaceAnalyser(classifier, max_faces=4) as analyser:
+        for face in analyser.analyse(image_rgb):
+            print(face.track_id, face.box, classifier.class_names[face.best], face.smoothed)
+
+Needs MediaPipe and ai-edge-litert, neither TensorFlow nor torch. Both write notes to stderr when they start
+and with the first picture; a program runs inside of `facevox.logs.native_silence`, which only its main thread
+may enter.
+"""
+
+import json
+import os
+import time
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from emotion.data.crops import cut_square, face_box, square_around
+from emotion.live.face_tracks import Face, FaceTracks, Sighting
+from facevox.errors import UserError, one_line
+from facevox.faces import FaceMesh
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MODEL_PATTERN = "emotion_classifier_*_classes.tflite"
+ABOUT_MEMBER = "emotion.json"  # emotion.classifier.export writes it; that module needs TensorFlow
+MAX_ABOUT_BYTES = 1_000_000
+# Where `make demo` leaves its model: used where MODEL_DIR has none. FACEVOX_DEMO_DIR names another folder
+# than runs/demo; with one that does not exist no demo's model is used.
+_DEMO_DIR = os.environ.get("FACEVOX_DEMO_DIR") or Path(__file__).resolve().parents[2] / "runs" / "demo"
+DEMO_MODEL_DIR = Path(_DEMO_DIR) / "emotion" / "models"
+
+# The five classes of the source document; names of other classes are shown as they are.
+LABELS = {
+    "en": {
+        "happy": "Happy",
+        "sad": "Sad",
+        "neutral": "Neutral",
+        "embarrassed": "Embarrassed",
+        "anxiety": "Anxious",
+    },
+    "ko": {"happy": "기쁨", "sad": "슬픔", "neutral": "중립", "embarrassed": "당황", "anxiety": "불안"},
+}
+
+
+def find_model(model_dir: Path) -> Path | None:
+    """The newest exported model in `model_dir`, or else the one of `make demo`; None where there is none."""
+    for folder in (model_dir, DEMO_MODEL_DIR):
+        found = [path for path in folder.glob(MODEL_PATTERN) if path.is_file()]
+        if found:
+            return max(found, key=lambda path: (path.stat().st_mtime, path.name))
+    return None
+
+
+def translate_labels(class_names: Sequence[str]) -> dict[str, list[str]]:
+    """What people read for each class, by language ("en", "ko")."""
+    return {language: [words.get(name, name) for name in class_names] for language, words in LABELS.items()}
+
+
+class Classifier:
+    """An exported `.tflite` model with what it says of itself; one for each thread.
+
+    Probabilities are calibrated inside of the model.
+
+    Args:
+        path: The file that emotion/main.py wrote.
+        num_threads: Of one picture; more than one does not pay for a network this small.
+
+    Attributes:
+        class_names: In the order of the probabilities.
+        img_size: Side of a crop, in pixels.
+        crop_margin: Of the square around the face box, as in training.
+
+    Raises:
+        UserError: No such file, not such a model, or its description does not fit it.
+    """
+
+    def __init__(self, path: Path, num_threads: int = 1) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        about = read_about(path)
+        self.path = path
+        self.class_names: tuple[str, ...] = tuple(about["class_names"])
+        self.img_size: int = about["preprocessing"]["img_size"]
+        self.crop_margin = float(about["preprocessing"]["crop_margin"])
+        try:
+            self._interpreter: Any = Interpreter(str(path), num_threads=num_threads)
+            self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise UserError(f"{path}: not a model that can be read: {one_line(error)}") from None
+        (taken,), (given,) = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        side, count = self.img_size, len(self.class_names)
+        wanted = ([1, side, side, 3], [1, count])
+        if (list(taken["shape"]), list(given["shape"])) != wanted or taken["dtype"] is not np.float32:
+            raise UserError(
+                f"{path}: takes {list(taken['shape'])} and gives {list(given['shape'])}; by its description "
+                f"it is {wanted[0]} and {wanted[1]}; export it again with emotion/main.py"
+            )
+        self._input, self._output = taken["index"], given["index"]
+
+    def predict(self, crops_NSS3: "NDArray[np.uint8]") -> "NDArray[np.float32]":
+        """The probabilities (N, C) of crops (N, S, S, 3) uint8 RGB.
+
+        One after the other: on a CPU core a batch takes as long as its pictures by themselves.
+        """
+        probabilities_NC = np.empty((len(crops_NSS3), len(self.class_names)), np.float32)
+        for row, crop in zip(probabilities_NC, crops_NSS3, strict=True):
+            self._interpreter.set_tensor(self._input, crop[None].astype(np.float32))
+            self._interpreter.invoke()
+            row[:] = self._interpreter.get_tensor(self._output)[0]
+        return probabilities_NC
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """What a `.tflite` of emotion/main.py says of itself (see emotion/classifier/export.py).
+
+    Raises:
+        UserError: No such file, or it says nothing, or not what is needed.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such model; train one (make emotion-train) or run make demo")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.getinfo(ABOUT_MEMBER).file_size > MAX_ABOUT_BYTES:
+                raise UserError(f"{path}: its {ABOUT_MEMBER} is too large")
+            about = json.loads(archive.read(ABOUT_MEMBER))
+        names, preprocessing = about["class_names"], about["preprocessing"]
+        is_usable = (
+            about["format"] == 1
+            and len(names) >= 2
+            and all(isinstance(name, str) for name in names)
+            and isinstance(preprocessing["img_size"], int)
+            and isinstance(preprocessing["crop_margin"], int | float)
+        )
+    except (zipfile.BadZipFile, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
+        raise UserError(
+            f"{path}: carries no readable {ABOUT_MEMBER} ({one_line(error)}); a .tflite of emotion/main.py "
+            "is wanted"
+        ) from None
+    if not is_usable:
+        raise UserError(f"{path}: its {ABOUT_MEMBER} is of another format; export it with emotion/main.py")
+    checked: dict[str, Any] = about
+    return checked
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The faces of one picture by themselves, and the seconds that it took."""
+
+    sightings: list[Sighting]
+    detect_s: float
+    classify_s: float
+
+
+class FaceAnalyser:
+    """Finds faces and classifies them, cropped exactly as in training; a context manager.
+
+    One for each thread, because MediaPipe's graphs are not thread-safe. Every picture is searched by
+    itself: with several faces MediaPipe's tracking is no faster, its boxes differ from those of training,
+    and a graph without memory serves any camera.
+
+    Args:
+        classifier: None finds faces only.
+        max_faces: Looked for in a picture.
+    """
+
+    def __init__(self, classifier: Classifier | None, max_faces: int = 4) -> None:
+        self.classifier = classifier
+        self._mesh = FaceMesh(static=True, max_faces=max_faces)
+        self._tracks = FaceTracks()
+
+    def find(self, image_rgb: "NDArray[np.uint8]") -> Findings:
+        """The faces of an (H, W, 3) uint8 RGB picture from left to right, without memory of others."""
+        start_s = time.perf_counter()
+        boxes = sorted(face_box(landmarks) for landmarks in self._mesh.find(image_rgb))
+        found_s = time.perf_counter()
+        if self.classifier is None:
+            probabilities_NC = np.zeros((len(boxes), 0), np.float32)
+        else:
+            size, margin = self.classifier.img_size, self.classifier.crop_margin
+            crops = [cut_square(image_rgb, square_around(box, margin), size) for box in boxes]
+            probabilities_NC = self.classifier.predict(np.asarray(crops, np.uint8).reshape(-1, size, size, 3))
+        sightings = [Sighting(box, row) for box, row in zip(boxes, probabilities_NC, strict=True)]
+        return Findings(sightings, found_s - start_s, time.perf_counter() - found_s)
+
+    def analyse(self, image_rgb: "NDArray[np.uint8]", time_s: float | None = None) -> list[Face]:
+        """The faces of the next picture of a camera or video, from left to right.
+
+        Args:
+            image_rgb: (H, W, 3) uint8, upright.
+            time_s: When it was taken, on a clock that does not run backwards; None: now.
+        """
+        now_s = time.monotonic() if time_s is None else time_s
+        return self._tracks.update(self.find(image_rgb).sightings, now_s)
+
+    def reset(self) -> None:
+        """Forgets the faces so far: another camera or video begins. Numbers are not used again."""
+        self._tracks.reset()
+
+    def close(self) -> None:
+        """Gives the graph back; calling it twice does no harm."""
+        self._mesh.close()
+
+    def __enter__(self) -> "FaceAnalyser":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

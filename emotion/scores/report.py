@@ -1,0 +1,193 @@
+"""What a trained classifier scores on people it was not trained on: files for programs and for people.
+
+report.json            all numbers: macro-F1 with its interval, accuracy, calibration, classes, slices
+per_class.csv          precision, recall, F1 and pictures of each class
+confusion_matrix.csv   rows: true class, columns: answer
+slices.csv             macro-F1 by gender and by age
+predictions.csv        a row for each picture: true class, answer, calibrated probabilities
+confusion_matrix.png, reliability.png
+"""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from emotion.data.samples import Samples
+from emotion.scores.calibration import (
+    calibration_error,
+    cross_entropy,
+    cross_fitted,
+    log_probabilities,
+    reliability_bins,
+)
+from emotion.scores.measures import Interval, confusion_counts, person_interval
+from facevox.files import replacing, write_json, write_text
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+REPORT_FILE = "report.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the network says of n pictures.
+
+    Attributes:
+        samples: Of the whole part.
+        order: (n,) int64, which of them.
+        logits: (n, C) float32.
+        temperature: Fitted on these people.
+    """
+
+    samples: Samples
+    order: "NDArray[np.int64]"
+    logits: "NDArray[np.float32]"
+    temperature: float
+
+    @property
+    def labels(self) -> "NDArray[np.int64]":
+        """(n,) true classes."""
+        return self.samples.labels[self.order]
+
+    @property
+    def people(self) -> list[str]:
+        """(n,)."""
+        return [self.samples.people[index] for index in self.order]
+
+
+def evaluate(answers: Answers, class_names: Sequence[str]) -> dict[str, Any]:
+    """All numbers, as JSON-able values."""
+    labels, chosen = answers.labels, answers.logits.argmax(axis=1)
+    num_classes = len(class_names)
+    counts = confusion_counts(labels, chosen, num_classes)
+    raw = np.exp(log_probabilities(answers.logits))
+    fitted = cross_fitted(answers.logits, labels, answers.people)
+    return {
+        "format": FORMAT,
+        "class_names": list(class_names),
+        "pictures": len(labels),
+        "people": len(set(answers.people)),
+        "macro_f1": _as_json(person_interval(labels, chosen, answers.people, num_classes)),
+        "chance_macro_f1": round(1 / num_classes, 4),
+        "accuracy": _number(np.trace(counts) / counts.sum()),
+        "calibration": {
+            "temperature": _number(answers.temperature),
+            "cross_entropy_before": _number(cross_entropy(answers.logits, labels)),
+            "cross_entropy_after": _number(-np.log(fitted[np.arange(len(labels)), labels]).mean()),
+            "calibration_error_before": _number(calibration_error(reliability_bins(raw, labels))),
+            "calibration_error_after": _number(calibration_error(reliability_bins(fitted, labels))),
+            "bins_before": [one._asdict() for one in reliability_bins(raw, labels)],
+            "bins_after": [one._asdict() for one in reliability_bins(fitted, labels)],
+        },
+        "classes": per_class(counts, class_names),
+        "confusion": counts.tolist(),
+        "slices": slices_of(answers, num_classes),
+    }
+
+
+def per_class(counts: "NDArray[np.int64]", class_names: Sequence[str]) -> list[dict[str, Any]]:
+    """Precision, recall, F1 and number of pictures of each class; 0 where nothing was answered or there."""
+    rows = []
+    for index, name in enumerate(class_names):
+        right = int(counts[index, index])
+        answered, there = int(counts[:, index].sum()), int(counts[index].sum())
+        rows.append(
+            {
+                "class": name,
+                "precision": _number(right / max(answered, 1)),
+                "recall": _number(right / max(there, 1)),
+                "f1": _number(2 * right / max(answered + there, 1)),
+                "pictures": there,
+            }
+        )
+    return rows
+
+
+def slices_of(answers: Answers, num_classes: int) -> list[dict[str, Any]]:
+    """Macro-F1 and accuracy of each gender and each decade of age that the table knows."""
+    samples, order = answers.samples, answers.order
+    genders = np.array([samples.genders[index] for index in order])
+    ages = samples.ages[order]
+    groups = [("gender", str(value), genders == value) for value in np.unique(genders) if value]
+    groups += [("age", str(value), ages == value) for value in np.unique(ages) if value >= 0]
+    labels, chosen = answers.labels, answers.logits.argmax(axis=1)
+    people = np.array(answers.people, dtype=object)
+    rows = []
+    for slice_name, value, inside in groups:
+        interval = person_interval(labels[inside], chosen[inside], list(people[inside]), num_classes)
+        rows.append(
+            {
+                "slice": slice_name,
+                "value": value,
+                "pictures": int(inside.sum()),
+                "people": len(set(people[inside])),
+                "macro_f1": _as_json(interval),
+                "accuracy": _number((labels[inside] == chosen[inside]).mean()),
+            }
+        )
+    return rows
+
+
+def write_evaluation(folder: Path, report: dict[str, Any], answers: Answers) -> None:
+    """Writes all files; each whole."""
+    from emotion.scores.plots import draw_confusion, draw_reliability
+
+    names = report["class_names"]
+    write_json(folder / REPORT_FILE, report)
+    _write_csv(folder / "per_class.csv", list(report["classes"][0]), [r.values() for r in report["classes"]])
+    _write_csv(
+        folder / "confusion_matrix.csv",
+        ["true class", *names],
+        [[name, *row] for name, row in zip(names, report["confusion"], strict=True)],
+    )
+    columns = ["slice", "value", "pictures", "people", "macro_f1", "low", "high", "accuracy"]
+    rows = [{**row, **row["macro_f1"], "macro_f1": row["macro_f1"]["value"]} for row in report["slices"]]
+    _write_csv(folder / "slices.csv", columns, [[row[column] for column in columns] for row in rows])
+    _write_predictions(folder / "predictions.csv", answers, names)
+    figures = {"confusion_matrix.png": draw_confusion(report), "reliability.png": draw_reliability(report)}
+    for name, figure in figures.items():
+        with replacing(folder / name) as file:
+            figure.savefig(file, format="png", dpi=110)
+
+
+def _write_predictions(path: Path, answers: Answers, names: Sequence[str]) -> None:
+    shares = np.exp(log_probabilities(answers.logits, answers.temperature))
+    samples = answers.samples
+    rows = [
+        [
+            samples.names[index],
+            samples.people[index],
+            names[samples.labels[index]],
+            names[int(row.argmax())],
+            *(f"{share:.4f}" for share in row),
+        ]
+        for index, row in zip(answers.order, shares, strict=True)
+    ]
+    _write_csv(path, ["crop", "person", "true class", "answer", *names], rows)
+
+
+def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Any]) -> None:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    write_text(path, buffer.getvalue())
+
+
+def _as_json(interval: Interval) -> dict[str, float | None]:
+    ends = {"low": interval.low, "high": interval.high}
+    return {
+        "value": _number(interval.value),
+        **{name: None if np.isnan(end) else _number(end) for name, end in ends.items()},
+    }
+
+
+def _number(value: Any) -> float:
+    return round(float(value), 4)

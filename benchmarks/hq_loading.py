@@ -28,7 +28,7 @@ from facevox.errors import ExitCode
 
 if TYPE_CHECKING:
     from facevox.figures import Figure
-    from lc_pytorch.datasets.hq import HQVoxCelebDataset
+    from lc_pytorch.hq.dataset import HQVoxCelebDataset
 
 FACE_PX, CROP_FRAMES, NUM_MELS = 224, 150, 40
 NUM_PEOPLE = 8
@@ -118,7 +118,7 @@ def _seconds(ways: dict[str, Callable[[int], Any]], num: int) -> dict[str, float
 def pickle_figures(root: Path, num: int) -> "list[Figure]":
     """The restricted unpickler on spectrograms of 2.5 s, against the standard library's."""
     from facevox.figures import Figure
-    from facevox.pickles import load_plain
+    from lc_pytorch.hq.pickles import load_plain
 
     files = [root / "short" / "pickle" / f"{number}.pickle" for number in range(num)]
 
@@ -147,7 +147,7 @@ def pickle_figures(root: Path, num: int) -> "list[Figure]":
 def loading_figures(root: Path, num: int) -> "list[Figure]":
     """Spectrograms alone, and whole items, for each form."""
     from facevox.figures import Figure
-    from lc_pytorch.datasets.hq import load_mel
+    from lc_pytorch.hq.dataset import load_mel
 
     sets = {form: _items(root, form, num) for form in FORMS}
     mel_files = {form: [person.mels[0] for person in items.people] for form, items in sets.items()}
@@ -172,8 +172,8 @@ def loading_figures(root: Path, num: int) -> "list[Figure]":
 
 
 def _items(root: Path, form: str, num: int) -> "HQVoxCelebDataset":
-    from lc_pytorch.datasets.hq import HQPerson, HQVoxCelebDataset, MelSettings
     from lc_pytorch.datasets.transforms import ImageTransform
+    from lc_pytorch.hq.dataset import HQPerson, HQVoxCelebDataset, MelSettings
     from lc_pytorch.hq.tree import Files
 
     suffix = ".pickle" if form == "pickle" else ".npy"

@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = get_args_parser().parse_args(argv)
     import torch
 
-    from lc_pytorch.evaluation.media import make_readers
+    from lc_pytorch.evaluation.readers import make_readers
     from lc_pytorch.models import load_model
 
     trained = load_model(args.model_dir)

@@ -9,8 +9,8 @@ import numpy as np
 
 from facevox.files import read_image, read_json
 from facevox.report import Report
+from lc_pytorch.datasets.matched_files import iter_matched_file
 from lc_pytorch.faces.grouping import bcubed_f1
-from lc_pytorch.pairs import iter_matched_file
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -22,8 +22,8 @@ from typing import NamedTuple
 from facevox.errors import UserError
 from facevox.files import find_files, relative_name, require_folder
 from lc_pytorch.datasets.identity_table import IdentityTable
+from lc_pytorch.datasets.matched_files import FACE_SUFFIXES, VOICE_SUFFIXES, iter_matched_file
 from lc_pytorch.datasets.splits import normalise_identity
-from lc_pytorch.pairs import FACE_SUFFIXES, VOICE_SUFFIXES, iter_matched_file
 
 # A video may stand for its own sound; a wav of the same stem goes before it.
 _VOICE_ORDER = (".wav", ".flac", *sorted(VOICE_SUFFIXES - {".wav", ".flac"}), ".mp4")

@@ -24,8 +24,8 @@ from torch.utils.data import default_collate
 
 from facevox.errors import UserError
 from facevox.files import read_json
-from lc_pytorch.hub import from_hub
 from lc_pytorch.models.encoders import DEFAULT_FACE_MODEL, DEFAULT_VOICE_MODEL
+from lc_pytorch.models.hub import from_hub
 
 if TYPE_CHECKING:
     from transformers import Wav2Vec2FeatureExtractor

@@ -29,7 +29,7 @@ from facevox.errors import UserError, one_line
 from facevox.progress import Progress, duration_text
 from facevox.signals import StopFlag, end_children_at_exit, ignore_stop_signals
 from facevox.training import distributed
-from lc_pytorch.evaluation.media import MediaFiles
+from lc_pytorch.evaluation.readers import MediaFiles
 from lc_pytorch.faces.embedding_store import FACTS, VectorStore
 
 PRECISIONS = ("fp32", "bf16")

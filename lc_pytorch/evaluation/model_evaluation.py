@@ -32,11 +32,11 @@ from lc_pytorch.evaluation.embedding_pass import (
     weights_hash,
 )
 from lc_pytorch.evaluation.matches import Matches, find_matches
-from lc_pytorch.evaluation.media import MediaFiles
 from lc_pytorch.evaluation.metadata import Metadata
+from lc_pytorch.evaluation.model_card import write_model_card
+from lc_pytorch.evaluation.readers import MediaFiles
 from lc_pytorch.evaluation.subjects import Subjects
 from lc_pytorch.evaluation.tables import Items, evaluation_json, table_lines, write_results
-from lc_pytorch.model_card import write_model_card
 from lc_pytorch.models.store import TrainedModel
 from lc_pytorch.utils.metrics import Evaluation, evaluate_embeddings
 

@@ -11,11 +11,11 @@ import torch
 from facevox.errors import UserError
 from facevox.files import IMAGE_PATTERNS, find_files, replacing
 from facevox.signals import StopFlag
+from lc_pytorch.datasets.matched_files import VOICE_SUFFIXES
 from lc_pytorch.evaluation.embedding_pass import PassOptions, embed_files
 from lc_pytorch.evaluation.matches import find_matches
-from lc_pytorch.evaluation.media import FaceReader, MediaFiles, VoiceReader
+from lc_pytorch.evaluation.readers import FaceReader, MediaFiles, VoiceReader
 from lc_pytorch.models.store import TrainedModel
-from lc_pytorch.pairs import VOICE_SUFFIXES
 
 COLUMNS = ("rank", "similarity", "file")
 

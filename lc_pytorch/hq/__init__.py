@@ -2,5 +2,5 @@
 
 Modules: `mels` (spectrograms out of .npy and .pickle files), `tree` (who is in the folders), `split` (train,
 val and test without a person twice, and the audit), `conversion` (spectrograms to .npy, once, for speed),
-`media` (the files of people, for embedding).
+`dataset` (what is trained on), `readers` (the files of people, for embedding), `training`, `evaluation`.
 """

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from facevox.errors import UserError
-from lc_pytorch.datasets.hq import PAIRS_PER_IDENTITY, MelSettings, load_people
 from lc_pytorch.datasets.splits import load_split
-from lc_pytorch.evaluation.media import MediaFiles, make_face_reader
+from lc_pytorch.evaluation.readers import MediaFiles, make_face_reader
 from lc_pytorch.evaluation.subjects import Subjects, choose_subjects, require_same_people
-from lc_pytorch.hq.media import media_of_people
+from lc_pytorch.hq.dataset import PAIRS_PER_IDENTITY, MelSettings, load_people
+from lc_pytorch.hq.readers import media_of_people
 from lc_pytorch.hq.training import KIND
 from lc_pytorch.models.store import TrainedModel
-from lc_pytorch.training_run import SPLIT_FILE
+from lc_pytorch.training.run import SPLIT_FILE
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,8 +2,8 @@
 
 A release may hold bare arrays or dictionaries (`LogMel_Features` in those of SF2F), in float64 or float32,
 as (mels, T) or (T, mels). Everything comes out as (mels, T) float32; `survey` finds out what a set holds, so
-that it can be said once. Files are not trusted: pickles go through `facevox.pickles`, .npy files through a
-reader that holds the shape in the header against the size of the file first.
+that it can be said once. Files are not trusted: pickles go through `lc_pytorch.hq.pickles`, .npy files
+through a reader that compares the shape in the header with the size of the file first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from facevox.errors import UserError, one_line
-from facevox.pickles import PickleError, load_plain, read_limited
+from lc_pytorch.hq.pickles import PickleError, load_plain, read_limited
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

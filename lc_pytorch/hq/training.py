@@ -13,7 +13,10 @@ from facevox.training.estimate import Estimate
 from facevox.training.seeding import seed_everything
 from facevox.training.trainer import TrainingResult
 from lc_pytorch.datasets.device_transforms import choose_picture_transforms, transform_of_training
-from lc_pytorch.datasets.hq import (
+from lc_pytorch.datasets.splits import Part, Split
+from lc_pytorch.datasets.transforms import create_data_transforms
+from lc_pytorch.evaluation.embedding_pass import PassOptions
+from lc_pytorch.hq.dataset import (
     DATASET_TYPES,
     DEFAULT_DURATION_S,
     HQPerson,
@@ -21,16 +24,13 @@ from lc_pytorch.datasets.hq import (
     load_people,
     measure_mels,
 )
-from lc_pytorch.datasets.splits import Part, Split
-from lc_pytorch.datasets.transforms import create_data_transforms
-from lc_pytorch.engine import TrainConfig
-from lc_pytorch.evaluation.embedding_pass import PassOptions
-from lc_pytorch.hq.media import media_of_people
+from lc_pytorch.hq.readers import media_of_people
 from lc_pytorch.models.encoders import DEFAULT_FACE_MODEL
 from lc_pytorch.models.hq import HQVoxCelebModel
 from lc_pytorch.models.hq.model import MEL_POOLINGS
-from lc_pytorch.training_run import SPLIT_FILE, find_split, finish_training
-from lc_pytorch.validation import make_validation
+from lc_pytorch.training.run import SPLIT_FILE, find_split, finish_training
+from lc_pytorch.training.task import TrainConfig
+from lc_pytorch.training.validation import make_validation
 
 KIND = "hq_voxceleb"
 SMALL_VALIDATION = 100  # people

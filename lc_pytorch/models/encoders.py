@@ -19,7 +19,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from facevox.errors import UserError, one_line
-from lc_pytorch.hub import from_hub, read_weights
+from lc_pytorch.models.hub import from_hub, read_weights
 
 DEFAULT_FACE_MODEL = "google/vit-base-patch16-224-in21k"
 DEFAULT_VOICE_MODEL = "facebook/wav2vec2-base"

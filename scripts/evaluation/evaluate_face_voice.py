@@ -136,9 +136,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from facevox.training import distributed
     from facevox.training.run_folder import run_folder
     from lc_pytorch.evaluation.embedding_pass import Stopped, estimate_pass
-    from lc_pytorch.evaluation.media import make_readers, media_of_pairs
     from lc_pytorch.evaluation.metadata import load_metadata
     from lc_pytorch.evaluation.model_evaluation import EvaluationConfig, evaluate_model
+    from lc_pytorch.evaluation.readers import make_readers, media_of_pairs
     from lc_pytorch.models import load_model
 
     config = cli.build(

@@ -52,8 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from facevox.signals import StopFlag
     from facevox.training import distributed
     from lc_pytorch.evaluation.embedding_pass import PassOptions, Stopped, estimate_pass, require_writable
-    from lc_pytorch.evaluation.media import make_readers
     from lc_pytorch.evaluation.ranking import list_gallery, rank_files, write_ranking
+    from lc_pytorch.evaluation.readers import make_readers
     from lc_pytorch.models import load_model
 
     options = cli.build(PassOptions, args, cache_dir=cache_dir_of(args))

@@ -24,7 +24,7 @@ from facevox import cli
 
 def get_args_parser() -> argparse.ArgumentParser:
     """The options of this program."""
-    from lc_pytorch.training_options import add_face_model_arguments, add_training_arguments
+    from lc_pytorch.training.options import add_face_model_arguments, add_training_arguments
 
     parser = cli.make_parser(
         __doc__,
@@ -71,8 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = get_args_parser().parse_args(argv)
     from facevox.training import distributed
     from lc_pytorch.hq.training import HQConfig, train_hq_voxceleb
-    from lc_pytorch.training_options import exit_code
-    from lc_pytorch.training_run import model_folder
+    from lc_pytorch.training.options import exit_code
+    from lc_pytorch.training.run import model_folder
 
     config = cli.build(
         HQConfig,

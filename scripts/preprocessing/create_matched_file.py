@@ -55,7 +55,7 @@ def get_args_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Writes the lists; returns the exit code."""
     args = get_args_parser().parse_args(argv)
-    from lc_pytorch.pairs import write_matched_files
+    from lc_pytorch.datasets.matched_files import write_matched_files
 
     summary = write_matched_files(args.dataset_path, args.meta_path, args.output, args.limit)
     print(

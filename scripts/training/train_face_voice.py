@@ -22,7 +22,7 @@ from facevox import cli
 
 def get_args_parser() -> argparse.ArgumentParser:
     """The options of this program."""
-    from lc_pytorch.training_options import add_model_arguments, add_training_arguments
+    from lc_pytorch.training.options import add_model_arguments, add_training_arguments
 
     parser = cli.make_parser(
         __doc__,
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Trains; returns the exit code."""
     args = get_args_parser().parse_args(argv)
     from lc_pytorch.datasets.pairs import list_folder_pairs
-    from lc_pytorch.face_voice_training import run_face_voice_training
+    from lc_pytorch.training.face_voice import run_face_voice_training
 
     return run_face_voice_training(
         lambda: list_folder_pairs(

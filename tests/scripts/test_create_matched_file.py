@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 from facevox import cli
-from lc_pytorch.pairs import iter_matched_file
+from lc_pytorch.datasets.matched_files import iter_matched_file
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ print("RESULT", json.dumps([devices.strategy.num_replicas_in_sync, trainer.histo
 
 
 def run_steps(crops: Path, save_dir: Path, num_replicas: int, **variables: str) -> "subprocess.Popen[str]":
-    folder = Path(__file__).resolve().parent
+    folder = Path(__file__).resolve().parents[1]
     environment = {
         **os.environ, **variables, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3",
         "PYTHONPATH": f"{folder}{os.pathsep}{folder.parents[1]}",

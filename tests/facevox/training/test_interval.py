@@ -39,6 +39,6 @@ def test_time_counts_time_and_not_steps() -> None:
 
 
 def test_options_that_use_it_need_no_torch() -> None:
-    program = "import sys; import lc_pytorch.training_options; print('torch' in sys.modules)"
+    program = "import sys; import lc_pytorch.training.options; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

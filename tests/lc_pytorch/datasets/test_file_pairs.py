@@ -361,7 +361,7 @@ def test_folder_above_is_that_of_the_last_faces_folder() -> None:
 
 @pytest.mark.real_data
 def test_real_tree_gives_its_people(real_data_dir: Path, tmp_path: Path) -> None:
-    from lc_pytorch.pairs import write_matched_files
+    from lc_pytorch.datasets.matched_files import write_matched_files
 
     root = real_data_dir / "vox" / "train"
     people = sorted(path.name for path in root.iterdir())

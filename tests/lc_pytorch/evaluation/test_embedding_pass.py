@@ -24,7 +24,7 @@ from lc_pytorch.evaluation.embedding_pass import (
     require_writable,
     weights_hash,
 )
-from lc_pytorch.evaluation.media import FaceReader, MediaFiles, VoiceReader, media_of_pairs
+from lc_pytorch.evaluation.readers import FaceReader, MediaFiles, VoiceReader, media_of_pairs
 
 CPU = torch.device("cpu")
 PEOPLE = ["Anna B.", "김민수", "it's", "-dash"]

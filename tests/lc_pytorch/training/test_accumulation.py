@@ -25,8 +25,8 @@ from two_towers import (
 
 from facevox.errors import UserError
 from facevox.training import distributed
-from lc_pytorch.accumulation import accumulated_step
 from lc_pytorch.losses import symmetric_info_nce
+from lc_pytorch.training.accumulation import accumulated_step
 
 NUM_SAMPLES = 12
 SIZES = {1: [12], 2: [6, 6], 4: [3, 3, 3, 3], 3: [5, 4, 3]}  # by K; the last one uneven

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from call_counts import count_calls
 
-from facevox.pickles import MAX_INSTRUCTIONS, PickleError, load_plain
+from lc_pytorch.hq.pickles import MAX_INSTRUCTIONS, PickleError, load_plain
 
 MATRIX = np.arange(12.0).reshape(3, 4)
 PLAIN = {

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from facevox.errors import UserError
-from lc_pytorch.pairs import identity_pairs, iter_matched_file, write_matched_files
+from lc_pytorch.datasets.matched_files import identity_pairs, iter_matched_file, write_matched_files
 
 
 def touch(root: Path, *names: str) -> None:

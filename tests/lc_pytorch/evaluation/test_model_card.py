@@ -9,7 +9,7 @@ import pytest
 from small_training import make_model
 
 from facevox.errors import UserError
-from lc_pytorch.model_card import write_model_card
+from lc_pytorch.evaluation.model_card import write_model_card
 from lc_pytorch.models.store import save_config
 
 DATA = {

@@ -13,13 +13,14 @@ from facevox.training.checkpoint import load_checkpoint
 from facevox.training.distributed import World
 from facevox.training.run_folder import run_folder
 from facevox.training.trainer import DONE, TrainingResult
-from lc_pytorch import face_voice_training, training_run
 from lc_pytorch.datasets.face_voice import FaceVoiceDataset
 from lc_pytorch.datasets.pairs import PairList, list_matched_pairs
 from lc_pytorch.datasets.splits import load_split
-from lc_pytorch.engine import ContrastiveTask
-from lc_pytorch.face_voice_training import FaceVoiceConfig, train_face_voice
 from lc_pytorch.models import load_model
+from lc_pytorch.training import face_voice as face_voice_training
+from lc_pytorch.training import run as training_run
+from lc_pytorch.training.face_voice import FaceVoiceConfig, train_face_voice
+from lc_pytorch.training.task import ContrastiveTask
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ONE = World(device=torch.device("cpu"))

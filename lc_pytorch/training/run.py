@@ -17,10 +17,10 @@ from facevox.training.run_folder import run_folder
 from facevox.training.trainer import DONE, LAST_FILE, TrainingResult
 from lc_pytorch.datasets.base import PairDataset
 from lc_pytorch.datasets.splits import Split, check_split, load_split, write_split
-from lc_pytorch.engine import TrainConfig, train_contrastive
-from lc_pytorch.model_card import write_model_card
+from lc_pytorch.evaluation.model_card import write_model_card
 from lc_pytorch.models.face_voice import TwoTowerModel
 from lc_pytorch.models.store import CONFIG_FILE, WEIGHT_FILES, save_config, save_weights
+from lc_pytorch.training.task import TrainConfig, train_contrastive
 
 SPLIT_FILE = "split.json"
 # What an evaluation of the model leaves in its folder.

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from facevox.errors import one_line
-from facevox.pickled_arrays import (
+from lc_pytorch.hq.pickled_arrays import (
     CALLS,
     Dtype,
     EmptyArray,

@@ -30,11 +30,11 @@ from facevox.training.estimate import Estimate
 from facevox.training.interval import Interval
 from facevox.training.seeding import seed_everything
 from facevox.training.trainer import Trainer, TrainerConfig, TrainingResult, TrainingTask
-from lc_pytorch.accumulation import accumulated_step
 from lc_pytorch.datasets.base import PairDataset
 from lc_pytorch.datasets.device_transforms import PICTURE_TRANSFORMS, faces_on_device
 from lc_pytorch.losses import clamp_log_temperature_
 from lc_pytorch.models.face_voice import TwoTowerModel
+from lc_pytorch.training.accumulation import accumulated_step
 
 PRECISIONS = ("fp32", "bf16")
 BAD_FILES = "bad_files.csv"

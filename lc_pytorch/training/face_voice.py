@@ -27,14 +27,14 @@ from lc_pytorch.datasets.splits import (
     split_identities,
 )
 from lc_pytorch.datasets.transforms import ImageTransform, create_data_transforms
-from lc_pytorch.engine import TrainConfig
 from lc_pytorch.evaluation.embedding_pass import PassOptions
-from lc_pytorch.evaluation.media import FaceReader, VoiceReader, media_of_pairs
+from lc_pytorch.evaluation.readers import FaceReader, VoiceReader, media_of_pairs
 from lc_pytorch.models.encoders import DEFAULT_FACE_MODEL, DEFAULT_VOICE_MODEL
 from lc_pytorch.models.face_voice import FaceVoiceModel, TwoTowerModel
-from lc_pytorch.training_options import exit_code
-from lc_pytorch.training_run import find_split, finish_training, model_folder
-from lc_pytorch.validation import make_validation
+from lc_pytorch.training.options import exit_code
+from lc_pytorch.training.run import find_split, finish_training, model_folder
+from lc_pytorch.training.task import TrainConfig
+from lc_pytorch.training.validation import make_validation
 
 KIND = "face_voice"
 RECOMMENDED_PAIRS = 100

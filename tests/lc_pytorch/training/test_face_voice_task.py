@@ -17,9 +17,9 @@ from facevox.training.checkpoint import load_checkpoint
 from facevox.training.distributed import World
 from facevox.training.interval import Interval
 from facevox.training.trainer import DONE, STOPPED, TrainingResult
-from lc_pytorch.engine import TrainConfig, parameter_groups, train_contrastive
 from lc_pytorch.losses import symmetric_info_nce
 from lc_pytorch.models import FaceVoiceModel
+from lc_pytorch.training.task import TrainConfig, parameter_groups, train_contrastive
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ONE = World(device=torch.device("cpu"))

@@ -32,7 +32,6 @@ from facevox.training.batches import EpochBatches, make_loader
 from facevox.training.checkpoint import load_checkpoint
 from facevox.training.distributed import World
 from facevox.training.run_folder import run_folder
-from lc_pytorch import engine
 from lc_pytorch.datasets import device_transforms
 from lc_pytorch.datasets.device_transforms import (
     DeviceTransform,
@@ -43,8 +42,9 @@ from lc_pytorch.datasets.device_transforms import (
 )
 from lc_pytorch.datasets.face_voice import FaceVoiceDataset
 from lc_pytorch.datasets.transforms import MIN_CROP_SHARE, ImageTransform
-from lc_pytorch.engine import TrainConfig
 from lc_pytorch.hq.training import HQConfig, train_hq_voxceleb
+from lc_pytorch.training import task as engine
+from lc_pytorch.training.task import TrainConfig
 
 FOLDER = os.environ.get("FACEVOX_TORCHVISION", "")
 IS_CHILD = os.environ.get("FACEVOX_TORCHVISION_CHILD") == "1"

@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from lc_pytorch.datasets.hq import PAIRS_PER_IDENTITY, HQPerson, MelSettings, fixed_pairs, load_mel
 from lc_pytorch.datasets.transforms import ImageTransform
-from lc_pytorch.evaluation.media import FaceReader, MediaFiles
+from lc_pytorch.evaluation.readers import FaceReader, MediaFiles
+from lc_pytorch.hq.dataset import PAIRS_PER_IDENTITY, HQPerson, MelSettings, fixed_pairs, load_mel
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What NumPy's pickles call, for `facevox.pickles`: arrays, dtypes and scalars made out of checked parts.
+"""What NumPy's pickles call, for `lc_pytorch.hq.pickles`: arrays, dtypes, scalars out of checked parts.
 
 Source: the reduce values of NumPy's arrays, dtypes and scalars as NumPy 1.26 and 2 write them.
 """

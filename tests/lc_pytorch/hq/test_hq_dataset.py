@@ -10,7 +10,8 @@ import torch
 
 from facevox.errors import UserError
 from facevox.files import write_image
-from lc_pytorch.datasets.hq import (
+from lc_pytorch.datasets.transforms import ImageTransform
+from lc_pytorch.hq.dataset import (
     HQVoxCelebDataset,
     MelSettings,
     create_hq_voxceleb_dataloaders,
@@ -18,9 +19,8 @@ from lc_pytorch.datasets.hq import (
     load_people,
     measure_mels,
 )
-from lc_pytorch.datasets.transforms import ImageTransform
-from lc_pytorch.hq.media import media_of_people
 from lc_pytorch.hq.mels import read_mel
+from lc_pytorch.hq.readers import media_of_people
 
 TRANSFORM = ImageTransform(image_size=16)
 SETTINGS = MelSettings(num_mels=40, num_frames=50, mel_mean=11.0, mel_std=3.0)

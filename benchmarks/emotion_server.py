@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from facevox.figures import Figure
+    from facevox_demo.figures import Figure
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PARTS = ("live", "fair", "memory", "classifier")
@@ -98,8 +98,8 @@ def _person_frames(number: int) -> "list[NDArray[np.uint8]]":
         from facevox.media import iter_frames
 
         return [frame.image for frame in iter_frames(folder / CLIPS[number], max_frames=NUM_FRAMES)]
-    from facevox.example_data.people import make_person
-    from facevox.example_data.pictures import render_portrait
+    from facevox_demo.people import make_person
+    from facevox_demo.pictures import render_portrait
 
     person = make_person(0, number)
     portraits = [render_portrait(person, "happy", seed=seed) for seed in range(5)]
@@ -210,7 +210,7 @@ def measure_live(server: Server, args: argparse.Namespace) -> "list[Figure]":
     """One client with one face, and with four."""
     import numpy as np
 
-    from facevox.figures import Figure
+    from facevox_demo.figures import Figure
 
     figures = [
         Figure("first answer after the start", server.answer_s, "s", 3.0, False, False),
@@ -237,7 +237,7 @@ def measure_live(server: Server, args: argparse.Namespace) -> "list[Figure]":
 
 def measure_fair(server: Server, args: argparse.Namespace) -> "list[Figure]":
     """Eight clients at once."""
-    from facevox.figures import Figure
+    from facevox_demo.figures import Figure
 
     loads = run_clients(server.port, make_scene(1), args.seconds, NUM_CLIENTS)
     rates = [len(load.latencies_ms) / args.seconds for load in loads]
@@ -251,7 +251,7 @@ def measure_fair(server: Server, args: argparse.Namespace) -> "list[Figure]":
 
 def measure_memory(server: Server, args: argparse.Namespace) -> "list[Figure]":
     """Memory after a long load of clients who come and go, and how much of it came after the first sixth."""
-    from facevox.figures import Figure
+    from facevox_demo.figures import Figure
 
     scene = make_scene(4)
     sizes_mb = []
@@ -298,7 +298,7 @@ def measure_classifier(model_dir: Path, folder: Path) -> "list[Figure]":
     import numpy as np
 
     from emotion.live.analysis import Classifier, find_model
-    from facevox.figures import Figure
+    from facevox_demo.figures import Figure
 
     crop = np.random.default_rng(0).integers(0, 256, (1, IMG_SIZE, IMG_SIZE, 3), dtype=np.uint8)
     path = find_model(model_dir)
@@ -362,8 +362,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = get_args_parser().parse_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
-    from facevox.figures import print_figures, write_figures
     from facevox.logs import native_silence
+    from facevox_demo.figures import print_figures, write_figures
 
     with tempfile.TemporaryDirectory(prefix="facevox-") as name, native_silence():
         folder = Path(name)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from facevox import cli
 from facevox.errors import ExitCode
-from facevox.figures import Figure, print_figures, write_figures
+from facevox_demo.figures import Figure, print_figures, write_figures
 
 if TYPE_CHECKING:
     from emotion.data.samples import Samples
@@ -44,9 +44,9 @@ def make_samples(folder: Path, count: int, size: int) -> "Samples":
     import numpy as np
 
     from emotion.data.samples import Samples
-    from facevox.example_data.people import make_person
-    from facevox.example_data.pictures import render_portrait
     from facevox.files import write_image
+    from facevox_demo.people import make_person
+    from facevox_demo.pictures import render_portrait
 
     faces = [render_portrait(make_person(0, index), "happy", size=256) for index in range(8)]
     files = [folder / f"{number}.jpg" for number in range(count)]

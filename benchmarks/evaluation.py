@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from facevox.figures import Figure
+    from facevox_demo.figures import Figure
 
 NUM_VALUES = 512
 BLOCK = 1024
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.part:
         print(json.dumps(_measure(args)))
         return 0
-    from facevox.figures import print_figures, write_figures
+    from facevox_demo.figures import print_figures, write_figures
 
     print(f"{args.num} faces × {args.num} voices of {NUM_VALUES} numbers, {cli.num_cores()} cores")
     figures = _evaluation_figures(_in_own_process("evaluation", args.num, args), args)
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _evaluation_figures(results: dict[str, Any], args: argparse.Namespace) -> "list[Figure]":
-    from facevox.figures import Figure
+    from facevox_demo.figures import Figure
 
     head = f"{args.num}{' with strata' if args.strata else ''}:"
     bar = next((seconds for num, seconds in MAX_SECONDS.items() if args.num <= num), None)
@@ -93,7 +93,7 @@ def _evaluation_figures(results: dict[str, Any], args: argparse.Namespace) -> "l
 
 
 def _sklearn_figures(results: dict[str, Any], num: int) -> "list[Figure]":
-    from facevox.figures import Figure
+    from facevox_demo.figures import Figure
 
     speed = results["sklearn_s"] / results["evaluation_s"]
     return [

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from facevox import cli
 from facevox.errors import ExitCode, UserError
-from facevox.figures import Figure, print_figures, write_figures
+from facevox_demo.figures import Figure, print_figures, write_figures
 
 if TYPE_CHECKING:
     import numpy as np
@@ -240,7 +240,7 @@ def law_figures(num_people: int = 200) -> list[Figure]:
     """Correlation between visible factor and voice factor over people."""
     import numpy as np
 
-    from facevox.example_data.people import LAW, make_person
+    from facevox_demo.people import LAW, make_person
 
     crowd = [make_person(0, index) for index in range(num_people)]
     figures = []
@@ -339,11 +339,11 @@ def expression_figures(num_people: int, pictures_each: int = 2, first_index: int
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    from facevox.example_data.expressions import EXPRESSIONS
-    from facevox.example_data.people import make_person
-    from facevox.example_data.pictures import render_portrait
-    from facevox.example_data.portraits import draw_portrait
     from facevox.faces import FaceMesh
+    from facevox_demo.expressions import EXPRESSIONS
+    from facevox_demo.people import make_person
+    from facevox_demo.pictures import render_portrait
+    from facevox_demo.portraits import draw_portrait
 
     rows, labels, owners = [], [], []
     with FaceMesh() as mesh:

@@ -36,7 +36,7 @@ from facevox import cli
 from facevox.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
-    from facevox.figures import Figure
+    from facevox_demo.figures import Figure
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SPEEDUP_BARS = {"mediapipe": 2.0, "opencv": 1.5}
@@ -270,7 +270,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         measured = [measure(blocks, backend, work_dir) for backend in args.detectors]
     finally:
         shutil.rmtree(work_dir, ignore_errors=True)
-    from facevox.figures import print_figures, write_figures
+    from facevox_demo.figures import print_figures, write_figures
 
     figures = [figure for one in measured for figure in figures_of(one)]
     is_met = print_figures(figures)
@@ -281,7 +281,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def figures_of(one: Measured) -> "list[Figure]":
     """What was measured for one detector, with its bars."""
-    from facevox.figures import Figure
+    from facevox_demo.figures import Figure
 
     name = one.detector
     same = one.same_boxes / max(one.num_boxes, 1)

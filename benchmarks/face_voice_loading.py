@@ -25,7 +25,7 @@ from facevox import cli
 from facevox.errors import ExitCode
 
 if TYPE_CHECKING:
-    from facevox.figures import Figure
+    from facevox_demo.figures import Figure
     from lc_pytorch.datasets import FaceVoiceDataset, FilePair
 
 FACE_PX, CROP_S, RECORDING_S, RATE_HZ = 224, 4.0, 10.0, 16000
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = get_args_parser().parse_args(argv)
     import torch
 
-    from facevox.figures import print_figures, write_figures
+    from facevox_demo.figures import print_figures, write_figures
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -72,12 +72,12 @@ def make_pairs(folder: Path, num: int, picture_px: int, seed: int) -> "list[File
     """Portraits and voices of example people, each under several names."""
     import cv2
 
-    from facevox.example_data.clips import plan_clip
-    from facevox.example_data.people import make_person
-    from facevox.example_data.portraits import draw_portrait
-    from facevox.example_data.voice import speak
     from facevox.files import encode_image, write_bytes
     from facevox.media import write_wav
+    from facevox_demo.clips import plan_clip
+    from facevox_demo.people import make_person
+    from facevox_demo.portraits import draw_portrait
+    from facevox_demo.voice import speak
     from lc_pytorch.datasets import FilePair
 
     pictures, sounds = [], []
@@ -98,7 +98,7 @@ def make_pairs(folder: Path, num: int, picture_px: int, seed: int) -> "list[File
 
 def measure(pairs: "list[FilePair]", picture_px: int, workers: int) -> "list[Figure]":
     """The figures of one set of files."""
-    from facevox.figures import Figure
+    from facevox_demo.figures import Figure
     from lc_pytorch.datasets import FaceVoiceDataset
     from lc_pytorch.datasets.device_transforms import DeviceTransform
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from facevox import cli
 from facevox.errors import ExitCode
-from facevox.figures import Figure, print_figures, write_figures
+from facevox_demo.figures import Figure, print_figures, write_figures
 
 if TYPE_CHECKING:
     import torch

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from facevox.figures import Figure
+    from facevox_demo.figures import Figure
 
 NUM_VALUES = 512
 # Deviation of the noise, relative to a person's unit vector: cosine inside a person 1 / (1 + 0.73²) = 0.65.
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.part:
         print(json.dumps(_measure(args.part, args.num_faces, args.faces_per_person, args.seed)))
         return 0
-    from facevox.figures import print_figures, write_figures
+    from facevox_demo.figures import print_figures, write_figures
 
     print(f"{args.num_faces} faces of {NUM_VALUES} numbers, {cli.num_cores()} cores")
     figures = _grouping_figures(_in_own_process("grouping", args.num_faces, args), args.num_faces)
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _grouping_figures(results: dict[str, Any], num_faces: int) -> "list[Figure]":
-    from facevox.figures import Figure
+    from facevox_demo.figures import Figure
 
     ratio = results["grouping_s"] / results["products_s"]
     return [
@@ -88,7 +88,7 @@ def _grouping_figures(results: dict[str, Any], num_faces: int) -> "list[Figure]"
 
 def _dbscan_figures(results: dict[str, Any], num_faces: int) -> "list[Figure]":
     """Against scikit-learn's DBSCAN (same threshold, min_samples 2): as fast, and as good, at least."""
-    from facevox.figures import Figure
+    from facevox_demo.figures import Figure
 
     figures = []
     for name, what in (("apart", "people apart"), ("lookalikes", "1 % look-alikes")):
@@ -148,7 +148,7 @@ def time_products(faces: "NDArray[np.float32]", block: int) -> float:
 
 
 def _measure(part: str, num_faces: int, faces_per_person: int, seed: int) -> dict[str, Any]:
-    from facevox.figures import peak_memory_gb
+    from facevox_demo.figures import peak_memory_gb
     from lc_pytorch.faces.grouping import bcubed_f1, group_faces
 
     if part == "dbscan":

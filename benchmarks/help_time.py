@@ -41,7 +41,7 @@ def help_s(program: Path) -> float:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures; returns the exit code."""
     args = get_args_parser().parse_args(argv)
-    from facevox.figures import Figure, print_figures, write_figures
+    from facevox_demo.figures import Figure, print_figures, write_figures
 
     programs = sorted(REPOSITORY.glob("scripts/*/*.py"))
     figures = [

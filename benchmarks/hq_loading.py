@@ -27,7 +27,7 @@ from facevox import cli
 from facevox.errors import ExitCode
 
 if TYPE_CHECKING:
-    from facevox.figures import Figure
+    from facevox_demo.figures import Figure
     from lc_pytorch.hq.dataset import HQVoxCelebDataset
 
 FACE_PX, CROP_FRAMES, NUM_MELS = 224, 150, 40
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = get_args_parser().parse_args(argv)
     import torch
 
-    from facevox.figures import print_figures, write_figures
+    from facevox_demo.figures import print_figures, write_figures
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -77,9 +77,9 @@ def write_faces(root: Path, num: int, picture_px: int, seed: int) -> None:
     """Portraits of example people as `faces/<number>.jpg`, each under several names."""
     import cv2
 
-    from facevox.example_data.people import make_person
-    from facevox.example_data.portraits import draw_portrait
     from facevox.files import write_image
+    from facevox_demo.people import make_person
+    from facevox_demo.portraits import draw_portrait
 
     people = [draw_portrait(make_person(seed, k), max(picture_px, 256)).canvas for k in range(NUM_PEOPLE)]
     small = [cv2.resize(c, (picture_px, picture_px), interpolation=cv2.INTER_AREA) for c in people]
@@ -117,7 +117,7 @@ def _seconds(ways: dict[str, Callable[[int], Any]], num: int) -> dict[str, float
 
 def pickle_figures(root: Path, num: int) -> "list[Figure]":
     """The restricted unpickler on spectrograms of 2.5 s, against the standard library's."""
-    from facevox.figures import Figure
+    from facevox_demo.figures import Figure
     from lc_pytorch.hq.pickles import load_plain
 
     files = [root / "short" / "pickle" / f"{number}.pickle" for number in range(num)]
@@ -146,7 +146,7 @@ def pickle_figures(root: Path, num: int) -> "list[Figure]":
 
 def loading_figures(root: Path, num: int) -> "list[Figure]":
     """Spectrograms alone, and whole items, for each form."""
-    from facevox.figures import Figure
+    from facevox_demo.figures import Figure
     from lc_pytorch.hq.dataset import load_mel
 
     sets = {form: _items(root, form, num) for form in FORMS}
@@ -194,7 +194,7 @@ def step_figure() -> "Figure":
     import torch
     from transformers import ViTConfig, ViTModel
 
-    from facevox.figures import Figure
+    from facevox_demo.figures import Figure
     from lc_pytorch.losses import symmetric_info_nce
     from lc_pytorch.models.hq import HQVoxCelebModel
 

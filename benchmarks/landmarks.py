@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 
 from facevox import cli
 from facevox.errors import ExitCode
-from facevox.figures import Figure, print_figures, write_figures
+from facevox_demo.figures import Figure, print_figures, write_figures
 
 LARGE, FULL_HD = (4032, 3024), (1920, 1080)
 GRAIN = 6  # largest noise in grey levels: real pictures are not clean, and take longer to decode
@@ -60,9 +60,9 @@ def make_scenes(size: tuple[int, int]) -> list[bytes]:
     import numpy as np
     from PIL import Image
 
-    from facevox.example_data.expressions import EXPRESSIONS
-    from facevox.example_data.people import make_person
-    from facevox.example_data.pictures import render_portrait
+    from facevox_demo.expressions import EXPRESSIONS
+    from facevox_demo.people import make_person
+    from facevox_demo.pictures import render_portrait
 
     rng = np.random.default_rng(0)
     width, height = size

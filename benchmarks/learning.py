@@ -22,7 +22,7 @@ from typing import Any
 
 from facevox import cli
 from facevox.errors import ExitCode
-from facevox.figures import Figure, print_figures, write_figures
+from facevox_demo.figures import Figure, print_figures, write_figures
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MIN_AUC, MIN_TIMES_CHANCE = 0.75, 3.0

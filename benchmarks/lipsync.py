@@ -41,7 +41,7 @@ if __name__ == "lipsync":
     sys.path[:] = _paths
 
 if TYPE_CHECKING:
-    from facevox.figures import Figure
+    from facevox_demo.figures import Figure
     from lipsync.network.evaluation import Measurements, Value
     from lipsync.network.takes import Take
     from lipsync.settings import Settings
@@ -126,7 +126,7 @@ def _neighbour(name: str) -> Any:
 
 
 def _figure(name: str, value: "Value", bar: float | None = None, **options: Any) -> "Figure":
-    from facevox.figures import Figure
+    from facevox_demo.figures import Figure
 
     people = f"{value.num} windows, {value.num_speakers} people"
     return Figure(f"{name} ({value.low:.3f} to {value.high:.3f}; {people})", value.value, "", bar, **options)
@@ -216,7 +216,7 @@ def make_example_clips(folder: Path) -> Path:
     """Makes and processes the example people of the demo's size."""
     from facevox.batch import BatchConfig, run_batch
     from facevox.errors import UserError
-    from facevox.example_data import dataset
+    from facevox_demo import dataset
     from lipsync import data_processing
 
     config = dataset.SetConfig(num_people=12, clips_per_person=2, clip_s=10.0, shapes=("videos",))
@@ -334,7 +334,7 @@ def measure_speed(args: argparse.Namespace, folder: Path) -> "list[Figure]":
     """Scoring end to end, and the shares of its steps at 720 lines."""
     import cv2
 
-    from facevox.figures import Figure
+    from facevox_demo.figures import Figure
     from lipsync.inference import LipSyncInference
     from lipsync.network.estimator import NetworkEstimator
 
@@ -387,7 +387,7 @@ def make_scaled_clip(processing: Any, path: Path, clip_s: float) -> None:
 
 def share_figures(processing: Any, scorer: Any, clip: Path, folder: Path) -> "list[Figure]":
     """Shares of decoding, detector, FaceMesh, sound and network of one clip, in one process."""
-    from facevox.figures import Figure
+    from facevox_demo.figures import Figure
     from lipsync.clips.features import extract_clip
     from lipsync.sync.scoring import score_clip
 
@@ -409,7 +409,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = get_args_parser().parse_args(argv)
     import torch
 
-    from facevox.figures import print_figures, write_figures
+    from facevox_demo.figures import print_figures, write_figures
 
     torch.set_num_threads(1)  # nets this small are fastest so
     parts = {

@@ -29,7 +29,7 @@ from facevox.errors import ExitCode, UserError
 if TYPE_CHECKING:
     import numpy as np
 
-    from facevox.figures import Figure
+    from facevox_demo.figures import Figure
 
 SPEED_BAR = 4.0  # times real time, two cores, 720p
 DISK_BAR_MB = 15.0  # a minute: 1,000 clips of 30 s in less than 8 GB
@@ -57,11 +57,11 @@ def make_clip(path: Path, clip_s: float, fps: float) -> None:
     """An example person who speaks, in a large picture."""
     import numpy as np
 
-    from facevox.example_data.clips import plan_clip
-    from facevox.example_data.dataset import SetConfig, clip_frames
-    from facevox.example_data.people import make_person
-    from facevox.example_data.voice import RATE_HZ, speak
     from facevox.media import write_video
+    from facevox_demo.clips import plan_clip
+    from facevox_demo.dataset import SetConfig, clip_frames
+    from facevox_demo.people import make_person
+    from facevox_demo.voice import RATE_HZ, speak
 
     config = SetConfig(num_people=1, clips_per_person=1, clip_s=clip_s, fps=fps, size=512)
     plan = plan_clip(make_person(0, 0), 0, clip_s)
@@ -184,7 +184,7 @@ def measure_run(videos: Sequence[Path], folder: Path) -> Run:
 
 def measure(videos: Sequence[Path], folder: Path) -> "list[Figure]":
     """All figures."""
-    from facevox.figures import Figure
+    from facevox_demo.figures import Figure
 
     run = measure_run(videos, folder)
     name = "lip-sync preprocessing, two workers, times real time"
@@ -206,7 +206,7 @@ def measure(videos: Sequence[Path], folder: Path) -> "list[Figure]":
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures and prints; returns the exit code."""
     args = get_args_parser().parse_args(argv)
-    from facevox.figures import print_figures, write_figures
+    from facevox_demo.figures import print_figures, write_figures
 
     with tempfile.TemporaryDirectory(prefix="facevox-") as name:
         folder = Path(name)

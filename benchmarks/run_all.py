@@ -20,7 +20,7 @@ from facevox import cli
 from facevox.errors import ExitCode
 
 if TYPE_CHECKING:
-    from facevox.figures import Figure
+    from facevox_demo.figures import Figure
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 KEPT_FILE = REPOSITORY / "docs" / "benchmarks.json"
@@ -44,7 +44,7 @@ def program_names() -> list[str]:
 
 def run_program(name: str) -> "tuple[int, list[Figure]]":
     """Runs one benchmark; (its exit code, its figures)."""
-    from facevox.figures import load_figures
+    from facevox_demo.figures import load_figures
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "figures.json")
@@ -58,8 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = get_args_parser().parse_args(argv)
     from dataclasses import asdict
 
-    from facevox.figures import Figure, find_drops
     from facevox.files import read_json, write_json
+    from facevox_demo.figures import Figure, find_drops
 
     kept: dict[str, Any] = read_json(KEPT_FILE) if KEPT_FILE.exists() else {}
     is_good = True
@@ -84,8 +84,8 @@ def write_tables(kept: dict[str, Any]) -> None:
     """Writes docs/benchmarks.md: for each benchmark what it is, its command, and its figures."""
     import ast
 
-    from facevox.figures import Figure
     from facevox.files import write_text
+    from facevox_demo.figures import Figure
 
     parts = [
         "# Benchmarks",

@@ -28,7 +28,7 @@ from typing import Any
 
 from facevox import cli
 from facevox.errors import ExitCode, UserError
-from facevox.figures import Figure, print_figures, write_figures
+from facevox_demo.figures import Figure, print_figures, write_figures
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 GLOBAL_BATCH = 16

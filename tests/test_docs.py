@@ -24,7 +24,7 @@ PROGRAMS = sorted(
 )
 PACKAGES = [
     name
-    for name in ("facevox", "lc_pytorch", "lipsync", "emotion")
+    for name in ("facevox", "facevox_demo", "lc_pytorch", "lipsync", "emotion")
     if (ROOT / name / "__init__.py").is_file()
 ]
 # Commands that documents may show and that this test does not look into.

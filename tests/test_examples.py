@@ -9,7 +9,7 @@ import pytest
 from tiny_trained_model import write_model, write_people
 
 from facevox import cli
-from lc_pytorch.tiny_encoders import write_tiny_encoders
+from facevox_demo.tiny_encoders import write_tiny_encoders
 
 PEOPLE = [f"p{number:02}" for number in range(20)]
 

@@ -7,10 +7,10 @@ import soundfile
 import torch
 
 from facevox.files import write_image, write_json
+from facevox_demo.tiny_encoders import make_vit_config, make_wav2vec2_config
 from lc_pytorch.datasets.splits import Split, normalise_identity
 from lc_pytorch.models.face_voice import FaceVoiceModel
 from lc_pytorch.models.store import save_config, save_weights
-from lc_pytorch.tiny_encoders import make_vit_config, make_wav2vec2_config
 
 IMAGE_SIZE_PX = 16
 RATE_HZ = 16000

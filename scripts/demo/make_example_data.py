@@ -9,8 +9,8 @@ face-voice model can learn it. Run again after an interruption, the command goes
 
 Files: videos/<person>/<clip>.mp4, voices/<person>/<clip>.wav, vox/<person>/…, vox/metadata.json,
 hq/vox1|vox2/mel_spectrograms|masked_faces/<name>/… with its two tables (HQ VoxCeleb's shape),
-metadata.json, people.csv and manifests/ (`facevox.example_data.dataset` describes them); with --shape aihub
-the folder aihub/ with folders/ and archives/ (`facevox.example_data.aihub`).
+metadata.json, people.csv and manifests/ (`facevox_demo.dataset` describes them); with --shape aihub
+the folder aihub/ with folders/ and archives/ (`facevox_demo.aihub`).
 Exit codes: 0 done; 1 some people failed; 2 bad options; 75 stopped by a signal, run again to continue.
 """
 
@@ -22,8 +22,8 @@ from pathlib import Path
 from facevox import cli
 from facevox.errors import ExitCode
 
-SHAPES = ("videos", "vox", "hq")  # of facevox.example_data.dataset, whose import would make --help slow
-AIHUB = "aihub"  # five expressions, a set of its own: facevox.example_data.aihub
+SHAPES = ("videos", "vox", "hq")  # of facevox_demo.dataset, whose import would make --help slow
+AIHUB = "aihub"  # five expressions, a set of its own: facevox_demo.aihub
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _make_speakers(args: argparse.Namespace, shapes: tuple[str, ...]) -> ExitCode:
     """The people who speak, in each of `shapes`."""
     from facevox.batch import BatchConfig, run_batch
-    from facevox.example_data import dataset
+    from facevox_demo import dataset
 
     config = cli.build(dataset.SetConfig, args, shapes=shapes)
     batch = cli.build(
@@ -99,7 +99,7 @@ def _make_speakers(args: argparse.Namespace, shapes: tuple[str, ...]) -> ExitCod
 def _make_aihub(args: argparse.Namespace) -> ExitCode:
     """The five expressions, in AIHub's shape."""
     from facevox.batch import BatchConfig, run_batch
-    from facevox.example_data import aihub
+    from facevox_demo import aihub
 
     config = cli.build(aihub.AihubConfig, args)
     batch = cli.build(

@@ -31,7 +31,7 @@ def get_args_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Writes the models; returns the exit code."""
     args = get_args_parser().parse_args(argv)
-    from lc_pytorch.tiny_encoders import write_tiny_encoders
+    from facevox_demo.tiny_encoders import write_tiny_encoders
 
     folders = write_tiny_encoders(
         args.output_dir, image_size=args.image_size, seed=args.seed, dropout=args.dropout

@@ -270,7 +270,7 @@ def _lipsync_stages(demo: Demo) -> list[Stage]:
         return ["lipsync/inference.py", "--checkpoint", str(checkpoint), *options]
 
     def shift() -> list[str]:
-        from lipsync.demo_report import DEMO_OFFSET_MS, SHIFTED_FILE, held_out_clips
+        from facevox_demo.lipsync_report import DEMO_OFFSET_MS, SHIFTED_FILE, held_out_clips
 
         return [
             *("lipsync/inference.py", "--video", str(held_out_clips(folder, videos)[0])),
@@ -278,19 +278,19 @@ def _lipsync_stages(demo: Demo) -> list[Stage]:
         ]
 
     def score_clips() -> list[str]:
-        from lipsync.demo_report import SCORES_DIR, write_demo_pairs
+        from facevox_demo.lipsync_report import SCORES_DIR, write_demo_pairs
 
         pairs = write_demo_pairs(folder, videos)
         return score("--batch", str(pairs), "--output_dir", str(folder / SCORES_DIR))
 
     def repair() -> list[str]:
-        from lipsync.demo_report import PLOT_FILE, REPAIRED_FILE, SHIFTED_FILE
+        from facevox_demo.lipsync_report import PLOT_FILE, REPAIRED_FILE, SHIFTED_FILE
 
         shifted, repaired = str(folder / SHIFTED_FILE), str(folder / REPAIRED_FILE)
         return score("--video", shifted, "--output", repaired, "--plot", str(folder / PLOT_FILE))
 
     def score_again() -> list[str]:
-        from lipsync.demo_report import REPAIRED_SCORES_DIR, write_repaired_pairs
+        from facevox_demo.lipsync_report import REPAIRED_SCORES_DIR, write_repaired_pairs
 
         pairs = write_repaired_pairs(folder)
         return score("--batch", str(pairs), "--output_dir", str(folder / REPAIRED_SCORES_DIR))
@@ -327,7 +327,7 @@ def _lipsync_stages(demo: Demo) -> list[Stage]:
 
 def _emotion_stages(demo: Demo) -> list[Stage]:
     """Expressions, from AIHub-shaped archives to a calibrated classifier at work."""
-    from emotion.live_demo_report import picture_command, video_command
+    from facevox_demo.live_report import picture_command, video_command
 
     folder = demo.folder / "emotion"
     crops = folder / "crops"
@@ -364,7 +364,7 @@ def _emotion_stages(demo: Demo) -> list[Stage]:
 
 def _landmark_stages(demo: Demo) -> list[Stage]:
     """The same expressions from FaceMesh's points alone, read straight out of the archives."""
-    from emotion.landmarks.demo_report import extract_arguments, train_arguments
+    from facevox_demo.landmarks_report import extract_arguments, train_arguments
 
     folder, archives = demo.folder / "landmarks", demo.folder / "emotion" / "example" / "aihub" / "archives"
     return [
@@ -381,8 +381,8 @@ def _read_json(path: Path) -> Any:
 
 def write_report(folder: Path, times: list[dict[str, Any]], parts: Sequence[str]) -> dict[str, Any]:
     """Writes `report.html`; returns the results that it shows."""
-    from facevox.report import Report
-    from lc_pytorch import demo_report
+    from facevox_demo import face_voice_report
+    from facevox_demo.html_report import Report
 
     report = Report(
         "facevox demo", "Made-up people, real files, every step with the programs that you would use."
@@ -391,28 +391,30 @@ def write_report(folder: Path, times: list[dict[str, Any]], parts: Sequence[str]
     report.table(["stage", "seconds"], [(row["stage"], round(row["seconds"], 1)) for row in times])
     results: dict[str, Any] = {}
     if "faces" in parts:
-        demo_report.add_example_data(report, folder / "example_data")
-        demo_report.add_faces(report, folder / "faces" / "extracted_faces")
+        face_voice_report.add_example_data(report, folder / "example_data")
+        face_voice_report.add_faces(report, folder / "faces" / "extracted_faces")
         facts = _read_json(folder / "embedder" / "demo_embedder.json")
-        results["groups"] = demo_report.add_groups(report, folder / "faces", facts)
-        demo_report.add_voices(report, folder / "voices")
-        demo_report.add_pairs(report, folder / "pairs")
+        results["groups"] = face_voice_report.add_groups(report, folder / "faces", facts)
+        face_voice_report.add_voices(report, folder / "voices")
+        face_voice_report.add_pairs(report, folder / "pairs")
     if "face-voice" in parts:
-        results["face_voice"] = demo_report.add_model(report, "Face-voice model", folder / "face_voice")
+        results["face_voice"] = face_voice_report.add_model(report, "Face-voice model", folder / "face_voice")
     if "hq" in parts:
-        results["hq_voxceleb"] = demo_report.add_model(report, "HQ VoxCeleb model", folder / "hq_voxceleb")
+        results["hq_voxceleb"] = face_voice_report.add_model(
+            report, "HQ VoxCeleb model", folder / "hq_voxceleb"
+        )
     if "lipsync" in parts:
-        from lipsync.demo_report import add_lipsync
+        from facevox_demo.lipsync_report import add_lipsync
 
         results["lipsync"] = add_lipsync(report, folder / "lipsync")
     if "emotion" in parts:
-        from emotion.demo_report import add_emotion
-        from emotion.live_demo_report import add_live
+        from facevox_demo.emotion_report import add_emotion
+        from facevox_demo.live_report import add_live
 
         results["emotion"] = add_emotion(report, folder / "emotion")
         results["live"] = add_live(report, folder / "emotion")
     if "landmarks" in parts:
-        from emotion.landmarks.demo_report import add_landmarks
+        from facevox_demo.landmarks_report import add_landmarks
 
         results["landmarks"] = add_landmarks(report, folder / "landmarks")
     report.section("Commands")

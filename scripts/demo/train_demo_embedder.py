@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = get_args_parser().parse_args(argv)
     from facevox.batch import BatchConfig, run_batch
     from facevox.progress import Progress
-    from lc_pytorch.faces.demo_embedder import (
+    from facevox_demo.embedder import (
         DemoEmbedderConfig,
         FacePictures,
         picture_items,

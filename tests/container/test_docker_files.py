@@ -15,7 +15,7 @@ from docker_files import arguments_of, copied_sources, is_in_context, read_instr
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
 OUR_FILES = [*sorted(path for path in (ROOT / "docker").iterdir() if path.is_file()), ROOT / ".dockerignore"]
-PACKAGES = ("emotion", "facevox", "lc_pytorch", "lipsync", "scripts", "examples")
+PACKAGES = ("emotion", "facevox", "facevox_demo", "lc_pytorch", "lipsync", "scripts", "examples")
 
 each_dockerfile = pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
 

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from emotion.data.aihub.names import emotion_of, parse_picture_name
-from facevox.example_data.aihub import ROOT, write_zip
 from facevox.faces import FaceMesh
 from facevox.files import read_image
+from facevox_demo.aihub import ROOT, write_zip
 
 # Those that preprocessing needs: the server's image has neither TensorFlow nor torch.
 OWN_MODULES = (

@@ -7,7 +7,7 @@ import pytest
 
 from facevox import cli
 from facevox.training.history import HISTORY_FILE
-from lc_pytorch.tiny_encoders import write_tiny_encoders
+from facevox_demo.tiny_encoders import write_tiny_encoders
 
 pytestmark = pytest.mark.real_data
 QUICK = [

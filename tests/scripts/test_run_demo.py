@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from facevox import cli
-from lc_pytorch.demo_report import score_groups
+from facevox_demo.face_voice_report import score_groups
 
 
 @pytest.fixture

@@ -30,8 +30,8 @@ from emotion.landmarks.shards import PROGRAM
 from facevox import cli
 from facevox.batch import BatchOptions
 from facevox.errors import ExitCode, UserError
-from facevox.example_data.aihub import write_zip
 from facevox.manifest import find_manifests, read_manifest
+from facevox_demo.aihub import write_zip
 
 
 def read_index(folder: Path) -> list[dict[str, str]]:

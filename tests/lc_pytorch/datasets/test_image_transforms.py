@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from facevox.errors import UserError
+from facevox_demo.tiny_encoders import write_tiny_encoders
 from lc_pytorch.datasets.transforms import ImageTransform, create_data_transforms
-from lc_pytorch.tiny_encoders import write_tiny_encoders
 
 
 def picture(height: int = 150, width: int = 130, seed: int = 0) -> np.ndarray:

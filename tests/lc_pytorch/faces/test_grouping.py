@@ -228,7 +228,7 @@ def test_bcubed_f1_equals_a_slow_loop():
 
 def test_the_benchmark_runs_and_writes_its_figures(load_script, tmp_path, capsys):
     from facevox import cli
-    from facevox.figures import load_figures
+    from facevox_demo.figures import load_figures
 
     script = load_script("benchmarks/grouping")
     out = tmp_path / "figures.json"

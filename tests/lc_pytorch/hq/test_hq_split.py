@@ -9,8 +9,8 @@ import pytest
 
 from facevox import cli
 from facevox.errors import UserError
-from facevox.example_data import hq as example
-from facevox.example_data.people import make_person
+from facevox_demo import hq_tree
+from facevox_demo.people import make_person
 from lc_pytorch.datasets.splits import normalise_identity
 from lc_pytorch.hq.split import HQSplit, audit_split, load_split, make_split, write_split
 from lc_pytorch.hq.tree import Files, load_genders, scan_tree
@@ -176,7 +176,7 @@ def test_real_metadata_are_split_without_anybody_twice_and_the_published_rule_le
 
 
 def test_published_rule_leaks_on_the_example_tables_too_and_ours_does_not(tmp_path):
-    tables = example.metadata_files([make_person(0, index) for index in range(60)])
+    tables = hq_tree.metadata_files([make_person(0, index) for index in range(60)])
     for path, text in tables.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text, encoding="utf-8")

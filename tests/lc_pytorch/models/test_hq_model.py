@@ -5,10 +5,10 @@ import torch
 from transformers import ViTModel
 
 from facevox.errors import UserError
+from facevox_demo.tiny_encoders import make_vit_config
 from lc_pytorch.models.hq import MEL_POOLINGS, HQVoxCelebModel
 from lc_pytorch.models.hq.model import MIN_VARIANCE, PooledMels
 from lc_pytorch.models.store import load_model, save_config, save_weights
-from lc_pytorch.tiny_encoders import make_vit_config
 
 SIZE_PX = 16
 

@@ -12,8 +12,8 @@ from PIL import Image
 from emotion.data.aihub.collection import read_collection
 from emotion.data.pictures import decode_reduced, reduction_for
 from facevox.errors import UserError
-from facevox.example_data.aihub import write_zip
 from facevox.files import ImageError, decode_image
+from facevox_demo.aihub import write_zip
 
 
 def jpeg(width: int, height: int, orientation: int = 1, mode: str = "RGB") -> bytes:

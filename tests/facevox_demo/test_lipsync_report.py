@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from facevox.files import write_image
-from facevox.report import Report
-from lipsync import demo_report
-from lipsync.demo_report import (
+from facevox_demo import lipsync_report
+from facevox_demo.html_report import Report
+from facevox_demo.lipsync_report import (
     add_lipsync,
     held_out_clips,
     write_demo_pairs,
@@ -75,10 +75,10 @@ def test_report_tells_the_four_clips_apart(demo: Path, tmp_path: Path) -> None:
     report = Report("demo")
     found = add_lipsync(report, demo)
     assert found == {
-        demo_report.IN_SYNC: {"score": 0.99, "offset_ms": 1.5},
-        demo_report.SHIFTED: {"score": 0.02, "offset_ms": 240.1},
-        demo_report.SWAPPED: {"score": 0.001, "offset_ms": ""},
-        demo_report.REPAIRED: {"score": 0.98, "offset_ms": -0.5},
+        lipsync_report.IN_SYNC: {"score": 0.99, "offset_ms": 1.5},
+        lipsync_report.SHIFTED: {"score": 0.02, "offset_ms": 240.1},
+        lipsync_report.SWAPPED: {"score": 0.001, "offset_ms": ""},
+        lipsync_report.REPAIRED: {"score": 0.98, "offset_ms": -0.5},
     }
     report.write(tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from facevox.errors import UserError
-from facevox.example_data import sources
-from facevox.example_data.expressions import EXPRESSIONS, make_expression
-from facevox.example_data.people import make_person
-from facevox.example_data.pictures import Light, Mouth, PictureMaker, Pose, render_portrait
-from facevox.example_data.portraits import draw_portrait, mirrored_numbers, refine_grid
-from facevox.example_data.warps import ThinPlateSpline, apply_geometry
 from facevox.faces import FaceMesh, mouth_opening
+from facevox_demo import sources
+from facevox_demo.expressions import EXPRESSIONS, make_expression
+from facevox_demo.people import make_person
+from facevox_demo.pictures import Light, Mouth, PictureMaker, Pose, render_portrait
+from facevox_demo.portraits import draw_portrait, mirrored_numbers, refine_grid
+from facevox_demo.warps import ThinPlateSpline, apply_geometry
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,11 @@ import librosa
 import numpy as np
 import pytest
 
-from facevox.example_data import hq
-from facevox.example_data.clips import plan_clip
-from facevox.example_data.people import make_person
-from facevox.example_data.voice import speak
 from facevox.files import read_image
+from facevox_demo import hq_tree
+from facevox_demo.clips import plan_clip
+from facevox_demo.people import make_person
+from facevox_demo.voice import speak
 from lc_pytorch.hq.mels import read_mel
 from lc_pytorch.hq.split import audit_split, make_split
 from lc_pytorch.hq.tree import load_genders, scan_tree
@@ -32,21 +32,21 @@ def test_log_mel_is_what_librosa_gives():
     )
     filters = librosa.filters.mel(sr=16000, n_fft=512, n_mels=40, htk=True, norm=None)
     wanted = np.log(filters @ power + 1)
-    found = hq.log_mel(sound)
+    found = hq_tree.log_mel(sound)
     # librosa puts the window of 400 into the middle of frames of 512: 56 samples later, and fewer frames.
-    shifted = hq.log_mel(sound[56:])[:, : wanted.shape[1]]
+    shifted = hq_tree.log_mel(sound[56:])[:, : wanted.shape[1]]
     np.testing.assert_allclose(shifted, wanted, atol=2e-3)
     assert found.shape == (40, 1 + (16000 - 400) // 160)
-    assert hq.log_mel(sound[:10]).shape == (40, 1)
+    assert hq_tree.log_mel(sound[:10]).shape == (40, 1)
 
 
 def test_files_of_both_sets_hold_the_same_spectrogram():
     person = make_person(0, 5)
-    assert hq.sets_of(5) == ("vox1", "vox2")
+    assert hq_tree.sets_of(5) == ("vox1", "vox2")
     for number in (0, 1):
         plan = plan_clip(person, number, 1.0)
         sound = speak(plan)
-        files = hq.mel_files(plan, sound)
+        files = hq_tree.mel_files(plan, sound)
         npy, pickled = sorted(files)
         assert npy == f"hq/vox1/mel_spectrograms/Example_0005/id0005_{plan.name}_00001.npy"
         stored = np.load(io.BytesIO(files[npy]))
@@ -59,7 +59,7 @@ def test_files_of_both_sets_hold_the_same_spectrogram():
 
 def test_tables_have_the_real_ones_columns_and_every_person():
     persons = [make_person(0, index) for index in range(24)]
-    tables = hq.metadata_files(persons)
+    tables = hq_tree.metadata_files(persons)
     vox1, vox2 = (text.splitlines() for text in tables.values())
     assert vox1[0].split("\t") == ["VoxCeleb1 ID", "VGGFace1 ID", "Gender", "Nationality", "Set"]
     assert vox2[0].split(",")[:5] == ["Class_ID", "Name", "Sample_Num", "Flag", "Gender_x"]
@@ -70,7 +70,7 @@ def test_tables_have_the_real_ones_columns_and_every_person():
 
 @pytest.mark.real_data
 def test_tables_begin_as_the_real_ones_do(real_data_dir):
-    for name, header in (("vox1_meta.csv", hq.VOX1_HEADER), ("full_vox2_meta.csv", hq.VOX2_HEADER)):
+    for name, header in (("vox1_meta.csv", hq_tree.VOX1_HEADER), ("full_vox2_meta.csv", hq_tree.VOX2_HEADER)):
         assert (real_data_dir / "hq" / "meta" / name).read_text(encoding="utf-8").splitlines()[0] == header
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from emotion.scores.report import REPORT_FILE
 from facevox.files import read_image, read_json
-from facevox.report import Report
+from facevox_demo.html_report import Report
 
 if TYPE_CHECKING:
     from emotion.landmarks.table import LandmarkTable

@@ -5,7 +5,7 @@
     vox/<person>/faces/<clip>/<frame>.jpg face crops of a few frames
     vox/<person>/voices/<clip>.wav
     vox/metadata.json                     {person: {clip: {"faces": [...], "voice": ...}}}
-    hq/vox1|vox2/…                        masked faces and mel spectrograms (`facevox.example_data.hq`)
+    hq/vox1|vox2/…                        masked faces and mel spectrograms (`facevox_demo.hq_tree`)
     metadata.json                         people, the law, the clips with mouth and voice in each frame
     people.csv, manifests/                the batch's table and manifest
 
@@ -28,12 +28,12 @@ from threadpoolctl import threadpool_limits
 
 from facevox.batch import Item, Outcome, Task
 from facevox.errors import UserError
-from facevox.example_data import hq, people
-from facevox.example_data.clips import ClipPlan, articulation_at, loudness_at, plan_clip, pose_at, vowels_at
-from facevox.example_data.people import Person, make_person
-from facevox.example_data.pictures import Mouth, PictureMaker
-from facevox.example_data.portraits import EYE_LINE_SHARE, FACE_UNIT_SHARE, Portrait, draw_portrait
-from facevox.example_data.voice import RATE_HZ, speak
+from facevox_demo import hq_tree, people
+from facevox_demo.clips import ClipPlan, articulation_at, loudness_at, plan_clip, pose_at, vowels_at
+from facevox_demo.people import Person, make_person
+from facevox_demo.pictures import Mouth, PictureMaker
+from facevox_demo.portraits import EYE_LINE_SHARE, FACE_UNIT_SHARE, Portrait, draw_portrait
+from facevox_demo.voice import RATE_HZ, speak
 
 SHAPES = ("videos", "vox", "hq")
 FORMAT = 1  # of metadata.json
@@ -164,7 +164,7 @@ class PeopleTask(Task):
 
     def check(self) -> None:
         """Looks whether the two portraits are there."""
-        from facevox.example_data import sources
+        from facevox_demo import sources
 
         sources.check_files()
 
@@ -238,13 +238,13 @@ class PeopleTask(Task):
         from facevox.files import write_bytes, write_image
 
         config, outputs = self.config, []
-        for path, content in hq.mel_files(plan, sound).items():
+        for path, content in hq_tree.mel_files(plan, sound).items():
             outputs.append(path)
             write_bytes(self.output_dir / path, content, sync=False)
-        masks = hq.MaskedFaces(plan, portrait, config.size, config.fps)
+        masks = hq_tree.MaskedFaces(plan, portrait, config.size, config.fps)
         for number, frame in frames.items():
             masked = face_crop(masks.apply(frame, number), plan, number / config.fps)
-            for path in hq.face_files(plan.person, plan.name, number):
+            for path in hq_tree.face_files(plan.person, plan.name, number):
                 outputs.append(path)
                 write_image(self.output_dir / path, masked, sync=False)
         return outputs
@@ -295,7 +295,7 @@ def write_metadata(output_dir: Path, config: SetConfig) -> None:
     if "vox" in config.shapes:
         write_text(output_dir / "vox" / "metadata.json", json.dumps(vox) + "\n")
     if "hq" in config.shapes:
-        for path, text in hq.metadata_files(persons).items():
+        for path, text in hq_tree.metadata_files(persons).items():
             write_text(output_dir / path, text)
 
 

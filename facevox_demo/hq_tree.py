@@ -21,13 +21,13 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from facevox.example_data.clips import ClipPlan, articulation_at, pose_at
-from facevox.example_data.people import PITCH_HZ, Person
-from facevox.example_data.pictures import Light, Mouth, PictureMaker
-from facevox.example_data.portraits import Portrait
-from facevox.example_data.sources import OVAL
-from facevox.example_data.voice import RATE_HZ
 from facevox.spectra import htk_bands, mel_power
+from facevox_demo.clips import ClipPlan, articulation_at, pose_at
+from facevox_demo.people import PITCH_HZ, Person
+from facevox_demo.pictures import Light, Mouth, PictureMaker
+from facevox_demo.portraits import Portrait
+from facevox_demo.sources import OVAL
+from facevox_demo.voice import RATE_HZ
 
 NUM_MELS = 40
 HOP = 160  # 10 ms at 16 kHz: 100 frames a second

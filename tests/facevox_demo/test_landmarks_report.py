@@ -4,20 +4,20 @@ import numpy as np
 import pytest
 from landmark_folders import make_folder
 
-from emotion.landmarks import demo_report
 from emotion.landmarks.plots import mean_faces
 from facevox import cli
-from facevox.report import Report
+from facevox_demo import landmarks_report
+from facevox_demo.html_report import Report
 
 
 def test_report_shows_faces_curves_and_scores(tmp_path, load_script, monkeypatch, one_thread):
-    monkeypatch.setattr(demo_report, "CLASS_NAMES", ("neutral", "anxiety", "happy"))
-    make_folder(tmp_path / demo_report.LANDMARKS_DIR)
-    program, *arguments = demo_report.train_arguments(tmp_path, seed=0)
+    monkeypatch.setattr(landmarks_report, "CLASS_NAMES", ("neutral", "anxiety", "happy"))
+    make_folder(tmp_path / landmarks_report.LANDMARKS_DIR)
+    program, *arguments = landmarks_report.train_arguments(tmp_path, seed=0)
     script = load_script(program.removesuffix(".py"))
     assert cli.run(script.main, [*arguments, "--num_epochs", "4", "--batch_size", "16"]) == 0
     report = Report("demo", "x")
-    found = demo_report.add_landmarks(report, tmp_path)
+    found = landmarks_report.add_landmarks(report, tmp_path)
     report.write(tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "Expressions from landmarks" in page
@@ -28,8 +28,8 @@ def test_report_shows_faces_curves_and_scores(tmp_path, load_script, monkeypatch
 
 def test_commands_of_the_demo_name_options_that_exist(tmp_path, load_script):
     for words in (
-        demo_report.extract_arguments(tmp_path / "a", tmp_path, 2),
-        demo_report.train_arguments(tmp_path, 0),
+        landmarks_report.extract_arguments(tmp_path / "a", tmp_path, 2),
+        landmarks_report.train_arguments(tmp_path, 0),
     ):
         load_script(words[0].removesuffix(".py")).get_args_parser().parse_args(words[1:])
 

@@ -7,7 +7,7 @@ from typing import Any
 from emotion.classifier.run import EVALUATION_DIR, TRAINING_DIR
 from emotion.scores.report import REPORT_FILE
 from facevox.files import read_image, read_json
-from facevox.report import Report
+from facevox_demo.html_report import Report
 
 SHOWN_CROPS = 8  # of each class
 SHOWN_WIDTH_PX = 900

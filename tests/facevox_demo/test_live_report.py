@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from face_pictures import frame_of_faces
 
-from emotion.live_demo_report import add_live, picture_command, video_command
 from facevox.files import write_image
 from facevox.media import write_video
-from facevox.report import Report
+from facevox_demo.html_report import Report
+from facevox_demo.live_report import add_live, picture_command, video_command
 
 
 def write_rows(path: Path, columns: str, *rows: str) -> None:

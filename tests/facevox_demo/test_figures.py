@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from facevox.figures import (
+from facevox_demo.figures import (
     Figure,
     find_drops,
     load_figures,
@@ -58,7 +58,7 @@ def test_figures_come_back_from_their_file(tmp_path: Path) -> None:
 
 def test_peak_memory_is_that_of_the_process_and_not_of_the_one_that_started_it() -> None:
     ballast = np.ones(60_000_000)  # half a gigabyte
-    code = "from facevox.figures import peak_memory_gb; print(peak_memory_gb())"
+    code = "from facevox_demo.figures import peak_memory_gb; print(peak_memory_gb())"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert float(shown) < 0.3
     assert peak_memory_gb() > ballast.nbytes / 1e9

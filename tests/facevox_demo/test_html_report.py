@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from facevox.report import Report
+from facevox_demo.html_report import Report
 
 
 class _Checker(HTMLParser):

@@ -76,10 +76,10 @@ class FacePictures(Task):
 
     def process(self, item: Item) -> Outcome:
         """Writes (pictures, 112, 112, 3) uint8 RGB; pictures without a face that is found are left out."""
-        from facevox.example_data.expressions import EXPRESSIONS
-        from facevox.example_data.people import make_person
-        from facevox.example_data.pictures import render_portrait
-        from facevox.example_data.portraits import draw_portrait
+        from facevox_demo.expressions import EXPRESSIONS
+        from facevox_demo.people import make_person
+        from facevox_demo.pictures import render_portrait
+        from facevox_demo.portraits import draw_portrait
 
         person = make_person(self.config.seed, item.payload["index"])
         portrait = draw_portrait(person, 256)

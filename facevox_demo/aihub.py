@@ -32,13 +32,13 @@ from threadpoolctl import threadpool_limits
 
 from facevox.batch import Item, Outcome, Task
 from facevox.errors import UserError
-from facevox.example_data import people, sources
-from facevox.example_data.expressions import EXPRESSIONS
-from facevox.example_data.people import Person, make_person, random_generator
-from facevox.example_data.pictures import render_portrait
-from facevox.example_data.portraits import EYE_LINE_SHARE, FACE_UNIT_SHARE, draw_portrait
-from facevox.example_data.warps import apply_geometry
 from facevox.files import replacing, write_bytes
+from facevox_demo import people, sources
+from facevox_demo.expressions import EXPRESSIONS
+from facevox_demo.people import Person, make_person, random_generator
+from facevox_demo.pictures import render_portrait
+from facevox_demo.portraits import EYE_LINE_SHARE, FACE_UNIT_SHARE, draw_portrait
+from facevox_demo.warps import apply_geometry
 
 PROGRAM = "make_example_aihub"
 TABLE = "aihub.csv"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from facevox.files import read_image, read_json, write_text
-from facevox.report import Report
+from facevox_demo.html_report import Report
 
 IN_SYNC, SHIFTED, SWAPPED, REPAIRED = "in sync", "shifted", "another person's sound", "repaired"
 DEMO_OFFSET_MS = 240  # of the shifted clip: its audio is early

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from facevox import cli
-from facevox.example_data import aihub
-from facevox.example_data.expressions import EXPRESSIONS
 from facevox.faces import FaceMesh
 from facevox.files import read_image
+from facevox_demo import aihub
+from facevox_demo.expressions import EXPRESSIONS
 
 SMALL = ["--shape", "aihub", "--num_people", "3", "--pictures_per_expression", "1", "--picture_size", "128"]
 

@@ -7,8 +7,8 @@ import pytest
 
 from facevox.batch import Item
 from facevox.errors import UserError
-from lc_pytorch.faces import demo_embedder
-from lc_pytorch.faces.demo_embedder import DemoEmbedderConfig
+from facevox_demo import embedder
+from facevox_demo.embedder import DemoEmbedderConfig
 from lc_pytorch.faces.embedders import find_model
 from lc_pytorch.faces.grouping import bcubed_f1, group_faces
 
@@ -17,19 +17,19 @@ from lc_pytorch.faces.grouping import bcubed_f1, group_faces
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, DemoEmbedderConfig, dict, list[float]]:
     folder = tmp_path_factory.mktemp("embedder")
     config = DemoEmbedderConfig(num_people=24, pictures_per_person=4, num_epochs=12, batch_size=32)
-    task = demo_embedder.FacePictures(config)
+    task = embedder.FacePictures(config)
     task.open(folder)
-    for item in demo_embedder.picture_items(config):
+    for item in embedder.picture_items(config):
         assert task.process(item).outputs
     task.close()
     losses: list[float] = []
-    facts = demo_embedder.train_and_export(folder, config, lambda epoch, loss: losses.append(loss))
+    facts = embedder.train_and_export(folder, config, lambda epoch, loss: losses.append(loss))
     return folder, config, facts, losses
 
 
 def test_pictures_are_aligned_faces(trained: tuple) -> None:
     folder, config, _, _ = trained
-    images, labels = demo_embedder.load_pictures(folder)
+    images, labels = embedder.load_pictures(folder)
     assert images.shape[1:] == (112, 112, 3)
     assert images.dtype == np.uint8
     assert labels.max() + 1 == config.num_people + config.num_held_out
@@ -39,7 +39,7 @@ def test_pictures_are_aligned_faces(trained: tuple) -> None:
 def test_it_learns_and_tells_people_held_out_apart(trained: tuple) -> None:
     folder, config, facts, losses = trained
     assert losses[-1] < 0.5 * losses[0]
-    images, labels = demo_embedder.load_pictures(folder)
+    images, labels = embedder.load_pictures(folder)
     held_out = labels >= config.num_people
     vectors = find_model(folder / "demo_embedder.onnx").load().embed(list(images[held_out]))
     found = bcubed_f1(group_faces(vectors, facts["threshold"]), labels[held_out])
@@ -52,13 +52,13 @@ def test_onnx_file_gives_what_the_network_gives(trained: tuple) -> None:
     import torch
 
     folder, config, _, _ = trained
-    images, _ = demo_embedder.load_pictures(folder)
+    images, _ = embedder.load_pictures(folder)
     torch.manual_seed(0)
-    network = demo_embedder.make_network(config.embedding_dim).eval()
-    demo_embedder.export_onnx(network, folder / "fresh.onnx")
+    network = embedder.make_network(config.embedding_dim).eval()
+    embedder.export_onnx(network, folder / "fresh.onnx")
     model = find_model(folder / "fresh.onnx")
-    assert model.preprocessing == demo_embedder.PREPROCESSING
-    ours, theirs = demo_embedder.embed(network, images[:7]), model.load().embed(list(images[:7]))
+    assert model.preprocessing == embedder.PREPROCESSING
+    ours, theirs = embedder.embed(network, images[:7]), model.load().embed(list(images[:7]))
     assert theirs == pytest.approx(ours, abs=1e-4)
 
 
@@ -66,10 +66,10 @@ def test_halving_ahead_is_the_first_layer() -> None:
     import torch
 
     images = np.random.default_rng(0).integers(0, 255, (3, 112, 112, 3), dtype=np.uint8)
-    network = demo_embedder.make_network(8).eval()
-    whole = network(torch.from_numpy(demo_embedder._normalised(images)))
+    network = embedder.make_network(8).eval()
+    whole = network(torch.from_numpy(embedder._normalised(images)))
     ahead = network[1:](
-        torch.from_numpy(np.ascontiguousarray(demo_embedder._normalised(demo_embedder._halved(images))))
+        torch.from_numpy(np.ascontiguousarray(embedder._normalised(embedder._halved(images))))
     )
     assert whole.detach().numpy() == pytest.approx(ahead.detach().numpy(), abs=1e-4)
 
@@ -78,7 +78,7 @@ def test_threshold_is_the_strictest_of_the_best() -> None:
     # Two people far apart, two pictures each at a distance of 0.18: less splits them, up to 0.6 is right.
     angles = np.array([0.0, np.arccos(0.82), 2.0, 2.0 + np.arccos(0.82)])
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
-    threshold, f1 = demo_embedder.choose_threshold(vectors, np.repeat([0, 1], 2))
+    threshold, f1 = embedder.choose_threshold(vectors, np.repeat([0, 1], 2))
     assert f1 == 1.0
     assert threshold == pytest.approx(0.2, abs=0.001)
 
@@ -89,7 +89,7 @@ def test_too_few_people_are_refused() -> None:
 
 
 def test_person_without_a_face_found_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    task = demo_embedder.FacePictures(DemoEmbedderConfig())
+    task = embedder.FacePictures(DemoEmbedderConfig())
     task.open(tmp_path)
     monkeypatch.setattr(task, "_aligned_faces", lambda picture: [])
     with pytest.raises(UserError, match="no face found"):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from facevox.files import read_image
-from facevox.report import Report
+from facevox_demo.html_report import Report
 
 SHOWN_PICTURES = 5
 SHOWN_FRAMES = 5

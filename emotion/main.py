@@ -19,9 +19,17 @@ import sys
 from collections.abc import Sequence
 
 from emotion.classifier.devices import DEVICES
-from emotion.settings import add_setting_arguments, load_settings
+from emotion.settings import add_setting_arguments, folder_finder, load_settings
 from facevox import cli
+from facevox.cluster.job import PER_NODE, Job
 from facevox.errors import ExitCode
+
+# Exit code 1: trained and evaluated without pictures that could not be read.
+JOB = Job(
+    processes=PER_NODE,
+    inputs=("data_dir_train", "data_dir_val"),
+    output=folder_finder("model_dir"),
+)
 
 
 def get_args_parser() -> argparse.ArgumentParser:

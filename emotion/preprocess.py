@@ -19,8 +19,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emotion.settings import Settings, add_setting_arguments, load_settings
+from emotion.settings import Settings, add_setting_arguments, folder_finder, load_settings
 from facevox import cli
+from facevox.cluster.job import RUN_AGAIN, Job
 from facevox.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -31,6 +32,15 @@ PROGRAM = "emotion_preprocess"  # in the manifest; the log has it as emotion.pre
 TABLE = "crops.csv"
 AUDIT_FILE = "audit.json"
 AUDIT_FORMAT = 1
+
+
+def _output_dir(args: argparse.Namespace, root: Path) -> Path:
+    """Table and manifest of the crops lie beside the two folders."""
+    return folder_finder("data_dir_train")(args, root).parent
+
+
+# Run again it writes the audit of the split too.
+JOB = Job(join=RUN_AGAIN, inputs=("data_dir_raw",), output=_output_dir)
 
 
 def get_args_parser() -> argparse.ArgumentParser:

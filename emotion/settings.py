@@ -330,6 +330,21 @@ def add_setting_arguments(parser: argparse.ArgumentParser) -> None:
         group.add_argument(info.option, metavar="VALUE", help=text.replace("%", "%%"))
 
 
+def folder_finder(name: str) -> Callable[[argparse.Namespace, Path], Path]:
+    """What finds a folder of a program: its option, else the environment or .env.
+
+    For its `facevox.cluster.job.Job`.
+    """
+
+    def find(args: argparse.Namespace, root: Path) -> Path:
+        given = getattr(args, name)
+        if given is not None:
+            return Path(given.strip()).expanduser()
+        return Path(getattr(load_settings(args), name))
+
+    return find
+
+
 def load_settings(args: argparse.Namespace | None = None) -> Settings:
     """The settings of a program; a fault of any is printed on stderr, a line each, before it raises.
 

@@ -19,7 +19,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from facevox import cli
-from lipsync.settings import add_config_arguments, load_settings
+from facevox.cluster.job import MERGE, Job
+from lipsync.settings import add_config_arguments, folder_finder, load_settings
+
+JOB = Job(join=MERGE, inputs=("config",), output=folder_finder("processed_dir"))
 
 
 def get_args_parser() -> argparse.ArgumentParser:

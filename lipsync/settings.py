@@ -158,6 +158,16 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def folder_finder(key: str) -> Callable[[argparse.Namespace, Path], Path]:
+    """What finds a folder of `paths` in the settings of a program, for its `facevox.cluster.job.Job`."""
+
+    def find(args: argparse.Namespace, root: Path) -> Path:
+        file = None if args.config is None else root / args.config
+        return Path(getattr(load_settings(file, args.overrides).paths, key))
+
+    return find
+
+
 def load_settings(config_file: str | Path | None = None, overrides: Sequence[str] = ()) -> Settings:
     """The settings of a YAML file, with `overrides` ("section.key=value") put on top.
 

@@ -19,8 +19,16 @@ import sys
 from collections.abc import Sequence
 
 from facevox import cli
+from facevox.cluster.job import PER_GPU, Job
 from facevox.errors import ExitCode
-from lipsync.settings import add_config_arguments, load_settings
+from lipsync.settings import add_config_arguments, folder_finder, load_settings
+
+JOB = Job(
+    processes=PER_GPU,
+    inputs=("config",),
+    output=folder_finder("checkpoint_dir"),
+    is_some_failed_done=False,
+)
 
 
 def get_args_parser() -> argparse.ArgumentParser:

@@ -23,6 +23,9 @@ from emotion.landmarks.extraction import extract_landmarks_from_zip as extract_l
 from emotion.logger_config import get_logger, setup_logging
 from facevox import cli
 from facevox.batch import BatchOptions
+from facevox.cluster.job import MERGE, Job
+
+JOB = Job(join=MERGE, inputs=("zips",))
 
 
 def get_args_parser() -> argparse.ArgumentParser:

@@ -24,12 +24,21 @@ from typing import TYPE_CHECKING, Any
 from emotion.landmarks.normalisation import NORMALISATIONS, SCALED
 from emotion.logger_config import get_logger, log_hyperparameters, setup_logging
 from facevox import cli
+from facevox.cluster.job import PER_GPU, Job
 from facevox.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
     from emotion.landmarks.task import TrainConfig
 
 SAVE_DIR = Path("models/emotion_landmarks")
+
+
+JOB = Job(
+    processes=PER_GPU,
+    inputs=("zips", "landmarks_dir"),
+    output="save_dir",
+    is_some_failed_done=False,
+)
 
 
 def get_args_parser() -> argparse.ArgumentParser:

@@ -4,7 +4,7 @@
     resources: {cpus: 4, time: "12:00:00"}           # of every stage
     stages:
       faces:
-        job: extract_faces                           # a key of facevox.cluster.jobs.JOBS
+        job: extract_faces                           # a key of facevox.cluster.jobs.PROGRAMS
         after: []                                    # stages that come first
         resources: {shards: 4}
         options: {dataset_path: "${videos}", output_dir: "${out}/faces"}

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from facevox import cli
-from facevox.cluster.jobs import ONE, PER_GPU, Request, make_request
+from facevox.cluster.job import ONE, PER_GPU
+from facevox.cluster.jobs import Request, make_request
 from facevox.cluster.progress import manifest_places
 from facevox.errors import ExitCode, UserError
 from facevox.manifest import FOLDER, shard_of

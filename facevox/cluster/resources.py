@@ -3,7 +3,8 @@
 import re
 from dataclasses import dataclass
 
-from facevox.cluster.jobs import ONE, PER_GPU, Request, sharded_jobs
+from facevox.cluster.job import ONE, PER_GPU
+from facevox.cluster.jobs import Request, sharded_jobs
 from facevox.errors import UserError
 
 CLUSTERS = ("slurm", "local", "debug")
@@ -130,7 +131,7 @@ class Resources:
         if self.shards > 1 and not request.job.join:
             faults.append(
                 f"--shards {self.shards}: {request.name} cannot be cut up; these can: "
-                + " ".join(sharded_jobs())
+                + " ".join(sharded_jobs(request.root))
             )
         own = [
             name for name in ("num_shards", "shard_index") if f"--{name}" in _option_names(request.arguments)

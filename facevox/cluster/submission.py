@@ -15,7 +15,8 @@ from types import ModuleType
 from typing import Any
 
 from facevox.cli import num_cores
-from facevox.cluster.jobs import RUN_AGAIN, Request
+from facevox.cluster.job import RUN_AGAIN
+from facevox.cluster.jobs import Request
 from facevox.cluster.progress import GONE, current_states
 from facevox.cluster.records import FINAL, GOOD, Record, new_folder
 from facevox.cluster.resources import SIGNAL_DELAY_S, Resources, parse_minutes

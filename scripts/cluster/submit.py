@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from facevox import cli
-from facevox.cluster.jobs import JOBS, make_request
+from facevox.cluster.jobs import PROGRAMS, make_request
 from facevox.cluster.records import DEFAULT_LOG_DIR, find_record
 from facevox.cluster.resources import CLUSTERS, Resources
 from facevox.errors import ExitCode, UserError
@@ -66,7 +66,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     )
     add("--log_dir", type=Path, default=DEFAULT_LOG_DIR, help="folder for records and logs, on a shared disk")
     add("--dry_run", action="store_true", help="check all, show what would be submitted, submit nothing")
-    add("job", nargs="*", metavar="-- JOB [options]", help=f"one of: {' '.join(JOBS)} (default: none)")
+    add("job", nargs="*", metavar="-- JOB [options]", help=f"one of: {' '.join(PROGRAMS)} (default: none)")
     return parser
 
 
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.job or not job:
         raise UserError(
             f"a job is missing behind --, as in: submit.py --nodes 2 -- train_hq --save_dir runs/hq; "
-            f"the jobs are: {' '.join(JOBS)}"
+            f"the jobs are: {' '.join(PROGRAMS)}"
         )
     request = make_request(job[0], job[1:], REPOSITORY, is_later=bool(args.after))
     from facevox.cluster.submission import Submission, check_cluster, unfinished

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from facevox import cli
+from facevox.cluster.job import PER_GPU, Job
 from facevox.errors import ExitCode, UserError
 from lc_pytorch.evaluation.arguments import add_embedding_arguments, cache_dir_of
 
@@ -26,6 +27,13 @@ if TYPE_CHECKING:
     from lc_pytorch.datasets.pairs import PairList
     from lc_pytorch.evaluation.subjects import Subjects
     from lc_pytorch.models.store import TrainedModel
+
+
+JOB = Job(
+    processes=PER_GPU,
+    inputs=("image_folder", "audio_folder", "identity_csv", "matched_file", "metadata", "model_dir"),
+    output="model_dir",
+)
 
 
 def get_args_parser() -> argparse.ArgumentParser:

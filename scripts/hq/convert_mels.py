@@ -16,8 +16,16 @@ from dataclasses import asdict
 from pathlib import Path
 
 from facevox import cli
+from facevox.cluster.job import MERGE, Job
 
 DTYPES = ("float32", "float16")  # of lc_pytorch.hq.conversion, whose import would make --help slow
+
+
+def _output_dir(args: argparse.Namespace, root: Path) -> Path:
+    return Path(args.output_dir or args.vox_dir)
+
+
+JOB = Job(join=MERGE, inputs=("vox_dir",), output=_output_dir)
 
 
 def get_args_parser() -> argparse.ArgumentParser:

@@ -17,10 +17,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from facevox import cli
+from facevox.cluster.job import Job
 from facevox.errors import ExitCode
 
 DEFAULT_DIR = "data/HQVoxCeleb"
 SHOWN_FINDINGS = 50
+
+
+JOB = Job(inputs=("vox_dir",), output="vox_dir", is_some_failed_done=False)
 
 
 def get_args_parser() -> argparse.ArgumentParser:

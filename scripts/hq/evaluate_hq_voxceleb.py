@@ -15,8 +15,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from facevox import cli
+from facevox.cluster.job import PER_GPU, Job
 from facevox.errors import ExitCode
 from lc_pytorch.evaluation.arguments import add_embedding_arguments, cache_dir_of
+
+JOB = Job(
+    processes=PER_GPU,
+    inputs=("split_json_path", "converted_dir", "metadata", "model_dir"),
+    output="model_dir",
+)
 
 
 def get_args_parser() -> argparse.ArgumentParser:

@@ -20,6 +20,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from facevox import cli
+from facevox.cluster.job import PER_GPU, Job
+
+JOB = Job(
+    processes=PER_GPU,
+    inputs=("split_json_path", "converted_dir"),
+    output="save_dir",
+    is_some_failed_done=False,
+)
 
 
 def get_args_parser() -> argparse.ArgumentParser:

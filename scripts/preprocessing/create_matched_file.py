@@ -13,9 +13,13 @@ import sys
 from collections.abc import Sequence
 
 from facevox import cli
+from facevox.cluster.job import Job
 from facevox.errors import ExitCode
 
 SHOWN_NAMES = 5
+
+
+JOB = Job(inputs=("dataset_path", "meta_path"), output="output")
 
 
 def get_args_parser() -> argparse.ArgumentParser:

@@ -19,7 +19,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from facevox import cli
+from facevox.cluster.job import RUN_AGAIN, Job
 from lc_pytorch.faces.options import add_dedupe_arguments
+
+JOB = Job(join=RUN_AGAIN, inputs=("faces_dir",), output="dedupe_dir")
 
 
 def get_args_parser() -> argparse.ArgumentParser:

@@ -15,7 +15,10 @@ import sys
 from collections.abc import Sequence
 
 from facevox import cli
+from facevox.cluster.job import MERGE, Job
 from lc_pytorch.faces.options import add_extract_arguments
+
+JOB = Job(join=MERGE, inputs=("dataset_path",))
 
 
 def get_args_parser() -> argparse.ArgumentParser:

@@ -16,6 +16,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from facevox import cli
+from facevox.cluster.job import MERGE, Job
+
+JOB = Job(join=MERGE, inputs=("dataset_path",))
 
 
 def get_args_parser() -> argparse.ArgumentParser:

@@ -13,7 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from facevox import cli
+from facevox.cluster.job import Job
 from facevox.errors import ExitCode, UserError
+
+JOB = Job(inputs=("output_dir",))
 
 
 def get_args_parser() -> argparse.ArgumentParser:

@@ -15,7 +15,10 @@ import sys
 from collections.abc import Sequence
 
 from facevox import cli
+from facevox.cluster.job import RUN_AGAIN, Job
 from lc_pytorch.faces.options import add_dedupe_arguments, add_extract_arguments
+
+JOB = Job(join=RUN_AGAIN, inputs=("dataset_path",), output="output_base_dir")
 
 
 def get_args_parser() -> argparse.ArgumentParser:

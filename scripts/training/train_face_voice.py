@@ -18,6 +18,14 @@ import sys
 from collections.abc import Sequence
 
 from facevox import cli
+from facevox.cluster.job import PER_GPU, Job
+
+JOB = Job(
+    processes=PER_GPU,
+    inputs=("image_folder", "audio_folder", "identity_csv"),
+    output="save_dir",
+    is_some_failed_done=False,
+)
 
 
 def get_args_parser() -> argparse.ArgumentParser:

@@ -126,7 +126,7 @@ def run(request: Request, shard: tuple[int, int] = (0, 1)) -> int:
     return cli.run(request.module.main, request.command(shard=shard)[1:])
 
 
-@pytest.mark.parametrize("name", sharded_jobs())
+@pytest.mark.parametrize("name", sharded_jobs(Path(__file__).resolve().parents[2]))
 def test_shards_are_found_and_joined(
     name: str, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

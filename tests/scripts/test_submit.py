@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from facevox import cli
-from facevox.cluster.jobs import JOBS, MERGE, RUN_AGAIN, Job, load_program, make_request
+from facevox.cluster.job import MERGE, RUN_AGAIN
+from facevox.cluster.jobs import PROGRAMS, job_of, load_program, make_request
 from facevox.cluster.plan import check_allocation, shard_of_task
 from facevox.cluster.progress import GONE, current_states
 from facevox.cluster.records import RUNNING, Record, find_record, load_records, new_folder
@@ -49,9 +50,10 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
     return said
 
 
-@pytest.mark.parametrize("name", JOBS)
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_jobs_know_options_that_their_programs_have(name: str, repository: Path) -> None:
-    job, options = JOBS[name], load_program(name, repository).get_args_parser()._option_string_actions
+    program = load_program(name, repository)
+    job, options = job_of(program), program.get_args_parser()._option_string_actions
     assert {f"--{option}" for option in job.inputs} <= set(options)
     assert callable(job.output) or f"--{job.output}" in options
     assert ("--num_shards" in options) == (job.join in (MERGE, RUN_AGAIN))
@@ -174,6 +176,8 @@ def test_job_that_fails_stops_what_comes_after_it(
 CRASHING_PROGRAM = """
 import argparse, sys
 from facevox import cli
+from facevox.cluster.job import Job
+JOB = Job(is_some_failed_done=True)
 def get_args_parser():
     parser = argparse.ArgumentParser()
     parser.add_argument("--output_dir")
@@ -189,7 +193,7 @@ def test_program_that_crashes_is_no_program_of_which_some_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "crash.py").write_text(CRASHING_PROGRAM)
-    monkeypatch.setitem(JOBS, "crash", Job(program="crash.py", is_some_failed_done=True))
+    monkeypatch.setitem(PROGRAMS, "crash", "crash.py")
     request = make_request("crash", ["--output_dir", "x"], tmp_path)
     resources = Resources(cluster="local", cpus=1)
     (one,) = submit_job(
@@ -288,7 +292,7 @@ class Handler(logging.StreamHandler):
 log = io.StringIO()
 logging.getLogger("ours").addHandler(Handler(log))
 root = Path(sys.argv[1])
-jobs.JOBS["slow"] = jobs.Job(program="slow.py")
+jobs.PROGRAMS["slow"] = "slow.py"
 request = jobs.make_request("slow", ["--output_dir", str(root)], root)
 resources = Resources(cluster="local", gpus=0, cpus=1)
 make_executor(Submission(request=request, resources=resources, root=root, log_dir=root), root / "job")
@@ -308,6 +312,8 @@ def test_submitting_closes_no_log_of_the_process(tmp_path: Path) -> None:
 SLOW_PROGRAM = """
 import argparse, signal, sys, time
 from pathlib import Path
+from facevox.cluster.job import Job
+JOB = Job()
 def get_args_parser():
     parser = argparse.ArgumentParser()
     parser.add_argument("--output_dir")
@@ -327,7 +333,7 @@ from facevox.cluster import jobs
 from facevox.cluster.resources import Resources
 from facevox.cluster.submission import Submission, exit_code_of, submit
 root, log_dir = Path(sys.argv[1]), Path(sys.argv[2])
-jobs.JOBS["slow"] = jobs.Job(program="slow.py")
+jobs.PROGRAMS["slow"] = "slow.py"
 request = jobs.make_request("slow", ["--output_dir", str(root)], root)
 resources = Resources(cluster="local", gpus=0, cpus=1, time=sys.argv[3])
 (one,) = submit(Submission(request=request, resources=resources, root=root, log_dir=log_dir))
@@ -478,7 +484,7 @@ def test_commands_with_a_job_in_the_documents_are_accepted(repository: Path, sub
     for line in lines:
         own, job = submit.split_arguments(shlex.split(line, comments=True)[2:])
         submit.get_args_parser().parse_args(own)
-        assert make_request(job[0], job[1:], repository, is_later=True).name in JOBS
+        assert make_request(job[0], job[1:], repository, is_later=True).name in PROGRAMS
 
 
 def test_no_process_of_these_tests_is_left() -> None:

@@ -75,6 +75,12 @@ def test_no_module_imports_the_front_of_its_own_package(package: str) -> None:
     assert wrong == set()
 
 
+def test_no_program_bears_the_name_of_a_package() -> None:
+    """Python looks into a program's own folder first: its neighbours would import it for the package."""
+    programs = [*REPOSITORY.glob("scripts/*/*.py"), *REPOSITORY.glob("benchmarks/*.py")]
+    assert {file.stem for file in programs} & set(PACKAGES) == set()
+
+
 def test_scripts_do_not_import_each_other() -> None:
     for file in sorted(REPOSITORY.glob("scripts/*/*.py")):
         assert "scripts" not in imported_names(file)

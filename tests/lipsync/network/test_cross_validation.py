@@ -141,7 +141,7 @@ def test_only_clips_of_known_offset_are_used(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def benchmark(load_script: Callable[[str], ModuleType]) -> ModuleType:
-    return load_script("benchmarks/lipsync")
+    return load_script("benchmarks/lipsync_accuracy")
 
 
 def write_clips(folder: Path, noise: float = 0.1) -> None:
@@ -242,22 +242,6 @@ def test_benchmark_without_real_clips_says_so(
     monkeypatch.setenv("FACEVOX_TEST_DATA", str(tmp_path))
     assert benchmark.main(["--parts", part]) == 0
     assert "no real clips ($FACEVOX_TEST_DATA): their figures are left out" in capsys.readouterr().out
-
-
-def test_neighbours_of_the_benchmark_still_get_the_package(repository: Path) -> None:
-    """benchmarks/lipsync.py has the name of the package, and Python looks in a program's folder first."""
-    import subprocess
-    import sys
-
-    code = "import lipsync, lipsync.clips.tracks; print(lipsync.__file__)"
-    for folder in (repository, repository / "benchmarks"):
-        found = subprocess.run(
-            [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(folder)!r}); {code}"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert found.stdout.strip() == str(repository / "lipsync" / "__init__.py")
 
 
 @pytest.mark.slow

@@ -1,9 +1,9 @@
 """Measures lip-sync: offsets found and clips told apart on people never seen, and the speed end to end.
 
-    python benchmarks/lipsync.py                              # example people, real clips if there, speed
-    python benchmarks/lipsync.py --parts real --features_dir runs/features
-    python benchmarks/lipsync.py --parts speed --json figures.json
-    python benchmarks/lipsync.py --parts variants --features_dir runs/features --results_dir runs/variants
+    python benchmarks/lipsync_accuracy.py                     # example people, real clips if there, speed
+    python benchmarks/lipsync_accuracy.py --parts real --features_dir runs/features
+    python benchmarks/lipsync_accuracy.py --parts speed --json figures.json
+    python benchmarks/lipsync_accuracy.py --parts variants --results_dir runs/variants
 
 Parts: example (12 made-up people, in folds), real (the clips of $FACEVOX_TEST_DATA, ../shared/data without
 it; left out, and said so, where there are none) and speed (scoring a clip of 360, 720 and 1080 lines end to
@@ -18,7 +18,6 @@ Exit codes: 0 every bar is met; 1 one is missed; 2 bad usage or bad input; 75 st
 """
 
 import argparse
-import importlib
 import importlib.util
 import os
 import sys
@@ -32,13 +31,6 @@ from facevox import cli
 from facevox.errors import ExitCode
 
 FOLDER = Path(__file__).resolve().parent
-if __name__ == "lipsync":
-    # A neighbour in this folder asks for the package of this name, and Python looks in the folder first.
-    del sys.modules[__name__]
-    _paths = list(sys.path)
-    sys.path[:] = [path for path in _paths if Path(path).resolve() != FOLDER]
-    sys.modules[__name__] = importlib.import_module(__name__)
-    sys.path[:] = _paths
 
 if TYPE_CHECKING:
     from facevox_demo.figures import Figure
@@ -70,7 +62,7 @@ VARIANT_FRAMES = (50, 125)
 
 def get_args_parser() -> argparse.ArgumentParser:
     """The options of this program."""
-    parser = cli.make_parser(__doc__, "python benchmarks/lipsync.py --parts real --folds 18")
+    parser = cli.make_parser(__doc__, "python benchmarks/lipsync_accuracy.py --parts real --folds 18")
     add = parser.add_argument
     add("--parts", nargs="+", choices=(*PARTS, VARIANTS_PART), default=list(PARTS), help="what is measured")
     add("--folds", type=cli.positive_int, default=6, help="into which the real speakers are dealt")

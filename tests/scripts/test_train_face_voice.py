@@ -151,13 +151,13 @@ def test_every_option_of_the_documents_is_there(load_script, name: str) -> None:
 SLOWER = """
 import os, sys, time
 from facevox import cli
-from lc_pytorch import engine
-plain = engine.ContrastiveTask.after_step
+from lc_pytorch.training import task
+plain = task.ContrastiveTask.after_step
 def after_step(self):
     plain(self)
     print("step", flush=True)
     time.sleep(0.05)
-engine.ContrastiveTask.after_step = after_step
+task.ContrastiveTask.after_step = after_step
 import torch
 torch.set_num_threads(1)
 import runpy

@@ -70,6 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from emotion.data.crop_task import COLUMNS, CropConfig, CropTask
     from emotion.logger_config import get_logger, setup_logging
     from facevox.batch import BatchConfig, run_batch
+    from facevox.manifest import status_text
 
     config = cli.build(
         CropConfig,
@@ -106,8 +107,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if summary.table is not None and not summary.stopped:
         _write_audit(found, plan, config, summary.table)
     logger.info(
-        "%d done, %d finished before, %d failed in %.1f s%s",
-        *(summary.done, summary.skipped, summary.failed, summary.seconds),
+        "%s, %d finished before, in %.1f s%s",
+        *(status_text(summary.counts), summary.skipped, summary.seconds),
         f", stopped by {summary.stopped}" if summary.stopped else "",
     )
     return summary.exit_code

@@ -54,6 +54,7 @@ class Task:
     """
 
     output_dir: Path
+    detector = ""  # what looks for people, and how sure it must be; said where it finds nobody at all
 
     def check(self) -> None:
         """Looks in the parent, before any worker starts, whether the work can be done.
@@ -177,6 +178,7 @@ class Summary:
         stopped: Name of the signal that ended the run early, or "".
         table: None for a shard and a dry run.
         failures: The first few (item, reason).
+        detector: See `Task`.
     """
 
     num_items: int
@@ -191,6 +193,7 @@ class Summary:
     stopped: str = ""
     table: Path | None = None
     failures: tuple[tuple[str, str], ...] = ()
+    detector: str = ""
 
     @property
     def num_tried(self) -> int:
@@ -309,6 +312,7 @@ def _run_locked(
             stopped=stopped,
             table=table,
             failures=tuple(failures),
+            detector=task.detector,
         )
         writer.append(_run_record(summary))
     if not config.quiet:
@@ -505,9 +509,11 @@ def _write_table(config: BatchConfig, everything: list[Item]) -> Path:
 def _print_summary(summary: Summary, config: BatchConfig) -> None:
     rate = summary.num_tried / max(summary.seconds, 1e-9)
     done, *rest = status_text(summary.counts).split(", ")
+    num_before = summary.num_nobody - sum(summary.nobody.values())
+    before = f", {num_before} of them without a result" if num_before else ""
     print(
-        f"{config.program}: {done}, {summary.skipped} skipped (finished before), {', '.join(rest)} in "
-        f"{duration_text(summary.seconds)} ({rate:.1f} per second)"
+        f"{config.program}: {done}, {summary.skipped} skipped (finished before{before}), "
+        f"{', '.join(rest)} in {duration_text(summary.seconds)} ({rate:.1f} per second)"
     )
     for name, reason in summary.failures:
         print(f"  failed: {name!r}: {reason}")
@@ -521,7 +527,7 @@ def _print_summary(summary: Summary, config: BatchConfig) -> None:
             f"  shard {config.shard_index} of {config.num_shards}; when all are done: {config.join or merge}"
         )
     if summary.is_empty:
-        print(empty_text(config.program, config.settings))
+        print(empty_text(config.program, config.settings, summary.detector))
     if summary.stopped:
         left = summary.num_items - summary.skipped - summary.num_tried
         print(f"  stopped by {summary.stopped}, {left} left; run the same command again to continue")

@@ -7,9 +7,9 @@ JSON object a line.
   "item_column", "overwrite"}`.
 - A line for each run that began: `{"run": {"started": true, "num_total", "inputs"}}`; `inputs` is a hash of
   the names of all items, whatever the shard.
-- A line for each finished item: `{"item", "status": "done"|"no_face"|"no_speech"|"failed", "reason",
-  "outputs": [[path, bytes]], "rows": [{…}], "seconds", "fingerprint", "at": seconds since 1970}`. Of several
-  lines of an item, also in several manifests of a folder, the newest counts.
+- A line for each finished item: `{"item", "status": "done"|"no_face"|"no_speech"|"left_out"|"failed",
+  "reason", "outputs": [[path, bytes]], "rows": [{…}], "seconds", "fingerprint", "at": seconds since 1970}`.
+  Of several lines of an item, also in several manifests of a folder, the newest counts.
 - A line for each run that ended: `{"run": {"done", "skipped", "failed", "seconds", "stopped",
   "num_items", "complete"}}`, and `"no_face"` or `"no_speech"` with their numbers, where there are some.
 
@@ -33,8 +33,11 @@ from facevox.files import replacing
 from facevox.locks import OutputLock
 
 FORMAT_VERSION = 1
+LONG_VALUE = 60  # characters; longer settings are not shown
 FOLDER = "manifests"
-NOBODY = (NoFaceError.status, NoSpeechError.status)
+LEFT_OUT = "left_out"  # status of an item that is not wanted: of another class, a copy
+# Statuses of items that have no result and did not fail: nobody is in them, or they are not wanted.
+NOBODY = (NoFaceError.status, NoSpeechError.status, LEFT_OUT)
 FINISHED = ("done", *NOBODY)  # statuses that the next run does not try again
 _SHARD = re.compile(r"\.shard-(\d+)-of-(\d+)\.jsonl$")
 # What must agree between manifests that are continued or joined.
@@ -241,8 +244,9 @@ def write_table(
 ) -> tuple[int, dict[str, int]]:
     """Writes the CSV of a program from its records, sorted by item; returns (rows, items by status).
 
-    `is_listed(item, status)` leaves items out. Each row gets `status` and `reason`; a failed item without
-    rows gets one that names it. Only the record at hand is in memory.
+    Items whose rows have statuses of their own count by these. `is_listed(item, status)` leaves items out.
+    Each row gets `status` and `reason`; an item without rows that is not done gets one that names it. Only
+    the record at hand is in memory.
     """
     columns = [*header["columns"], "status", "reason"]
     counts: dict[str, int] = {}
@@ -255,8 +259,10 @@ def write_table(
         for record in index.records(sorted(index)):
             if is_listed is not None and not is_listed(record["item"], record["status"]):
                 continue
-            counts[record["status"]] = counts.get(record["status"], 0) + 1
             rows = record["rows"]
+            # An item of many (a shard of pictures) counts as these: its rows have statuses of their own.
+            for status in [row["status"] for row in rows if "status" in row] or [record["status"]]:
+                counts[status] = counts.get(status, 0) + 1
             if not rows and record["status"] != "done":
                 rows = [{}]
             for row in rows:
@@ -319,10 +325,19 @@ def is_too_much(num_failed: int, num_items: int, max_failed: float) -> bool:
     return num_failed - max_failed * num_items > 1e-6
 
 
-def empty_text(program: str, settings: Mapping[str, Any]) -> str:
-    """The line for a run in which not one item gave a result: the settings are the first suspects."""
-    values = ", ".join(f"{name} {value}" for name, value in settings.items() if not isinstance(value, dict))
-    return f"{program}: not one item gave a result; made with {values or 'no settings'}"
+def empty_text(program: str, settings: Mapping[str, Any], detector: str = "") -> str:
+    """The line for a run in which not one item gave a result: what was looked for, and how."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= (
+            {f"{name}.{key}": inner for key, inner in value.items()}
+            if isinstance(value, dict)
+            else {name: value}
+        )
+    # A hash tells nobody anything.
+    words = [f"{name} {value}" for name, value in flat.items() if len(str(value)) < LONG_VALUE]
+    words = ([f"detector {detector}"] if detector else []) + words
+    return f"{program}: not one item gave a result; made with {', '.join(words) or 'no settings'}"
 
 
 def _line(record: dict[str, Any]) -> bytes:

@@ -53,6 +53,8 @@ class VoiceConfig:
 class VoiceTask(Task):
     """Writes `<video without suffix>.wav` below the output folder for each video."""
 
+    detector = f"of speech {ABOVE_FLOOR_DB:g} dB above the background"
+
     def __init__(self, config: VoiceConfig) -> None:
         self.config = config
 

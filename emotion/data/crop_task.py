@@ -18,6 +18,8 @@ from emotion.data.boxes import Box, clean_box, middle_box, overlap
 from emotion.data.split import validation_people
 from facevox.batch import Item, Outcome, Task
 from facevox.errors import NoFaceError, UserError
+from facevox.faces import MIN_CONFIDENCE
+from facevox.manifest import LEFT_OUT
 from facevox.naming import plan_names
 
 if TYPE_CHECKING:
@@ -42,7 +44,6 @@ LEAST_LONGEST_PX = 640
 # MediaPipe's box ends at the forehead, annotators may draw hair and ears: half of the area is usual.
 LEAST_OVERLAP = 0.25
 LEAST_AREA_SHARE = 0.15  # of the annotators' box, for a face whose centre lies in it
-LEFT_OUT = "left_out"  # status of a picture whose label is none of CLASS_NAMES
 JPEG_QUALITY = 95
 
 
@@ -179,6 +180,8 @@ def _plan_picture(
 class CropTask(Task):
     """Writes the face crop of each picture."""
 
+    detector = f"FaceMesh, min_confidence {MIN_CONFIDENCE}"
+
     def __init__(self, config: CropConfig) -> None:
         self.config = config
         self._archive: Archive | None = None
@@ -215,7 +218,7 @@ class CropTask(Task):
             raise UserError(payload["problem"])
         labels = dict(zip(LABEL_COLUMNS, payload["labels"], strict=True)) if "labels" in payload else {}
         if "left_out" in payload:
-            return Outcome(rows=[{**labels, "status": LEFT_OUT, "reason": payload["left_out"]}])
+            return Outcome(rows=[labels], status=LEFT_OUT, reason=payload["left_out"])
         data = read_picture(item.path, payload["offset"], self._opened(item))
         # Whose face is wanted is known only when the size of the picture is.
         drawn: list[Box | None] = []

@@ -242,7 +242,7 @@ def run_extraction(
         print(f"  pictures in {config.output_dir}: {status_text(statuses)}")
     extraction = Extraction(summary, plan, statuses, is_whole=options.num_shards == 1)
     if config.log and extraction.is_empty:
-        print(empty_text(PROGRAM, {"detector": "FaceMesh", "min_confidence": MIN_CONFIDENCE}))
+        print(empty_text(PROGRAM, {}, f"FaceMesh, min_confidence {MIN_CONFIDENCE}"))
     return extraction
 
 

@@ -55,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         plan_predictions,
     )
     from facevox.batch import BatchConfig, run_batch
+    from facevox.manifest import status_text
 
     model = load_model(args.model)
     file = args.model / MODEL_FILE if args.model.is_dir() else args.model
@@ -73,8 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         setup_logging(args.log_dir)
     summary = run_batch(PredictTask(file), items, batch)
     get_logger("landmarks.predict").info(
-        "%d done, %d finished before, %d failed in %.1f s",
-        *(summary.done, summary.skipped, summary.failed, summary.seconds),
+        "%s, %d finished before, in %.1f s",
+        *(status_text(summary.counts), summary.skipped, summary.seconds),
     )
     return summary.exit_code
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from emotion.data.aihub.collection import PICTURE_SUFFIXES, Collection, add_file
 from facevox.batch import Item, Outcome, Task
 from facevox.errors import UserError
+from facevox.faces import MIN_CONFIDENCE
 from facevox.files import find_files
 
 PROGRAM = "predict_landmarks"
@@ -50,6 +51,8 @@ class PredictTask(Task):
     Args:
         model_file: Of `train.py`.
     """
+
+    detector = f"FaceMesh, min_confidence {MIN_CONFIDENCE}"
 
     def __init__(self, model_file: Path) -> None:
         self._model_file = model_file

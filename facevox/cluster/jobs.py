@@ -107,7 +107,8 @@ class Request:
         if self.job.join != MERGE:
             names = " ".join(sharded_jobs(self.root))
             raise UserError(f"--shards: {self.name} cannot be cut up; these can: {names}")
-        return make_request("merge_manifests", [f"--output_dir={self.output_dir}"], self.root, is_later=True)
+        options = [f"--output_dir={self.output_dir}", f"--max_failed={self.parsed.max_failed}"]
+        return make_request("merge_manifests", options, self.root, is_later=True)
 
 
 def sharded_jobs(root: Path) -> list[str]:

@@ -449,8 +449,8 @@ def _print_summary(summary: DedupeSummary, faces: _Faces, config: DedupeConfig) 
     if len(faces.left_out) > 5:
         print(f"  … and {len(faces.left_out) - 5} more left out")
     if summary.is_empty:
-        detection = {"model": config.model_name, "enforce_detection": config.enforce_detection}
-        print(empty_text(PROGRAM, {"detector": "FaceMesh", "min_confidence": MIN_CONFIDENCE, **detection}))
+        settings = {"model": config.model_name, "enforce_detection": config.enforce_detection}
+        print(empty_text(PROGRAM, settings, f"FaceMesh, min_confidence {MIN_CONFIDENCE}"))
     print(f"  groups: {summary.table}")
 
 

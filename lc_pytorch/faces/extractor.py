@@ -81,7 +81,7 @@ class FaceConfig:
         max_frames: Frames to try before a video is given up.
         expand_percentage: Make the box larger by this percentage of its sides.
         all_faces: Write every face of the frame, the best first.
-        enforce_detection: Without a face the video has failed; off: the middle of its first frame is written.
+        enforce_detection: Without a face the video is no_face; off: the middle of its first frame is written.
     """
 
     detector_backend: str = "retinaface"

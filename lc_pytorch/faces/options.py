@@ -52,7 +52,7 @@ def add_extract_arguments(parser: argparse.ArgumentParser) -> None:
         "--enforce_detection",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="record a video without a face as failed; off: write the middle square of its first frame",
+        help="record a video without a face as no_face; off: write the middle square of its first frame",
     )
 
 

@@ -57,6 +57,10 @@ def prepare_faces(
         return extracted.exit_code
     if not config.dry_run and extracted.is_empty:
         print("deduplicate_faces: left out, because no video gave a face")
+        if config.dedupe_dir.exists():
+            print(
+                f"  the people in {config.dedupe_dir} and {config.representative_dir} are of an earlier run"
+            )
         return extracted.exit_code
     grouped = deduplicate(config)
     if grouped.stopped:

@@ -10,6 +10,7 @@ import numpy as np
 
 from facevox.batch import Item, Outcome, Task
 from facevox.errors import NoFaceError, UserError
+from facevox.faces import MIN_CONFIDENCE
 from facevox.files import VIDEO_PATTERNS, find_files, relative_name, require_folder
 from facevox.naming import plan_names
 from lipsync.settings import AudioSettings, DataSettings, Settings
@@ -30,6 +31,8 @@ MAX_LENGTH_DIFFERENCE_S = 1.0  # of picture and sound, before it is noted
 
 class ClipTask(Task):
     """Writes `<video without suffix>.npz` below the output folder for each video."""
+
+    detector = f"FaceMesh, min_confidence {MIN_CONFIDENCE}"
 
     def __init__(self, data: DataSettings, audio: AudioSettings) -> None:
         self.data = data

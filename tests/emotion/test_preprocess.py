@@ -327,7 +327,7 @@ def test_log_tells_beginning_and_end(crops_dir):
     (log,) = (crops_dir / "logs").iterdir()
     first, last = log.read_text(encoding="utf-8").splitlines()
     assert " - emotion.preprocess - INFO - 80 pictures and 80 annotations below" in first
-    assert "80 done, 0 finished before, 0 failed in" in last
+    assert "80 done, 0 failed, 0 finished before, in" in last
 
 
 def test_modules_shadow_nothing_and_load_neither_tensorflow_nor_torch(repository):
@@ -356,3 +356,28 @@ def test_program_starts_from_the_repository_root(repository):
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("usage: preprocess.py")
+
+
+def test_pictures_of_other_classes_hide_neither_failures_nor_that_nobody_was_found(
+    preprocess, aihub_dir, tmp_path, capsys
+):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    grey = np.full((300, 400), 120, np.uint8)
+    labels = []
+    for number, answer in enumerate(["기쁨", "분노", "분노", "분노"]):
+        name = f"{number}p_남_20_{answer}_집_1-1.jpg"
+        Image.fromarray(grey + np.uint8(number)).save(raw / name)
+        labels.append(annotation(name, answer, answer, answer))
+    (raw / "labels.json").write_text(json.dumps(labels, ensure_ascii=False), encoding="utf-8")
+    assert preprocess(raw, tmp_path / "out") == 1
+    said = capsys.readouterr().out
+    assert "0 done, 0 skipped (finished before), 1 no_face, 3 left_out, 0 failed" in said
+    assert "not one item gave a result; made with detector FaceMesh, min_confidence 0.5" in said
+    (raw / "0p_남_20_기쁨_집_1-1.jpg").write_bytes(b"no picture")
+    good = next((aihub_dir / "folders").rglob("*EMOIMG_기쁨_TRAIN_01/*.jpg"))
+    shutil.copy(good, raw / "9p_남_20_기쁨_집_1-1.jpg")
+    labels.append(annotation("9p_남_20_기쁨_집_1-1.jpg", "기쁨", "기쁨", "기쁨"))
+    (raw / "labels.json").write_text(json.dumps(labels, ensure_ascii=False), encoding="utf-8")
+    for share, code in (("0.4", 1), ("0.5", 0)):  # one of the two that are wanted
+        assert preprocess(raw, tmp_path / "out2", "--max_failed", share) == code

@@ -618,6 +618,7 @@ def test_nobody_there_is_finished_and_no_failure(source: Path, tmp_path: Path, c
     assert (row["file"], row["status"], row["reason"]) == ("03.txt", "no_face", "nobody there")
     again = run_batch(batch_jobs.Upper(), items_of(source), config_of(out))
     assert (again.skipped, again.num_tried, again.num_nobody, again.exit_code) == (12, 0, 1, 0)
+    assert "12 skipped (finished before, 1 of them without a result), 0 failed" in capsys.readouterr().out
     assert [row["status"] for row in table_of(out)].count("no_face") == 1
     (source / "03.txt").write_text("somebody", encoding="utf-8")
     assert run_batch(batch_jobs.Upper(), items_of(source), config_of(out)).done == 1

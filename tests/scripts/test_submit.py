@@ -189,6 +189,12 @@ if __name__ == "__main__":
 """
 
 
+def test_the_join_of_shards_allows_as_many_failures_as_they_do(repository: Path, tmp_path: Path) -> None:
+    options = [f"--dataset_path={tmp_path}", f"--output_dir={tmp_path / 'out'}", "--max_failed=0.25"]
+    join = make_request("extract_faces", options, repository).join_request()
+    assert join.parsed.max_failed == 0.25
+
+
 def test_program_that_crashes_is_no_program_of_which_some_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,7 +30,7 @@ from emotion.landmarks.shards import PROGRAM
 from facevox import cli
 from facevox.batch import BatchOptions
 from facevox.errors import ExitCode, UserError
-from facevox.manifest import find_manifests, read_manifest
+from facevox.manifest import find_manifests, merge_manifests, read_manifest
 from facevox_demo.aihub import write_zip
 
 
@@ -304,6 +304,11 @@ def test_pictures_without_a_face_are_a_failure_only_where_there_is_no_other(tmp_
         replace(config, output_dir=tmp_path / "parts"), BatchOptions(workers=0, num_shards=2)
     )
     assert shard.exit_code == ExitCode.DONE
+    run_extraction(
+        replace(config, output_dir=tmp_path / "parts"), BatchOptions(workers=0, num_shards=2, shard_index=1)
+    )
+    merged = merge_manifests(tmp_path / "parts", PROGRAM)
+    assert (merged.counts, merged.is_empty) == ({"no_face": 1}, True)
 
 
 def test_member_beyond_the_size_limit_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):

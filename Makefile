@@ -215,7 +215,7 @@ test-cpus: install ## the tests of equal numbers, as on other processors (docs/e
 slurm-test: install ## the tests on a real SLURM of two nodes, started here (Debian, root)
 	@FACEVOX_REQUIRE_SLURM=1 $(PYTHON_IN_VENV) -m pytest -m slurm
 
-check: install ## format, lint, types, shell scripts, Dockerfiles, lock
+check: install ## format, lint, types, shell scripts, Dockerfiles, lock, commits
 	$(PYTHON_IN_VENV) -m ruff format --check .
 	$(PYTHON_IN_VENV) -m ruff check .
 	$(PYTHON_IN_VENV) -m mypy
@@ -223,6 +223,7 @@ check: install ## format, lint, types, shell scripts, Dockerfiles, lock
 	.venv/bin/shellcheck $(SHELL_FILES)
 	.venv/bin/hadolint docker/*.Dockerfile
 	$(PYTHON_IN_VENV) scripts/setup/lock.py --check
+	$(PYTHON_IN_VENV) scripts/setup/check_commits.py
 
 bench: install ## the benchmarks, each with its table
 	@if [ -f benchmarks/run_all.py ]; then exec $(PYTHON_IN_VENV) benchmarks/run_all.py; fi; \

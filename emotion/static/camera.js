@@ -1,13 +1,21 @@
 /** The webcam: devices, opening, and one frame after the other at the camera's own pace. */
 
+import { pen } from "./elements.js";
+
+/** @typedef {"insecure" | "denied" | "missing" | "busy" | "failed"} CameraCode */
+
 export class CameraError extends Error {
-  /** @param code insecure | denied | missing | busy | failed */
+  /**
+   * @param {CameraCode} code
+   * @param {string} [reason] the browser's own words
+   */
   constructor(code, reason = "") {
     super(reason || code);
     this.code = code;
   }
 }
 
+/** @type {Record<string, CameraCode>} */
 const CODES = {
   NotAllowedError: "denied",
   SecurityError: "denied",
@@ -18,11 +26,16 @@ const CODES = {
 };
 
 export class Camera {
-  /** @param video the element that plays the camera; @param onEnd called when the camera goes away by itself */
+  /**
+   * @param {HTMLVideoElement} video plays the camera
+   * @param {() => void} onEnd called when the camera goes away by itself
+   */
   constructor(video, onEnd) {
     this.video = video;
     this.onEnd = onEnd;
+    /** @type {MediaStream | null} */
     this.stream = null;
+    /** @type {"user" | "environment"} */
     this.facing = "user";
   }
 
@@ -57,10 +70,12 @@ export class Camera {
     this.close();
     const chosen = deviceId ? { deviceId: { exact: deviceId } } : { facingMode: { ideal: this.facing } };
     const size = { width: { ideal: 1280 }, height: { ideal: 720 }, frameRate: { ideal: 30 } };
+    /** @type {MediaStream} */
     let stream;
     try {
       stream = await navigator.mediaDevices.getUserMedia({ video: { ...chosen, ...size }, audio: false });
     } catch (error) {
+      if (!(error instanceof Error)) throw error;
       throw new CameraError(CODES[error.name] ?? "failed", error.message || error.name);
     }
     this.stream = stream;
@@ -74,15 +89,19 @@ export class Camera {
   }
 
   close() {
-    this.stream?.getTracks().forEach((track) => track.stop());
+    for (const track of this.stream?.getTracks() ?? []) track.stop();
     this.stream = null;
     this.video.srcObject = null;
   }
 }
 
-/** Calls `callback` for the next picture that `video` shows. */
+/**
+ * Calls `callback` for the next picture that `video` shows.
+ * @param {HTMLVideoElement} video
+ * @param {() => void} callback
+ */
 export function onNextFrame(video, callback) {
-  if (video.requestVideoFrameCallback) video.requestVideoFrameCallback(() => callback());
+  if ("requestVideoFrameCallback" in video) video.requestVideoFrameCallback(() => callback());
   else requestAnimationFrame(() => callback());
 }
 
@@ -90,11 +109,18 @@ export function onNextFrame(video, callback) {
 export class Encoder {
   constructor() {
     this.canvas = document.createElement("canvas");
-    this.context = this.canvas.getContext("2d", { alpha: false });
+    this.context = pen(this.canvas, { alpha: false });
     this.quality = 0.8;
   }
 
-  /** {blob, width, height}: the picture with its longer side at most `maxSide`, in at most `maxBytes`. */
+  /**
+   * The picture with its longer side at most `maxSide`, in at most `maxBytes`; null where the browser makes none.
+   * @param {ImageBitmap} picture
+   * @param {number} maxSide
+   * @param {number} maxPixels
+   * @param {number} maxBytes
+   * @returns {Promise<Blob | null>}
+   */
   async encode(picture, maxSide, maxPixels, maxBytes) {
     const scale = Math.min(
       1,
@@ -106,11 +132,12 @@ export class Encoder {
       [this.canvas.width, this.canvas.height] = [width, height];
     }
     this.context.drawImage(picture, 0, 0, width, height);
+    /** @type {Blob | null} */
     const blob = await new Promise((done) => this.canvas.toBlob(done, "image/jpeg", this.quality));
     if (blob && blob.size > maxBytes && this.quality > 0.3) {
       this.quality -= 0.15;
       return this.encode(picture, maxSide, maxPixels, maxBytes);
     }
-    return { blob, width, height };
+    return blob;
   }
 }

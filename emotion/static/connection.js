@@ -9,57 +9,89 @@ const SLOWEST_MS = 1000;
 const CLOSED = { ABUSE: 1008, FULL: 1013 };
 
 /**
- * Events: "state" {state, waitS, isFull}, "hello", "result" (.sent: what `send` was given), "refused" (one frame).
- * States: closed, connecting, live, waiting (tries again in waitS), refused (does not).
+ * What the server says (docs/emotion_server.md).
+ * @typedef {{ en: string, ko: string }} Words
+ * @typedef {{ frame_bytes: number, frame_pixels: number, frames_per_s: number, connections: number }} Limits
+ * @typedef {{ ready: boolean, classes: string[], labels: Record<string, string[]>, limits: Limits }} Hello
+ * @typedef {object} Face
+ * @property {number} id
+ * @property {[left: number, top: number, width: number, height: number]} box in pixels of the picture
+ * @property {string} label
+ * @property {number[]} probabilities
+ * @property {number[]} smoothed
+ * @typedef {{ frame: number, dropped: number, width: number, height: number, faces: Face[] }} Answer
+ * @typedef {{ code: string, frame: number, message?: Words }} Refusal
+ *
+ * @typedef {{ bitmap: ImageBitmap, takenMs: number, release: () => void }} Entry of a frame that was sent
+ * @typedef {"closed" | "connecting" | "live" | "waiting" | "refused"} State waiting: tries again in waitS;
+ *   refused: does not
+ * @typedef {{ state: State, waitS?: number, isFull?: boolean }} Change
+ * @typedef {object} Listeners
+ * @property {(change: Change) => void} state
+ * @property {(hello: Hello) => void} hello
+ * @property {(result: Answer & { sent: Entry }) => void} result with what `send` was given
+ * @property {(refusal: Refusal) => void} refused one frame
  */
-export class Connection extends EventTarget {
-  constructor(address) {
-    super();
+
+export class Connection {
+  /**
+   * @param {URL} address
+   * @param {Listeners} listeners
+   */
+  constructor(address, listeners) {
     this.address = address;
+    this.listeners = listeners;
+    /** @type {WebSocket | null} */
     this.socket = null;
+    /** @type {Hello | null} */
     this.hello = null;
+    /** @type {State} */
     this.state = "closed";
+    this.isWanted = false;
+    this.timer = 0;
+    this.watch = 0;
     this.failures = 0;
     this.leastGapMs = 0; // grows when the server asks for fewer frames
-    this.forget();
-  }
-
-  forget() {
     this.count = 0;
+    /** @type {Map<number, Entry>} */
     this.inFlight = new Map();
     this.lastSentMs = -Infinity;
-    this.lastHeardMs = performance.now();
+    this.lastHeardMs = -Infinity;
   }
 
-  emit(name, detail) {
-    this.dispatchEvent(Object.assign(new Event(name), { detail }));
-  }
-
-  setState(state, more = {}) {
-    this.state = state;
-    this.emit("state", { state, ...more });
+  /** @param {Change} change */
+  setState(change) {
+    this.state = change.state;
+    this.listeners.state(change);
   }
 
   open() {
-    this.wanted = true;
+    this.isWanted = true;
     clearTimeout(this.timer);
     if (this.socket) return;
-    this.forget();
-    this.setState("connecting");
-    const socket = new WebSocket(this.address);
+    this.count = 0;
+    this.inFlight.clear();
+    this.lastSentMs = -Infinity;
+    this.lastHeardMs = performance.now();
+    this.setState({ state: "connecting" });
+    const socket = new WebSocket(this.address.href);
     socket.binaryType = "arraybuffer";
     this.socket = socket;
-    socket.onmessage = (event) => this.socket === socket && this.hear(event.data);
-    socket.onclose = (event) => this.socket === socket && this.closed(event.code);
+    socket.onmessage = (event) => {
+      if (this.socket === socket) this.hear(event.data);
+    };
+    socket.onclose = (event) => {
+      if (this.socket === socket) this.closed(event.code);
+    };
     clearInterval(this.watch);
     this.watch = setInterval(() => this.checkSilence(), 1000);
   }
 
   close() {
-    this.wanted = false;
+    this.isWanted = false;
     clearTimeout(this.timer);
     this.drop();
-    this.setState("closed");
+    this.setState({ state: "closed" });
   }
 
   /** Lets the socket go without waiting for its end. */
@@ -75,19 +107,20 @@ export class Connection extends EventTarget {
     }
   }
 
+  /** @param {number} code of the socket's end; 0: nothing was heard */
   closed(code) {
     this.drop();
-    if (!this.wanted) return;
+    if (!this.isWanted) return;
     if (code === CLOSED.ABUSE) {
-      this.wanted = false;
-      this.setState("refused");
+      this.isWanted = false;
+      this.setState({ state: "refused" });
       return;
     }
     // A little of chance keeps a hundred pages from coming back at the same moment.
     const backoff = Math.min(FIRST_WAIT_MS * 2 ** this.failures, LONGEST_WAIT_MS);
     const waitMs = (code === CLOSED.FULL ? Math.max(backoff, FULL_WAIT_MS) : backoff) * (0.8 + 0.4 * Math.random());
     this.failures += 1;
-    this.setState("waiting", { waitS: Math.max(1, Math.round(waitMs / 1000)), isFull: code === CLOSED.FULL });
+    this.setState({ state: "waiting", waitS: Math.max(1, Math.round(waitMs / 1000)), isFull: code === CLOSED.FULL });
     this.timer = setTimeout(() => this.open(), waitMs);
   }
 
@@ -96,52 +129,65 @@ export class Connection extends EventTarget {
     if (isWaiting && performance.now() - this.lastHeardMs > SILENCE_MS) this.closed(0);
   }
 
+  /** What the server takes; known once it has said hello. */
+  get limits() {
+    if (!this.hello) throw new Error("the server has said nothing yet");
+    return this.hello.limits;
+  }
+
   /** Whether the server has made this page send more slowly than it may. */
   get isSlowed() {
-    return this.state === "live" && this.leastGapMs > 2000 / this.hello.limits.frames_per_s;
+    return this.state === "live" && this.leastGapMs > 2000 / this.limits.frames_per_s;
   }
 
   get canSend() {
     return (
-      this.state === "live" &&
-      this.inFlight.size < IN_FLIGHT &&
-      performance.now() - this.lastSentMs >= this.leastGapMs
+      this.state === "live" && this.inFlight.size < IN_FLIGHT && performance.now() - this.lastSentMs >= this.leastGapMs
     );
   }
 
-  /** Sends a picture; `entry` comes back with its result, its `release()` is called where none will come. */
+  /**
+   * Sends a picture, while the connection is live.
+   * @param {Blob} blob
+   * @param {Entry} entry comes back with its result; its `release()` is called where none will come
+   */
   send(blob, entry) {
     this.count += 1;
     this.lastSentMs = performance.now();
     if (!this.inFlight.size) this.lastHeardMs = this.lastSentMs; // silence counts from the first unanswered frame
     this.inFlight.set(this.count, entry);
-    this.socket.send(blob);
+    this.socket?.send(blob);
   }
 
+  /** @param {unknown} data */
   hear(data) {
     if (typeof data !== "string") return;
+    /** @type {({ type: "hello" } & Hello) | ({ type: "result" } & Answer) | ({ type: "error" } & Refusal)} */
     const message = JSON.parse(data);
     this.lastHeardMs = performance.now();
     if (message.type === "hello") {
       this.hello = message;
       this.failures = 0;
       this.leastGapMs = 1000 / message.limits.frames_per_s;
-      this.setState("live");
-      this.emit("hello", message);
+      this.setState({ state: "live" });
+      this.listeners.hello(message);
       return;
     }
     const entry = this.take(message.frame);
     if (message.type === "result") {
-      this.leastGapMs = Math.max(this.leastGapMs * 0.98, 1000 / this.hello.limits.frames_per_s);
-      if (entry) this.emit("result", { ...message, sent: entry });
+      this.leastGapMs = Math.max(this.leastGapMs * 0.98, 1000 / this.limits.frames_per_s);
+      if (entry) this.listeners.result({ ...message, sent: entry });
     } else if (message.type === "error") {
       entry?.release();
       if (message.code === "rate") this.leastGapMs = Math.min(Math.max(this.leastGapMs * 1.5, 50), SLOWEST_MS);
-      this.emit("refused", message);
+      this.listeners.refused(message);
     }
   }
 
-  /** The entry of a frame; those before it were dropped for it and go. */
+  /**
+   * The entry of a frame; those before it were dropped for it and go.
+   * @param {number} frame
+   */
   take(frame) {
     const entry = this.inFlight.get(frame) ?? null;
     for (const [number, other] of this.inFlight) {

@@ -1,6 +1,23 @@
 /** Draws a picture with its faces: a box each, and a panel with a bar for every class. */
 
+import { pen } from "./elements.js";
 import { pictureColours } from "./palette.js";
+
+/**
+ * @import { Face } from "./connection.js"
+ * @typedef {{ w: number, h: number }} Size
+ * @typedef {Size & { x: number, y: number }} Rect
+ * @typedef {"right" | "left" | "below" | "above" | "inside"} Place of a panel, seen from its face
+ * @typedef {object} Scene
+ * @property {CanvasImageSource | null} picture
+ * @property {number} width that the boxes are measured in
+ * @property {number} height
+ * @property {Face[]} faces
+ * @property {string[]} classes
+ * @property {string[]} labels the classes in the language of the page
+ * @property {(id: number) => string} faceName
+ * @property {boolean} mirrored
+ */
 
 const GROUND = "rgba(16, 18, 22, 0.78)";
 const TRACK = "rgba(255, 255, 255, 0.2)";
@@ -9,13 +26,22 @@ const SOFT_INK = "#cdd1d8";
 const ROW = 2; // height of a row, in font sizes
 const MAX_RATIO = 2; // finer than two device pixels to a CSS pixel costs time and shows nothing
 
+/**
+ * @param {Rect} a
+ * @param {Rect} b
+ */
 export function overlap(a, b) {
   const width = Math.min(a.x + a.w, b.x + b.w) - Math.max(a.x, b.x);
   const height = Math.min(a.y + a.h, b.y + b.h) - Math.max(a.y, b.y);
   return Math.max(width, 0) * Math.max(height, 0);
 }
 
-/** Where a picture of the given size lies in a stage: as large as it goes, all of it, in the middle. */
+/**
+ * Where a picture of the given size lies in a stage: as large as it goes, all of it, in the middle.
+ * @param {number} width
+ * @param {number} height
+ * @param {Size} stage
+ */
 export function fit(width, height, stage) {
   const scale = Math.min(stage.w / width, stage.h / height);
   const [w, h] = [width * scale, height * scale];
@@ -25,17 +51,24 @@ export function fit(width, height, stage) {
 /**
  * Where the bars of a face go: beside, below, above or inside its box, where they cover least.
  * `before` is the place that it had, which it keeps unless another is clearly better: nothing may jump.
+ * @param {Rect} box
+ * @param {Size} size
+ * @param {Size} stage
+ * @param {Rect[]} taken
+ * @param {number} gap
+ * @param {Place} [before]
+ * @returns {{ panel: Rect, place: Place }}
  */
 export function placePanel(box, size, stage, taken, gap, before) {
-  const places = {
-    right: [box.x + box.w + gap, box.y],
-    left: [box.x - gap - size.w, box.y],
-    below: [box.x, box.y + box.h + gap],
-    above: [box.x, box.y - gap - size.h],
-    inside: [box.x + gap, box.y + box.h - gap - size.h],
-  };
-  let best = null;
-  Object.entries(places).forEach(([place, [x, y]], order) => {
+  /** @type {[Place, number, number][]} */
+  const places = [
+    ["right", box.x + box.w + gap, box.y],
+    ["left", box.x - gap - size.w, box.y],
+    ["below", box.x, box.y + box.h + gap],
+    ["above", box.x, box.y - gap - size.h],
+    ["inside", box.x + gap, box.y + box.h - gap - size.h],
+  ];
+  const choices = places.map(([place, x, y], order) => {
     const panel = {
       x: Math.max(Math.min(x, stage.w - size.w), 0),
       y: Math.max(Math.min(y, stage.h - size.h), 0),
@@ -44,17 +77,22 @@ export function placePanel(box, size, stage, taken, gap, before) {
     const others = taken.reduce((sum, other) => sum + overlap(panel, other), 0);
     const kept = place === before ? 0.25 * size.w * size.h : 0;
     const cost = overlap(panel, box) + 3 * others + order - kept;
-    if (best === null || cost < best.cost) best = { panel, place, cost };
+    return { panel, place, cost };
   });
-  return best;
+  return choices.reduce((best, choice) => (choice.cost < best.cost ? choice : best));
 }
 
 export class Painter {
+  /** @param {HTMLCanvasElement} canvas */
   constructor(canvas) {
     this.canvas = canvas;
-    this.context = canvas.getContext("2d", { alpha: true });
+    this.context = pen(canvas, { alpha: true });
+    this.ratio = 1;
+    /** @type {Map<number, Place>} */
     this.places = new Map();
+    /** @type {Map<string, number>} */
     this.widths = new Map();
+    /** @type {Scene | null} */
     this.last = null;
   }
 
@@ -70,8 +108,8 @@ export class Painter {
   }
 
   /**
-   * Paints `picture` (of `width` x `height`, the size that the boxes are measured in) and its faces.
-   * @param scene {picture, width, height, faces, classes, labels, faceName, mirrored}
+   * Paints a picture and its faces.
+   * @param {Scene} scene
    */
   paint(scene) {
     this.resize();
@@ -95,7 +133,10 @@ export class Painter {
     this.paintFaces(scene, area, stage);
   }
 
-  /** The last scene again: after a change of size, language or mirroring. */
+  /**
+   * The last scene again: after a change of size, language or mirroring.
+   * @param {Partial<Scene>} changes
+   */
   repaint(changes = {}) {
     if (this.last) this.paint({ ...this.last, ...changes });
   }
@@ -107,6 +148,11 @@ export class Painter {
     this.context.clearRect(0, 0, this.canvas.width, this.canvas.height);
   }
 
+  /**
+   * @param {Scene} scene
+   * @param {Rect & { scale: number }} area of the picture
+   * @param {Size} stage
+   */
   paintFaces(scene, area, stage) {
     const { faces, classes, labels, faceName, mirrored } = scene;
     if (!faces.length || !classes.length) return;
@@ -120,6 +166,7 @@ export class Painter {
       w: width * area.scale,
       h: height * area.scale,
     }));
+    /** @type {Rect[]} */
     const panels = [];
     const places = new Map();
     faces.forEach((face, index) => {
@@ -136,10 +183,19 @@ export class Painter {
     });
   }
 
+  /**
+   * @param {Rect} box
+   * @param {string} colour
+   * @param {number} fontPx
+   */
   paintBox(box, colour, fontPx) {
     const { context } = this;
     const radius = Math.min(box.w, box.h) / 12;
-    for (const [style, width] of [["rgba(0, 0, 0, 0.45)", 4.5], [colour, 2.5]]) {
+    const strokes = [
+      { style: "rgba(0, 0, 0, 0.45)", width: 4.5 },
+      { style: colour, width: 2.5 },
+    ];
+    for (const { style, width } of strokes) {
       context.strokeStyle = style;
       context.lineWidth = width * Math.max(fontPx / 13, 1);
       context.beginPath();
@@ -148,21 +204,38 @@ export class Painter {
     }
   }
 
+  /** @param {number} fontPx */
   font(fontPx, weight = 500) {
     return `${weight} ${fontPx}px ${getComputedStyle(document.body).fontFamily}`;
   }
 
+  /**
+   * @param {string[]} labels
+   * @param {number} fontPx
+   * @param {boolean} several
+   * @returns {Size}
+   */
   panelSize(labels, fontPx, several) {
     const key = `${fontPx} ${labels.join(" ")}`;
-    if (!this.widths.has(key)) {
+    let width = this.widths.get(key);
+    if (width === undefined) {
       this.context.font = this.font(fontPx, 650);
       const widest = Math.max(...labels.map((label) => this.context.measureText(label).width));
-      this.widths.set(key, widest + this.context.measureText("  100").width);
+      width = widest + this.context.measureText("  100").width;
+      this.widths.set(key, width);
     }
     const rows = labels.length * ROW + (several ? 1.5 : 0);
-    return { w: Math.ceil(this.widths.get(key) + 2 * fontPx), h: Math.ceil((rows + 0.9) * fontPx) };
+    return { w: Math.ceil(width + 2 * fontPx), h: Math.ceil((rows + 0.9) * fontPx) };
   }
 
+  /**
+   * @param {Rect} panel
+   * @param {Face} face
+   * @param {string[]} labels
+   * @param {string[]} colours
+   * @param {number} fontPx
+   * @param {string} title
+   */
   paintPanel(panel, face, labels, colours, fontPx, title) {
     const { context } = this;
     const [left, right] = [panel.x + 0.8 * fontPx, panel.x + panel.w - 0.8 * fontPx];
@@ -196,6 +269,13 @@ export class Painter {
     });
   }
 
+  /**
+   * @param {number} x
+   * @param {number} y
+   * @param {number} width
+   * @param {number} height
+   * @param {string} style
+   */
   bar(x, y, width, height, style) {
     if (width < 0.5) return;
     this.context.fillStyle = style;
@@ -205,6 +285,7 @@ export class Painter {
   }
 }
 
+/** @param {number[]} values */
 export function indexOfLargest(values) {
   return values.reduce((best, value, index) => (value > values[best] ? index : best), 0);
 }

@@ -1,24 +1,34 @@
 /** The numbers of the faces in words: a table, a legend, and what a screen reader says. */
 
 import { indexOfLargest } from "./drawing.js";
+import { byId, inside } from "./elements.js";
 import { colourNumbers } from "./palette.js";
 import { language, t } from "./texts.js";
+
+/** @import { Face } from "./connection.js" */
 
 const TABLE_EVERY_MS = 250;
 const SAY_EVERY_MS = 4000; // a new sentence before the last one is read to its end would only stutter
 
-const byId = (id) => document.getElementById(id);
-
 export class FaceTable {
   constructor() {
+    /** @type {string[]} */
     this.classes = [];
+    /** @type {Record<string, string[]>} */
     this.labels = {};
+    /** @type {{ share: HTMLElement, cell: HTMLElement }[][]} */
+    this.cells = [];
+    /** @type {Face[] | null} */
     this.faces = null; // null: nothing looked at yet
     this.shape = "";
     this.nextMs = 0;
     this.timer = 0;
   }
 
+  /**
+   * @param {string[]} classes
+   * @param {Record<string, string[]>} labels their names by language
+   */
   setClasses(classes, labels) {
     this.classes = classes;
     this.labels = labels;
@@ -30,7 +40,10 @@ export class FaceTable {
     return this.labels[language()] ?? this.classes;
   }
 
-  /** Shows `faces`, not more often than the eye can read; null empties the table. */
+  /**
+   * Shows faces, not more often than the eye can read; null empties the table.
+   * @param {Face[] | null} faces
+   */
   show(faces) {
     this.faces = faces && [...faces].sort((a, b) => a.id - b.id);
     const wait = this.nextMs - performance.now();
@@ -53,6 +66,7 @@ export class FaceTable {
     this.fill(faces);
   }
 
+  /** @param {Face[]} faces */
   build(faces) {
     const colours = colourNumbers(this.classes).map((n) => `var(--emotion-${n})`);
     byId("legend").replaceChildren(
@@ -64,12 +78,12 @@ export class FaceTable {
     );
     const head = element("tr");
     head.append(heading(t("expression"), "col"), ...faces.map((face) => heading(t("face", { n: face.id }), "col")));
-    byId("faces").tHead.replaceChildren(head);
-    this.cells = this.names.map(() => []);
+    inside(byId("faces"), "thead").replaceChildren(head);
+    this.cells = [];
     const rows = this.names.map((name, index) => {
       const row = element("tr");
       row.append(heading(name, "row"));
-      for (const _ of faces) {
+      this.cells[index] = faces.map(() => {
         const cell = element("td");
         const share = element("span");
         share.className = "share";
@@ -80,20 +94,21 @@ export class FaceTable {
         cell.style.setProperty("--bar", colours[index]);
         cell.append(share, bar);
         row.append(cell);
-        this.cells[index].push(cell);
-      }
+        return { cell, share };
+      });
       return row;
     });
-    byId("faces").tBodies[0].replaceChildren(...rows);
+    inside(byId("faces"), "tbody").replaceChildren(...rows);
   }
 
+  /** @param {Face[]} faces */
   fill(faces) {
     faces.forEach((face, column) => {
       const best = indexOfLargest(face.smoothed);
       face.smoothed.forEach((value, index) => {
-        const cell = this.cells[index][column];
+        const { cell, share } = this.cells[index][column];
         const text = String(Math.round(100 * value));
-        if (cell.firstChild.textContent !== text) cell.firstChild.textContent = text;
+        if (share.textContent !== text) share.textContent = text;
         cell.classList.toggle("top-share", index === best);
         cell.style.setProperty("--share", value.toFixed(3));
       });
@@ -121,9 +136,14 @@ export class FaceTable {
 
 /** Says in a live region what changes, at most every few seconds. */
 export class Announcer {
+  /**
+   * @param {HTMLElement} region
+   * @param {FaceTable} table
+   */
   constructor(region, table) {
     this.region = region;
     this.table = table;
+    /** @type {string | null} */
     this.gist = null;
     this.nextMs = 0;
   }
@@ -136,18 +156,27 @@ export class Announcer {
     this.gist = this.table.gist();
   }
 
+  /** @param {string} text */
   say(text) {
     this.region.textContent = text;
     this.nextMs = performance.now() + SAY_EVERY_MS;
   }
 }
 
+/**
+ * @template {keyof HTMLElementTagNameMap} N
+ * @param {N} name
+ */
 function element(name, text = "") {
   const made = document.createElement(name);
   made.textContent = text;
   return made;
 }
 
+/**
+ * @param {string} text
+ * @param {"col" | "row"} scope
+ */
 function heading(text, scope) {
   const made = element("th", text);
   made.scope = scope;

@@ -3,7 +3,11 @@
 const WINDOW_MS = 3000;
 const KEPT = 240; // results: eight seconds of a 30 Hz camera
 
-/** The q-th quantile (0 to 1) by linear interpolation, as NumPy has it; NaN of nothing. */
+/**
+ * The q-th quantile (0 to 1) by linear interpolation, as NumPy has it; NaN of nothing.
+ * @param {number[]} values
+ * @param {number} q
+ */
 export function quantile(values, q) {
   if (!values.length) return NaN;
   const sorted = [...values].sort((a, b) => a - b);
@@ -14,16 +18,16 @@ export function quantile(values, q) {
 }
 
 export class Meter {
-  constructor() {
-    this.reset();
-  }
+  /** @type {number[]} */
+  times = [];
+  /** @type {number[]} */
+  latencies = [];
+  dropped = 0;
+  droppedBefore = 0;
+  skipped = 0;
 
   reset() {
-    this.times = [];
-    this.latencies = [];
-    this.dropped = 0;
-    this.droppedBefore = 0;
-    this.skipped = 0;
+    Object.assign(this, new Meter());
   }
 
   /** A picture of the camera was not sent, because the server has enough to do. */
@@ -31,7 +35,12 @@ export class Meter {
     this.skipped += 1;
   }
 
-  /** A result came at `nowMs`; its frame was taken `latencyMs` ago; the connection has dropped `dropped`. */
+  /**
+   * A result came.
+   * @param {number} nowMs
+   * @param {number} latencyMs its frame was taken as long ago
+   * @param {number} dropped by this connection so far
+   */
   add(nowMs, latencyMs, dropped) {
     this.times.push(nowMs);
     this.latencies.push(latencyMs);
@@ -45,9 +54,10 @@ export class Meter {
     this.dropped = 0;
   }
 
+  /** @param {number} nowMs */
   read(nowMs) {
     this.times = this.times.filter((time) => nowMs - time <= WINDOW_MS);
-    const span = this.times.length > 1 ? this.times.at(-1) - this.times[0] : 0;
+    const span = this.times.length > 1 ? this.times[this.times.length - 1] - this.times[0] : 0;
     return {
       fps: span > 0 ? (1000 * (this.times.length - 1)) / span : 0,
       p50: quantile(this.latencies, 0.5),

@@ -1,13 +1,25 @@
 /** What the stage says: a card over the picture with something to do, and a line at its foot. */
 
+import { byId } from "./elements.js";
 import { language, t } from "./texts.js";
 
+/**
+ * @import { Words } from "./connection.js"
+ * @import { Key, Values } from "./texts.js"
+ * @typedef {object} Card
+ * @property {Key} title
+ * @property {Key} [text]
+ * @property {Values} [values] of the text
+ * @property {Words} [words] in place of the text
+ * @property {() => string} [commands] lines to paste
+ */
+
 const HINT_MS = 6000;
-const byId = (id) => document.getElementById(id);
 
 export class Notices {
-  /** @param onChange called when a card comes or goes */
+  /** @param {() => void} onChange called when a card comes or goes */
   constructor(onChange) {
+    /** @type {(Card & { action: () => void }) | null} */
     this.card = null;
     this.onChange = onChange;
     this.hintTimer = 0;
@@ -21,9 +33,8 @@ export class Notices {
 
   /**
    * Shows a card, which also is said.
-   * @param card {title, text, values}: keys of its words; or `words` {en, ko} in place of the text;
-   *   `commands`: gives lines to paste
-   * @param action what its button does
+   * @param {Card} card
+   * @param {() => void} action what its button does
    */
   show(card, action) {
     this.card = { ...card, action };
@@ -44,15 +55,18 @@ export class Notices {
   /** The words again, after a change of language. */
   render() {
     if (!this.card) return;
-    const { title, text, values = {}, words, commands } = this.card;
+    const { title, text, values, words, commands } = this.card;
     byId("message-title").textContent = t(title);
-    byId("message-text").textContent = words ? (words[language()] ?? words.en) : t(text, values);
+    byId("message-text").textContent = words ? (words[language()] ?? words.en) : text ? t(text, values) : "";
     byId("message-commands").hidden = !commands;
     byId("message-commands").textContent = commands ? commands() : "";
     byId("message-action").textContent = t("again");
   }
 
-  /** A line at the foot of the picture, for some seconds or until the next one; "" takes it away. */
+  /**
+   * A line at the foot of the picture, for some seconds or until the next one; "" takes it away.
+   * @param {string} text
+   */
   hint(text, isLasting = false) {
     clearTimeout(this.hintTimer);
     byId("hint").textContent = text;

@@ -57,9 +57,12 @@ const TEXTS = {
     seek: "Time in the video",
     unplayable: "This browser cannot show this video. Its time line and table can be read all the same.",
     note: "Before you use it",
-    note1: "Nothing is stored: frames are analysed in memory on this server and forgotten; a recording stays in this page until you save it.",
-    note2: "An expression is not a feeling. The shares say how a face looks to a classifier, not what a person feels or means.",
-    note3: "The EU AI Act, Art. 5(1)(f), bans inferring emotions at work and in education, save for medical and safety reasons.",
+    note1:
+      "Nothing is stored: frames are analysed in memory on this server and forgotten; a recording stays in this page until you save it.",
+    note2:
+      "An expression is not a feeling. The shares say how a face looks to a classifier, not what a person feels or means.",
+    note3:
+      "The EU AI Act, Art. 5(1)(f), bans inferring emotions at work and in education, save for medical and safety reasons.",
     note4: "Ask everybody who will be in the picture first, and let nothing that matters to them depend on the result.",
     statusIdle: "Model ready",
     statusConnecting: "Connecting",
@@ -70,17 +73,20 @@ const TEXTS = {
     statusSlow: "Live, slowed down",
     statusOffline: "Server not reached",
     noModel: "No trained model yet",
-    noModelText: "The server runs, but has nothing to classify with. Train a model on your data, or let the demo train a small one, and start the server again.",
+    noModelText:
+      "The server runs, but has nothing to classify with. Train a model on your data, or let the demo train a small one, and start the server again.",
     noModelOwn: "your own data",
     noModelDemo: "example data, a few minutes",
     deniedTitle: "The camera is blocked",
-    denied: "This page may not use the camera. Allow it in the browser's address bar (and in the system's privacy settings), then try again.",
+    denied:
+      "This page may not use the camera. Allow it in the browser's address bar (and in the system's privacy settings), then try again.",
     noCameraTitle: "No camera found",
     noCamera: "Plug one in and try again, or choose a picture or a video.",
     busyTitle: "The camera is in use",
     busy: "Another program or tab holds the camera. Close it there and try again.",
     insecureTitle: "The camera needs a secure address",
-    insecure: "Browsers open cameras only on https:// pages and on this machine itself (http://localhost). Pictures and videos can be uploaded here all the same.",
+    insecure:
+      "Browsers open cameras only on https:// pages and on this machine itself (http://localhost). Pictures and videos can be uploaded here all the same.",
     cameraFailedTitle: "The camera could not be opened",
     cameraFailed: "The browser says: {reason}",
     cameraLost: "The camera was unplugged or taken by another program.",
@@ -162,9 +168,12 @@ const TEXTS = {
     seek: "영상 시간",
     unplayable: "이 브라우저에서는 이 영상을 볼 수 없지만 시간표와 표는 볼 수 있습니다.",
     note: "사용하기 전에",
-    note1: "아무것도 저장하지 않습니다. 프레임은 이 서버의 메모리에서 분석한 뒤 버리고, 기록은 저장하기 전까지 이 페이지에만 있습니다.",
-    note2: "표정은 감정이 아닙니다. 이 비율은 분류기에 얼굴이 어떻게 보이는지를 나타낼 뿐, 그 사람의 감정이나 뜻이 아닙니다.",
-    note3: "EU 인공지능법 제5조 제1항 (f)는 의료·안전 목적을 제외하고 직장과 교육 기관에서 감정을 추론하는 것을 금지합니다.",
+    note1:
+      "아무것도 저장하지 않습니다. 프레임은 이 서버의 메모리에서 분석한 뒤 버리고, 기록은 저장하기 전까지 이 페이지에만 있습니다.",
+    note2:
+      "표정은 감정이 아닙니다. 이 비율은 분류기에 얼굴이 어떻게 보이는지를 나타낼 뿐, 그 사람의 감정이나 뜻이 아닙니다.",
+    note3:
+      "EU 인공지능법 제5조 제1항 (f)는 의료·안전 목적을 제외하고 직장과 교육 기관에서 감정을 추론하는 것을 금지합니다.",
     note4: "화면에 나올 모든 사람에게 먼저 동의를 구하고, 그 사람에게 중요한 결정을 이 결과에 맡기지 마세요.",
     statusIdle: "모델 준비됨",
     statusConnecting: "연결 중",
@@ -175,17 +184,20 @@ const TEXTS = {
     statusSlow: "실시간, 속도 줄임",
     statusOffline: "서버에 연결할 수 없음",
     noModel: "아직 학습된 모델이 없습니다",
-    noModelText: "서버는 실행 중이지만 분류할 모델이 없습니다. 데이터로 모델을 학습하거나 데모로 작은 모델을 학습한 뒤 서버를 다시 시작하세요.",
+    noModelText:
+      "서버는 실행 중이지만 분류할 모델이 없습니다. 데이터로 모델을 학습하거나 데모로 작은 모델을 학습한 뒤 서버를 다시 시작하세요.",
     noModelOwn: "내 데이터로",
     noModelDemo: "예제 데이터로, 몇 분",
     deniedTitle: "카메라가 차단되었습니다",
-    denied: "이 페이지에서 카메라를 쓸 수 없습니다. 브라우저 주소창(과 시스템 개인정보 설정)에서 허용한 뒤 다시 시도하세요.",
+    denied:
+      "이 페이지에서 카메라를 쓸 수 없습니다. 브라우저 주소창(과 시스템 개인정보 설정)에서 허용한 뒤 다시 시도하세요.",
     noCameraTitle: "카메라를 찾을 수 없습니다",
     noCamera: "카메라를 연결하고 다시 시도하거나 사진 또는 영상을 선택하세요.",
     busyTitle: "카메라를 다른 곳에서 쓰고 있습니다",
     busy: "다른 프로그램이나 탭에서 카메라를 닫은 뒤 다시 시도하세요.",
     insecureTitle: "카메라에는 보안 주소가 필요합니다",
-    insecure: "브라우저는 https:// 페이지와 이 컴퓨터(http://localhost)에서만 카메라를 엽니다. 사진과 영상 업로드는 여기서도 됩니다.",
+    insecure:
+      "브라우저는 https:// 페이지와 이 컴퓨터(http://localhost)에서만 카메라를 엽니다. 사진과 영상 업로드는 여기서도 됩니다.",
     cameraFailedTitle: "카메라를 열 수 없습니다",
     cameraFailed: "브라우저 메시지: {reason}",
     cameraLost: "카메라가 분리되었거나 다른 프로그램이 가져갔습니다.",
@@ -215,7 +227,17 @@ const TEXTS = {
   },
 };
 
-/** A value kept in this browser; private windows may refuse it, which costs nothing but the memory. */
+/**
+ * @typedef {keyof typeof TEXTS} Language
+ * @typedef {keyof typeof TEXTS.en} Key
+ * @typedef {Record<string, string | number>} Values
+ */
+
+/**
+ * Keeps a value in this browser; private windows may refuse it, which costs nothing but the memory.
+ * @param {string} name
+ * @param {string} value
+ */
 export function remember(name, value) {
   try {
     localStorage.setItem(name, value);
@@ -224,6 +246,7 @@ export function remember(name, value) {
   }
 }
 
+/** @param {string} name */
 export function recall(name) {
   try {
     return localStorage.getItem(name);
@@ -232,9 +255,10 @@ export function recall(name) {
   }
 }
 
+/** @returns {Language} */
 function firstLanguage() {
   const stored = recall(STORED);
-  if (stored in TEXTS) return stored;
+  if (stored === "en" || stored === "ko") return stored;
   return (navigator.language || "en").toLowerCase().startsWith("ko") ? "ko" : "en";
 }
 
@@ -242,24 +266,40 @@ let current = firstLanguage();
 
 export const language = () => current;
 
-/** The text of `key` with {names} filled in; `n` also chooses between one and other. */
+/**
+ * The text of `key` with {names} filled in; `n` also chooses between one and other.
+ * @param {Key} key
+ * @param {Values} values
+ */
 export function t(key, values = {}) {
-  let text = TEXTS[current][key];
-  if (typeof text === "object") text = text[values.n === 1 ? "one" : "other"];
+  const entry = TEXTS[current][key];
+  const text = typeof entry === "string" ? entry : entry[values.n === 1 ? "one" : "other"];
   return text.replace(/\{(\w+)\}/g, (whole, name) => (name in values ? String(values[name]) : whole));
+}
+
+/**
+ * The text for an attribute of index.html.
+ * @param {string | undefined} key
+ */
+function written(key = "") {
+  if (!(key in TEXTS.en)) throw new TypeError(`there is no text ${key}`);
+  return t(/** @type {Key} */ (key));
 }
 
 /** Puts the words of the language into everything marked data-text (content) or data-label (name). */
 export function applyTexts() {
   document.documentElement.lang = current;
   document.title = t("pageTitle");
-  for (const element of document.querySelectorAll("[data-text]")) element.textContent = t(element.dataset.text);
-  for (const element of document.querySelectorAll("[data-label]")) {
-    element.setAttribute("aria-label", t(element.dataset.label));
-    if (element.matches("button.icon")) element.title = t(element.dataset.label);
+  /** @param {string} name @returns {NodeListOf<HTMLElement>} */
+  const marked = (name) => document.querySelectorAll(`[data-${name}]`);
+  for (const element of marked("text")) element.textContent = written(element.dataset.text);
+  for (const element of marked("label")) {
+    element.setAttribute("aria-label", written(element.dataset.label));
+    if (element.matches("button.icon")) element.title = written(element.dataset.label);
   }
 }
 
+/** @param {Language} name */
 export function setLanguage(name) {
   current = name;
   remember(STORED, name);

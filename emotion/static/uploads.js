@@ -2,15 +2,29 @@
 
 import { onNextFrame } from "./camera.js";
 import { indexOfLargest } from "./drawing.js";
+import { inside, pen } from "./elements.js";
 import { colourNumbers } from "./palette.js";
 import { t } from "./texts.js";
+
+/**
+ * @import { Face, Words } from "./connection.js"
+ *
+ * @typedef {{ time_s: number, faces: Face[] }} Frame of a video, analysed
+ * @typedef {{ width: number, height: number, classes: string[] }} Analysed
+ * @typedef {Analysed & { kind: "image", faces: Face[] }} PictureResult
+ * @typedef {Analysed & { kind: "video", duration_s: number, frames: Frame[] }} VideoResult
+ * @typedef {PictureResult | VideoResult} Result
+ */
 
 const LANE_PX = 14;
 const LANE_GAP_PX = 3;
 const MAX_LANES = 6;
 
 export class UploadError extends Error {
-  /** @param message {en, ko} as the server says it, or null where it was not reached */
+  /**
+   * @param {string} code
+   * @param {Words | null} message as the server says it, or null where it was not reached
+   */
   constructor(code, message) {
     super(code);
     this.code = code;
@@ -20,13 +34,17 @@ export class UploadError extends Error {
 
 /**
  * Sends a file to the server.
- * @param onProgress called with 0 to 1 while it is sent, then with null while it is analysed
- * @returns {promise: what the server found, cancel()}
+ * @param {File} file
+ * @param {(share: number | null) => void} onProgress called with 0 to 1 while it is sent, then with null while it
+ *   is analysed
+ * @returns {{ promise: Promise<Result>, cancel: () => void }}
  */
 export function analyseFile(file, onProgress) {
   const request = new XMLHttpRequest();
   const promise = new Promise((resolve, reject) => {
-    request.upload.onprogress = (event) => event.lengthComputable && onProgress(event.loaded / event.total);
+    request.upload.onprogress = (event) => {
+      if (event.lengthComputable) onProgress(event.loaded / event.total);
+    };
     request.upload.onload = () => onProgress(null);
     request.onerror = () => reject(new UploadError("network", null));
     request.onabort = () => reject(new UploadError("cancelled", null));
@@ -48,12 +66,17 @@ export function analyseFile(file, onProgress) {
   return { promise, cancel: () => request.abort() };
 }
 
+/** @param {number} seconds */
 export function clock(seconds) {
   const whole = Math.floor(Math.max(seconds, 0));
   return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
 }
 
-/** The analysed frame that is shown at a time: the last one that is not after it. */
+/**
+ * The analysed frame that is shown at a time: the last one that is not after it.
+ * @param {Frame[]} frames
+ * @param {number} timeS
+ */
 export function frameAt(frames, timeS) {
   let [low, high] = [0, frames.length - 1];
   while (low < high) {
@@ -64,23 +87,46 @@ export function frameAt(frames, timeS) {
   return frames[low] ?? null;
 }
 
-/** The faces at a time: their boxes move evenly from one analysed frame to the next, their shares do not. */
+/**
+ * The faces at a time: their boxes move evenly from one analysed frame to the next, their shares do not.
+ * @param {Frame[]} frames
+ * @param {number} timeS
+ * @returns {Face[]}
+ */
 export function facesAt(frames, timeS) {
   const frame = frameAt(frames, timeS);
   if (!frame) return [];
+  /** @type {Frame | undefined} */
   const next = frames[frames.indexOf(frame) + 1];
   const part = next ? Math.min(Math.max((timeS - frame.time_s) / (next.time_s - frame.time_s), 0), 1) : 0;
   return frame.faces.map((face) => {
-    const later = part > 0 && next.faces.find((other) => other.id === face.id);
-    if (!later) return face;
-    return { ...face, box: face.box.map((edge, k) => edge + part * (later.box[k] - edge)) };
+    const later = next?.faces.find((other) => other.id === face.id);
+    if (!later || part === 0) return face;
+    const [left, top, width, height] = face.box.map((edge, k) => edge + part * (later.box[k] - edge));
+    return { ...face, box: [left, top, width, height] };
   });
 }
 
-/** Plays an analysed video on the stage. `onFrame(picture or null, faces)` draws. */
+/** Plays an analysed video on the stage. */
 export class Player {
+  /**
+   * @param {object} parts
+   * @param {HTMLVideoElement} parts.video
+   * @param {HTMLCanvasElement} parts.strip
+   * @param {HTMLInputElement} parts.seek
+   * @param {HTMLElement} parts.output the time in words
+   * @param {HTMLButtonElement} parts.play
+   * @param {(picture: HTMLVideoElement | null, faces: Face[], result: VideoResult) => void} parts.onFrame draws
+   */
   constructor({ video, strip, seek, play, output, onFrame }) {
-    Object.assign(this, { video, strip, seek, button: play, output, onFrame });
+    this.video = video;
+    this.strip = strip;
+    this.seek = seek;
+    this.button = play;
+    this.output = output;
+    this.onFrame = onFrame;
+    this.url = "";
+    /** @type {VideoResult | null} */
     this.result = null;
     this.isPlayable = false;
     this.button.addEventListener("click", () => this.toggle());
@@ -90,7 +136,11 @@ export class Player {
     video.addEventListener("play", () => this.follow());
   }
 
-  /** Shows a result; resolves to whether the browser can play the file itself. */
+  /**
+   * Shows a result; resolves to whether the browser can play the file itself.
+   * @param {File} file
+   * @param {VideoResult} result
+   */
   async open(file, result) {
     this.result = result;
     this.seek.max = String(result.duration_s);
@@ -127,6 +177,7 @@ export class Player {
     else this.video.pause();
   }
 
+  /** @param {number} timeS */
   goTo(timeS) {
     if (this.isPlayable) this.video.currentTime = timeS;
     else this.show(timeS);
@@ -140,6 +191,7 @@ export class Player {
     });
   }
 
+  /** @param {number} timeS */
   show(timeS) {
     if (!this.result) return;
     const { frames, duration_s: durationS } = this.result;
@@ -149,19 +201,20 @@ export class Player {
       this.output.textContent = text;
       this.seek.setAttribute("aria-valuetext", text);
     }
-    this.onFrame(this.isPlayable ? this.video : null, facesAt(frames, timeS));
+    this.onFrame(this.isPlayable ? this.video : null, facesAt(frames, timeS), this.result);
   }
 
   showState() {
     const isPlaying = !this.video.paused && !this.video.ended;
     this.button.setAttribute("aria-label", t(isPlaying ? "pause" : "play"));
-    this.button.querySelector("use").setAttribute("href", isPlaying ? "#i-pause" : "#i-play");
+    inside(this.button, "use").setAttribute("href", isPlaying ? "#i-pause" : "#i-play");
   }
 
   /** A lane for each face: the colour of its strongest expression, paler where it is less sure. */
   drawStrip() {
     if (!this.result) return;
     const { frames, classes, duration_s: durationS } = this.result;
+    /** @type {Map<number, number>} */
     const counts = new Map();
     for (const frame of frames) for (const face of frame.faces) counts.set(face.id, (counts.get(face.id) ?? 0) + 1);
     const longest = [...counts].sort((a, b) => b[1] - a[1]).slice(0, MAX_LANES);
@@ -171,7 +224,7 @@ export class Player {
     const ratio = Math.min(window.devicePixelRatio || 1, 2);
     this.strip.style.height = `${height}px`;
     [this.strip.width, this.strip.height] = [Math.round(width * ratio), Math.round(height * ratio)];
-    const context = this.strip.getContext("2d");
+    const context = pen(this.strip);
     context.scale(ratio, ratio);
     const style = getComputedStyle(document.documentElement);
     const colours = colourNumbers(classes).map((n) => style.getPropertyValue(`--emotion-${n}`).trim());

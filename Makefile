@@ -215,11 +215,12 @@ test-cpus: install ## the tests of equal numbers, as on other processors (docs/e
 slurm-test: install ## the tests on a real SLURM of two nodes, started here (Debian, root)
 	@FACEVOX_REQUIRE_SLURM=1 $(PYTHON_IN_VENV) -m pytest -m slurm
 
-check: install ## format, lint, types, shell scripts, Dockerfiles, lock, commits
+check: install ## format, lint, types, JavaScript, shell scripts, Dockerfiles, lock, commits
 	$(PYTHON_IN_VENV) -m ruff format --check .
 	$(PYTHON_IN_VENV) -m ruff check .
 	$(PYTHON_IN_VENV) -m mypy
 	$(PYTHON_IN_VENV) -m mypy --explicit-package-bases $(TYPED_FOLDERS)
+	@sh scripts/setup/check_page.sh
 	.venv/bin/shellcheck $(SHELL_FILES)
 	.venv/bin/hadolint docker/*.Dockerfile
 	$(PYTHON_IN_VENV) scripts/setup/lock.py --check

@@ -19,14 +19,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emotion.data.crop_task import CropConfig
 from emotion.settings import Settings, add_setting_arguments, folder_finder, load_settings
 from facevox import cli
+from facevox.batch_options import BatchOptions
 from facevox.cluster.job import RUN_AGAIN, Job
 from facevox.errors import ExitCode
 
 if TYPE_CHECKING:
     from emotion.data.aihub.collection import Collection
-    from emotion.data.crop_task import CropConfig, Plan
+    from emotion.data.crop_task import Plan
 
 PROGRAM = "emotion_preprocess"  # in the manifest; the log has it as emotion.preprocess
 TABLE = "crops.csv"
@@ -46,9 +48,7 @@ JOB = Job(join=RUN_AGAIN, inputs=("data_dir_raw",), output=_output_dir)
 def get_args_parser() -> argparse.ArgumentParser:
     """The options of this program."""
     parser = cli.make_parser(__doc__, "python emotion/preprocess.py --data_dir_raw data/aihub --workers 8")
-    parser.add_argument(
-        "--val_share", type=cli.unit_float, default=0.2, help="share of the people that go to validation"
-    )
+    cli.add_options(parser, CropConfig)
     parser.add_argument(
         "--audit",
         type=Path,
@@ -57,7 +57,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         "(default: preprocess)",
     )
     add_setting_arguments(parser)
-    cli.add_batch_arguments(parser)
+    cli.add_options(parser, BatchOptions)
     return parser
 
 
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.audit is not None:
         return _audit_only(args.audit)
     settings = load_settings(args)
-    from emotion.data.crop_task import COLUMNS, CropConfig, CropTask
+    from emotion.data.crop_task import COLUMNS, CropTask
     from emotion.logger_config import get_logger, setup_logging
     from facevox.batch import BatchConfig, run_batch
     from facevox.manifest import status_text

@@ -7,80 +7,22 @@ repository root. Everything that is missing or malformed is told at once, in Eng
 import argparse
 import difflib
 import io
-import math
 import os
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from facevox.errors import UserError
+from facevox.options import Kind, Option, choice, declared, number, option, path, required, text, whole
 
 ENV_FILE = Path(__file__).resolve().parent.parent / ".env"
 FREEZE_BN_MODES = ("all", "s3", "adaptive", "none")
 TEST_MODES = ("webcam", "image", "video")
 # A name this close to a setting's is taken for a slip of the pen (difflib's ratio).
 NEAR_NAME = 0.8
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What a value must be: how its text is read (ValueError where it cannot be), and that in words."""
-
-    read: Callable[[str], Any]
-    english: str
-    korean: str
-
-
-def _whole(low: int, high: int) -> Kind:
-    def read(text: str) -> int:
-        if not re.fullmatch(r"[+-]?\d{1,18}", text) or not low <= int(text) <= high:
-            raise ValueError
-        return int(text)
-
-    return Kind(read, f"a whole number from {low} to {high}", f"{low} 이상 {high} 이하의 정수")
-
-
-def _real(low: float, high: float, *, above: bool = False, below: bool = False) -> Kind:
-    """A number from `low` to `high`; `above` and `below` leave the ends themselves out."""
-
-    def read(text: str) -> float:
-        value = float(text)
-        if not (math.isfinite(value) and low <= value <= high):
-            raise ValueError
-        if (above and value == low) or (below and value == high):
-            raise ValueError
-        return value
-
-    lower, upper = "above" if above else "of at least", "below" if below else "at most"
-    english = f"a number {lower} {low:g} and {upper} {high:g}"
-    korean = f"{low:g} {'초과' if above else '이상'} {high:g} {'미만' if below else '이하'}의 수"
-    return Kind(read, english, korean)
-
-
-def _choice(*names: str) -> Kind:
-    def read(text: str) -> str:
-        if text not in names:
-            raise ValueError
-        return text
-
-    return Kind(read, f"one of {', '.join(names)}", f"{', '.join(names)} 중 하나")
-
-
-def _read_text(text: str) -> str:
-    if not text or "\0" in text:
-        raise ValueError
-    return text
-
-
-def _read_path(text: str) -> Path:
-    return Path(_read_text(text)).expanduser()
-
-
-def _read_optional_path(text: str) -> Path | None:
-    return _read_path(text) if text else None
 
 
 def _read_class_names(text: str) -> tuple[str, ...]:
@@ -104,24 +46,21 @@ def _read_origins(text: str) -> tuple[str, ...]:
 CLASS_NAMES = Kind(
     _read_class_names,
     "two or more different names of letters, digits, _ and -, separated by commas",
-    "쉼표로 구분한 서로 다른 이름 두 개 이상(글자, 숫자, _, -)",
+    korean="쉼표로 구분한 서로 다른 이름 두 개 이상(글자, 숫자, _, -)",
 )
-FOLDER = Kind(_read_path, "the path of a folder", "폴더 경로")
-INPUT = Kind(_read_optional_path, "the path of a picture or video", "이미지 또는 영상 파일 경로")
-WEIGHTS = Kind(
-    _read_text, "imagenet, none, or the path of a weight file", "imagenet, none 또는 가중치 파일 경로"
+FOLDER = path("the path of a folder", "폴더 경로")
+INPUT = Kind(
+    lambda text: FOLDER.read(text) if text else None,
+    "the path of a picture or video",
+    korean="이미지 또는 영상 파일 경로",
 )
-HOST = Kind(_read_text, "a host name or address", "호스트 이름 또는 주소")
+WEIGHTS = text("imagenet, none, or the path of a weight file", "imagenet, none 또는 가중치 파일 경로")
+HOST = text("a host name or address", "호스트 이름 또는 주소")
 ORIGINS = Kind(
     _read_origins,
     "origins such as https://example.org, separated by commas",
-    "쉼표로 구분한 출처(https://example.org)",
+    korean="쉼표로 구분한 출처(https://example.org)",
 )
-
-
-def _setting(kind: Kind, meaning: str, default: str | None = None) -> dict[str, Any]:
-    """What a field of `Settings` is; without a default it is required."""
-    return {"kind": kind, "meaning": meaning, "default": default}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,126 +71,88 @@ class Settings:
         SettingsError: Some contradict each other.
     """
 
-    class_names: tuple[str, ...] = field(
-        metadata=_setting(CLASS_NAMES, "classes in the order of the model's outputs")
+    class_names: tuple[str, ...] = required(CLASS_NAMES, "classes in the order of the model's outputs")
+    data_dir_raw: Path = required(FOLDER, "folder with AIHub's pictures and annotations (folders or ZIPs)")
+    data_dir_train: Path = required(FOLDER, "folder of the face crops for training, one sub-folder per class")
+    data_dir_val: Path = required(FOLDER, "folder of the face crops for validation, of other people")
+    img_size: int = required(whole(32, 1_024), "side of the square input picture, in pixels")
+    batch_size: int = required(whole(1, 4_096), "pictures in a training step")
+    val_steps: int = required(whole(1, 1_000_000), "validation batches an epoch at most")
+    epochs_head: int = required(whole(0, 10_000), "epochs that train the classification head alone")
+    epochs_finetune: int = required(
+        whole(0, 10_000), "epochs that train the head and the upper part of the backbone"
     )
-    data_dir_raw: Path = field(
-        metadata=_setting(FOLDER, "folder with AIHub's pictures and annotations (folders or ZIPs)")
+    learning_rate_head: float = required(number(0, 1, is_above=True), "learning rate of the head epochs")
+    learning_rate_finetune: float = required(
+        number(0, 1, is_above=True), "learning rate of the fine-tuning epochs"
     )
-    data_dir_train: Path = field(
-        metadata=_setting(FOLDER, "folder of the face crops for training, one sub-folder per class")
+    dropout_rate: float = required(
+        number(0, 1, is_below=True), "share of the head's units dropped in each step"
     )
-    data_dir_val: Path = field(
-        metadata=_setting(FOLDER, "folder of the face crops for validation, of other people")
+    weight_decay: float = required(number(0, 1), "weight decay (L2), 0 for none")
+    freeze_bn_mode: str = required(
+        choice(*FREEZE_BN_MODES), "which BatchNorm layers stay frozen in fine-tuning"
     )
-    img_size: int = field(metadata=_setting(_whole(32, 1024), "side of the square input picture, in pixels"))
-    batch_size: int = field(metadata=_setting(_whole(1, 4096), "pictures in a training step"))
-    val_steps: int = field(metadata=_setting(_whole(1, 1_000_000), "validation batches an epoch at most"))
-    epochs_head: int = field(
-        metadata=_setting(_whole(0, 10_000), "epochs that train the classification head alone")
+    unfreeze_from: float = required(
+        number(0, 1), "share of the backbone's depth from which on it trains in fine-tuning"
     )
-    epochs_finetune: int = field(
-        metadata=_setting(_whole(0, 10_000), "epochs that train the head and the upper part of the backbone")
+    mixup_alpha: float = required(
+        number(0, 100, is_above=True), "alpha of the Beta distribution of MixUp's share"
     )
-    learning_rate_head: float = field(
-        metadata=_setting(_real(0, 1, above=True), "learning rate of the head epochs")
+    cutmix_alpha: float = required(
+        number(0, 100, is_above=True), "alpha of the Beta distribution of CutMix's share"
     )
-    learning_rate_finetune: float = field(
-        metadata=_setting(_real(0, 1, above=True), "learning rate of the fine-tuning epochs")
+    p_mixup: float = required(number(0, 1), "probability that a batch is mixed by MixUp")
+    p_cutmix: float = required(number(0, 1), "probability that a batch is mixed by CutMix")
+    ema_decay: float = required(
+        number(0, 1, is_below=True), "decay of the moving average of the weights, per step"
     )
-    dropout_rate: float = field(
-        metadata=_setting(_real(0, 1, below=True), "share of the head's units dropped in each step")
+    early_stopping_patience: int = required(
+        whole(1, 10_000), "epochs without a better validation loss after which training stops"
     )
-    weight_decay: float = field(metadata=_setting(_real(0, 1), "weight decay (L2), 0 for none"))
-    freeze_bn_mode: str = field(
-        metadata=_setting(_choice(*FREEZE_BN_MODES), "which BatchNorm layers stay frozen in fine-tuning")
+    reduce_lr_patience: int = required(
+        whole(1, 10_000), "epochs without a better validation loss after which the learning rate falls"
     )
-    unfreeze_from: float = field(
-        metadata=_setting(_real(0, 1), "share of the backbone's depth from which on it trains in fine-tuning")
+    reduce_lr_factor: float = required(
+        number(0, 1, is_above=True, is_below=True), "what the learning rate is multiplied by then"
     )
-    mixup_alpha: float = field(
-        metadata=_setting(_real(0, 100, above=True), "alpha of the Beta distribution of MixUp's share")
+    model_dir: Path = required(FOLDER, "folder of the trained models")
+    log_dir: Path = required(FOLDER, "folder of the log files")
+    crop_margin: float = required(
+        number(0, 2), "margin around the face box on each side, as a share of the box"
     )
-    cutmix_alpha: float = field(
-        metadata=_setting(_real(0, 100, above=True), "alpha of the Beta distribution of CutMix's share")
+    test_mode: str = required(choice(*TEST_MODES), "what run_model.py reads")
+    input_path: Path | None = required(
+        INPUT, "the picture or video that run_model.py reads when TEST_MODE is image or video"
     )
-    p_mixup: float = field(metadata=_setting(_real(0, 1), "probability that a batch is mixed by MixUp"))
-    p_cutmix: float = field(metadata=_setting(_real(0, 1), "probability that a batch is mixed by CutMix"))
-    ema_decay: float = field(
-        metadata=_setting(_real(0, 1, below=True), "decay of the moving average of the weights, per step")
-    )
-    early_stopping_patience: int = field(
-        metadata=_setting(
-            _whole(1, 10_000), "epochs without a better validation loss after which training stops"
-        )
-    )
-    reduce_lr_patience: int = field(
-        metadata=_setting(
-            _whole(1, 10_000), "epochs without a better validation loss after which the learning rate falls"
-        )
-    )
-    reduce_lr_factor: float = field(
-        metadata=_setting(_real(0, 1, above=True, below=True), "what the learning rate is multiplied by then")
-    )
-    model_dir: Path = field(metadata=_setting(FOLDER, "folder of the trained models"))
-    log_dir: Path = field(metadata=_setting(FOLDER, "folder of the log files"))
-    crop_margin: float = field(
-        metadata=_setting(_real(0, 2), "margin around the face box on each side, as a share of the box")
-    )
-    test_mode: str = field(metadata=_setting(_choice(*TEST_MODES), "what run_model.py reads"))
-    input_path: Path | None = field(
-        metadata=_setting(
-            INPUT, "the picture or video that run_model.py reads when TEST_MODE is image or video"
-        )
-    )
-    server_port: int = field(metadata=_setting(_whole(1, 65535), "port of the web server"))
+    server_port: int = required(whole(1, 65_535), "port of the web server")
 
-    backbone_weights: str = field(metadata=_setting(WEIGHTS, "where the backbone starts", "imagenet"))
-    seed: int = field(
-        metadata=_setting(_whole(0, 2**31 - 1), "seed of the split by person and of training", "0")
+    backbone_weights: str = option("imagenet", WEIGHTS, "where the backbone starts")
+    seed: int = option(0, whole(0, 2**31 - 1), "seed of the split by person and of training")
+    server_host: str = option("127.0.0.1", HOST, "address that the web server listens on")
+    allowed_origins: tuple[str, ...] = option(
+        (), ORIGINS, "other pages that may use the server; empty: its own page only"
     )
-    server_host: str = field(metadata=_setting(HOST, "address that the web server listens on", "127.0.0.1"))
-    allowed_origins: tuple[str, ...] = field(
-        metadata=_setting(ORIGINS, "other pages that may use the server; empty: its own page only", "")
+    max_faces: int = option(4, whole(1, 32), "faces looked for in a picture")
+    max_frame_bytes: int = option(
+        2_000_000, whole(1_000, 100_000_000), "largest frame that the server takes, in bytes"
     )
-    max_faces: int = field(metadata=_setting(_whole(1, 32), "faces looked for in a picture", "4"))
-    max_frame_bytes: int = field(
-        metadata=_setting(
-            _whole(1000, 100_000_000), "largest frame that the server takes, in bytes", "2000000"
-        )
+    max_frame_pixels: int = option(
+        4_000_000, whole(10_000, 170_000_000), "largest frame that the server decodes, in pixels"
     )
-    max_frame_pixels: int = field(
-        metadata=_setting(
-            _whole(10_000, 170_000_000), "largest frame that the server decodes, in pixels", "4000000"
-        )
+    max_frames_per_s: int = option(60, whole(1, 1_000), "frames a second taken from one client")
+    max_connections: int = option(32, whole(1, 10_000), "clients of the server at a time")
+    max_upload_bytes: int = option(
+        30_000_000, whole(1_000, 10_000_000_000), "largest picture or video that may be uploaded, in bytes"
     )
-    max_frames_per_s: int = field(
-        metadata=_setting(_whole(1, 1000), "frames a second taken from one client", "60")
+    max_upload_pixels: int = option(
+        30_000_000,
+        whole(10_000, 170_000_000),
+        "largest JPEG that may be uploaded, in pixels (other formats: an eighth of it)",
     )
-    max_connections: int = field(
-        metadata=_setting(_whole(1, 10_000), "clients of the server at a time", "32")
-    )
-    max_upload_bytes: int = field(
-        metadata=_setting(
-            _whole(1000, 10_000_000_000),
-            "largest picture or video that may be uploaded, in bytes",
-            "30000000",
-        )
-    )
-    max_upload_pixels: int = field(
-        metadata=_setting(
-            _whole(10_000, 170_000_000),
-            "largest JPEG that may be uploaded, in pixels (other formats: an eighth of it)",
-            "30000000",
-        )
-    )
-    max_video_s: int = field(
-        metadata=_setting(_whole(1, 3600), "longest video that may be uploaded, in seconds", "60")
-    )
-    server_workers: int = field(
-        metadata=_setting(
-            _whole(0, 64), "threads of the server that analyse pictures; 0: one a core, at most 3", "0"
-        )
+    max_video_s: int = option(60, whole(1, 3_600), "longest video that may be uploaded, in seconds")
+    server_workers: int = option(
+        0, whole(0, 64), "threads of the server that analyse pictures; 0: one a core, at most 3"
     )
 
     def __post_init__(self) -> None:
@@ -273,7 +174,7 @@ class Settings:
             )
         if self.test_mode != "webcam" and self.input_path is None:
             faults.append(
-                f"INPUT_PATH: missing; wanted with TEST_MODE={self.test_mode}: {INPUT.english} | "
+                f"INPUT_PATH: missing; wanted with TEST_MODE={self.test_mode}: {INPUT.expected} | "
                 f"없음; 필요한 값: {INPUT.korean}"
             )
         if faults:
@@ -281,7 +182,7 @@ class Settings:
 
     def as_text(self) -> dict[str, str]:
         """NAME -> value as `.env` has it, in the order of the fields."""
-        return {info.name.upper(): _text_of(getattr(self, info.name)) for info in fields(self)}
+        return {info.name.upper(): text_of(getattr(self, info.name)) for info in fields(self)}
 
 
 class SettingsError(UserError):
@@ -296,38 +197,20 @@ class SettingsError(UserError):
         )
 
 
-@dataclass(frozen=True)
-class SettingInfo:
-    """One setting for documents and options: NAME, what it means, what its value must be, its default."""
-
-    name: str
-    meaning: str
-    kind: Kind
-    default: str | None  # None: required
-
-    @property
-    def option(self) -> str:
-        """`--batch_size`."""
-        return f"--{self.name.lower()}"
-
-
-def list_settings() -> list[SettingInfo]:
+def list_settings() -> list[Option]:
     """All settings in their order, the required ones first."""
-    return [
-        SettingInfo(f.name.upper(), f.metadata["meaning"], f.metadata["kind"], f.metadata["default"])
-        for f in fields(Settings)
-    ]
+    return declared(Settings)
 
 
 def add_setting_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds an option for each setting, named like it in lower case; without it .env has its say."""
+    """Adds an option for each setting, named like it in lower case; without it .env decides."""
     group = parser.add_argument_group("settings (win over the environment and .env)")
     for info in list_settings():
-        source = f"{info.name} of the environment or .env"
-        if info.default is not None:
-            source += f", or {info.default or 'empty'}"
-        text = f"{info.meaning}: {info.kind.english} (default: {source})"
-        group.add_argument(info.option, metavar="VALUE", help=text.replace("%", "%%"))
+        source = f"{info.name.upper()} of the environment or .env"
+        if not info.is_required:
+            source += f", or {text_of(info.default) or 'empty'}"
+        meaning = f"{info.help}: {info.kind.expected} (default: {source})"
+        group.add_argument(f"--{info.name}", metavar="VALUE", help=meaning.replace("%", "%%"))
 
 
 def folder_finder(name: str) -> Callable[[argparse.Namespace, Path], Path]:
@@ -375,27 +258,28 @@ def read_settings(env_file: Path, environ: Mapping[str, str], options: Mapping[s
     """
     in_file, faults = _read_env_file(env_file)
     infos = list_settings()
-    faults += _misspelt(in_file, [info.name for info in infos])
+    faults += _misspelt(in_file, [info.name.upper() for info in infos])
     values: dict[str, Any] = {}
     for info in infos:
-        option = options.get(info.name.lower())
-        if option is not None:
-            text, source = str(option), info.option
-        elif info.name in environ:
-            text, source = environ[info.name], "environment"
+        name = info.name.upper()
+        if options.get(info.name) is not None:
+            value, source = str(options[info.name]), f"--{info.name}"
+        elif name in environ:
+            value, source = environ[name], "environment"
         else:
-            given = in_file.get(info.name)
-            text, source = given if given is not None else info.default or "", env_file.name
-        text = text.strip()
-        english, korean = f"wanted: {info.kind.english}", f"필요한 값: {info.kind.korean}"
+            value, source = in_file.get(name) or "", env_file.name
+            if name not in in_file and not info.is_required:
+                value = text_of(info.default)
+        value = value.strip()
+        english, korean = f"wanted: {info.kind.expected}", f"필요한 값: {info.kind.korean}"
         try:
-            values[info.name.lower()] = info.kind.read(text)
+            values[info.name] = info.kind.read(value)
         except ValueError:
-            if text:
-                shown = text if len(text) <= 60 else text[:59] + "…"
-                faults.append(f"{info.name}={shown!r} ({source}): {english} | {korean}")
+            if value:
+                shown = value if len(value) <= 60 else value[:59] + "…"
+                faults.append(f"{name}={shown!r} ({source}): {english} | {korean}")
             else:
-                faults.append(f"{info.name}: missing; {english} | 없음; {korean}")
+                faults.append(f"{name}: missing; {english} | 없음; {korean}")
     if faults:
         raise SettingsError(faults)
     return Settings(**values)
@@ -437,7 +321,8 @@ def _misspelt(in_file: Mapping[str, str | None], names: list[str]) -> list[str]:
     return faults
 
 
-def _text_of(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """The value as `.env` has it."""
     if value is None:
         return ""
     return ",".join(value) if isinstance(value, tuple) else str(value)

@@ -10,10 +10,11 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from facevox.batch_options import BatchOptions
 from facevox.errors import ExitCode, UserError
 from facevox.files import remove_temporaries, set_run_token
 from facevox.locks import OutputLock
@@ -85,42 +86,6 @@ class Task:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchOptions:
-    """The part of a batch that its user chooses: what `cli.add_batch_arguments` adds.
-
-    Attributes:
-        workers: Processes; 0 works in this one.
-        num_shards, shard_index: Item k belongs to shard k % num_shards.
-        overwrite: Do finished items again.
-        dry_run: Only count and estimate.
-        item_timeout_s: For one item, with worker processes.
-        max_failed: Share of the items, 0 to 1, that may fail before the exit code says so. Items in which
-            nobody is are left out of it, those that were finished before are not.
-    """
-
-    workers: int = 0
-    num_shards: int = 1
-    shard_index: int = 0
-    overwrite: bool = False
-    dry_run: bool = False
-    item_timeout_s: float = 600.0
-    max_failed: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.shard_index < self.num_shards:
-            raise UserError(
-                f"--shard_index {self.shard_index}: there are {self.num_shards} shards, "
-                f"numbered 0 to {self.num_shards - 1}"
-            )
-        if not 0 <= self.max_failed <= 1:
-            raise UserError(f"--max_failed {self.max_failed}: a share from 0 to 1 is expected")
-
-    def batch_options(self) -> dict[str, Any]:
-        """These options alone, to hand them on."""
-        return {option.name: getattr(self, option.name) for option in fields(BatchOptions)}
-
-
-@dataclass(frozen=True, kw_only=True)
 class BatchConfig(BatchOptions):
     """How a batch is run.
 
@@ -149,10 +114,12 @@ class BatchConfig(BatchOptions):
     quiet: bool = False
     join: str = ""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def contradictions(self) -> list[str]:
+        """Also an output folder that is a file."""
+        faults = super().contradictions()
         if self.output_dir.exists() and not self.output_dir.is_dir():
-            raise UserError(f"{self.output_dir}: is a file; an output folder is wanted")
+            faults.append(f"{self.output_dir}: is a file; an output folder is expected")
+        return faults
 
     @property
     def header(self) -> dict[str, Any]:

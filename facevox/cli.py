@@ -9,11 +9,13 @@ import errno
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
 from facevox.errors import ExitCode, UserError, one_line
 from facevox.files import VIDEO_PATTERNS
+from facevox.options import Kind, Option, declared, number, whole
 
 # The operating system's refusals that lie in paths, rights and disks; anything else is a fault of ours.
 _USER_OS_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT}
@@ -21,8 +23,8 @@ _USER_OS_ERRORS |= {errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EMFIL
 _USER_OS_ERRORS |= {errno.ELOOP, errno.EIO, errno.ESTALE, errno.EINVAL}
 
 
-_Number = TypeVar("_Number", int, float)
-_Options = TypeVar("_Options")
+_Value = TypeVar("_Value")
+_Config = TypeVar("_Config")
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -44,14 +46,41 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
         return text + " (default: %(default)s)"
 
 
-class _Parser(argparse.ArgumentParser):
+@dataclass(frozen=True)
+class _Refused:
+    """What stands for a value that an option does not take, until all of them are read."""
+
+    message: str
+
+
+class Parser(argparse.ArgumentParser):
     """Reports a usage error in one line that says where to look, with exit code 2."""
+
+    def group(self, title: str) -> argparse._ArgumentGroup:
+        """The section `title` of `--help`, made when first asked for."""
+        groups: dict[str, argparse._ArgumentGroup] = self.__dict__.setdefault("groups", {})
+        if title not in groups:
+            groups[title] = self.add_argument_group(title)
+        return groups[title]
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        """The base class's, with every refused value told at once and not the first alone."""
+        parsed, rest = super().parse_known_args(args, namespace)
+        faults = [
+            f"argument --{name}: {value.message}"
+            for name, values in vars(parsed).items()
+            for value in (values if isinstance(values, list) else [values])
+            if isinstance(value, _Refused)
+        ]
+        if faults:
+            self.error("; ".join(faults))
+        return parsed, rest
 
     def error(self, message: str) -> NoReturn:
         self.exit(ExitCode.USAGE, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
-def make_parser(doc: str | None, example: str = "") -> argparse.ArgumentParser:
+def make_parser(doc: str | None, example: str = "") -> Parser:
     """A parser whose purpose is the first line of `doc`, with `example` commands below the options.
 
     Abbreviated options are refused: a later option of a similar name must not change what a
@@ -59,45 +88,27 @@ def make_parser(doc: str | None, example: str = "") -> argparse.ArgumentParser:
     """
     purpose = (doc or "").strip().split("\n", 1)[0]
     epilog = f"example:\n  {example.strip()}" if example else None
-    parser = _Parser(description=purpose, epilog=epilog, formatter_class=_HelpFormatter, allow_abbrev=False)
+    parser = Parser(description=purpose, epilog=epilog, formatter_class=_HelpFormatter, allow_abbrev=False)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
 
-def positive_int(text: str) -> int:
-    """`text` as an integer of at least 1 (an argparse type)."""
-    return _bounded(text, int, 1, "a whole number of at least 1")
+def argument_type(kind: Kind[_Value]) -> Callable[[str], _Value]:
+    """An argparse type that takes the values of `kind` and says in words what it expects."""
+
+    def read(text: str) -> _Value:
+        try:
+            return kind.read(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error) or f"{text!r} is not {kind.expected}") from None
+
+    return read
 
 
-def natural_int(text: str) -> int:
-    """`text` as an integer of at least 0 (an argparse type)."""
-    return _bounded(text, int, 0, "a whole number of at least 0")
-
-
-def positive_float(text: str) -> float:
-    """`text` as a finite number above 0 (an argparse type)."""
-    value = _bounded(text, float, 0.0, "a number above 0")
-    if value == 0 or value == float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return value
-
-
-def unit_float(text: str) -> float:
-    """`text` as a number from 0 to 1 (an argparse type)."""
-    value = _bounded(text, float, 0.0, "a number from 0 to 1")
-    if value > 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
-    return value
-
-
-def _bounded(text: str, kind: Callable[[str], _Number], least: _Number, what: str) -> _Number:
-    try:
-        value = kind(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not {what}") from None
-    if not value >= least:  # also refuses nan
-        raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
-    return value
+positive_int = argument_type(whole(1))
+natural_int = argument_type(whole(0))
+positive_float = argument_type(number(is_above=True))
+unit_float = argument_type(number(0, 1))
 
 
 def num_cores() -> int:
@@ -105,56 +116,52 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def add_batch_arguments(parser: argparse.ArgumentParser, *, workers: int | None = None) -> None:
-    """Adds what every preprocessing program takes: workers, shards, overwrite, dry run, time limit.
+def add_options(
+    parser: argparse._ActionsContainer,
+    config: type,
+    *,
+    only: Container[str] | None = None,
+    skip: Container[str] = (),
+) -> None:
+    """Adds a flag for each option of a dataclass (see `facevox.options`), in its section of `--help`.
 
-    The shard options take their defaults from NUM_SHARDS and SLURM_ARRAY_TASK_ID − SLURM_ARRAY_TASK_MIN,
-    so that one command serves a whole SLURM array.
+    Args:
+        parser: A parser of `make_parser`, or a group of one, into which all of them go then.
+        config: The dataclass.
+        only: Names of the fields that this program offers; None: all.
+        skip: Names of those that it does not offer.
     """
-    group = parser.add_argument_group("batch")
-    cores = num_cores() if workers is None else workers
-    group.add_argument(
-        "--workers",
-        type=natural_int,
-        default=cores,
-        help="worker processes; 0: work in this process (default: usable cores, %(default)s)",
-    )
-    group.add_argument(
-        "--num_shards",
-        type=positive_int,
-        default=_from_environment("NUM_SHARDS", 1, positive_int),
-        help="split the work into this many parts (default: NUM_SHARDS or 1)",
-    )
-    task = _from_environment("SLURM_ARRAY_TASK_ID", 0, natural_int)
-    first = _from_environment("SLURM_ARRAY_TASK_MIN", 0, natural_int)
-    group.add_argument(
-        "--shard_index",
-        type=natural_int,
-        default=max(task - first, 0),
-        help="which part to do, from 0 (default: SLURM_ARRAY_TASK_ID - SLURM_ARRAY_TASK_MIN, or 0)",
-    )
-    group.add_argument("--overwrite", action="store_true", help="do finished items again")
-    group.add_argument(
-        "--dry_run", action="store_true", help="print counts and an estimate of time and disk; write nothing"
-    )
-    group.add_argument(
-        "--item_timeout_s",
-        type=positive_float,
-        default=600.0,
-        help="give an item up after this many seconds (with worker processes)",
-    )
-    add_max_failed_argument(group)
+    for option in declared(config):
+        if option.name in skip or (only is not None and option.name not in only):
+            continue
+        if option.group and isinstance(parser, Parser):
+            _add_option(parser.group(option.group), option)
+        else:
+            _add_option(parser, option)
 
 
-def add_max_failed_argument(parser: argparse._ActionsContainer) -> None:
-    """Adds `--max_failed`."""
-    parser.add_argument(
-        "--max_failed",
-        type=unit_float,
-        default=0.0,
-        metavar="SHARE",
-        help="share of the items, 0 to 1, that may fail before the exit code is 1; where nobody was found "
-        "(no_face, no_speech) counts neither as failed nor as an item",
+def _add_option(container: argparse._ActionsContainer, option: Option) -> None:
+    flag, kind = f"--{option.name}", option.kind
+    default = option.flag_default() if option.flag_default else option.default
+    if kind.is_switch:
+        action = argparse.BooleanOptionalAction if default or kind.has_no else "store_true"
+        container.add_argument(flag, action=action, default=default, help=option.help)
+        return
+    one = kind.element or kind
+    read = argument_type(one)
+
+    def read_or_refuse(text: str) -> Any:
+        try:
+            return read(text)
+        except argparse.ArgumentTypeError as error:
+            return _Refused(str(error))
+
+    details: dict[str, Any] = {"nargs": "+"} if kind.element else {}
+    if option.is_required:
+        details["required"] = True
+    metavar = option.metavar or (f"{{{','.join(one.choices)}}}" if one.choices else None)
+    container.add_argument(
+        flag, type=read_or_refuse, default=default, metavar=metavar, help=option.help, **details
     )
 
 
@@ -169,24 +176,18 @@ def add_video_arguments(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def build(kind: type[_Options], args: argparse.Namespace, **own: Any) -> _Options:
+def build(config: type[_Config], args: argparse.Namespace, **own: Any) -> _Config:
     """A dataclass of options from the parsed arguments of the same names; `own` adds and overrides.
 
     The namespace ends here: library code takes the dataclass, which checks itself.
     """
-    names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    values = {name: value for name, value in vars(args).items() if name in names}
-    return kind(**(values | own))
-
-
-def _from_environment(name: str, default: int, kind: Callable[[str], int]) -> int:
-    text = os.environ.get(name, "")
-    if not text:
-        return default
-    try:
-        return kind(text)
-    except argparse.ArgumentTypeError as error:
-        raise UserError(f"environment variable {name}: {error}") from None
+    names = {field.name for field in dataclasses.fields(config)}  # type: ignore[arg-type]
+    values = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in vars(args).items()
+        if name in names
+    }
+    return config(**(values | own))
 
 
 def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:

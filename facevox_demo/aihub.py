@@ -31,10 +31,10 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from facevox.batch import Item, Outcome, Task
-from facevox.errors import UserError
 from facevox.files import replacing, write_bytes
 from facevox_demo import people, sources
 from facevox_demo.expressions import EXPRESSIONS
+from facevox_demo.options import AihubConfig
 from facevox_demo.people import Person, make_person, random_generator
 from facevox_demo.pictures import render_portrait
 from facevox_demo.portraits import EYE_LINE_SHARE, FACE_UNIT_SHARE, draw_portrait
@@ -54,52 +54,9 @@ TURNED_SHARE, COMPANY_SHARE, BAD_BOX_SHARE = 0.12, 0.1, 0.03
 COMPANION = 1_000_000  # added to the index of a person for the number of the passer-by
 BACKGROUNDS = ("도심 환경", "가정 및 실내", "오락공간", "사무 환경")
 JSON_ENCODINGS = dict(zip(EXPRESSIONS, ("utf-8", "utf-8-sig", "cp949", "utf-8", "utf-8"), strict=True))
-ZIP_NAMES = ("cp949", "utf-8")
 TIME = (2021, 1, 28, 0, 0, 0)  # of all members: the same bytes on every day
 JPEG_QUALITY = 92
 _ORIENTATION, _TURN_CLOCKWISE = 0x0112, 6  # EXIF: to be turned by 90° clockwise for showing
-
-
-@dataclass(frozen=True, kw_only=True)
-class AihubConfig:
-    """What a set holds; checks itself.
-
-    Attributes:
-        num_people: People, numbered from 0.
-        pictures_per_expression: Of each person.
-        picture_size: Side of the portrait in a picture, in pixels, 128 to 1024; pictures are half as wide
-            again.
-        seed: Another seed gives other people.
-        zip_names: How the archives write Korean names: cp949 as Korean Windows does, or utf-8.
-    """
-
-    num_people: int = 40
-    pictures_per_expression: int = 3
-    picture_size: int = 192
-    seed: int = 0
-    zip_names: str = "cp949"
-
-    def __post_init__(self) -> None:
-        faults = []
-        if not 1 <= self.num_people <= 10_000:
-            faults.append(f"--num_people {self.num_people}: 1 to 10000 are possible")
-        if not 1 <= self.pictures_per_expression <= 99:
-            faults.append(f"--pictures_per_expression {self.pictures_per_expression}: 1 to 99 are possible")
-        if not 128 <= self.picture_size <= 1024:
-            faults.append(f"--picture_size {self.picture_size}: 128 to 1024 pixels are possible")
-        if self.zip_names not in ZIP_NAMES:
-            faults.append(f"--zip_names {self.zip_names}: choose of {', '.join(ZIP_NAMES)}")
-        if faults:
-            raise UserError("; ".join(faults))
-
-    def settings(self) -> dict[str, Any]:
-        """What changes the pictures of a person."""
-        return {
-            "version": people.VERSION,
-            "seed": self.seed,
-            "pictures_per_expression": self.pictures_per_expression,
-            "picture_size": self.picture_size,
-        }
 
 
 @dataclass(frozen=True)

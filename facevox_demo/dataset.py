@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,85 +26,19 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from facevox.batch import Item, Outcome, Task
-from facevox.errors import UserError
 from facevox_demo import hq_tree, people
 from facevox_demo.clips import ClipPlan, articulation_at, loudness_at, plan_clip, pose_at, vowels_at
+from facevox_demo.options import SetConfig
 from facevox_demo.people import Person, make_person
 from facevox_demo.pictures import Mouth, PictureMaker
 from facevox_demo.portraits import EYE_LINE_SHARE, FACE_UNIT_SHARE, Portrait, draw_portrait
 from facevox_demo.voice import RATE_HZ, speak
 
-SHAPES = ("videos", "vox", "hq")
 FORMAT = 1  # of metadata.json
 FRAMES_PER_CLIP = 3  # face crops of a clip in the VoxCeleb-shaped tree
 CROP_UNITS = 2.05  # side of a face crop in face units: hair line to chin and some air, as in VoxCeleb
 COLUMNS = ("person", "videos", "voices", "faces", "mels", "masked_faces", "frames", "seconds_of_video")
 PROGRAM = "make_example_data"
-
-
-@dataclass(frozen=True, kw_only=True)
-class SetConfig:
-    """What a set holds; checks itself.
-
-    Attributes:
-        num_people: People, numbered from 0.
-        clips_per_person: Clips of each.
-        clip_s: Length of a clip in seconds, at least 0.5.
-        fps: Frames a second, 5 to 60.
-        size: Width and height of the videos in pixels, even, 128 to 1024.
-        seed: Another seed gives other people.
-        shapes: Which parts are written, of `SHAPES`.
-    """
-
-    num_people: int = 120
-    clips_per_person: int = 2
-    clip_s: float = 2.0
-    fps: float = 25.0
-    size: int = 256
-    seed: int = 0
-    shapes: tuple[str, ...] = SHAPES
-
-    def __post_init__(self) -> None:
-        faults = []
-        if not 1 <= self.num_people <= 10_000:
-            faults.append(f"--num_people {self.num_people}: 1 to 10000 are possible")
-        if not 1 <= self.clips_per_person <= 1000:
-            faults.append(f"--clips_per_person {self.clips_per_person}: 1 to 1000 are possible")
-        if not 0.5 <= self.clip_s <= 600:
-            faults.append(f"--clip_s {self.clip_s:g}: 0.5 to 600 seconds are possible")
-        if not 5 <= self.fps <= 60:
-            faults.append(f"--fps {self.fps:g}: 5 to 60 frames a second are possible")
-        if not 128 <= self.size <= 1024 or self.size % 2:
-            faults.append(f"--size {self.size}: an even number from 128 to 1024 is wanted")
-        if self.seed < 0:
-            faults.append(f"--seed {self.seed}: at least 0 is wanted")
-        unknown = [shape for shape in self.shapes if shape not in SHAPES]
-        if unknown or not self.shapes:
-            faults.append(f"--shape {' '.join(unknown)}: choose of {', '.join(SHAPES)}")
-        if faults:
-            raise UserError("; ".join(faults))
-
-    @property
-    def frames_per_clip(self) -> int:
-        """Frames of a clip; the last one ends no later than the sound."""
-        return int(self.clip_s * self.fps + 1e-6)
-
-    @property
-    def frame_times_s(self) -> np.ndarray:
-        """Presentation times (n,) of the frames in seconds."""
-        return np.arange(self.frames_per_clip) / self.fps
-
-    def settings(self) -> dict[str, Any]:
-        """What changes the files of a person (the number of people does not)."""
-        return {
-            "version": people.VERSION,
-            "seed": self.seed,
-            "clips_per_person": self.clips_per_person,
-            "clip_s": self.clip_s,
-            "fps": self.fps,
-            "size": self.size,
-            "shapes": sorted(self.shapes),
-        }
 
 
 def make_items(config: SetConfig) -> list[Item]:

@@ -5,7 +5,6 @@ the example data apart; it has never seen a real person and is no default anywhe
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,47 +13,13 @@ import numpy as np
 from facevox.batch import Item, Outcome, Task
 from facevox.errors import UserError
 from facevox.files import replacing, write_json
+from facevox_demo.options import DemoEmbedderConfig
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SIZE_PX = 112  # as face-embedding models have it
 PREPROCESSING = "insightface"  # (x - 127.5) / 127.5
-
-
-@dataclass(frozen=True, kw_only=True)
-class DemoEmbedderConfig:
-    """How the demo embedder is trained.
-
-    Attributes:
-        num_people: Example people to train on; a further fifth is held out to choose the threshold.
-        pictures_per_person: Each with another pose, light and expression.
-        seed: Of the people; another one than the demo's data, so that nobody is in both.
-        num_epochs: Passes over the pictures.
-        embedding_dim: Numbers per face.
-        scale: Of the cosines in the softmax (1 / temperature).
-        margin: Taken off the cosine to the own person, so that people end up apart (CosFace,
-            arXiv:1801.09414, eq. 4).
-    """
-
-    num_people: int = 160
-    pictures_per_person: int = 6
-    seed: int = 1000
-    num_epochs: int = 20
-    batch_size: int = 64
-    learning_rate: float = 3e-3
-    embedding_dim: int = 64
-    scale: float = 16.0
-    margin: float = 0.3
-
-    def __post_init__(self) -> None:
-        if self.num_people < 10 or self.pictures_per_person < 2:
-            raise UserError("at least 10 people with 2 pictures each are needed to train the demo embedder")
-
-    @property
-    def num_held_out(self) -> int:
-        """People who are not trained on."""
-        return max(self.num_people // 5, 5)
 
 
 class FacePictures(Task):

@@ -13,6 +13,7 @@ from facevox.batch import Item, Outcome, Task
 from facevox.errors import NoSpeechError, UserError
 from facevox.files import relative_name
 from facevox.naming import plan_names
+from facevox.options import Options, option, switch, whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,20 +35,11 @@ MARGIN_S = 0.1  # kept before and after a stretch, for soft onsets
 
 
 @dataclass(frozen=True, kw_only=True)
-class VoiceConfig:
-    """How voices are written.
+class VoiceConfig(Options):
+    """How voices are written."""
 
-    Attributes:
-        target_sr: Sample rate of the wavs, in Hz.
-        trim_silence: Write only the longest stretch with speech, instead of the whole sound track.
-    """
-
-    target_sr: int = 16000
-    trim_silence: bool = False
-
-    def __post_init__(self) -> None:
-        if not 4000 <= self.target_sr <= 192_000:
-            raise UserError(f"--target_sr {self.target_sr}: a sample rate from 4000 to 192000 Hz is wanted")
+    target_sr: int = option(16000, whole(4000, 192_000), "sample rate of the wavs, in Hz")
+    trim_silence: bool = option(False, switch(has_no=True), "write only the longest stretch with speech")
 
 
 class VoiceTask(Task):

@@ -19,6 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from facevox import cli
+from facevox.batch_options import BatchOptions
 from facevox.cluster.job import MERGE, Job
 from lipsync.settings import add_config_arguments, folder_finder, load_settings
 
@@ -29,7 +30,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     """The options of this program."""
     parser = cli.make_parser(__doc__, "python lipsync/data_processing.py --workers 2")
     add_config_arguments(parser)
-    cli.add_batch_arguments(parser)
+    cli.add_options(parser, BatchOptions)
     return parser
 
 

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from facevox import cli
+from facevox.batch_options import BatchOptions
 from facevox.errors import ExitCode, UserError
 from lipsync.settings import Settings, add_config_arguments, load_settings
 
@@ -243,7 +244,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         help="with --batch: folder of the results (default: paths.output_dir of the settings)",
     )
     add_config_arguments(parser)
-    cli.add_batch_arguments(parser)
+    cli.add_options(parser, BatchOptions)
     return parser
 
 

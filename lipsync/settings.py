@@ -7,7 +7,6 @@ their meaning. A file may leave out what it does not change.
 import argparse
 import dataclasses
 import re
-import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,105 +14,103 @@ from pathlib import Path
 from typing import Any
 
 from facevox.errors import UserError, one_line
+from facevox.options import DEVICE, choice, declared, number, option, read_plain, several, text, where, whole
 
 CONFIG_FILE = Path(__file__).resolve().parent / "config.yaml"
 SMALL_SET_FILE = CONFIG_FILE.with_name("small.yaml")  # for minutes of clips
 MAX_CONFIG_BYTES = 1_000_000
 
 
-@dataclass(frozen=True)
-class _Rule:
-    """What a value must be beyond its type."""
-
-    is_met: Callable[[Any], bool]
-    wanted: str
-
-
-def _between(least: float, most: float) -> _Rule:
-    return _Rule(lambda value: least <= value <= most, f"a number from {least:g} to {most:g}")
-
-
-def _one_of(*choices: str) -> _Rule:
-    return _Rule(lambda value: value in choices, " or ".join(choices))
-
-
-def _is_pattern(text: str) -> bool:
+def _is_pattern(value: str) -> bool:
     try:
-        return not text or re.compile(text).groups >= 1
+        return not value or re.compile(value).groups >= 1
     except re.error:
         return False
 
 
-def _setting(default: Any, rule: _Rule) -> Any:
-    return field(default=default, metadata={"rule": rule})
-
-
-_FOLDER = _Rule(lambda text: bool(text) and "\0" not in text, "a folder")
+FOLDER = text("a folder")
+PATTERN = where(text(may_be_empty=True), _is_pattern, "a regular expression with a group, or nothing")
+SPLIT = where(
+    several(whole()),
+    lambda parts: len(parts) == 3 and parts[0] > 0,
+    "three whole numbers: training (above 0), validation, test",
+)
+WIDTH = where(whole(8, 1024), lambda width: width % 8 == 0, "a multiple of 8 from 8 to 1024")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PathSettings:
     """Folders, relative to where the program is started."""
 
-    videos_dir: str = _setting("data/videos", _FOLDER)
-    audios_dir: str = _setting("data/audios", _FOLDER)
-    processed_dir: str = _setting("data/processed", _FOLDER)
-    checkpoint_dir: str = _setting("checkpoints", _FOLDER)
-    log_dir: str = _setting("logs", _FOLDER)
-    output_dir: str = _setting("outputs", _FOLDER)
+    videos_dir: str = option(
+        "data/videos", FOLDER, "what data_processing.py reads, searched in all sub-folders"
+    )
+    audios_dir: str = option(
+        "data/audios", FOLDER, "sounds of the same name without suffix; else the video's own track"
+    )
+    processed_dir: str = option("data/processed", FOLDER, "one .npz a clip, and manifest.csv")
+    checkpoint_dir: str = option(
+        "checkpoints", FOLDER, "the trained network, and what a training goes on from"
+    )
+    log_dir: str = option("logs", FOLDER, "curves of the training, for TensorBoard")
+    output_dir: str = option("outputs", FOLDER, "results of inference.py --batch")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
     """What is cut out of videos, and which of them are used."""
 
-    mouth_crop_px: int = _setting(96, _between(32, 256))
-    max_faces: int = _setting(4, _between(1, 16))
-    min_duration_s: float = _setting(1.0, _between(0.2, 60))
-    max_duration_s: float = _setting(600.0, _between(1, 7200))
-    speaker_regex: str = _setting("", _Rule(_is_pattern, "a regular expression with a group, or nothing"))
+    mouth_crop_px: int = option(96, whole(32, 256), "side of the grey mouth crops, in pixels")
+    max_faces: int = option(4, whole(1, 16), "followed at the same time; the largest ones")
+    min_duration_s: float = option(
+        1.0, number(0.2, 60), "shorter clips, and faces seen for less, are left out"
+    )
+    max_duration_s: float = option(
+        600.0, number(1, 7200), "of a longer video so much is used, from its start"
+    )
+    speaker_regex: str = option(
+        "", PATTERN, 'its first group names the speaker, from the relative path; "": the top sub-folder'
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class AudioSettings:
     """Size of the sound features; their clock is fixed (100 a second, see `lipsync.clips.sounds`)."""
 
-    num_mels: int = _setting(40, _between(8, 128))
-    num_mfcc: int = _setting(13, _between(2, 128))
+    num_mels: int = option(40, whole(8, 128), "bands of the log-mel, 0 to 8000 Hz")
+    num_mfcc: int = option(13, whole(2, 128), "coefficients, the loudness (0th) among them")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings:
     """Which network."""
 
-    visual_frontend: str = _setting("lip_landmarks", _one_of("mouth_cnn", "lip_landmarks"))
-    temporal: str = _setting("lstm", _one_of("lstm", "transformer"))
-    hidden_dim: int = _setting(
-        32, _Rule(lambda width: 8 <= width <= 1024 and width % 8 == 0, "a multiple of 8 from 8 to 1024")
+    visual_frontend: str = option(
+        "lip_landmarks",
+        choice("mouth_cnn", "lip_landmarks"),
+        "lip_landmarks (small: CPU, few clips) | mouth_cnn (GPU, many clips)",
     )
-    embedding_dim: int = _setting(16, _between(2, 1024))
-    dropout: float = _setting(0.1, _between(0, 0.9))
+    temporal: str = option("lstm", choice("lstm", "transformer"), "lstm | transformer")
+    hidden_dim: int = option(32, WIDTH, "width of the layers, a multiple of 8; mouth_cnn on many clips: 128")
+    embedding_dim: int = option(16, whole(2, 1024), "numbers of an embedding; mouth_cnn on many clips: 64")
+    dropout: float = option(0.1, number(0, 0.9), "share of channels switched off in training")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
     """How it is trained."""
 
-    batch_size: int = _setting(16, _between(2, 4096))
-    learning_rate: float = _setting(1e-4, _between(1e-8, 1))
-    weight_decay: float = _setting(0.05, _between(0, 10))
-    num_epochs: int = _setting(100, _between(1, 100_000))
-    split: tuple[int, ...] = _setting(
-        (8, 1, 1),
-        _Rule(
-            lambda parts: len(parts) == 3 and min(parts) >= 0 and parts[0] > 0,
-            "three whole numbers: training (above 0), validation, test",
-        ),
+    batch_size: int = option(16, whole(2, 4096), "8 to 16 for a GPU of 6 GB")
+    learning_rate: float = option(1e-4, number(1e-8, 1), "at the start; it falls along a cosine")
+    weight_decay: float = option(0.05, number(0, 10), "of AdamW, on matrices only")
+    num_epochs: int = option(100, whole(1, 100_000), "passes over the clips")
+    split: tuple[int, ...] = option(
+        (8, 1, 1), SPLIT, "shares of training, validation and test, by speaker or by video"
     )
-    checkpoint_interval: int = _setting(10, _between(1, 100_000))
-    seed: int = _setting(0, _between(0, 2**31 - 1))
-    device: str = _setting("auto", _one_of("auto", "cpu", "cuda"))
-    num_workers: int = _setting(0, _between(0, 256))
+    checkpoint_interval: int = option(10, whole(1, 100_000), "epochs between checkpoints that are kept")
+    seed: int = option(0, whole(0, 2**31 - 1), "of split, weights and order")
+    device: str = option("auto", DEVICE, "auto | cpu | cuda")
+    num_workers: int = option(0, whole(0, 256), "processes that load; a few for mouth_cnn on a GPU")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,13 +124,12 @@ class Settings:
     training: TrainingSettings = field(default_factory=TrainingSettings)
 
     def __post_init__(self) -> None:
-        faults = []
-        for section in dataclasses.fields(self):
-            values = getattr(self, section.name)
-            for key in dataclasses.fields(values):
-                rule, value = key.metadata["rule"], getattr(values, key.name)
-                if not rule.is_met(value):
-                    faults.append(f"{section.name}.{key.name}: {value!r} is not {rule.wanted}")
+        faults = [
+            f"{section.name}.{setting.name}: {fault}"
+            for section in dataclasses.fields(self)
+            for setting in declared(type(getattr(self, section.name)))
+            if (fault := setting.fault(getattr(getattr(self, section.name), setting.name)))
+        ]
         if self.audio.num_mfcc > self.audio.num_mels:
             faults.append(
                 f"audio.num_mfcc: {self.audio.num_mfcc} coefficients cannot come from "
@@ -194,8 +190,8 @@ def load_settings(config_file: str | Path | None = None, overrides: Sequence[str
             faults.append(f"{name}: a section with keys is wanted, not {values!r}")
             values = {}
         given[name] = dict(values)
-    for text in overrides:
-        _override(given, text, faults)
+    for override in overrides:
+        _override(given, override, faults)
     for name, kind in sections.items():
         built[name] = kind(**_checked(name, kind, given[name], faults))
     try:
@@ -247,37 +243,14 @@ def _override(given: dict[str, dict[str, Any]], text: str, faults: list[str]) ->
 
 
 def _checked(section: str, kind: type, values: dict[str, Any], faults: list[str]) -> dict[str, Any]:
-    hints = typing.get_type_hints(kind)
+    settings = {setting.name: setting for setting in declared(kind)}
     checked = {}
     for key, value in values.items():
-        if key not in hints:
-            faults.append(f"{section}.{key}: no such setting; there are {', '.join(hints)}")
+        if key not in settings:
+            faults.append(f"{section}.{key}: no such setting; there are {', '.join(settings)}")
             continue
         try:
-            checked[key] = _converted(value, hints[key])
-        except (TypeError, ValueError, OverflowError):
-            faults.append(f"{section}.{key}: {value!r} is not {_type_text(hints[key])}")
+            checked[key] = read_plain(settings[key], value)
+        except ValueError:
+            faults.append(f"{section}.{key}: {value!r} is not {settings[key].kind.expected}")
     return checked
-
-
-def _converted(value: Any, hint: Any) -> Any:
-    """`value` as the type `hint`; ValueError or TypeError where it is of another."""
-    if isinstance(hint, types.GenericAlias):  # tuple[int, ...]
-        if not isinstance(value, list):
-            raise TypeError("a list is wanted")
-        return tuple(_converted(part, typing.get_args(hint)[0]) for part in value)
-    if hint is str:
-        if not isinstance(value, (str, int, float)) or isinstance(value, bool):
-            raise TypeError("text is wanted")
-        return str(value)  # a folder named 2024
-    if isinstance(value, bool):
-        raise TypeError("a number is wanted")
-    if hint is float:
-        return float(value)  # YAML takes 1e-4, without a point, for text
-    if isinstance(value, float) and not value.is_integer():
-        raise ValueError("a whole number is wanted")
-    return int(value)
-
-
-def _type_text(hint: Any) -> str:
-    return {int: "a whole number", float: "a number", str: "text"}.get(hint, "a list of whole numbers")

@@ -21,6 +21,7 @@ from facevox.errors import NoFaceError, UserError
 from facevox.faces import MIN_CONFIDENCE
 from facevox.manifest import LEFT_OUT
 from facevox.naming import plan_names
+from facevox.options import Options, number, option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,7 +49,7 @@ JPEG_QUALITY = 95
 
 
 @dataclass(frozen=True, kw_only=True)
-class CropConfig:
+class CropConfig(Options):
     """How crops are made; checks itself.
 
     Attributes:
@@ -56,7 +57,6 @@ class CropConfig:
         train_dir, val_dir: Two folders of one parent, which holds the table and the manifest.
         img_size: Side of a crop, in pixels.
         crop_margin: Around the face box, on each side, as a share of the box.
-        val_share: Of the people, for validation.
         seed: Of the split.
     """
 
@@ -65,20 +65,19 @@ class CropConfig:
     val_dir: Path
     img_size: int
     crop_margin: float
-    val_share: float
+    val_share: float = option(
+        0.2, number(0, 1, is_above=True, is_below=True), "share of the people that go to validation"
+    )
     seed: int
 
-    def __post_init__(self) -> None:
-        faults = []
-        if self.train_dir.parent != self.val_dir.parent:
-            faults.append(
-                f"DATA_DIR_TRAIN {self.train_dir} and DATA_DIR_VAL {self.val_dir}: two folders of one "
-                "parent are wanted, which holds their table and manifest"
-            )
-        if not 0 < self.val_share < 1:
-            faults.append(f"--val_share {self.val_share:g}: a number above 0 and below 1 is wanted")
-        if faults:
-            raise UserError("; ".join(faults))
+    def contradictions(self) -> list[str]:
+        """Folders without a common parent."""
+        if self.train_dir.parent == self.val_dir.parent:
+            return []
+        return [
+            f"DATA_DIR_TRAIN {self.train_dir} and DATA_DIR_VAL {self.val_dir}: two folders of one parent are "
+            "expected, which holds their table and manifest"
+        ]
 
     @property
     def output_dir(self) -> Path:

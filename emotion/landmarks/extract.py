@@ -16,13 +16,12 @@ codes: 0 done; 1 more pictures failed than --max_failed allows, or not one has a
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from emotion.landmarks.extraction import ExtractConfig, run_extraction
 from emotion.landmarks.extraction import extract_landmarks_from_zip as extract_landmarks_from_zip
+from emotion.landmarks.extraction import run_extraction
+from emotion.landmarks.options import ExtractConfig, PictureBatch, add_log_dir_option
 from emotion.logger_config import get_logger, setup_logging
 from facevox import cli
-from facevox.batch import BatchOptions
 from facevox.cluster.job import MERGE, Job
 
 JOB = Job(join=MERGE, inputs=("zips",))
@@ -33,41 +32,17 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser = cli.make_parser(
         __doc__, "python emotion/landmarks/extract.py --zips A.zip B.zip --output_dir runs/landmarks"
     )
-    parser.add_argument(
-        "--zips", nargs="+", required=True, type=Path, metavar="ZIP", help="archives, or folders of archives"
-    )
-    parser.add_argument(
-        "--output_dir", required=True, type=Path, metavar="DIR", help="folder for shards and index"
-    )
-    parser.add_argument(
-        "--labels",
-        nargs="+",
-        default=[],
-        metavar="LABEL",
-        help="one for each of --zips (default: from annotations, file names, folders, archive names)",
-    )
-    parser.add_argument(
-        "--limit",
-        type=cli.natural_int,
-        default=0,
-        help="pictures in all, spread over the archives; 0: every one",
-    )
-    cli.add_batch_arguments(parser)
-    parser.set_defaults(item_timeout_s=60.0)
-    parser.add_argument("--log_dir", type=Path, default=Path("logs"), metavar="DIR", help="of the day's log")
+    cli.add_options(parser, ExtractConfig)
+    cli.add_options(parser, PictureBatch)
+    add_log_dir_option(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Extracts; returns the exit code."""
     args = get_args_parser().parse_args(argv)
-    config = ExtractConfig(
-        zips=tuple(args.zips),
-        labels=tuple(args.labels),
-        limit=args.limit,
-        output_dir=args.output_dir,
-    )
-    options = cli.build(BatchOptions, args)
+    config = cli.build(ExtractConfig, args)
+    options = cli.build(PictureBatch, args)
     if not options.dry_run:
         setup_logging(args.log_dir)
     logger = get_logger("landmarks.extract")

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emotion.landmarks.plan import SHARD_PICTURES, Picture, Plan, plan_shards
+from emotion.landmarks.options import ExtractConfig
+from emotion.landmarks.plan import Picture, Plan, plan_shards
 from emotion.landmarks.shards import COLUMNS, NUM_POINTS, PROGRAM, TABLE
 from facevox.batch import BatchConfig, BatchOptions, Item, Outcome, Summary, Task, run_batch
 from facevox.errors import ExitCode, NoFaceError, one_line
@@ -33,27 +34,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from emotion.landmarks.table import LandmarkTable
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExtractConfig:
-    """How landmarks are extracted.
-
-    Attributes:
-        zips: Archives and folders of archives.
-        labels: One for each of `zips`; empty: from annotations and names.
-        limit: Pictures in all; 0: every one.
-        output_dir: Of the shards.
-        shard_pictures: In a shard, at most.
-        log: Whether lines about what is found are printed.
-    """
-
-    zips: tuple[Path, ...]
-    output_dir: Path
-    labels: tuple[str, ...] = ()
-    limit: int = 0
-    shard_pictures: int = SHARD_PICTURES
-    log: bool = True
 
 
 @dataclass(frozen=True)

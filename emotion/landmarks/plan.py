@@ -11,13 +11,13 @@ from emotion.data.aihub.annotations import Annotation
 from emotion.data.aihub.collection import Collection, PictureFile, add_file
 from emotion.data.aihub.labels import majority_label
 from emotion.data.aihub.names import emotion_in_name, emotion_of, normalise, parse_picture_name
+from emotion.landmarks.shards import SHARD_PICTURES
 from facevox.batch import Item
 from facevox.errors import UserError
 from facevox.files import find_files
 
 ARCHIVE_PATTERNS = ("*.zip", "*.zip.part*", "*.json")
 # 1.5 MB of landmarks, and 5 to 15 s of work on a core: what a killed run does again at most.
-SHARD_PICTURES = 256
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from emotion.landmarks.options import PictureBatch, TrainConfig, add_log_dir_option
 from emotion.logger_config import get_logger, setup_logging
 from facevox import cli
+from facevox.options import default_of
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -32,13 +34,12 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--model",
         type=Path,
-        default=Path("models/emotion_landmarks"),
+        default=default_of(TrainConfig, "save_dir"),
         metavar="PATH",
         help="folder of train.py, or its model.pth",
     )
-    cli.add_batch_arguments(parser)
-    parser.set_defaults(item_timeout_s=60.0)
-    parser.add_argument("--log_dir", type=Path, default=Path("logs"), metavar="DIR", help="of the day's log")
+    cli.add_options(parser, PictureBatch)
+    add_log_dir_option(parser)
     return parser
 
 

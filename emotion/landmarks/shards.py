@@ -7,3 +7,4 @@ COLUMNS = (
     *("width", "height", "reduction", "faces"),
 )
 NUM_POINTS = 478
+SHARD_PICTURES = 256  # in a shard, at most

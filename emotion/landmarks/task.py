@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from emotion.data.samples import Samples, class_weights
 from emotion.data.split import validation_people
-from emotion.landmarks.network import MODEL_FILE, LandmarkModel, LandmarkNetwork, is_class_list, save_model
-from emotion.landmarks.normalisation import SCALED, check_normalisation, normalise_landmarks
+from emotion.landmarks.network import MODEL_FILE, LandmarkModel, LandmarkNetwork, save_model
+from emotion.landmarks.normalisation import normalise_landmarks
+from emotion.landmarks.options import TrainConfig
 from emotion.landmarks.scores import balanced_accuracy
 from emotion.landmarks.table import LandmarkTable
 from emotion.scores.calibration import cross_entropy
@@ -29,75 +29,11 @@ from facevox.training.batches import EpochBatches
 from facevox.training.distributed import World
 from facevox.training.trainer import TrainingTask
 
-DEFAULT_CLASSES = ("neutral", "anxiety")  # 중립 (0), 불안 (1)
 # Rows of the training part on which, after each epoch, its accuracy is measured and BatchNorm's statistics
 # are taken: the running mean lags so far behind in the first epochs that validation sees chance, and patience
 # ends.
 SHOWN_ROWS = 2048
 SCORED_AT_ONCE = 1024
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """How a classifier is trained; checks itself.
-
-    Attributes:
-        landmarks_dir: Output folder of `extract.py`.
-        save_dir: Of the run.
-        class_names: Labels, in the order of the outputs.
-        normalisation: One of `normalisation.NORMALISATIONS`.
-        num_epochs: At most.
-        batch_size: Of one process.
-        learning_rate: At its peak.
-        weight_decay: On matrices.
-        val_share: Of the people, for validation.
-        patience: Epochs without a lower validation loss after which training ends; 0: never.
-        class_balance: Weigh rare classes up.
-        seed: Of weights, split and order.
-        resume: auto, never, or a checkpoint.
-    """
-
-    landmarks_dir: Path
-    save_dir: Path
-    class_names: tuple[str, ...] = DEFAULT_CLASSES
-    normalisation: str = SCALED
-    num_epochs: int = 60
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-2
-    val_share: float = 0.2
-    patience: int = 15
-    class_balance: bool = True
-    seed: int = 0
-    resume: str = "auto"
-
-    def __post_init__(self) -> None:
-        faults = []
-        if not is_class_list(self.class_names):
-            faults.append(
-                f"--class_names {' '.join(self.class_names)}: two or more different names are wanted"
-            )
-        if self.batch_size < 2:
-            faults.append(f"--batch_size {self.batch_size}: at least 2 (BatchNorm needs more than one face)")
-        if not 0 < self.val_share < 1:
-            faults.append(f"--val_share {self.val_share:g}: a number above 0 and below 1 is wanted")
-        if faults:
-            raise UserError("; ".join(faults))
-        check_normalisation(self.normalisation)
-
-    def lasting(self) -> dict[str, Any]:
-        """What must be the same when a run goes on."""
-        return {
-            "class_names": list(self.class_names),
-            "normalisation": self.normalisation,
-            "batch_size": self.batch_size,
-            "learning_rate": self.learning_rate,
-            "weight_decay": self.weight_decay,
-            "val_share": self.val_share,
-            "patience": self.patience,
-            "class_balance": self.class_balance,
-            "seed": self.seed,
-        }
 
 
 @dataclass(frozen=True)

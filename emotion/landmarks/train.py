@@ -19,19 +19,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from emotion.landmarks.normalisation import NORMALISATIONS, SCALED
+from emotion.landmarks.options import ExtractConfig, PictureBatch, TrainConfig, add_log_dir_option
 from emotion.logger_config import get_logger, log_hyperparameters, setup_logging
 from facevox import cli
 from facevox.cluster.job import PER_GPU, Job
 from facevox.errors import ExitCode, UserError
-
-if TYPE_CHECKING:
-    from emotion.landmarks.task import TrainConfig
-
-SAVE_DIR = Path("models/emotion_landmarks")
-
 
 JOB = Job(
     processes=PER_GPU,
@@ -59,81 +53,22 @@ def get_args_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="what extract.py wrote, or is to write (default with --zips: landmarks/ in --save_dir)",
     )
-    source.add_argument(
-        "--labels", nargs="+", default=[], metavar="LABEL", help="as of extract.py (default: from names)"
-    )
-    source.add_argument("--limit", type=cli.natural_int, default=0, help="pictures in all; 0: every one")
-    source.add_argument(
-        "--workers",
-        type=cli.natural_int,
-        default=cli.num_cores(),
-        help="processes that extract; 0: this one (default: usable cores, %(default)s)",
-    )
-    source.add_argument(
-        "--item_timeout_s",
-        type=cli.positive_float,
-        default=60.0,
-        help="seconds after which a picture is given up",
-    )
-    cli.add_max_failed_argument(source)
-    _add_training_arguments(parser.add_argument_group("training"))
-    parser.add_argument("--log_dir", type=Path, default=Path("logs"), metavar="DIR", help="of the day's log")
-    return parser
-
-
-def _add_training_arguments(train: argparse._ArgumentGroup) -> None:
-    """Adds how to train."""
-    train.add_argument("--save_dir", type=Path, default=SAVE_DIR, metavar="DIR", help="folder of the run")
-    train.add_argument(
-        "--class_names",
-        nargs="+",
-        default=["neutral", "anxiety"],
-        metavar="NAME",
-        help="labels, in the order of the outputs",
-    )
-    train.add_argument(
-        "--normalisation",
-        choices=NORMALISATIONS,
-        default=SCALED,
-        help="of the landmarks; each does what the one before it does and one thing more",
-    )
-    train.add_argument("--num_epochs", type=cli.positive_int, default=60, help="epochs at most")
-    train.add_argument("--batch_size", type=cli.positive_int, default=64, help="faces, of each process")
-    train.add_argument("--learning_rate", type=cli.positive_float, default=1e-3, help="at its peak")
-    train.add_argument("--weight_decay", type=cli.unit_float, default=1e-2, help="of AdamW")
-    train.add_argument("--val_share", type=cli.unit_float, default=0.2, help="of the people, for validation")
-    train.add_argument(
-        "--patience",
-        type=cli.natural_int,
-        default=15,
-        help="epochs without a lower validation loss after which training ends; 0: never",
-    )
-    train.add_argument(
-        "--class_balance",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="let rare classes weigh as much as frequent ones",
-    )
-    train.add_argument("--seed", type=cli.natural_int, default=0, help="of weights, split and order")
-    train.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where it computes")
-    train.add_argument(
-        "--resume",
-        default="auto",
-        metavar="auto|never|FILE",
-        help="auto: go on from last.pth in --save_dir if it is there; never: begin anew; or a checkpoint",
-    )
-    train.add_argument(
+    cli.add_options(source, ExtractConfig, only=("labels", "limit"))
+    cli.add_options(source, PictureBatch, only=("workers", "item_timeout_s", "max_failed"))
+    cli.add_options(parser, TrainConfig)
+    parser.group("training").add_argument(
         "--dry_run",
         action="store_true",
         help="count, try a few steps, say what time and disk it would take, and write nothing; with --zips "
         "of the extraction alone",
     )
+    add_log_dir_option(parser)
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Extracts if asked to, trains; returns the exit code."""
     args = get_args_parser().parse_args(argv)
-    from emotion.landmarks.task import TrainConfig
     from facevox.training.distributed import read_launch
 
     launch = read_launch(os.environ)
@@ -145,12 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "--zips: several processes train but one extracts; run emotion/landmarks/extract.py first, then "
             "this with --landmarks_dir"
         )
-    config = cli.build(
-        TrainConfig,
-        args,
-        landmarks_dir=args.landmarks_dir or args.save_dir / "landmarks",
-        class_names=tuple(args.class_names),
-    )
+    config = cli.build(TrainConfig, args, landmarks_dir=args.landmarks_dir or args.save_dir / "landmarks")
     if args.dry_run and args.zips:
         code = _extract(args, config.landmarks_dir)
         print("what training takes shows once they are extracted: --dry_run with --landmarks_dir")
@@ -160,26 +90,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     extracted = _extract(args, config.landmarks_dir) if args.zips else ExitCode.DONE
     if extracted == ExitCode.STOPPED:
         return extracted
-    code = _train(config, args.device, dry_run=args.dry_run)
+    code = _train(config, dry_run=args.dry_run)
     return extracted if code == ExitCode.DONE else code
 
 
 def _extract(args: argparse.Namespace, folder: Path) -> ExitCode:
-    from emotion.landmarks.extraction import ExtractConfig, run_extraction
-    from facevox.batch import BatchOptions
+    from emotion.landmarks.extraction import run_extraction
 
-    config = ExtractConfig(
-        zips=tuple(args.zips), labels=tuple(args.labels), limit=args.limit, output_dir=folder
-    )
-    return run_extraction(config, cli.build(BatchOptions, args)).exit_code
+    config = cli.build(ExtractConfig, args, output_dir=folder)
+    return run_extraction(config, cli.build(PictureBatch, args)).exit_code
 
 
-def _train(config: "TrainConfig", device: str, *, dry_run: bool) -> ExitCode:
+def _train(config: TrainConfig, *, dry_run: bool) -> ExitCode:
     from emotion.landmarks.run import run_training
     from facevox.training import distributed
     from facevox.training.trainer import DONE, STOPPED
 
-    world = distributed.init(device)
+    world = distributed.init(config.device)
     if world.device.type == "cpu":
         import torch
 

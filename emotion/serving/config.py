@@ -5,6 +5,7 @@ from pathlib import Path
 
 from emotion.settings import Settings
 from facevox.cli import num_cores
+from facevox.options import default_of
 
 STATIC_DIR = Path(__file__).resolve().parent.parent / "static"
 # Each worker holds a detector and a copy of the network, 65 MB together: three of them make 360 MB in all.
@@ -20,17 +21,17 @@ class ServerConfig:
     """
 
     model: Path | None
-    host: str = "127.0.0.1"
+    host: str = default_of(Settings, "server_host")
     port: int = 8001
-    allowed_origins: tuple[str, ...] = ()
-    max_faces: int = 4
-    max_frame_bytes: int = 2_000_000
-    max_frame_pixels: int = 4_000_000
-    max_frames_per_s: int = 60
-    max_connections: int = 32
-    max_upload_bytes: int = 30_000_000
-    max_upload_pixels: int = 30_000_000
-    max_video_s: int = 60
+    allowed_origins: tuple[str, ...] = default_of(Settings, "allowed_origins")
+    max_faces: int = default_of(Settings, "max_faces")
+    max_frame_bytes: int = default_of(Settings, "max_frame_bytes")
+    max_frame_pixels: int = default_of(Settings, "max_frame_pixels")
+    max_frames_per_s: int = default_of(Settings, "max_frames_per_s")
+    max_connections: int = default_of(Settings, "max_connections")
+    max_upload_bytes: int = default_of(Settings, "max_upload_bytes")
+    max_upload_pixels: int = default_of(Settings, "max_upload_pixels")
+    max_video_s: int = default_of(Settings, "max_video_s")
     num_workers: int = 2
 
     @classmethod

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from facevox.cluster.job import ONE, PER_GPU
 from facevox.cluster.jobs import Request, sharded_jobs
 from facevox.errors import UserError
+from facevox.options import Options, choice, number, option, text, where, whole
 
 CLUSTERS = ("slurm", "local", "debug")
 MEMORY_PER_CPU_GB = 4
@@ -38,50 +39,43 @@ def parse_minutes(text: str) -> int:
     )
 
 
+def _is_time(value: str) -> bool:
+    try:
+        return parse_minutes(value) > 0
+    except UserError:
+        return False
+
+
+TIME = where(text(), _is_time, "minutes, hours:minutes:seconds or days-hours, as in 12:00:00")
+
+
 @dataclass(frozen=True, kw_only=True)
-class Resources:
-    """What one job, or each shard of it, is given.
+class Resources(Options):
+    """What one job, or each shard of it, is given."""
 
-    Attributes:
-        cluster: slurm, local or debug.
-        nodes: Machines.
-        gpus: On each node; None: one for programs that use some, else none.
-        tasks_per_node: Processes on each node; None: as the program wants it.
-        cpus: Cores of each process.
-        mem_gb: On each node; None: 4 GB for each core.
-        time: As sbatch takes it.
-        partition, account, qos: Of SLURM; "": its default.
-        shards: Parts that run as an array.
-    """
+    cluster: str = option("slurm", choice(*CLUSTERS), "local: processes here; debug: this process")
+    nodes: int = option(1, whole(1), "machines")
+    gpus: int | None = option(
+        None, whole(0), "GPUs on each node (default: 1 for training and evaluation, else 0)"
+    )
+    tasks_per_node: int | None = option(
+        None,
+        whole(1),
+        "processes on each node (default: one for each GPU; without GPUs, and for train_emotion, one)",
+    )
+    cpus: int = option(4, whole(1), "cores of each process")
+    mem_gb: float | None = option(
+        None, number(is_above=True), "memory on each node, in GB (default: 4 for each core)"
+    )
+    time: str = option("24:00:00", TIME, "limit, as sbatch takes it: minutes, 12:00:00, 2-0")
+    partition: str = option("", text(may_be_empty=True), "of SLURM (default: its own)")
+    account: str = option("", text(may_be_empty=True), "of SLURM (default: yours)")
+    qos: str = option("", text(may_be_empty=True), "of SLURM (default: yours)")
+    shards: int = option(1, whole(1), "parts that run as an array, and are joined")
 
-    cluster: str = "slurm"
-    nodes: int = 1
-    gpus: int | None = None
-    tasks_per_node: int | None = None
-    cpus: int = 4
-    mem_gb: float | None = None
-    time: str = "24:00:00"
-    partition: str = ""
-    account: str = ""
-    qos: str = ""
-    shards: int = 1
-
-    def __post_init__(self) -> None:
+    def contradictions(self) -> list[str]:
+        """What only a SLURM cluster has."""
         faults = []
-        if self.cluster not in CLUSTERS:
-            faults.append(f"--cluster {self.cluster}: one of {', '.join(CLUSTERS)} is expected")
-        for name in ("nodes", "cpus", "shards", "tasks_per_node"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                faults.append(f"--{name} {value}: at least 1 is expected")
-        if self.gpus is not None and self.gpus < 0:
-            faults.append(f"--gpus {self.gpus}: at least 0 is expected")
-        if self.mem_gb is not None and self.mem_gb <= 0:
-            faults.append(f"--mem_gb {self.mem_gb:g}: more than 0 is expected")
-        try:
-            parse_minutes(self.time)
-        except UserError as error:
-            faults.append(f"--time: {error}")
         if self.cluster != "slurm":
             if self.nodes > 1:
                 faults.append(f"--nodes {self.nodes}: --cluster {self.cluster} has one; slurm has more")
@@ -90,8 +84,7 @@ class Resources:
                 for name in ("partition", "account", "qos")
                 if getattr(self, name)
             ]
-        if faults:
-            raise UserError("; ".join(faults))
+        return faults
 
     def num_gpus(self, request: Request) -> int:
         """GPUs on each node."""

@@ -33,6 +33,16 @@ class Interval:
             return cls(steps=number)
         return cls(seconds=number * {"s": 1.0, "m": 60.0, "h": 3600.0}[unit])
 
+    def __str__(self) -> str:
+        """The text that `parse` takes."""
+        if self.steps:
+            return str(self.steps)
+        seconds = round(self.seconds)
+        return next(
+            (f"{seconds // size}{unit}" for unit, size in (("h", 3600), ("m", 60)) if seconds % size == 0),
+            f"{seconds}s",
+        )
+
     def is_due(self, step: int, seconds: float) -> bool:
         """Whether it is time, at `step` and `seconds` after the last time."""
         if self.steps:

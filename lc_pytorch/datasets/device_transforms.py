@@ -26,9 +26,9 @@ from torch.utils.data import default_collate
 
 from facevox.errors import UserError, one_line
 from facevox.training import distributed
+from lc_pytorch.choices import AUTO, PILLOW, TORCHVISION
 from lc_pytorch.datasets.transforms import ImageTransform, draw_crop
 
-AUTO, PILLOW, TORCHVISION = PICTURE_TRANSFORMS = ("auto", "pillow", "torchvision")
 # A crop with a side longer than this many times the model's is resized by its loader process. Below that, its
 # bytes are at most 9/4 of the model's input in float32 (a photo of 12 megapixels would be 60 times as many);
 # and torch's kernel keeps its weights in the GPU's shared memory, which a large reduction would overrun.

@@ -24,7 +24,7 @@ from torch.utils.data import default_collate
 
 from facevox.errors import UserError
 from facevox.files import read_json
-from lc_pytorch.models.encoders import DEFAULT_FACE_MODEL, DEFAULT_VOICE_MODEL
+from lc_pytorch.choices import DEFAULT_FACE_MODEL, DEFAULT_VOICE_MODEL
 from lc_pytorch.models.hub import from_hub
 
 if TYPE_CHECKING:

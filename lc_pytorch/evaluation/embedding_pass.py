@@ -29,40 +29,9 @@ from facevox.errors import UserError, one_line
 from facevox.progress import Progress, duration_text
 from facevox.signals import StopFlag, end_children_at_exit, ignore_stop_signals
 from facevox.training import distributed
+from lc_pytorch.evaluation.options import PassOptions
 from lc_pytorch.evaluation.readers import MediaFiles
 from lc_pytorch.faces.embedding_store import FACTS, VectorStore
-
-PRECISIONS = ("fp32", "bf16")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PassOptions:
-    """How to embed.
-
-    Attributes:
-        batch_size: Files at a time.
-        num_workers: Processes that read files; 0: this one.
-        precision: `fp32` or `bf16` (autocast).
-        cache_dir: Where embeddings are kept for the next run; None: nowhere.
-        is_shown: Show progress.
-    """
-
-    batch_size: int = 32
-    num_workers: int = 0
-    precision: str = "fp32"
-    cache_dir: Path | None = None
-    is_shown: bool = True
-
-    def __post_init__(self) -> None:
-        faults = []
-        if self.batch_size < 1:
-            faults.append(f"--batch_size is {self.batch_size}: it should be at least 1")
-        if self.num_workers < 0:
-            faults.append(f"--num_workers is {self.num_workers}: it should be at least 0")
-        if self.precision not in PRECISIONS:
-            faults.append(f"--precision is {self.precision!r}: it should be one of {', '.join(PRECISIONS)}")
-        if faults:
-            raise UserError("; ".join(faults))
 
 
 @dataclass(frozen=True)

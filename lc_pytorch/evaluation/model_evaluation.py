@@ -26,7 +26,6 @@ from facevox.training import distributed
 from lc_pytorch.evaluation import pictures
 from lc_pytorch.evaluation.embedding_pass import (
     Embedded,
-    PassOptions,
     embed_files,
     require_writable,
     weights_hash,
@@ -34,6 +33,7 @@ from lc_pytorch.evaluation.embedding_pass import (
 from lc_pytorch.evaluation.matches import Matches, find_matches
 from lc_pytorch.evaluation.metadata import Metadata
 from lc_pytorch.evaluation.model_card import write_model_card
+from lc_pytorch.evaluation.options import EvaluationConfig
 from lc_pytorch.evaluation.readers import MediaFiles
 from lc_pytorch.evaluation.subjects import Subjects
 from lc_pytorch.evaluation.tables import Items, evaluation_json, table_lines, write_results
@@ -46,24 +46,6 @@ PICTURE_FILES = ("roc.png", "rank_cdf.png", "gallery.png")
 SHOWN_QUERIES = 4  # of each direction, in gallery.png
 SHOWN_MATCHES = 5
 SHOWN_FAILURES = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationConfig(PassOptions):
-    """How to evaluate.
-
-    Attributes:
-        top_k: Matches of each query in results.csv.
-        output_file: results.csv.
-    """
-
-    top_k: int = 5
-    output_file: Path = Path("results.csv")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.top_k < 1:
-            raise UserError(f"--top_k is {self.top_k}: it should be at least 1")
 
 
 @dataclass(frozen=True)

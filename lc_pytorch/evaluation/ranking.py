@@ -12,8 +12,9 @@ from facevox.errors import UserError
 from facevox.files import IMAGE_PATTERNS, find_files, replacing
 from facevox.signals import StopFlag
 from lc_pytorch.datasets.matched_files import VOICE_SUFFIXES
-from lc_pytorch.evaluation.embedding_pass import PassOptions, embed_files
+from lc_pytorch.evaluation.embedding_pass import embed_files
 from lc_pytorch.evaluation.matches import find_matches
+from lc_pytorch.evaluation.options import PassOptions
 from lc_pytorch.evaluation.readers import FaceReader, MediaFiles, VoiceReader
 from lc_pytorch.models.store import TrainedModel
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facevox.batch import BatchConfig, BatchOptions, run_batch
+from facevox.batch import BatchConfig, run_batch
 from facevox.batch import Summary as BatchSummary
 from facevox.errors import ExitCode, NoFaceError, UserError
 from facevox.faces import MIN_CONFIDENCE
@@ -42,78 +42,18 @@ from facevox.progress import Progress, duration_text
 from facevox.signals import StopFlag
 from facevox.workers import Item
 from lc_pytorch.faces import embedding_task
-from lc_pytorch.faces.embedders import PREPROCESSINGS, FaceModel, find_model
+from lc_pytorch.faces.embedders import FaceModel, find_model
 from lc_pytorch.faces.embedding_store import VectorStore
 from lc_pytorch.faces.face_table import read_face_table
 from lc_pytorch.faces.group_files import PROGRAM, Placement, finish_plan, name_members, replace_files
 from lc_pytorch.faces.grouping import group_faces
+from lc_pytorch.faces.options import DedupeConfig
 from lc_pytorch.utils.similarity import pair_similarities
 
 TABLE = "groups.csv"
 COLUMNS = ("file", "group", "representative", "distance", "quality", "dedupe_file")
 EMBEDDINGS_FOLDER = ".embeddings"
 NO_FACE = "no face found in the picture (--no-enforce_detection keeps such pictures)"
-
-
-@dataclass(frozen=True, kw_only=True)
-class DedupeConfig(BatchOptions):
-    """What to group, how, and where the files go. Of the shards each only embeds; a whole run groups.
-
-    Attributes:
-        faces_dir: Folder of face pictures, searched recursively.
-        dedupe_dir: All faces, named by group; also groups.csv, the manifest and the stored embeddings.
-        representative_dir: One face per person.
-        model_name: A name of `lc_pytorch.faces.embedders.MODEL_NAMES` or the path of an ONNX file.
-        threshold: Largest mean cosine distance inside a group, 0 to 2; None: DeepFace's for the model.
-        batch_size: Faces embedded at a time.
-        enforce_detection: Leave out pictures without a face; off: use the whole picture.
-        onnx_preprocessing: See `lc_pytorch.faces.embedders.find_model`.
-        device: "auto", "cpu" or "cuda".
-    """
-
-    faces_dir: Path
-    dedupe_dir: Path
-    representative_dir: Path
-    model_name: str = "Facenet"
-    threshold: float | None = None
-    batch_size: int = 32
-    enforce_detection: bool = True
-    onnx_preprocessing: str = "auto"
-    device: str = "auto"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        faults = []
-        if self.threshold is not None and not 0 <= self.threshold <= 2:
-            faults.append(f"--threshold {self.threshold}: a cosine distance from 0 to 2 is expected")
-        if self.batch_size < 1:
-            faults.append(f"--batch_size {self.batch_size}: at least 1 is expected")
-        if self.onnx_preprocessing not in PREPROCESSINGS:
-            faults.append(
-                f"--onnx_preprocessing {self.onnx_preprocessing}: one of {', '.join(PREPROCESSINGS)}"
-            )
-        if self.device not in ("auto", "cpu", "cuda"):
-            faults.append(f"--device {self.device}: one of auto, cpu, cuda")
-        faults += self._folder_faults()
-        if faults:
-            raise UserError("; ".join(faults))
-
-    def _folder_faults(self) -> list[str]:
-        faces, dedupe, representatives = (
-            path.resolve() for path in (self.faces_dir, self.dedupe_dir, self.representative_dir)
-        )
-        faults = []
-        if dedupe.is_relative_to(representatives) or representatives.is_relative_to(dedupe):
-            faults.append(
-                f"--dedupe_dir {self.dedupe_dir} and --representative_dir {self.representative_dir}: two "
-                "folders, neither inside the other, are expected"
-            )
-        for option, folder in (("--dedupe_dir", dedupe), ("--representative_dir", representatives)):
-            if faces.is_relative_to(folder):
-                faults.append(f"{option} {folder}: holds --faces_dir; results must lie in another folder")
-            elif folder.exists() and not folder.is_dir():
-                faults.append(f"{option} {folder}: is a file; a folder is expected")
-        return faults
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,11 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facevox.errors import UserError
+from lc_pytorch.faces.options import ONNX_PREPROCESSINGS
 from lc_pytorch.faces.weights import WeightFile, require_weights, weights_dir
 
 Picture = NDArray[np.uint8]
 
-PREPROCESSINGS = ("auto", "insightface", "imagenet", "raw")
 # What is taken off, and what is divided by, of RGB values from 0 to 255.
 _INSIGHTFACE = ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5))
 _IMAGENET = (  # 255 × torchvision's mean and deviation
@@ -165,8 +165,9 @@ def find_model(model_name: str | Path, *, preprocessing: str = "auto") -> FaceMo
     Raises:
         UserError: No such name or file, no face-embedding model, weights or packages missing.
     """
-    if preprocessing not in PREPROCESSINGS:
-        raise UserError(f"preprocessing {preprocessing!r}: one of {', '.join(PREPROCESSINGS)} is expected")
+    if preprocessing not in ONNX_PREPROCESSINGS:
+        valid = ", ".join(ONNX_PREPROCESSINGS)
+        raise UserError(f"preprocessing {preprocessing!r}: one of {valid} is expected")
     text = str(model_name)
     if text.lower().endswith(".onnx"):
         return _find_onnx(text, preprocessing)

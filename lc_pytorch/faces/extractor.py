@@ -26,7 +26,7 @@ until the eyes lie level, black where it reaches over the picture's edge.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -35,12 +35,13 @@ import numpy as np
 
 from facevox import cli
 from facevox.batch import BatchConfig, BatchOptions, Item, Outcome, Summary, Task, run_batch
-from facevox.errors import NoFaceError, UserError
+from facevox.errors import NoFaceError
 from facevox.files import VIDEO_PATTERNS, find_files, relative_name, write_image
 from facevox.media import Frame, iter_frames
 from facevox.naming import plan_names
 from lc_pytorch.faces.alignment import Eyes, FaceCrop, centre_square, cut_face, widen
 from lc_pytorch.faces.detectors import Candidate, Detector, check_backend, make_detector
+from lc_pytorch.faces.options import FaceConfig
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,35 +69,6 @@ COLUMNS = (
 DENSE_TRIES = 25  # frames tried one after the other before the distance grows
 JPEG_QUALITY = 95
 _SHARPNESS_PX = 112  # one size for all, because a large picture of the same sharpness varies less
-
-
-@dataclass(frozen=True, kw_only=True)
-class FaceConfig:
-    """How faces are extracted; every field changes the output.
-
-    Attributes:
-        detector_backend: One of lc_pytorch.faces.options.BACKENDS.
-        align_faces: Turn the face so that its eyes lie level.
-        min_confidence: Faces below it are passed over.
-        max_frames: Frames to try before a video is given up.
-        expand_percentage: Make the box larger by this percentage of its sides.
-        all_faces: Write every face of the frame, the best first.
-        enforce_detection: Without a face the video is no_face; off: the middle of its first frame is written.
-    """
-
-    detector_backend: str = "retinaface"
-    align_faces: bool = True
-    min_confidence: float = 0.0
-    max_frames: int = 60
-    expand_percentage: int = 0
-    all_faces: bool = False
-    enforce_detection: bool = True
-
-    def __post_init__(self) -> None:
-        if self.max_frames < 1:
-            raise UserError(f"--max_frames {self.max_frames}: at least one frame has to be tried")
-        if self.expand_percentage < 0:
-            raise UserError(f"--expand_percentage {self.expand_percentage}: 0 or more is wanted")
 
 
 def plan_faces(videos: Sequence[Path], root: Path) -> list[Item]:

@@ -1,106 +1,118 @@
-"""Options of the face programs, defined once for the single steps and for both at once.
+"""Options of the face programs, for the single steps and for both at once.
 
 Imports nothing heavy: `--help` must answer at once.
 """
 
-import argparse
+from __future__ import annotations
 
-from facevox import cli
+from dataclasses import dataclass
+from pathlib import Path
+
+from facevox.batch_options import BatchOptions
+from facevox.options import DEVICE, Options, choice, number, option, path, required, switch, text, whole
 
 BACKENDS = ("opencv", "ssd", "dlib", "mtcnn", "retinaface", "mediapipe")
+ONNX_PREPROCESSINGS = ("auto", "insightface", "imagenet", "raw")
 
 
-def add_extract_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of face extraction, without its folders and without the batch options."""
-    group = parser.add_argument_group("face extraction")
-    group.add_argument(
-        "--detector_backend",
-        choices=BACKENDS,
-        default="retinaface",
-        help="face detector; opencv and mediapipe need no downloaded weights",
+@dataclass(frozen=True, kw_only=True)
+class FaceConfig(Options):
+    """How faces are extracted; every field changes the output."""
+
+    detector_backend: str = option(
+        "retinaface",
+        choice(*BACKENDS),
+        "face detector; opencv and mediapipe need no downloaded weights",
+        group="face extraction",
     )
-    group.add_argument(
-        "--align_faces",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="turn each face so that its eyes lie level",
+    align_faces: bool = option(
+        True, switch(), "turn each face so that its eyes lie level", group="face extraction"
     )
-    cli.add_video_arguments(group)
-    group.add_argument(
-        "--min_confidence",
-        type=cli.unit_float,
-        default=0.0,
-        help="faces below this confidence of the detector are passed over, 0 to 1",
+    min_confidence: float = option(
+        0.0,
+        number(0, 1),
+        "faces below this confidence of the detector are passed over, 0 to 1",
+        group="face extraction",
     )
-    group.add_argument(
-        "--max_frames",
-        type=cli.positive_int,
-        default=60,
-        help="frames tried before a video is given up: the first 25 one after the other, "
-        "the others at growing distance (60 reach 27 s into a video of 25 frames a second)",
+    max_frames: int = option(
+        60,
+        whole(1),
+        "frames tried before a video is given up: the first 25 one after the other, the others at growing "
+        "distance (60 reach 27 s into a video of 25 frames a second)",
+        group="face extraction",
     )
-    group.add_argument(
-        "--expand_percentage",
-        type=cli.natural_int,
-        default=0,
-        help="make the box larger by this percentage of its sides before cutting",
+    expand_percentage: int = option(
+        0,
+        whole(0),
+        "make the box larger by this percentage of its sides before cutting",
+        group="face extraction",
     )
-    group.add_argument(
-        "--all_faces", action="store_true", help="write every face of the frame, not only the best"
+    all_faces: bool = option(
+        False, switch(), "write every face of the frame, not only the best", group="face extraction"
     )
-    group.add_argument(
-        "--enforce_detection",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="record a video without a face as no_face; off: write the middle square of its first frame",
+    enforce_detection: bool = option(
+        True,
+        switch(),
+        "record a video without a face as no_face; off: write the middle square of its first frame",
+        group="face extraction",
     )
 
 
-def add_dedupe_arguments(parser: argparse.ArgumentParser, *, with_enforce_detection: bool = True) -> None:
-    """Adds the options of deduplication, without its folders and without the batch options.
+@dataclass(frozen=True, kw_only=True)
+class DedupeConfig(BatchOptions):
+    """What to group, how, and where the files go. Of the shards each only embeds; a whole run groups."""
 
-    Args:
-        parser: To which they are added.
-        with_enforce_detection: Off where the parser has `--enforce_detection` already (both steps at once).
-    """
-    group = parser.add_argument_group("deduplication")
-    group.add_argument(
-        "--model_name",
-        default="Facenet",
-        metavar="MODEL",
-        help="face-embedding model: Facenet, Facenet512, VGG-Face, OpenFace, DeepFace, DeepID, ArcFace, "
+    faces_dir: Path = required(path(), "folder of face pictures, searched recursively", metavar="DIR")
+    dedupe_dir: Path = required(path(), "folder for all faces, named by group, and groups.csv", metavar="DIR")
+    representative_dir: Path = required(path(), "folder for one face per person", metavar="DIR")
+    model_name: str = option(
+        "Facenet",
+        text(),
+        "face-embedding model: Facenet, Facenet512, VGG-Face, OpenFace, DeepFace, DeepID, ArcFace, "
         "SFace, GhostFaceNet, Dlib, Buffalo_L, or the path of an .onnx file (input 1 x 3 x 112 x 112, "
         "five-point aligned)",
+        metavar="MODEL",
+        group="deduplication",
     )
-    group.add_argument(
-        "--threshold",
-        type=float,
-        help="largest mean cosine distance inside a group, 0 to 2 (default: DeepFace's for the model, 0.4 "
+    threshold: float | None = option(
+        None,
+        number(0, 2),
+        "largest mean cosine distance inside a group, 0 to 2 (default: DeepFace's for the model, 0.4 "
         "for Facenet; needed with an .onnx file)",
+        group="deduplication",
     )
-    group.add_argument(
-        "--batch_size",
-        type=cli.positive_int,
-        default=32,
-        help="faces handed to a worker (and on a GPU embedded) at a time",
+    batch_size: int = option(
+        32, whole(1), "faces handed to a worker (and on a GPU embedded) at a time", group="deduplication"
     )
-    group.add_argument(
-        "--onnx_preprocessing",
-        choices=("auto", "insightface", "imagenet", "raw"),
-        default="auto",
-        help="pixel values an .onnx file wants: insightface ((x - 127.5) / 127.5), imagenet (its mean and "
+    onnx_preprocessing: str = option(
+        "auto",
+        choice(*ONNX_PREPROCESSINGS),
+        "pixel values an .onnx file wants: insightface ((x - 127.5) / 127.5), imagenet (its mean and "
         "deviation), raw (0 to 255); auto: by the file's metadata and first operations, else insightface",
+        group="deduplication",
     )
-    group.add_argument(
-        "--device",
-        choices=("auto", "cpu", "cuda"),
-        default="auto",
-        help="where it runs; auto: GPU if any",
+    device: str = option("auto", DEVICE, "where it runs; auto: GPU if any", group="deduplication")
+    enforce_detection: bool = option(
+        True,
+        switch(),
+        "leave out pictures in which no face is found; off: embed the whole picture",
+        group="deduplication",
     )
-    if with_enforce_detection:
-        group.add_argument(
-            "--enforce_detection",
-            action=argparse.BooleanOptionalAction,
-            default=True,
-            help="leave out pictures in which no face is found; off: embed the whole picture",
+
+    def contradictions(self) -> list[str]:
+        """Also folders inside one another."""
+        faults = super().contradictions()
+        faces, dedupe, representatives = (
+            folder.resolve() for folder in (self.faces_dir, self.dedupe_dir, self.representative_dir)
         )
+        if dedupe.is_relative_to(representatives) or representatives.is_relative_to(dedupe):
+            faults.append(
+                f"--dedupe_dir {self.dedupe_dir} and --representative_dir {self.representative_dir}: two "
+                "folders, neither inside the other, are expected"
+            )
+        for flag, folder in (("--dedupe_dir", dedupe), ("--representative_dir", representatives)):
+            if faces.is_relative_to(folder):
+                faults.append(f"{flag} {folder}: holds --faces_dir; results must lie in another folder")
+            elif folder.exists() and not folder.is_dir():
+                faults.append(f"{flag} {folder}: is a file; a folder is expected")
+        return faults

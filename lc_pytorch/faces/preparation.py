@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from facevox.errors import ExitCode, UserError
-from lc_pytorch.faces.deduplicator import DedupeConfig, deduplicate
+from lc_pytorch.faces.deduplicator import deduplicate
 from lc_pytorch.faces.embedders import find_model
-from lc_pytorch.faces.extractor import FaceConfig, extract_faces
+from lc_pytorch.faces.extractor import extract_faces
+from lc_pytorch.faces.options import DedupeConfig, FaceConfig
 
 FACES_FOLDER = "extracted_faces"
 DEDUPE_FOLDER = "deduped_faces"

@@ -8,7 +8,6 @@ in place of the originals, file by file, so that a part that is not converted ye
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,29 +15,12 @@ from facevox.batch import Item, Outcome, Task
 from facevox.errors import UserError
 from facevox.files import write_bytes
 from lc_pytorch.hq.mels import load_array, oriented, survey
+from lc_pytorch.hq.options import ConversionConfig
 from lc_pytorch.hq.tree import CONVERTED_FOLDER, Tree, iter_mels
 
 PROGRAM = "convert_mels"
 TABLE = "mels.csv"
 COLUMNS = ("mel_file", "output", "key", "stored_shape", "stored_type", "frames")
-DTYPES = ("float32", "float16")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConversionConfig:
-    """How spectrograms are written.
-
-    Attributes:
-        num_mels: Bands of all of them.
-        dtype: float32, or float16: half the size, log-mels rounded to about 0.01.
-    """
-
-    num_mels: int
-    dtype: str = "float32"
-
-    def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise UserError(f"--dtype {self.dtype!r}: it should be one of {', '.join(DTYPES)}")
 
 
 class ConversionTask(Task):

@@ -21,16 +21,14 @@ from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 from facevox.errors import UserError, one_line
 from facevox.files import read_image
 from facevox.training.batches import EpochBatches, make_loader
+from lc_pytorch.choices import DATASET_TYPES, SETS
 from lc_pytorch.datasets.base import PairDataset, item_generator
 from lc_pytorch.datasets.splits import Part
 from lc_pytorch.datasets.transforms import ImageTransform, create_data_transforms
 from lc_pytorch.hq.mels import FRAMES_PER_S, SURVEY_FILES, crop, read_mel, survey
+from lc_pytorch.hq.options import DEFAULT_DURATION_S, PAIRS_PER_IDENTITY
 from lc_pytorch.hq.split import HQSplit, load_split
-from lc_pytorch.hq.tree import SETS, Files, Tree, scan_tree
-
-DATASET_TYPES = {"vox1": ("vox1",), "vox2": ("vox2",), "both": SETS}
-DEFAULT_DURATION_S = 1.5  # 150 frames: published crops have 100 to 150
-PAIRS_PER_IDENTITY = 5  # of an evaluation
+from lc_pytorch.hq.tree import Files, Tree, scan_tree
 
 _Content = TypeVar("_Content")
 

@@ -11,28 +11,12 @@ from facevox.errors import UserError
 from lc_pytorch.datasets.splits import load_split
 from lc_pytorch.evaluation.readers import MediaFiles, make_face_reader
 from lc_pytorch.evaluation.subjects import Subjects, choose_subjects, require_same_people
-from lc_pytorch.hq.dataset import PAIRS_PER_IDENTITY, MelSettings, load_people
+from lc_pytorch.hq.dataset import MelSettings, load_people
+from lc_pytorch.hq.options import HQSource
 from lc_pytorch.hq.readers import media_of_people
 from lc_pytorch.hq.training import KIND
 from lc_pytorch.models.store import TrainedModel
 from lc_pytorch.training.run import SPLIT_FILE
-
-
-@dataclass(frozen=True, kw_only=True)
-class HQSource:
-    """Where the people come from; None: as in the training.
-
-    Attributes:
-        split_json_path: The split; its folder is the root of the data.
-        dataset_type: vox1, vox2 or both.
-        converted_dir: Output of convert_mels.py where it is not the root.
-        pairs_per_identity: At most so many faces and spectrograms of each person.
-    """
-
-    split_json_path: str | None = None
-    dataset_type: str | None = None
-    converted_dir: str | None = None
-    pairs_per_identity: int = PAIRS_PER_IDENTITY
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +83,6 @@ def list_tested(trained: TrainedModel, source: HQSource, *, is_seen_allowed: boo
     return Tested(faces=faces, mels=spectrograms, subjects=subjects, split_hash=own.hash, notes=notes)
 
 
-def _chosen(asked: str | None, training: dict[str, Any], name: str) -> Any:
+def _chosen(asked: Path | str | None, training: dict[str, Any], name: str) -> Any:
     value = asked if asked is not None else training.get(name)
     return None if value in (None, "None") else value

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from lc_pytorch.datasets.transforms import ImageTransform
 from lc_pytorch.evaluation.readers import FaceReader, MediaFiles
-from lc_pytorch.hq.dataset import PAIRS_PER_IDENTITY, HQPerson, MelSettings, fixed_pairs, load_mel
+from lc_pytorch.hq.dataset import HQPerson, MelSettings, fixed_pairs, load_mel
+from lc_pytorch.hq.options import PAIRS_PER_IDENTITY
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,9 @@ from typing import Any, Literal
 
 from facevox.errors import UserError
 from facevox.files import read_json, write_json
+from lc_pytorch.choices import SETS
 from lc_pytorch.datasets.splits import PARTS, Part, normalise_identity, split_identities
-from lc_pytorch.hq.tree import SETS, Tree
+from lc_pytorch.hq.tree import Tree
 
 FORMAT = 1
 MAKER = "scripts/hq/create_hq_voxceleb_split.py"

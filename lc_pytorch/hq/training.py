@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
 from facevox.errors import UserError
 from facevox.training.distributed import World
@@ -15,71 +13,21 @@ from facevox.training.trainer import TrainingResult
 from lc_pytorch.datasets.device_transforms import choose_picture_transforms, transform_of_training
 from lc_pytorch.datasets.splits import Part, Split
 from lc_pytorch.datasets.transforms import create_data_transforms
-from lc_pytorch.evaluation.embedding_pass import PassOptions
+from lc_pytorch.evaluation.options import PassOptions
 from lc_pytorch.hq.dataset import (
-    DATASET_TYPES,
-    DEFAULT_DURATION_S,
     HQPerson,
     HQVoxCelebDataset,
     load_people,
     measure_mels,
 )
+from lc_pytorch.hq.options import HQConfig
 from lc_pytorch.hq.readers import media_of_people
-from lc_pytorch.models.encoders import DEFAULT_FACE_MODEL
 from lc_pytorch.models.hq import HQVoxCelebModel
-from lc_pytorch.models.hq.model import MEL_POOLINGS
 from lc_pytorch.training.run import SPLIT_FILE, find_split, finish_training
-from lc_pytorch.training.task import TrainConfig
 from lc_pytorch.training.validation import make_validation
 
 KIND = "hq_voxceleb"
 SMALL_VALIDATION = 100  # people
-
-
-@dataclass(frozen=True, kw_only=True)
-class HQConfig(TrainConfig):
-    """Settings of an HQ VoxCeleb training.
-
-    Attributes:
-        split_json_path: The split; its folder is the root of the data.
-        dataset_type: vox1, vox2 or both.
-        converted_dir: Output of convert_mels.py where it is not the root.
-        audio_duration_sec: Length of the crops, of 100 mel frames a second.
-        num_mels: Bands of the spectrograms; None: found in the files.
-        mel_pooling: How spectrograms become one vector.
-        embedding_dim: Numbers per embedding.
-        temperature: Of the loss; where a learnable one begins.
-        learnable_temperature: Train it too.
-        face_model: Hub id or folder of the ViT.
-        from_scratch: Take its shape, not its weights.
-    """
-
-    split_json_path: Path
-    dataset_type: str = "vox2"
-    converted_dir: Path | None = None
-    audio_duration_sec: float = DEFAULT_DURATION_S
-    num_mels: int | None = None
-    mel_pooling: str = "flatten"
-    embedding_dim: int = 512
-    temperature: float = 0.07
-    learnable_temperature: bool = False
-    face_model: str = DEFAULT_FACE_MODEL
-    from_scratch: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        faults = [
-            f"--{name} is {getattr(self, name)!r}: it should be one of {', '.join(valid)}"
-            for name, valid in (("dataset_type", tuple(DATASET_TYPES)), ("mel_pooling", MEL_POOLINGS))
-            if getattr(self, name) not in valid
-        ]
-        if faults:
-            raise UserError("; ".join(faults))
-
-    def lasting(self) -> dict[str, Any]:
-        """See the base class; the people stand for where they lie."""
-        places = {"split_json_path", "converted_dir"}
-        return {name: value for name, value in super().lasting().items() if name not in places}
 
 
 def train_hq_voxceleb(config: HQConfig, world: World) -> TrainingResult | Estimate:

@@ -21,10 +21,10 @@ from typing import overload
 
 from facevox.errors import UserError
 from facevox.files import IMAGE_PATTERNS, require_folder
+from lc_pytorch.choices import SETS
 from lc_pytorch.datasets.splits import normalise_identity
 from lc_pytorch.hq.mels import SUFFIXES
 
-SETS = ("vox1", "vox2")
 MEL_FOLDERS = ("mel_spectrograms", "mel_spectograms")  # as documented, and as a release spells it
 FACE_FOLDER = "masked_faces"
 CONVERTED_FOLDER = "mel_npy"

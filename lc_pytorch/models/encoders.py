@@ -21,8 +21,6 @@ from torch import Tensor, nn
 from facevox.errors import UserError, one_line
 from lc_pytorch.models.hub import from_hub, read_weights
 
-DEFAULT_FACE_MODEL = "google/vit-base-patch16-224-in21k"
-DEFAULT_VOICE_MODEL = "facebook/wav2vec2-base"
 _KINDS = {"face": ("image_size", "a ViT"), "voice": ("conv_stride", "a Wav2Vec2")}
 # Weights that a checkpoint may lack: nothing here uses them (pooler: not built; the others: masking, off).
 _UNUSED = ("pooler.", "masked_spec_embed", "mask_token")

@@ -14,10 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from facevox.errors import UserError
+from lc_pytorch.choices import DEFAULT_FACE_MODEL, DEFAULT_VOICE_MODEL
 from lc_pytorch.losses import log_temperature, temperature_of
 from lc_pytorch.models.encoders import (
-    DEFAULT_FACE_MODEL,
-    DEFAULT_VOICE_MODEL,
     build_encoder,
     encoder_config,
     load_face_encoder,

@@ -8,8 +8,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from facevox import cli
@@ -27,54 +26,16 @@ from lc_pytorch.datasets.splits import (
     split_identities,
 )
 from lc_pytorch.datasets.transforms import ImageTransform, create_data_transforms
-from lc_pytorch.evaluation.embedding_pass import PassOptions
+from lc_pytorch.evaluation.options import PassOptions
 from lc_pytorch.evaluation.readers import FaceReader, VoiceReader, media_of_pairs
-from lc_pytorch.models.encoders import DEFAULT_FACE_MODEL, DEFAULT_VOICE_MODEL
 from lc_pytorch.models.face_voice import FaceVoiceModel, TwoTowerModel
-from lc_pytorch.training.options import exit_code
+from lc_pytorch.training.options import FaceVoiceConfig, exit_code
 from lc_pytorch.training.run import find_split, finish_training, model_folder
-from lc_pytorch.training.task import TrainConfig
 from lc_pytorch.training.validation import make_validation
 
 KIND = "face_voice"
 RECOMMENDED_PAIRS = 100
 SMALL_VALIDATION = 500  # pairs
-
-
-@dataclass(frozen=True, kw_only=True)
-class FaceVoiceConfig(TrainConfig):
-    """Settings of a face-voice training.
-
-    Attributes:
-        embedding_dim: Numbers per embedding.
-        temperature: Of the loss; where a learnable one begins.
-        learnable_temperature: Train it too.
-        face_model: Hub id or folder of the ViT.
-        voice_model: Hub id or folder of the Wav2Vec2.
-        from_scratch: Take the shapes of the two, not their weights.
-        test_size: Share of the people kept for the test.
-        val_size: Share of the people kept for choosing the best model.
-        audio_duration_sec: Length of the voices.
-        target_sr: Their rate in Hz.
-        voice_of: What goes with a face in training: the voice of its "clip", or any of the "person".
-    """
-
-    embedding_dim: int = 512
-    temperature: float = 0.07
-    learnable_temperature: bool = False
-    face_model: str = DEFAULT_FACE_MODEL
-    voice_model: str = DEFAULT_VOICE_MODEL
-    from_scratch: bool = False
-    test_size: float = 0.2
-    val_size: float = 0.1
-    audio_duration_sec: float = 5.0
-    target_sr: int = 16000
-    voice_of: str = "clip"
-
-    def lasting(self) -> dict[str, Any]:
-        """See the base class; the split stands for how it was drawn."""
-        drawn = {"test_size", "val_size"}
-        return {name: value for name, value in super().lasting().items() if name not in drawn}
 
 
 def run_face_voice_training(list_pairs: Callable[[], PairList], args: argparse.Namespace) -> int:
@@ -87,9 +48,9 @@ def run_face_voice_training(list_pairs: Callable[[], PairList], args: argparse.N
     Returns:
         The exit code.
     """
-    config = cli.build(FaceVoiceConfig, args, save_dir=Path(args.save_dir))
+    config = cli.build(FaceVoiceConfig, args)
     pairs = list_pairs()
-    world = distributed.init(args.device)
+    world = distributed.init(config.device)
     try:
         with model_folder(config):
             return exit_code(train_face_voice(pairs, config, world).status)

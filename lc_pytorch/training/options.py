@@ -3,72 +3,202 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from facevox import cli
 from facevox.errors import ExitCode
+from facevox.options import (
+    DEVICE,
+    Kind,
+    Options,
+    choice,
+    declared,
+    number,
+    option,
+    path,
+    required,
+    switch,
+    text,
+    whole,
+)
 from facevox.training.interval import Interval
+from lc_pytorch.choices import DEFAULT_FACE_MODEL, DEFAULT_VOICE_MODEL, PICTURE_TRANSFORMS, PRECISIONS
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what the face-voice programs say of the model and of the people's split."""
-    group = parser.add_argument_group("model")
-    add_face_model_arguments(group)
-    group.add_argument(
-        "--voice_model",
-        default="facebook/wav2vec2-base",
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Options):
+    """Settings of a contrastive training of two towers."""
+
+    save_dir: Path = required(path(), "folder for the model and its files", metavar="DIR")
+    embedding_dim: int = option(512, whole(1), "numbers per embedding", group="training")
+    temperature: float = option(
+        0.07, number(is_above=True), "of the loss; where a learnable one begins", group="training"
+    )
+    learnable_temperature: bool = option(
+        False, switch(), "learn the temperature, within 0.01 and 1", group="training"
+    )
+    batch_size: int = option(
+        32,
+        whole(2),  # one pair alone has nothing to be told apart from
+        "pairs of a batch, in each process",
+        group="training",
+    )
+    num_epochs: int = option(100, whole(1), "passes over the pairs", group="training")
+    learning_rate: float = option(1e-4, number(is_above=True), "highest rate of AdamW", group="training")
+    weight_decay: float = option(1e-4, number(), "of AdamW, on matrices only", group="training")
+    warmup: float = option(
+        0.05,
+        number(),
+        "steps in which the rate grows; below 1 a share of all steps; then half a cosine to 0",
+        group="training",
+    )
+    clip_norm: float = option(
+        1.0, number(), "longest gradient; 0: gradients are not clipped", group="training"
+    )
+    patience: int = option(
+        0,
+        whole(0),
+        "epochs without a better validation after which training ends; 0: never",
+        group="training",
+    )
+    freeze_encoders: bool = option(False, switch(), "train the projections only", group="training")
+    encoder_lr_scale: float = option(
+        1.0, number(), "factor on the learning rate of the encoders", group="training"
+    )
+    layer_decay: float = option(
+        1.0,
+        number(0, 1, is_above=True),
+        "factor on the learning rate for each layer away from the output",
+        group="training",
+    )
+    seed: int = option(0, whole(0), "of split, weights, batches and crops", group="training")
+    device: str = option("auto", DEVICE, "where to compute", group="machine")
+    precision: str = option("fp32", choice(*PRECISIONS), "of the encoders; the loss is fp32", group="machine")
+    accum_freq: int = option(
+        1,
+        whole(1),
+        "parts in which a batch goes through the encoders: less memory, same batch, same gradients",
+        group="machine",
+    )
+    grad_checkpointing: bool = option(
+        False, switch(), "compute activations twice: less memory, slower", group="machine"
+    )
+    compile: bool = option(False, switch(), "compile the encoders with torch.compile", group="machine")
+    num_workers: int = option(
+        0,
+        whole(0),
+        "processes that load pictures and sound; 0: none (default: usable cores up to 4, %(default)s)",
+        flag_default=lambda: min(4, cli.num_cores()),
+        group="machine",
+    )
+    picture_transforms: str = option(
+        "auto",
+        choice(*PICTURE_TRANSFORMS),
+        "what resizes and normalises the faces of the training: pillow, in the loader processes; or "
+        "torchvision, on the device. auto: torchvision on a GPU where it is installed",
+        group="machine",
+    )
+    save_interval: int = option(5, whole(1), "epochs between two writes of the model files", group="machine")
+    checkpoint_interval: Interval = option(
+        Interval(seconds=600.0),
+        Kind(Interval.parse, "an interval", lambda value: isinstance(value, Interval)),
+        "between two writes of last.pth: steps (500) or time (30s, 10m, 2h)",
+        metavar="N|TIME",
+        group="machine",
+    )
+    resume: str = option(
+        "auto",
+        text(),
+        "auto: go on from last.pth in --save_dir if it is there; never: begin anew; or a checkpoint",
+        metavar="auto|never|FILE",
+        group="machine",
+    )
+    dry_run: bool = option(
+        False,
+        switch(),
+        "count, try a few steps, say what time and disk it would take, and write nothing",
+        group="machine",
+    )
+    face_model: str = option(
+        DEFAULT_FACE_MODEL,
+        text(),
+        "ViT: a hub id, or a folder in transformers' format",
         metavar="NAME",
-        help="Wav2Vec2: a hub id, or a folder in transformers' format",
+        group="model",
     )
-    group.add_argument(
-        "--audio_duration_sec",
-        type=cli.positive_float,
-        default=5.0,
-        help="length of voice that the model hears, in seconds; shorter recordings are repeated",
+    from_scratch: bool = option(
+        False,
+        switch(),
+        "take the shapes of the pretrained models and random weights, nothing learnt before",
+        group="model",
     )
-    group.add_argument(
-        "--target_sr",
-        type=cli.positive_int,
-        default=16000,
-        help="sample rate that the voice model takes, in Hz",
-    )
-    group.add_argument(
-        "--voice_of",
-        choices=("clip", "person"),
-        default="clip",
-        help="what goes with a face in training: the voice of its clip, or each time any of the person's",
-    )
-    people = parser.add_argument_group("people")
-    people.add_argument(
-        "--test_size",
-        type=cli.unit_float,
-        default=0.2,
-        help="share of the people kept for the test, never looked at here",
-    )
-    people.add_argument(
-        "--val_size",
-        type=cli.unit_float,
-        default=0.1,
-        help="share of the people kept for choosing the best model; 0: choose by training loss",
-    )
-    add_identity_arguments(people)
+
+    def contradictions(self) -> list[str]:
+        """More parts than pairs."""
+        if self.accum_freq <= self.batch_size:
+            return []
+        return [f"--accum_freq is {self.accum_freq}: it should be at most --batch_size ({self.batch_size})"]
+
+    def lasting(self) -> dict[str, Any]:
+        """What must be the same when a run goes on for its result to be the same, as plain values."""
+        free = {
+            *("save_dir", "num_epochs", "num_workers", "resume", "checkpoint_interval", "save_interval"),
+            # Where faces are resized changes no more than the device does.
+            *("patience", "dry_run", "picture_transforms", "device"),
+        }
+        return {name: value for name, value in vars(self).items() if name not in free}
 
 
-def add_face_model_arguments(parser: argparse._ActionsContainer) -> None:
-    """Adds which ViT, and whether with its weights."""
-    parser.add_argument(
-        "--face_model",
-        default="google/vit-base-patch16-224-in21k",
+@dataclass(frozen=True, kw_only=True)
+class FaceVoiceConfig(TrainConfig):
+    """Settings of a training of faces with voices."""
+
+    voice_model: str = option(
+        DEFAULT_VOICE_MODEL,
+        text(),
+        "Wav2Vec2: a hub id, or a folder in transformers' format",
         metavar="NAME",
-        help="ViT: a hub id, or a folder in transformers' format",
+        group="model",
     )
-    parser.add_argument(
-        "--from_scratch",
-        action="store_true",
-        help="take the shapes of the pretrained models and random weights, nothing learnt before",
+    audio_duration_sec: float = option(
+        5.0,
+        number(is_above=True),
+        "length of voice that the model hears, in seconds; shorter recordings are repeated",
+        group="model",
+    )
+    target_sr: int = option(16000, whole(1), "sample rate that the voice model takes, in Hz", group="model")
+    voice_of: str = option(
+        "clip",
+        choice("clip", "person"),
+        "what goes with a face in training: the voice of its clip, or each time any of the person's",
+        group="model",
+    )
+    test_size: float = option(
+        0.2, number(0, 1), "share of the people kept for the test, never looked at here", group="people"
+    )
+    val_size: float = option(
+        0.1,
+        number(0, 1),
+        "share of the people kept for choosing the best model; 0: choose by training loss",
+        group="people",
     )
 
+    def lasting(self) -> dict[str, Any]:
+        """See the base class; the split stands for how it was drawn."""
+        drawn = {"test_size", "val_size"}
+        return {name: value for name, value in super().lasting().items() if name not in drawn}
 
-def add_identity_arguments(parser: argparse._ActionsContainer) -> None:
+
+def add_face_voice_options(parser: cli.Parser) -> None:
+    """Adds `FaceVoiceConfig`, what every training takes first, and how the person of a pair is known."""
+    cli.add_options(parser, TrainConfig)
+    cli.add_options(parser, FaceVoiceConfig, skip=[shared.name for shared in declared(TrainConfig)])
+    _add_identity_options(parser.group("people"))
+
+
+def _add_identity_options(parser: argparse._ActionsContainer) -> None:
     """Adds how the person of a pair is known."""
     parser.add_argument(
         "--identity_csv",
@@ -81,130 +211,6 @@ def add_identity_arguments(parser: argparse._ActionsContainer) -> None:
         help="pattern whose group, searched for in the path, is the person (default: the folder above faces/ "
         "or voices/, else the top sub-folder, else the stem)",
     )
-
-
-def add_training_arguments(
-    parser: argparse.ArgumentParser, *, batch_size: int = 32, num_epochs: int = 100
-) -> None:
-    """Adds how to train; the defaults are those of the programs' documents."""
-    parser.add_argument("--save_dir", required=True, metavar="DIR", help="folder for the model and its files")
-    group = parser.add_argument_group("training")
-    group.add_argument("--embedding_dim", type=cli.positive_int, default=512, help="numbers per embedding")
-    group.add_argument(
-        "--temperature",
-        type=cli.positive_float,
-        default=0.07,
-        help="of the loss; where a learnable one begins",
-    )
-    group.add_argument(
-        "--learnable_temperature", action="store_true", help="learn the temperature, within 0.01 and 1"
-    )
-    group.add_argument(
-        "--batch_size", type=cli.positive_int, default=batch_size, help="pairs of a batch, in each process"
-    )
-    group.add_argument(
-        "--num_epochs", type=cli.positive_int, default=num_epochs, help="passes over the pairs"
-    )
-    group.add_argument("--learning_rate", type=cli.positive_float, default=1e-4, help="highest rate of AdamW")
-    group.add_argument("--weight_decay", type=_natural_float, default=1e-4, help="of AdamW, on matrices only")
-    group.add_argument(
-        "--warmup",
-        type=_natural_float,
-        default=0.05,
-        help="steps in which the rate grows; below 1 a share of all steps; then half a cosine to 0",
-    )
-    group.add_argument(
-        "--clip_norm", type=_natural_float, default=1.0, help="longest gradient; 0: gradients are not clipped"
-    )
-    group.add_argument(
-        "--patience",
-        type=cli.natural_int,
-        default=0,
-        help="epochs without a better validation after which training ends; 0: never",
-    )
-    group.add_argument("--freeze_encoders", action="store_true", help="train the projections only")
-    group.add_argument(
-        "--encoder_lr_scale",
-        type=_natural_float,
-        default=1.0,
-        help="factor on the learning rate of the encoders",
-    )
-    group.add_argument(
-        "--layer_decay",
-        type=cli.unit_float,
-        default=1.0,
-        help="factor on the learning rate for each layer away from the output",
-    )
-    group.add_argument("--seed", type=cli.natural_int, default=0, help="of split, weights, batches and crops")
-    _add_machine_arguments(parser)
-
-
-def _add_machine_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("machine")
-    group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
-    group.add_argument(
-        "--precision", choices=("fp32", "bf16"), default="fp32", help="of the encoders; the loss is fp32"
-    )
-    group.add_argument(
-        "--accum_freq",
-        type=cli.positive_int,
-        default=1,
-        help="parts in which a batch goes through the encoders: less memory, same batch, same gradients",
-    )
-    group.add_argument(
-        "--grad_checkpointing", action="store_true", help="compute activations twice: less memory, slower"
-    )
-    group.add_argument("--compile", action="store_true", help="compile the encoders with torch.compile")
-    group.add_argument(
-        "--num_workers",
-        type=cli.natural_int,
-        default=min(4, cli.num_cores()),
-        help="processes that load pictures and sound; 0: none (default: usable cores up to 4, %(default)s)",
-    )
-    group.add_argument(
-        "--picture_transforms",
-        choices=("auto", "pillow", "torchvision"),
-        default="auto",
-        help="what resizes and normalises the faces of the training: pillow, in the loader processes; or "
-        "torchvision, on the device. auto: torchvision on a GPU where it is installed",
-    )
-    group.add_argument(
-        "--save_interval",
-        type=cli.positive_int,
-        default=5,
-        help="epochs between two writes of the model files",
-    )
-    group.add_argument(
-        "--checkpoint_interval",
-        type=_interval,
-        default="10m",
-        metavar="N|TIME",
-        help="between two writes of last.pth: steps (500) or time (30s, 10m, 2h)",
-    )
-    group.add_argument(
-        "--resume",
-        default="auto",
-        metavar="auto|never|FILE",
-        help="auto: go on from last.pth in --save_dir if it is there; never: begin anew; or a checkpoint",
-    )
-    group.add_argument(
-        "--dry_run",
-        action="store_true",
-        help="count, try a few steps, say what time and disk it would take, and write nothing",
-    )
-
-
-def _natural_float(text: str) -> float:
-    """`text` as a number of at least 0 (an argparse type)."""
-    return 0.0 if text.strip() in ("0", "0.0") else cli.positive_float(text)
-
-
-def _interval(text: str) -> Interval:
-    """`text` as an interval (an argparse type)."""
-    try:
-        return Interval.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def exit_code(status: str) -> int:

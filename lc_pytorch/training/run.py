@@ -20,7 +20,8 @@ from lc_pytorch.datasets.splits import Split, check_split, load_split, write_spl
 from lc_pytorch.evaluation.model_card import write_model_card
 from lc_pytorch.models.face_voice import TwoTowerModel
 from lc_pytorch.models.store import CONFIG_FILE, WEIGHT_FILES, save_config, save_weights
-from lc_pytorch.training.task import TrainConfig, train_contrastive
+from lc_pytorch.training.options import TrainConfig
+from lc_pytorch.training.task import train_contrastive
 
 SPLIT_FILE = "split.json"
 # What an evaluation of the model leaves in its folder.
@@ -97,7 +98,8 @@ def finish_training(
     Returns:
         How it ended; with `dry_run`, what it would take.
     """
-    training = {name: _plain(value) for name, value in vars(config).items() if name != "save_dir"}
+    here = ("save_dir", "device")  # of this run, and not of the model
+    training = {name: _plain(value) for name, value in vars(config).items() if name not in here}
 
     def save(is_best: bool) -> None:
         save_config(config.save_dir, model, kind=kind, data=data, training=training)

@@ -13,7 +13,6 @@ import csv
 import re
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,122 +26,21 @@ from facevox.training import distributed
 from facevox.training.batches import EpochBatches, make_loader
 from facevox.training.distributed import World
 from facevox.training.estimate import Estimate
-from facevox.training.interval import Interval
 from facevox.training.seeding import seed_everything
 from facevox.training.trainer import Trainer, TrainerConfig, TrainingResult, TrainingTask
 from lc_pytorch.datasets.base import PairDataset
-from lc_pytorch.datasets.device_transforms import PICTURE_TRANSFORMS, faces_on_device
+from lc_pytorch.datasets.device_transforms import faces_on_device
 from lc_pytorch.losses import clamp_log_temperature_
 from lc_pytorch.models.face_voice import TwoTowerModel
 from lc_pytorch.training.accumulation import accumulated_step
+from lc_pytorch.training.options import TrainConfig
 
-PRECISIONS = ("fp32", "bf16")
 BAD_FILES = "bad_files.csv"
-CHECKPOINT_INTERVAL = Interval(seconds=600.0)
 # The two passes of an accumulated step compute the same numbers in the same order: more than rounding between
 # them is a fault. bfloat16 keeps 8 bits; unit vectors then differ by up to 2**-8 in a number.
 REPLAY_TOLERANCE = {"fp32": 1e-3, "bf16": 2e-2}
 
 Batch = dict[str, Any]  # tensors; "face" may be packed for the device
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """Settings of a contrastive training.
-
-    Attributes:
-        save_dir: Where everything goes.
-        batch_size: Pairs of a contrastive batch, for each process.
-        num_epochs: Passes over the training set.
-        learning_rate: Peak rate of AdamW.
-        weight_decay: On matrices; not on biases, norms and the temperature.
-        warmup: Share of all steps (below 1) or number of steps.
-        clip_norm: Longest gradient; 0: no clipping.
-        accum_freq: Parts in which a batch passes the towers; memory of one part, gradients of the whole.
-        precision: `fp32` or `bf16` (autocast; weights and loss stay fp32).
-        freeze_encoders: Train the projections only.
-        encoder_lr_scale: Factor on the learning rate of the pretrained encoders.
-        layer_decay: Further factor for each layer away from the output; 1: the same for all.
-        grad_checkpointing: Compute activations again in the backward pass instead of keeping them.
-        compile: Compile the encoders with torch.compile.
-        num_workers: Loader processes.
-        picture_transforms: What resizes and normalises the faces: `pillow`, in the loader processes;
-            `torchvision`, on the device; `auto` until the device is known.
-        checkpoint_interval: Between two writes of last.pth.
-        save_interval: Epochs between two writes of the model's files.
-        patience: Epochs without a better validation after which training ends; 0: never.
-        resume: `auto`, `never` or a checkpoint.
-        seed: Of weights that are not pretrained, batches, crops and dropout.
-        dry_run: Try a few steps and say what the training would take; write nothing.
-    """
-
-    save_dir: Path
-    batch_size: int = 32
-    num_epochs: int = 100
-    learning_rate: float = 1e-4
-    weight_decay: float = 1e-4
-    warmup: float = 0.05
-    clip_norm: float = 1.0
-    accum_freq: int = 1
-    precision: str = "fp32"
-    freeze_encoders: bool = False
-    encoder_lr_scale: float = 1.0
-    layer_decay: float = 1.0
-    grad_checkpointing: bool = False
-    compile: bool = False
-    num_workers: int = 0
-    picture_transforms: str = "auto"
-    checkpoint_interval: Interval = CHECKPOINT_INTERVAL
-    save_interval: int = 5
-    patience: int = 0
-    resume: str = "auto"
-    seed: int = 0
-    dry_run: bool = False
-
-    def __post_init__(self) -> None:
-        faults = []
-        if self.precision not in PRECISIONS:
-            faults.append(f"--precision is {self.precision!r}: it should be one of {', '.join(PRECISIONS)}")
-        if self.picture_transforms not in PICTURE_TRANSFORMS:
-            faults.append(
-                f"--picture_transforms is {self.picture_transforms!r}: it should be one of "
-                f"{', '.join(PICTURE_TRANSFORMS)}"
-            )
-        if self.batch_size < 2:
-            faults.append(f"--batch_size is {self.batch_size}: contrast needs at least 2")
-        if not 1 <= self.accum_freq <= self.batch_size:
-            faults.append(
-                f"--accum_freq is {self.accum_freq}: it should be from 1 to --batch_size ({self.batch_size})"
-            )
-        if not 0 < self.layer_decay <= 1:
-            faults.append(f"--layer_decay is {self.layer_decay:g}: it should be above 0 and at most 1")
-        faults += [
-            f"--{name} is {getattr(self, name)}: it should be at least {least}"
-            for name, least in (
-                ("num_epochs", 1),
-                ("save_interval", 1),
-                ("learning_rate", 0),
-                ("weight_decay", 0),
-                ("warmup", 0),
-                ("clip_norm", 0),
-                ("encoder_lr_scale", 0),
-                ("num_workers", 0),
-                ("patience", 0),
-                ("seed", 0),
-            )
-            if getattr(self, name) < least
-        ]
-        if faults:
-            raise UserError("; ".join(faults))
-
-    def lasting(self) -> dict[str, Any]:
-        """What must be the same when a run goes on for its result to be the same, as plain values."""
-        free = {
-            *("save_dir", "num_epochs", "num_workers", "resume", "checkpoint_interval", "save_interval"),
-            # Where faces are resized changes no more than the device does, which is free too.
-            *("patience", "dry_run", "picture_transforms"),
-        }
-        return {name: value for name, value in vars(self).items() if name not in free}
 
 
 class _TrainingForward(nn.Module):

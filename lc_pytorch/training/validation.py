@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import torch
 
-from lc_pytorch.evaluation.embedding_pass import Embedded, PassOptions, embed_files
+from lc_pytorch.evaluation.embedding_pass import Embedded, embed_files
+from lc_pytorch.evaluation.options import PassOptions
 from lc_pytorch.evaluation.readers import MediaFiles
 from lc_pytorch.losses import symmetric_info_nce
 from lc_pytorch.models.face_voice import TwoTowerModel

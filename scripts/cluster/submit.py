@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from facevox import cli
 from facevox.cluster.jobs import PROGRAMS, make_request
 from facevox.cluster.records import DEFAULT_LOG_DIR, find_record
-from facevox.cluster.resources import CLUSTERS, Resources
+from facevox.cluster.resources import Resources
 from facevox.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
@@ -38,25 +38,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         __doc__, "python scripts/cluster/submit.py --nodes 2 --gpus 8 -- train_hq --save_dir runs/hq"
     )
     add = parser.add_argument
-    add("--cluster", choices=CLUSTERS, default="slurm", help="local: processes here; debug: this process")
-    add("--nodes", type=cli.positive_int, default=1, help="machines")
-    add(
-        "--gpus",
-        type=cli.natural_int,
-        help="GPUs on each node (default: 1 for training and evaluation, else 0)",
-    )
-    add(
-        "--tasks_per_node",
-        type=cli.positive_int,
-        help="processes on each node (default: one for each GPU; without GPUs, and for train_emotion, one)",
-    )
-    add("--cpus", type=cli.positive_int, default=4, help="cores of each process")
-    add("--mem_gb", type=cli.positive_float, help="memory on each node, in GB (default: 4 for each core)")
-    add("--time", default="24:00:00", help="limit, as sbatch takes it: minutes, 12:00:00, 2-0")
-    add("--partition", default="", help="of SLURM (default: its own)")
-    add("--account", default="", help="of SLURM (default: yours)")
-    add("--qos", default="", help="of SLURM (default: yours)")
-    add("--shards", type=cli.positive_int, default=1, help="parts that run as an array, and are joined")
+    cli.add_options(parser, Resources)
     add(
         "--after",
         nargs="+",

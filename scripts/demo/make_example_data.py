@@ -20,9 +20,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from facevox import cli
+from facevox.batch_options import BatchOptions
 from facevox.errors import ExitCode
+from facevox.options import declared
+from facevox_demo.options import SHAPES, AihubConfig, SetConfig
 
-SHAPES = ("videos", "vox", "hq")  # of facevox_demo.dataset, whose import would make --help slow
 AIHUB = "aihub"  # five expressions, a set of its own: facevox_demo.aihub
 
 
@@ -33,12 +35,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--output_dir", type=Path, required=True, metavar="DIR", help="folder to write the set into")
-    add("--num_people", type=cli.positive_int, default=120, help="how many people")
-    add("--clips_per_person", type=cli.positive_int, default=2, help="clips of each person")
-    add("--clip_s", type=cli.positive_float, default=2.0, help="length of a clip in seconds")
-    add("--fps", type=cli.positive_float, default=25.0, help="frames a second")
-    add("--size", type=cli.positive_int, default=256, help="width and height of the videos in pixels")
-    add("--seed", type=cli.natural_int, default=0, help="another seed gives other people")
+    cli.add_options(parser, SetConfig)
     add(
         "--shape",
         nargs="+",
@@ -48,15 +45,8 @@ def get_args_parser() -> argparse.ArgumentParser:
         "(an HQ-VoxCeleb-shaped tree of masked faces and mel spectrograms), aihub (an AIHub-shaped set of "
         "five expressions)",
     )
-    add("--pictures_per_expression", type=cli.positive_int, default=3, help="aihub: of each person")
-    add("--picture_size", type=cli.positive_int, default=192, help="aihub: side of a portrait in pixels")
-    add(
-        "--zip_names",
-        choices=("cp949", "utf-8"),
-        default="cp949",
-        help="aihub: encoding of the Korean names in the archives",
-    )
-    cli.add_batch_arguments(parser)
+    cli.add_options(parser, AihubConfig, skip=[shared.name for shared in declared(SetConfig)])
+    cli.add_options(parser, BatchOptions)
     return parser
 
 
@@ -77,7 +67,7 @@ def _make_speakers(args: argparse.Namespace, shapes: tuple[str, ...]) -> ExitCod
     from facevox.batch import BatchConfig, run_batch
     from facevox_demo import dataset
 
-    config = cli.build(dataset.SetConfig, args, shapes=shapes)
+    config = cli.build(SetConfig, args, shapes=shapes)
     batch = cli.build(
         BatchConfig,
         args,
@@ -101,7 +91,7 @@ def _make_aihub(args: argparse.Namespace) -> ExitCode:
     from facevox.batch import BatchConfig, run_batch
     from facevox_demo import aihub
 
-    config = cli.build(aihub.AihubConfig, args)
+    config = cli.build(AihubConfig, args)
     batch = cli.build(
         BatchConfig,
         args,

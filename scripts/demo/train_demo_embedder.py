@@ -14,6 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from facevox import cli
+from facevox.batch_options import BatchOptions
+from facevox_demo.options import DemoEmbedderConfig
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -22,15 +24,8 @@ def get_args_parser() -> argparse.ArgumentParser:
         __doc__, "python scripts/demo/train_demo_embedder.py --output_dir runs/demo/embedder"
     )
     parser.add_argument("--output_dir", required=True, metavar="DIR", help="folder for pictures and model")
-    parser.add_argument("--num_people", type=cli.positive_int, default=160, help="example people to train on")
-    parser.add_argument(
-        "--pictures_per_person", type=cli.positive_int, default=6, help="pictures of each of them"
-    )
-    parser.add_argument("--num_epochs", type=cli.positive_int, default=20, help="passes over the pictures")
-    parser.add_argument(
-        "--seed", type=cli.natural_int, default=1000, help="of the people; not that of the data to be grouped"
-    )
-    cli.add_batch_arguments(parser)
+    cli.add_options(parser, DemoEmbedderConfig)
+    cli.add_options(parser, BatchOptions)
     return parser
 
 
@@ -39,12 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = get_args_parser().parse_args(argv)
     from facevox.batch import BatchConfig, run_batch
     from facevox.progress import Progress
-    from facevox_demo.embedder import (
-        DemoEmbedderConfig,
-        FacePictures,
-        picture_items,
-        train_and_export,
-    )
+    from facevox_demo.embedder import FacePictures, picture_items, train_and_export
 
     config = cli.build(DemoEmbedderConfig, args)
     batch = cli.build(

@@ -21,7 +21,14 @@ from typing import TYPE_CHECKING
 from facevox import cli
 from facevox.cluster.job import PER_GPU, Job
 from facevox.errors import ExitCode, UserError
-from lc_pytorch.evaluation.arguments import add_embedding_arguments, cache_dir_of
+from lc_pytorch.evaluation.options import (
+    EvaluationConfig,
+    add_allow_seen_option,
+    add_embedding_options,
+    add_metadata_option,
+    add_model_options,
+    cache_dir_of,
+)
 
 if TYPE_CHECKING:
     from lc_pytorch.datasets.pairs import PairList
@@ -60,12 +67,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     data.add_argument(
         "--identity_regex", metavar="REGEX", help="its one group in the path is the person (default: none)"
     )
-    data.add_argument(
-        "--metadata",
-        metavar="CSV",
-        help="identity, gender, nationality, such as vox1_meta.csv: adds scores among people of the same "
-        "gender and nationality, and what these alone would score (default: none)",
-    )
+    add_metadata_option(data)
     people = parser.add_argument_group("people")
     people.add_argument(
         "--test_size",
@@ -74,13 +76,10 @@ def get_args_parser() -> argparse.ArgumentParser:
         help="share 0-1 of the people not seen in training that is tested where the data hold no test person "
         "of split.json",
     )
-    people.add_argument(
-        "--allow_seen", action="store_true", help="test people who were trained on too; every output says so"
-    )
+    add_allow_seen_option(people)
     people.add_argument("--seed", type=cli.natural_int, default=0, help="of the draw by --test_size")
     model = parser.add_argument_group("model")
-    model.add_argument("--model_dir", required=True, metavar="DIR", help="folder of the trained model")
-    model.add_argument("--checkpoint", choices=("best", "last"), default="best", help="which weights")
+    add_model_options(model)
     model.add_argument(
         "--audio_duration_sec",
         type=cli.positive_float,
@@ -91,10 +90,8 @@ def get_args_parser() -> argparse.ArgumentParser:
         type=cli.positive_int,
         help="sample rate in Hz, to be checked against the model's (default: as in training, 16000)",
     )
-    add_embedding_arguments(parser)
-    out = parser.add_argument_group("output")
-    out.add_argument("--top_k", type=cli.positive_int, default=5, help="matches of each query in the CSV")
-    out.add_argument("--output_file", default="results.csv", metavar="CSV", help="the table of queries")
+    add_embedding_options(parser)
+    cli.add_options(parser, EvaluationConfig, only=("top_k", "output_file"))
     return parser
 
 
@@ -145,13 +142,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     from facevox.training.run_folder import run_folder
     from lc_pytorch.evaluation.embedding_pass import Stopped, estimate_pass
     from lc_pytorch.evaluation.metadata import load_metadata
-    from lc_pytorch.evaluation.model_evaluation import EvaluationConfig, evaluate_model
+    from lc_pytorch.evaluation.model_evaluation import evaluate_model
     from lc_pytorch.evaluation.readers import make_readers, media_of_pairs
     from lc_pytorch.models import load_model
 
-    config = cli.build(
-        EvaluationConfig, args, output_file=Path(args.output_file), cache_dir=cache_dir_of(args)
-    )
+    config = cli.build(EvaluationConfig, args, cache_dir=cache_dir_of(args))
     world = distributed.init(args.device)
     try:
         trained = load_model(args.model_dir, args.checkpoint, world.device)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from facevox import cli
 from facevox.errors import ExitCode, UserError
-from lc_pytorch.evaluation.arguments import add_embedding_arguments, cache_dir_of
+from lc_pytorch.evaluation.options import PassOptions, add_embedding_options, add_model_options, cache_dir_of
 
 SHOWN_FAILURES = 5
 
@@ -26,8 +26,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         __doc__,
         "python scripts/evaluation/match.py --model_dir runs/model --face anna.jpg --voices recordings",
     )
-    parser.add_argument("--model_dir", required=True, metavar="DIR", help="folder of the trained model")
-    parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="which weights")
+    add_model_options(parser)
     parser.add_argument("--face", metavar="FILE", help="picture to find the voice of (default: none)")
     parser.add_argument("--voices", metavar="DIR", help="recordings to rank for --face (default: none)")
     parser.add_argument("--voice", metavar="FILE", help="recording to find the face of (default: none)")
@@ -39,7 +38,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         type=cli.positive_float,
         help="seconds of each voice that are heard (default: as in training, 5 unless set)",
     )
-    add_embedding_arguments(parser)
+    add_embedding_options(parser)
     return parser
 
 
@@ -51,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("give --face FILE with --voices DIR, or --voice FILE with --faces DIR")
     from facevox.signals import StopFlag
     from facevox.training import distributed
-    from lc_pytorch.evaluation.embedding_pass import PassOptions, Stopped, estimate_pass, require_writable
+    from lc_pytorch.evaluation.embedding_pass import Stopped, estimate_pass, require_writable
     from lc_pytorch.evaluation.ranking import list_gallery, rank_files, write_ranking
     from lc_pytorch.evaluation.readers import make_readers
     from lc_pytorch.models import load_model

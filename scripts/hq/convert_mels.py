@@ -16,9 +16,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from facevox import cli
+from facevox.batch_options import BatchOptions
 from facevox.cluster.job import MERGE, Job
-
-DTYPES = ("float32", "float16")  # of lc_pytorch.hq.conversion, whose import would make --help slow
+from lc_pytorch.hq.options import ConversionConfig
 
 
 def _output_dir(args: argparse.Namespace, root: Path) -> Path:
@@ -34,9 +34,9 @@ def get_args_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--vox_dir", type=Path, required=True, metavar="DIR", help="folder with vox1 and vox2")
     add("--output_dir", type=Path, metavar="DIR", help="folder to write into (default: --vox_dir)")
-    add("--dtype", choices=DTYPES, default="float32", help="float16 halves the size, to about 0.01")
+    cli.add_options(parser, ConversionConfig)
     add("--num_mels", type=cli.positive_int, help="bands of the spectrograms (default: found in the files)")
-    cli.add_batch_arguments(parser)
+    cli.add_options(parser, BatchOptions)
     return parser
 
 
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if num_mels is None:
         num_mels, found = conversion.find_num_mels(tree)
         print("\n".join(found))
-    config = cli.build(conversion.ConversionConfig, args, num_mels=num_mels)
+    config = cli.build(ConversionConfig, args, num_mels=num_mels)
     batch = cli.build(
         BatchConfig,
         args,

@@ -17,7 +17,15 @@ from pathlib import Path
 from facevox import cli
 from facevox.cluster.job import PER_GPU, Job
 from facevox.errors import ExitCode
-from lc_pytorch.evaluation.arguments import add_embedding_arguments, cache_dir_of
+from lc_pytorch.evaluation.options import (
+    EvaluationConfig,
+    add_allow_seen_option,
+    add_embedding_options,
+    add_metadata_option,
+    add_model_options,
+    cache_dir_of,
+)
+from lc_pytorch.hq.options import HQSource
 
 JOB = Job(
     processes=PER_GPU,
@@ -29,41 +37,14 @@ JOB = Job(
 def get_args_parser() -> argparse.ArgumentParser:
     """The options of this program."""
     parser = cli.make_parser(__doc__, "python scripts/hq/evaluate_hq_voxceleb.py --model_dir runs/hq")
-    data = parser.add_argument_group("data")
-    data.add_argument(
-        "--split_json_path", metavar="FILE", help="the split (default: the one of the training)"
-    )
-    data.add_argument(
-        "--dataset_type",
-        choices=("vox1", "vox2", "both"),
-        help="which part of the data (default: that of the training)",
-    )
-    data.add_argument(
-        "--converted_dir", metavar="DIR", help="output of convert_mels.py (default: that of the training)"
-    )
-    data.add_argument(
-        "--pairs_per_identity",
-        type=cli.positive_int,
-        default=5,
-        help="at most so many faces and spectrograms of each person",
-    )
-    data.add_argument(
-        "--metadata",
-        metavar="CSV",
-        help="identity, gender, nationality, such as vox1_meta.csv: adds scores among people of the same "
-        "gender and nationality, and what these alone would score (default: none)",
-    )
-    data.add_argument(
-        "--allow_seen", action="store_true", help="test people who were trained on too; every output says so"
-    )
-    model = parser.add_argument_group("model")
-    model.add_argument("--model_dir", required=True, metavar="DIR", help="folder of the trained model")
-    model.add_argument("--checkpoint", choices=("best", "last"), default="best", help="which weights")
-    add_embedding_arguments(parser)
+    cli.add_options(parser, HQSource)
+    add_metadata_option(parser.group("data"))
+    add_allow_seen_option(parser.group("data"))
+    add_model_options(parser.group("model"))
+    add_embedding_options(parser)
     parser.add_argument("--force_cpu", action="store_true", help="the same as --device cpu")
-    out = parser.add_argument_group("output")
-    out.add_argument("--top_k", type=cli.positive_int, default=5, help="matches of each query in the CSV")
-    out.add_argument(
+    cli.add_options(parser, EvaluationConfig, only=("top_k",))
+    parser.group("output").add_argument(
         "--output_file", metavar="CSV", help="the table of queries (default: MODEL_DIR/results.csv)"
     )
     return parser
@@ -77,8 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from facevox.training.run_folder import run_folder
     from lc_pytorch.evaluation.embedding_pass import Stopped, estimate_pass
     from lc_pytorch.evaluation.metadata import load_metadata
-    from lc_pytorch.evaluation.model_evaluation import EvaluationConfig, evaluate_model
-    from lc_pytorch.hq.evaluation import HQSource, list_tested
+    from lc_pytorch.evaluation.model_evaluation import evaluate_model
+    from lc_pytorch.hq.evaluation import list_tested
     from lc_pytorch.models import load_model
 
     output_file = Path(args.output_file or Path(args.model_dir) / "results.csv")

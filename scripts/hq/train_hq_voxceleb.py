@@ -17,10 +17,10 @@ again to go on).
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from facevox import cli
 from facevox.cluster.job import PER_GPU, Job
+from lc_pytorch.hq.options import HQConfig
 
 JOB = Job(
     processes=PER_GPU,
@@ -32,45 +32,13 @@ JOB = Job(
 
 def get_args_parser() -> argparse.ArgumentParser:
     """The options of this program."""
-    from lc_pytorch.training.options import add_face_model_arguments, add_training_arguments
-
     parser = cli.make_parser(
         __doc__,
         "python scripts/hq/train_hq_voxceleb.py --split_json_path ./data/HQVoxCeleb/split.json "
         "--save_dir runs/hq",
     )
-    parser.add_argument(
-        "--split_json_path",
-        default="./data/HQVoxCeleb/split.json",
-        metavar="FILE",
-        help="the split; its folder is the root of the data",
-    )
-    parser.add_argument(
-        "--dataset_type", choices=("vox1", "vox2", "both"), default="vox2", help="which part of the data"
-    )
-    parser.add_argument(
-        "--converted_dir", metavar="DIR", help="output of convert_mels.py (default: beside the spectrograms)"
-    )
-    parser.add_argument(
-        "--audio_duration_sec",
-        type=cli.positive_float,
-        default=1.5,
-        help="length of the crops in seconds, of 100 mel frames each",
-    )
-    parser.add_argument(
-        "--num_mels",
-        type=cli.positive_int,
-        help="bands of the spectrograms (default: found in the files)",
-    )
-    parser.add_argument(
-        "--mel_pooling",
-        choices=("flatten", "attentive", "statistics"),
-        default="flatten",
-        help="flatten takes one length only; attentive and statistics (mean and deviation) take any",
-    )
+    cli.add_options(parser, HQConfig)
     parser.add_argument("--force_cpu", action="store_true", help="the same as --device cpu")
-    add_training_arguments(parser, batch_size=16, num_epochs=50)
-    add_face_model_arguments(parser.add_argument_group("model"))
     return parser
 
 
@@ -78,18 +46,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Trains; returns the exit code."""
     args = get_args_parser().parse_args(argv)
     from facevox.training import distributed
-    from lc_pytorch.hq.training import HQConfig, train_hq_voxceleb
+    from lc_pytorch.hq.training import train_hq_voxceleb
     from lc_pytorch.training.options import exit_code
     from lc_pytorch.training.run import model_folder
 
-    config = cli.build(
-        HQConfig,
-        args,
-        save_dir=Path(args.save_dir),
-        split_json_path=Path(args.split_json_path),
-        converted_dir=Path(args.converted_dir) if args.converted_dir else None,
-    )
-    world = distributed.init("cpu" if args.force_cpu else args.device)
+    config = cli.build(HQConfig, args, **({"device": "cpu"} if args.force_cpu else {}))
+    world = distributed.init(config.device)
     try:
         with model_folder(config):
             return exit_code(train_hq_voxceleb(config, world).status)

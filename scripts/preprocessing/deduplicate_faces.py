@@ -16,11 +16,10 @@ continue).
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from facevox import cli
 from facevox.cluster.job import RUN_AGAIN, Job
-from lc_pytorch.faces.options import add_dedupe_arguments
+from lc_pytorch.faces.options import DedupeConfig
 
 JOB = Job(join=RUN_AGAIN, inputs=("faces_dir",), output="dedupe_dir")
 
@@ -32,30 +31,16 @@ def get_args_parser() -> argparse.ArgumentParser:
         "python scripts/preprocessing/deduplicate_faces.py --faces_dir runs/faces "
         "--dedupe_dir runs/deduped --representative_dir runs/representatives",
     )
-    parser.add_argument(
-        "--faces_dir", required=True, metavar="DIR", help="folder of face pictures, searched recursively"
-    )
-    parser.add_argument(
-        "--dedupe_dir",
-        required=True,
-        metavar="DIR",
-        help="folder for all faces, named by group, and groups.csv",
-    )
-    parser.add_argument(
-        "--representative_dir", required=True, metavar="DIR", help="folder for one face per person"
-    )
-    add_dedupe_arguments(parser)
-    cli.add_batch_arguments(parser)
+    cli.add_options(parser, DedupeConfig)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Groups; returns the exit code."""
     args = get_args_parser().parse_args(argv)
-    from lc_pytorch.faces.deduplicator import DedupeConfig, deduplicate
+    from lc_pytorch.faces.deduplicator import deduplicate
 
-    folders = {name: Path(getattr(args, name)) for name in ("faces_dir", "dedupe_dir", "representative_dir")}
-    return deduplicate(cli.build(DedupeConfig, args, **folders)).exit_code
+    return deduplicate(cli.build(DedupeConfig, args)).exit_code
 
 
 if __name__ == "__main__":

@@ -15,8 +15,9 @@ import sys
 from collections.abc import Sequence
 
 from facevox import cli
+from facevox.batch_options import BatchOptions
 from facevox.cluster.job import MERGE, Job
-from lc_pytorch.faces.options import add_extract_arguments
+from lc_pytorch.faces.options import FaceConfig
 
 JOB = Job(join=MERGE, inputs=("dataset_path",))
 
@@ -34,16 +35,16 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output_dir", required=True, metavar="DIR", help="folder for the faces and faces.csv"
     )
-    add_extract_arguments(parser)
-    cli.add_batch_arguments(parser)
+    cli.add_options(parser, FaceConfig)
+    cli.add_video_arguments(parser)
+    cli.add_options(parser, BatchOptions)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Extracts; returns the exit code."""
     args = get_args_parser().parse_args(argv)
-    from facevox.batch import BatchOptions
-    from lc_pytorch.faces.extractor import FaceConfig, extract_faces
+    from lc_pytorch.faces.extractor import extract_faces
 
     config, options = cli.build(FaceConfig, args), cli.build(BatchOptions, args)
     return extract_faces(config, args.dataset_path, args.output_dir, args.video_extensions, options).exit_code

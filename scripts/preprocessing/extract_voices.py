@@ -16,7 +16,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from facevox import cli
+from facevox.batch_options import BatchOptions
 from facevox.cluster.job import MERGE, Job
+from lc_pytorch.voices import VoiceConfig
 
 JOB = Job(join=MERGE, inputs=("dataset_path",))
 
@@ -33,17 +35,9 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output_dir", required=True, metavar="DIR", help="folder for the wavs and voices.csv"
     )
-    parser.add_argument(
-        "--target_sr", type=cli.positive_int, default=16000, help="sample rate of the wavs, in Hz"
-    )
-    parser.add_argument(
-        "--trim_silence",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="write only the longest stretch with speech",
-    )
+    cli.add_options(parser, VoiceConfig)
     cli.add_video_arguments(parser)
-    cli.add_batch_arguments(parser)
+    cli.add_options(parser, BatchOptions)
     return parser
 
 
@@ -52,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = get_args_parser().parse_args(argv)
     from facevox.batch import BatchConfig, run_batch
     from facevox.files import find_files
-    from lc_pytorch.voices import COLUMNS, VoiceConfig, VoiceTask, plan_voices
+    from lc_pytorch.voices import COLUMNS, VoiceTask, plan_voices
 
     config = cli.build(VoiceConfig, args)
     root = Path(args.dataset_path)

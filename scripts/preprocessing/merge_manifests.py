@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from facevox import cli
+from facevox.batch_options import BatchOptions
 from facevox.cluster.job import Job
 from facevox.errors import ExitCode, UserError
 
@@ -30,7 +31,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--program", metavar="NAME", help="join this program's shards only (default: every program found)"
     )
-    cli.add_max_failed_argument(parser)
+    cli.add_options(parser, BatchOptions, only=("max_failed",))
     return parser
 
 

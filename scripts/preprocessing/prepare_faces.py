@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from facevox import cli
 from facevox.cluster.job import RUN_AGAIN, Job
-from lc_pytorch.faces.options import add_dedupe_arguments, add_extract_arguments
+from lc_pytorch.faces.options import DedupeConfig, FaceConfig
 
 JOB = Job(join=RUN_AGAIN, inputs=("dataset_path",), output="output_base_dir")
 
@@ -34,17 +34,17 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output_base_dir", required=True, metavar="DIR", help="folder for the three result folders"
     )
-    add_extract_arguments(parser)
-    add_dedupe_arguments(parser, with_enforce_detection=False)
-    cli.add_batch_arguments(parser)
+    cli.add_options(parser, FaceConfig)
+    cli.add_video_arguments(parser)
+    # --enforce_detection is there already; the folders lie below --output_base_dir.
+    folders = ("faces_dir", "dedupe_dir", "representative_dir")
+    cli.add_options(parser, DedupeConfig, skip=("enforce_detection", *folders))
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Extracts and groups; returns the exit code."""
     args = get_args_parser().parse_args(argv)
-    from lc_pytorch.faces.deduplicator import DedupeConfig
-    from lc_pytorch.faces.extractor import FaceConfig
     from lc_pytorch.faces.preparation import prepare_faces, result_folders
 
     config = cli.build(DedupeConfig, args, **result_folders(args.output_base_dir))

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 
 from facevox import cli
 from facevox.cluster.job import PER_GPU, Job
+from lc_pytorch.training.options import add_face_voice_options
 
 JOB = Job(
     processes=PER_GPU,
@@ -30,8 +31,6 @@ JOB = Job(
 
 def get_args_parser() -> argparse.ArgumentParser:
     """The options of this program."""
-    from lc_pytorch.training.options import add_model_arguments, add_training_arguments
-
     parser = cli.make_parser(
         __doc__,
         "python scripts/training/train_face_voice.py --image_folder faces --audio_folder voices "
@@ -43,8 +42,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--audio_folder", required=True, metavar="DIR", help="voices, with the paths of their faces"
     )
-    add_training_arguments(parser)
-    add_model_arguments(parser)
+    add_face_voice_options(parser)
     return parser
 
 

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 
 from facevox import cli
 from facevox.cluster.job import PER_GPU, Job
+from lc_pytorch.training.options import add_face_voice_options
 
 JOB = Job(
     processes=PER_GPU,
@@ -30,8 +31,6 @@ JOB = Job(
 
 def get_args_parser() -> argparse.ArgumentParser:
     """The options of this program."""
-    from lc_pytorch.training.options import add_model_arguments, add_training_arguments
-
     parser = cli.make_parser(
         __doc__,
         "python scripts/training/train_face_voice_from_matched_file.py "
@@ -40,8 +39,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--matched_file", required=True, nargs="+", metavar="FILE", help="one or more lists of pairs"
     )
-    add_training_arguments(parser)
-    add_model_arguments(parser)
+    add_face_voice_options(parser)
     return parser
 
 

@@ -7,10 +7,17 @@ from pathlib import Path
 import pytest
 
 from emotion import settings
-from emotion.settings import SettingsError, add_setting_arguments, list_settings, load_settings, read_settings
+from emotion.settings import (
+    SettingsError,
+    add_setting_arguments,
+    list_settings,
+    load_settings,
+    read_settings,
+    text_of,
+)
 from facevox import cli
 
-REQUIRED = [info for info in list_settings() if info.default is None]
+REQUIRED = [info for info in list_settings() if info.is_required]
 
 
 @pytest.fixture
@@ -47,9 +54,9 @@ def test_values_of_the_example_file_arrive_with_their_types(env_file):
 
 def test_required_settings_are_those_of_the_example_file_in_its_order(repository):
     text = (repository / ".env.example").read_text(encoding="utf-8")
-    assert re.findall(r"^([A-Z_]+)=", text, re.MULTILINE) == [info.name for info in REQUIRED]
+    assert re.findall(r"^([A-Z_]+)=", text, re.MULTILINE) == [info.name.upper() for info in REQUIRED]
     assert len(REQUIRED) == 29
-    optional = {info.name: info.default for info in list_settings() if info.default is not None}
+    optional = {info.name.upper(): text_of(info.default) for info in list_settings() if not info.is_required}
     assert dict(re.findall(r"^# ([A-Z_]+)=(.*)$", text, re.MULTILINE)) == optional
 
 
@@ -58,10 +65,10 @@ def test_document_has_a_row_for_each_setting(repository):
     values = dict(re.findall(r"^([A-Z_]+)=(.*)$", example, re.MULTILINE))
     wanted = [
         [
-            info.name,
-            info.meaning,
-            f"{info.kind.english} / {info.kind.korean}",
-            values[info.name] if info.default is None else info.default,
+            info.name.upper(),
+            info.help,
+            f"{info.kind.expected} / {info.kind.korean}",
+            values[info.name.upper()] if info.is_required else text_of(info.default),
         ]
         for info in list_settings()
     ]
@@ -86,12 +93,14 @@ def test_every_setting_has_an_option_of_its_name_in_lower_case(env_file, monkeyp
     assert (found.class_names, found.seed, found.input_path) == (("a", "b"), 7, Path("x y.jpg"))
     assert found.p_mixup == 0.1
     options = {word for action in parser._actions for word in action.option_strings}
-    assert {info.option for info in list_settings()} <= options
+    assert {f"--{info.name}" for info in list_settings()} <= options
 
 
 def test_everything_missing_is_told_at_once_in_two_languages(tmp_path):
     faults = faults_of(tmp_path / ".env")
-    assert [fault.split(":")[0] for fault in faults] == [i.name for i in REQUIRED if i.name != "INPUT_PATH"]
+    assert [fault.split(":")[0] for fault in faults] == [
+        info.name.upper() for info in REQUIRED if info.name != "input_path"
+    ]
     for fault in faults:
         assert "missing; wanted: " in fault
         assert "없음; 필요한 값: " in fault
@@ -112,9 +121,9 @@ def test_everything_missing_is_told_at_once_in_two_languages(tmp_path):
 def test_malformed_value_is_named_with_what_it_should_be(env_file, name, value):
     change(env_file, name, value)
     (fault,) = faults_of(env_file)
-    info = next(info for info in list_settings() if info.name == name)
+    info = next(info for info in list_settings() if info.name == name.lower())
     assert fault.startswith(f"{name}: missing" if not value else f"{name}={value[:20]!r}"[:-1])
-    assert info.kind.english in fault
+    assert info.kind.expected in fault
     assert info.kind.korean in fault
     assert len(fault) < 400
 

@@ -17,6 +17,7 @@ from batch_jobs import config_of, items_of
 
 from facevox import cli
 from facevox.batch import Item, run_batch
+from facevox.batch_options import BatchOptions
 from facevox.errors import UserError
 from facevox.locks import OutputLock
 from facevox.manifest import (
@@ -240,7 +241,7 @@ def test_shard_options_come_from_a_slurm_array(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "7")
     monkeypatch.setenv("SLURM_ARRAY_TASK_MIN", "5")
     parser = cli.make_parser("x")
-    cli.add_batch_arguments(parser)
+    cli.add_options(parser, BatchOptions)
     args = parser.parse_args([])
     assert (args.num_shards, args.shard_index) == (4, 2)
 
@@ -657,5 +658,5 @@ def test_a_run_of_failures_alone_is_told_whatever_may_fail(source: Path, tmp_pat
         path.write_text("bad", encoding="utf-8")
     config = config_of(tmp_path / "out", max_failed=1.0)
     assert run_batch(batch_jobs.Upper(), items_of(source), config).exit_code == 1
-    with pytest.raises(UserError, match="--max_failed 2"):
+    with pytest.raises(UserError, match="--max_failed: 2"):
         config_of(tmp_path / "out", max_failed=2)

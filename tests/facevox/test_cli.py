@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from facevox import cli
+from facevox.batch_options import BatchOptions
 from facevox.errors import ExitCode, UserError, one_line
 
 
@@ -113,7 +114,7 @@ def test_help_has_purpose_defaults_and_example(capsys: pytest.CaptureFixture[str
 def test_environment_that_makes_no_sense_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NUM_SHARDS", "many")
     with pytest.raises(UserError, match="NUM_SHARDS: 'many' is not"):
-        cli.add_batch_arguments(cli.make_parser("x"))
+        cli.add_options(cli.make_parser("x"), BatchOptions)
 
 
 def test_one_line_is_never_empty_and_never_long() -> None:

@@ -8,7 +8,7 @@ import pytest
 from facevox.batch import Item
 from facevox.errors import UserError
 from facevox_demo import embedder
-from facevox_demo.embedder import DemoEmbedderConfig
+from facevox_demo.options import DemoEmbedderConfig
 from lc_pytorch.faces.embedders import find_model
 from lc_pytorch.faces.grouping import bcubed_f1, group_faces
 
@@ -84,7 +84,7 @@ def test_threshold_is_the_strictest_of_the_best() -> None:
 
 
 def test_too_few_people_are_refused() -> None:
-    with pytest.raises(UserError, match="at least 10 people"):
+    with pytest.raises(UserError, match=r"--num_people: 3 is not .* at least 10"):
         DemoEmbedderConfig(num_people=3)
 
 

@@ -155,6 +155,6 @@ def test_bad_options_are_told_together(script, tmp_path, capsys):
     options = ["--shape", "aihub", "--picture_size", "64", "--pictures_per_expression", "100"]
     assert cli.run(script.main, ["--output_dir", str(tmp_path / "new"), *options]) == 2
     said = capsys.readouterr().err
-    assert "--picture_size 64" in said
-    assert "--pictures_per_expression 100" in said
+    assert "--picture_size: '64'" in said
+    assert "--pictures_per_expression: '100'" in said
     assert not (tmp_path / "new").exists()

@@ -10,6 +10,7 @@ import yaml
 
 from facevox import cli
 from facevox.errors import UserError
+from facevox.options import declared
 from lipsync import setup_directories
 from lipsync.settings import CONFIG_FILE, SMALL_SET_FILE, Settings, load_settings
 
@@ -20,6 +21,14 @@ def test_shipped_file_holds_every_setting_with_its_default() -> None:
     expected["training"]["split"] = list(expected["training"]["split"])
     assert shown == expected
     assert load_settings() == Settings()
+
+
+def test_shipped_file_says_what_each_setting_means() -> None:
+    lines = CONFIG_FILE.read_text(encoding="utf-8").splitlines()
+    for section in dataclasses.fields(Settings):
+        for setting in declared(type(getattr(Settings(), section.name))):
+            shown = [line.split("#", 1)[1].strip() for line in lines if line.startswith(f"  {setting.name}:")]
+            assert shown == [setting.help], setting.name
 
 
 def test_documented_defaults() -> None:
@@ -62,11 +71,11 @@ def test_all_faults_come_at_once_in_one_line(tmp_path: Path) -> None:
     message = str(caught.value)
     for part in (
         "data.max_faces: 'many' is not a whole number",
-        "data.min_duration_s: -1.0 is not a number from 0.2 to 60",
+        "data.min_duration_s: -1 is not a number from 0.2 to 60",
         "data.crops: no such setting; there are mouth_crop_px, max_faces",
-        "model.temporal: 'gru' is not lstm or transformer",
+        "model.temporal: 'gru' is not one of lstm, transformer",
         "audio: a section with keys is wanted",
-        "training.split: (1, 2) is not three whole numbers",
+        "training.split: [1, 2] is not three whole numbers",
         "training.batch_size: 2.5 is not a whole number",
         "training.seed: True is not a whole number",
         "video: no such section; there are paths, data",

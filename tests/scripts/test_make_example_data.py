@@ -124,9 +124,9 @@ def test_only_the_wanted_shape_is_written(script, tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--clip_s", "0.1"], "--clip_s 0.1"),
-        (["--fps", "100"], "--fps 100"),
-        (["--size", "129"], "--size 129"),
+        (["--clip_s", "0.1"], "--clip_s: '0.1'"),
+        (["--fps", "100"], "--fps: '100'"),
+        (["--size", "129"], "--size: '129'"),
         (["--num_people", "0"], "--num_people"),
         (["--shape", "hologram"], "--shape"),
         (["--seed", "-1"], "--seed"),

@@ -79,7 +79,7 @@ def test_jobs_know_options_that_their_programs_have(name: str, repository: Path)
             ("--shards", "2", "--", "extract_voices", "--output_dir", "x", "--num_shards", "3"),
             "--shards says that",
         ),
-        (("--time", "soon", "--", "extract_voices", "--output_dir", "x"), "--time: time 'soon'"),
+        (("--time", "soon", "--", "extract_voices", "--output_dir", "x"), "--time: 'soon' is not minutes"),
         (("--partition", "gpu", "--", "extract_voices", "--output_dir", "x"), "only for --cluster slurm"),
         (("--cluster", "moon", "--", "train_hq"), "'slurm', 'local', 'debug'"),
         (("--after", "nobody", "--", "extract_voices", "--output_dir", "x"), "no such submission"),

@@ -133,7 +133,7 @@ def test_every_option_of_the_documents_is_there(load_script, name: str) -> None:
         "save_interval": 5,
         "face_model": "google/vit-base-patch16-224-in21k", "voice_model": "facebook/wav2vec2-base",
         "freeze_encoders": False, "precision": "fp32", "accum_freq": 1, "grad_checkpointing": False,
-        "learnable_temperature": False, "resume": "auto", "device": "auto", "seed": 0, "save_dir": "c",
+        "learnable_temperature": False, "resume": "auto", "device": "auto", "seed": 0, "save_dir": Path("c"),
     }  # fmt: skip
     assert {name: args[name] for name in documented} == documented
     assert {
@@ -330,7 +330,7 @@ REFUSALS: dict[str, tuple[Callable[[Path], object], dict[str, object], str]] = {
     ),
     "another model": (lambda folder: None, {"face_model": "no/such-model"}, "--face_model no/such-model"),
     "fewer than two people": (lambda folder: None, {"identity_regex": "(data)"}, "identit"),
-    "a fault in an option": (lambda folder: None, {"layer_decay": 0}, "--layer_decay is 0"),
+    "a fault in an option": (lambda folder: None, {"layer_decay": 0}, "--layer_decay: '0' is not"),
     "a warm-up that is none": (lambda folder: None, {"warmup": 1.5}, "--warmup is 1.5"),
     "a time that is none": (
         lambda folder: None,

@@ -3,6 +3,7 @@
 from lc_pytorch.models.hq import HQVoxCelebModel
 """
 
-from lc_pytorch.models.hq.model import MEL_POOLINGS, HQVoxCelebModel
+from lc_pytorch.choices import MEL_POOLINGS
+from lc_pytorch.models.hq.model import HQVoxCelebModel
 
 __all__ = ["MEL_POOLINGS", "HQVoxCelebModel"]

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from facevox.errors import UserError
-from lc_pytorch.models.encoders import DEFAULT_FACE_MODEL, build_encoder, encoder_config, load_face_encoder
+from lc_pytorch.choices import DEFAULT_FACE_MODEL, MEL_POOLINGS
+from lc_pytorch.models.encoders import build_encoder, encoder_config, load_face_encoder
 from lc_pytorch.models.face_voice import TwoTowerModel, unit_rows
 
-MEL_POOLINGS = ("flatten", "attentive", "statistics")
 HIDDEN = 512  # between the two layers behind the spectrogram
 CHANNELS = 128  # of the convolutions before a pooling
 ATTENTION = 64

@@ -111,7 +111,7 @@ def test_split_has_nobody_on_both_sides_and_missing_classes_are_told(tmp_path):
 
 
 def test_all_faults_of_a_configuration_are_told_at_once(tmp_path):
-    with pytest.raises(UserError, match=r"--class_names.*--batch_size 1.*--val_share 1") as told:
+    with pytest.raises(UserError, match=r"--batch_size: 1.*--val_share: 1.*--class_names") as told:
         TrainConfig(
             landmarks_dir=tmp_path, save_dir=tmp_path, class_names=("a",), batch_size=1, val_share=1.0
         )

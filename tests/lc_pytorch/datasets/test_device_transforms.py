@@ -307,15 +307,19 @@ def test_a_torchvision_for_another_torch_is_told_before_transformers_stumbles_ov
 def test_a_run_may_go_on_where_torchvision_is_or_is_not(tmp_path: Path) -> None:
     for name in ("pillow", "torchvision"):
         assert "picture_transforms" not in TrainConfig(save_dir=tmp_path, picture_transforms=name).lasting()
-    with pytest.raises(UserError, match=r"--picture_transforms is 'gpu': .*auto, pillow, torchvision"):
+    with pytest.raises(UserError, match=r"--picture_transforms: 'gpu' .*auto, pillow, torchvision"):
         TrainConfig(save_dir=tmp_path, picture_transforms="gpu")
 
 
 def test_the_programs_offer_what_the_settings_take(load_script: Any) -> None:
     for program in ("training/train_face_voice", "hq/train_hq_voxceleb"):
-        actions = load_script(program).get_args_parser()._option_string_actions
-        assert tuple(actions["--picture_transforms"].choices) == device_transforms.PICTURE_TRANSFORMS
-        assert actions["--picture_transforms"].default == "auto"
+        parser = load_script(program).get_args_parser()
+        needed = ["--save_dir", "x"] + (
+            [] if "hq" in program else ["--image_folder", "x", "--audio_folder", "x"]
+        )
+        assert parser.parse_args(needed).picture_transforms == device_transforms.AUTO
+        for name in (device_transforms.PILLOW, device_transforms.TORCHVISION):
+            assert parser.parse_args([*needed, "--picture_transforms", name]).picture_transforms == name
 
 
 # --- with torchvision --------------------------------------------------------------------------------------

@@ -12,11 +12,12 @@ from face_models import make_onnx, make_picture, pictures_below, read_groups, wr
 from facevox.errors import ExitCode, UserError
 from facevox.files import write_image
 from lc_pytorch.faces import deduplicator, embedders, group_files
-from lc_pytorch.faces.deduplicator import DedupeConfig, choose_representatives, deduplicate
+from lc_pytorch.faces.deduplicator import choose_representatives, deduplicate
 from lc_pytorch.faces.embedders import make_embedder
 from lc_pytorch.faces.embedding_store import FACTS, VectorStore
 from lc_pytorch.faces.face_table import read_face_table
 from lc_pytorch.faces.group_files import NameBook, name_members
+from lc_pytorch.faces.options import DedupeConfig
 
 PEOPLE = {f"vid_{number}.jpg": number % 4 for number in range(14)}
 THRESHOLD = 0.2
@@ -317,7 +318,7 @@ def test_all_faults_of_a_configuration_are_told_at_once(tmp_path):
             batch_size=0,
         )
     text = str(caught.value)
-    for part in ("--threshold 3.0", "--batch_size 0", "neither inside the other", "holds --faces_dir"):
+    for part in ("--threshold: 3.0", "--batch_size: 0", "neither inside the other", "holds --faces_dir"):
         assert part in text
     assert "\n" not in text
     with pytest.raises(UserError, match="is a file"):

@@ -11,7 +11,8 @@ from facevox.errors import UserError
 from facevox.files import read_image
 from facevox.media import iter_frames, write_video
 from lc_pytorch.faces import extractor
-from lc_pytorch.faces.extractor import FaceConfig, FaceTask, further_names, plan_faces, tried_frames
+from lc_pytorch.faces.extractor import FaceTask, further_names, plan_faces, tried_frames
+from lc_pytorch.faces.options import FaceConfig
 
 
 @pytest.fixture

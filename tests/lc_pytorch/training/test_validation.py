@@ -13,7 +13,7 @@ from torch import nn
 from facevox.training.seeding import seed_everything
 from lc_pytorch.datasets.pairs import FilePair, list_matched_pairs
 from lc_pytorch.datasets.transforms import ImageTransform
-from lc_pytorch.evaluation.embedding_pass import PassOptions
+from lc_pytorch.evaluation.options import PassOptions
 from lc_pytorch.evaluation.readers import FaceReader, VoiceReader, media_of_pairs
 from lc_pytorch.losses import symmetric_info_nce
 from lc_pytorch.models import FaceVoiceModel

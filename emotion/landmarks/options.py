@@ -1,0 +1,133 @@
+"""The options of the landmark programs. Importing this costs no torch: `--help` is quick."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from emotion.landmarks.normalisation import NORMALISATIONS, SCALED
+from emotion.landmarks.shards import SHARD_PICTURES
+from facevox.batch_options import BatchOptions
+from facevox.options import (
+    DEVICE,
+    Options,
+    changed,
+    choice,
+    number,
+    option,
+    path,
+    required,
+    several,
+    switch,
+    text,
+    whole,
+)
+
+DEFAULT_CLASSES = ("neutral", "anxiety")  # 중립 (0), 불안 (1)
+
+
+def add_log_dir_option(parser: argparse.ArgumentParser) -> None:
+    """Adds where the day's log goes."""
+    parser.add_argument("--log_dir", type=Path, default=Path("logs"), metavar="DIR", help="of the day's log")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureBatch(BatchOptions):
+    """A batch in which an item is a picture, or a shard of them with this time for each."""
+
+    item_timeout_s: float = changed(BatchOptions, "item_timeout_s", 60.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractConfig(Options):
+    """How landmarks are extracted.
+
+    Attributes:
+        shard_pictures: In a shard, at most.
+        log: Whether lines about what is found are printed.
+    """
+
+    zips: tuple[Path, ...] = required(
+        several(path("an archive")), "archives, or folders of archives", metavar="ZIP"
+    )
+    output_dir: Path = required(path(), "folder for shards and index", metavar="DIR")
+    labels: tuple[str, ...] = option(
+        (),
+        several(text()),
+        "one for each of --zips (default: from annotations, file names, folders, archive names)",
+        metavar="LABEL",
+    )
+    limit: int = option(0, whole(0), "pictures in all, spread over the archives; 0: every one")
+    shard_pictures: int = SHARD_PICTURES
+    log: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Options):
+    """How a classifier is trained.
+
+    Attributes:
+        landmarks_dir: Output folder of `extract.py`.
+    """
+
+    landmarks_dir: Path
+    save_dir: Path = option(
+        Path("models/emotion_landmarks"), path(), "folder of the run", metavar="DIR", group="training"
+    )
+    class_names: tuple[str, ...] = option(
+        DEFAULT_CLASSES,
+        several(text()),
+        "labels, in the order of the outputs",
+        metavar="NAME",
+        group="training",
+    )
+    normalisation: str = option(
+        SCALED,
+        choice(*NORMALISATIONS),
+        "of the landmarks; each does what the one before it does and one thing more",
+        group="training",
+    )
+    num_epochs: int = option(60, whole(1), "epochs at most", group="training")
+    batch_size: int = option(
+        64,
+        whole(2),  # BatchNorm needs more than one face
+        "faces, of each process",
+        group="training",
+    )
+    learning_rate: float = option(1e-3, number(is_above=True), "at its peak", group="training")
+    weight_decay: float = option(1e-2, number(0, 1), "of AdamW", group="training")
+    val_share: float = option(
+        0.2, number(0, 1, is_above=True, is_below=True), "of the people, for validation", group="training"
+    )
+    patience: int = option(
+        15,
+        whole(0),
+        "epochs without a lower validation loss after which training ends; 0: never",
+        group="training",
+    )
+    class_balance: bool = option(
+        True, switch(), "let rare classes weigh as much as frequent ones", group="training"
+    )
+    seed: int = option(0, whole(0), "of weights, split and order", group="training")
+    device: str = option("auto", DEVICE, "where it computes", group="training")
+    resume: str = option(
+        "auto",
+        text(),
+        "auto: go on from last.pth in --save_dir if it is there; never: begin anew; or a checkpoint",
+        metavar="auto|never|FILE",
+        group="training",
+    )
+
+    def contradictions(self) -> list[str]:
+        """Class names that do not tell classes apart."""
+        if len(set(self.class_names)) == len(self.class_names) >= 2:
+            return []
+        return [f"--class_names {' '.join(self.class_names)}: two or more different names are expected"]
+
+    def lasting(self) -> dict[str, Any]:
+        """What must be the same when a run goes on."""
+        free = {"landmarks_dir", "save_dir", "num_epochs", "device", "resume"}
+        values = {name: value for name, value in vars(self).items() if name not in free}
+        return values | {"class_names": list(self.class_names)}

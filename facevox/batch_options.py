@@ -1,0 +1,88 @@
+"""What the user of a batch chooses; importing it costs little, for `--help`."""
+
+import argparse
+import os
+from dataclasses import dataclass, fields
+from typing import Any
+
+from facevox import cli
+from facevox.errors import UserError
+from facevox.options import Options, number, option, switch, whole
+
+
+def _from_environment(name: str, default: int, low: int) -> int:
+    text = os.environ.get(name, "")
+    if not text:
+        return default
+    try:
+        return cli.argument_type(whole(low))(text)
+    except argparse.ArgumentTypeError as error:
+        raise UserError(f"environment variable {name}: {error}") from None
+
+
+def _num_shards() -> int:
+    return _from_environment("NUM_SHARDS", 1, 1)
+
+
+def _shard_index() -> int:
+    """The place of this job in its SLURM array, so that one command serves all of them."""
+    first = _from_environment("SLURM_ARRAY_TASK_MIN", 0, 0)
+    return max(_from_environment("SLURM_ARRAY_TASK_ID", 0, 0) - first, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchOptions(Options):
+    """What every preprocessing program takes. Item k belongs to shard k % num_shards."""
+
+    workers: int = option(
+        0,
+        whole(0),
+        "worker processes; 0: work in this process (default: usable cores, %(default)s)",
+        flag_default=cli.num_cores,
+        group="batch",
+    )
+    num_shards: int = option(
+        1,
+        whole(1),
+        "split the work into this many parts (default: NUM_SHARDS or 1)",
+        flag_default=_num_shards,
+        group="batch",
+    )
+    shard_index: int = option(
+        0,
+        whole(0),
+        "which part to do, from 0 (default: SLURM_ARRAY_TASK_ID - SLURM_ARRAY_TASK_MIN, or 0)",
+        flag_default=_shard_index,
+        group="batch",
+    )
+    overwrite: bool = option(False, switch(), "do finished items again", group="batch")
+    dry_run: bool = option(
+        False, switch(), "print counts and an estimate of time and disk; write nothing", group="batch"
+    )
+    item_timeout_s: float = option(
+        600.0,
+        number(is_above=True),
+        "give an item up after this many seconds (with worker processes)",
+        group="batch",
+    )
+    max_failed: float = option(
+        0.0,
+        number(0, 1),
+        "share of the items, 0 to 1, that may fail before the exit code is 1; where nobody was found "
+        "(no_face, no_speech) counts neither as failed nor as an item",
+        metavar="SHARE",
+        group="batch",
+    )
+
+    def contradictions(self) -> list[str]:
+        """A shard that is not there."""
+        if self.shard_index < self.num_shards:
+            return []
+        return [
+            f"--shard_index {self.shard_index}: there are {self.num_shards} shards, "
+            f"numbered 0 to {self.num_shards - 1}"
+        ]
+
+    def batch_options(self) -> dict[str, Any]:
+        """These options alone, to hand them on."""
+        return {info.name: getattr(self, info.name) for info in fields(BatchOptions)}

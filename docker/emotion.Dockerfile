@@ -63,8 +63,8 @@ COPY . .
 RUN pip install --quiet --no-cache-dir --no-index --no-deps --no-build-isolation \
         --disable-pip-version-check -e . \
     && cp .env.example .env \
-    && PYTHONDONTWRITEBYTECODE='' python -m compileall -q emotion facevox facevox_demo lc_pytorch lipsync scripts \
-    && chmod -R a+rX .env emotion examples facevox facevox_demo lc_pytorch lipsync scripts
+    && PYTHONDONTWRITEBYTECODE='' python -m compileall -q emotion facevox facevox_demo facevox_programs lc_pytorch lipsync scripts \
+    && chmod -R a+rX .env emotion examples facevox facevox_demo facevox_programs lc_pytorch lipsync scripts
 
 ARG VERSION=0.1.0
 ARG REVISION=unknown

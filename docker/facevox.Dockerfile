@@ -62,8 +62,8 @@ RUN groupadd --gid "${GID}" facevox \
 COPY . .
 RUN pip install --quiet --no-cache-dir --no-index --no-deps --no-build-isolation \
         --disable-pip-version-check -e . \
-    && PYTHONDONTWRITEBYTECODE='' python -m compileall -q emotion facevox facevox_demo lc_pytorch lipsync scripts \
-    && chmod -R a+rX emotion examples facevox facevox_demo lc_pytorch lipsync scripts
+    && PYTHONDONTWRITEBYTECODE='' python -m compileall -q emotion facevox facevox_demo facevox_programs lc_pytorch lipsync scripts \
+    && chmod -R a+rX emotion examples facevox facevox_demo facevox_programs lc_pytorch lipsync scripts
 
 ARG VERSION=0.1.0
 ARG REVISION=unknown

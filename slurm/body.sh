@@ -32,7 +32,7 @@ run_job() {
     set_container
     local command status_file first=0 code=0
     # As an array of words: names may hold blanks, quotes, line feeds.
-    mapfile -d '' -t command < <(one_process "$PYTHON" -m facevox.cluster.plan "$@")
+    mapfile -d '' -t command < <(one_process "$PYTHON" -m facevox_programs.plan "$@")
     wait "$!" || end_job "$?"
     status_file=$PWD/logs/slurm/.status-$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}
     if ((is_asked_to_stop)); then

@@ -72,7 +72,13 @@ USES: list[tuple[str, str, str, Callable[[], Any]]] = [
         "Python",
         lambda: of_argparse("_ActionsContainer"),
     ),
-    ("emotion/landmarks/train.py", "_ArgumentGroup", "Python", lambda: of_argparse("_ArgumentGroup")),
+    (
+        "lc_pytorch/evaluation/options.py",
+        "_ActionsContainer",
+        "Python",
+        lambda: of_argparse("_ActionsContainer"),
+    ),
+    ("facevox/cli.py", "_ArgumentGroup", "Python", lambda: of_argparse("_ArgumentGroup")),
     ("facevox/cluster/jobs.py", "_option_string_actions", "Python", option_string_actions),
     ("facevox/cluster/submission.py", "_executor", "submitit", auto_executor),
     (

@@ -1,10 +1,10 @@
-"""The programs that can be submitted, and requests for them, checked by the programs' own parsers."""
+"""Requests for programs, checked by the programs' own parsers; which programs there are a table says."""
 
 import argparse
 import contextlib
 import importlib.util
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -13,50 +13,31 @@ from typing import Any
 from facevox.cluster.job import MERGE, RUN_AGAIN, Job
 from facevox.errors import ExitCode, UserError
 
-# What can be submitted: the name of the job, and where its program lies from the root of the repository. All
-# else a program says itself, by its JOB.
-PROGRAMS = {
-    "extract_faces": "scripts/preprocessing/extract_faces.py",
-    "extract_voices": "scripts/preprocessing/extract_voices.py",
-    "deduplicate_faces": "scripts/preprocessing/deduplicate_faces.py",
-    "prepare_faces": "scripts/preprocessing/prepare_faces.py",
-    "create_matched_file": "scripts/preprocessing/create_matched_file.py",
-    "merge_manifests": "scripts/preprocessing/merge_manifests.py",
-    "train_face_voice": "scripts/training/train_face_voice.py",
-    "train_face_voice_from_matched_file": "scripts/training/train_face_voice_from_matched_file.py",
-    "evaluate": "scripts/evaluation/evaluate_face_voice.py",
-    "create_hq_split": "scripts/hq/create_hq_voxceleb_split.py",
-    "convert_mels": "scripts/hq/convert_mels.py",
-    "train_hq": "scripts/hq/train_hq_voxceleb.py",
-    "evaluate_hq": "scripts/hq/evaluate_hq_voxceleb.py",
-    "process_lipsync": "lipsync/data_processing.py",
-    "train_lipsync": "lipsync/train.py",
-    "preprocess_emotion": "emotion/preprocess.py",
-    "train_emotion": "emotion/main.py",
-    "extract_landmarks": "emotion/landmarks/extract.py",
-    "train_landmarks": "emotion/landmarks/train.py",
-}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """A job with its options, checked against the program's own parser.
 
     Attributes:
-        name: A key of PROGRAMS.
+        table: Where the program is from.
+        name: The job's, in the table.
         arguments: The options, as a command line has them.
-        root: The repository, from which relative paths count.
         module: The program.
         parser: Of the program.
         parsed: What it made of them.
     """
 
+    table: "ProgramTable"
     name: str
     arguments: tuple[str, ...]
-    root: Path
     module: ModuleType
     parser: argparse.ArgumentParser
     parsed: argparse.Namespace
+
+    @property
+    def root(self) -> Path:
+        """The folder from which relative paths count: the repository."""
+        return self.table.root
 
     @property
     def job(self) -> Job:
@@ -94,7 +75,7 @@ class Request:
         if self.takes("num_shards"):
             # Said always: the programs would otherwise count shards by variables of an array.
             arguments += [f"--num_shards={num_shards}", f"--shard_index={index}"]
-        return [PROGRAMS[self.name], *arguments]
+        return [self.table.files[self.name], *arguments]
 
     def join_request(self) -> "Request":
         """What joins the shards of this job.
@@ -105,15 +86,10 @@ class Request:
         if self.job.join == RUN_AGAIN:
             return self
         if self.job.join != MERGE:
-            names = " ".join(sharded_jobs(self.root))
+            names = " ".join(self.table.sharded_jobs())
             raise UserError(f"--shards: {self.name} cannot be cut up; these can: {names}")
         options = [f"--output_dir={self.output_dir}", f"--max_failed={self.parsed.max_failed}"]
-        return make_request("merge_manifests", options, self.root, is_later=True)
-
-
-def sharded_jobs(root: Path) -> list[str]:
-    """The jobs that can be cut into shards."""
-    return [name for name in PROGRAMS if job_of(load_program(name, root)).join]
+        return self.table.request("merge_manifests", options, is_later=True)
 
 
 def job_of(program: ModuleType) -> Job:
@@ -128,62 +104,76 @@ def job_of(program: ModuleType) -> Job:
     return job
 
 
-def make_request(name: str, arguments: Sequence[str], root: Path, *, is_later: bool = False) -> Request:
-    """Checks a job and its options by the program's own parser, and that what it reads is there.
+@dataclass(frozen=True)
+class ProgramTable:
+    """The programs that can be submitted.
 
-    Args:
-        name: A key of PROGRAMS.
-        arguments: Options of the program.
+    Attributes:
+        files: The name of the job -> its program, from `root`.
         root: The repository, from which relative paths count.
-        is_later: Other jobs come first, which may make what it reads.
-
-    Raises:
-        UserError: No such job or option, a value that the program refuses, an input that is missing.
-        SystemExit: `--help` was among the options, and shown.
     """
-    if name not in PROGRAMS:
-        raise UserError(f"no job {name!r}; the jobs are: {' '.join(PROGRAMS)}")
-    module = load_program(name, root)
-    parser: argparse.ArgumentParser = module.get_args_parser()
-    parser.prog = name
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            parsed = parser.parse_args(list(arguments))
-    except SystemExit as stop:
-        if stop.code in (None, ExitCode.DONE):
-            raise
-        raise UserError(said.getvalue().strip().removeprefix(f"{parser.prog}: error: ")) from None
-    request = Request(
-        name=name, arguments=tuple(arguments), root=root, module=module, parser=parser, parsed=parsed
-    )
-    if not is_later:
-        faults = [
-            f"--{option} {value}: there is no such file or folder"
-            for option in request.job.inputs
-            for value in _paths(getattr(parsed, option, None))
-            if not (root / value).exists()
-        ]
-        if faults:
-            raise UserError(f"{name}: {'; '.join(faults)} (relative paths count from {root})")
-    return request
 
+    files: Mapping[str, str]
+    root: Path
 
-def load_program(name: str, root: Path) -> ModuleType:
-    """The program of a job, loaded but not run.
+    def sharded_jobs(self) -> list[str]:
+        """The jobs that can be cut into shards."""
+        return [name for name in self.files if job_of(self.load(name)).join]
 
-    Raises:
-        UserError: The program is not below `root`.
-    """
-    file = root / PROGRAMS[name]
-    if not file.is_file():
-        raise UserError(f"{file}: there is no such program; start from the root of the repository")
-    spec = importlib.util.spec_from_file_location(f"job_{name}", file)
-    if spec is None or spec.loader is None:
-        raise UserError(f"{file}: cannot be loaded")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    def request(self, name: str, arguments: Sequence[str], *, is_later: bool = False) -> Request:
+        """Checks a job and its options by the program's own parser, and that what it reads is there.
+
+        Args:
+            name: Of the job.
+            arguments: Options of the program.
+            is_later: Other jobs come first, which may make what it reads.
+
+        Raises:
+            UserError: No such job or option, a value that the program refuses, an input that is missing.
+            SystemExit: `--help` was among the options, and shown.
+        """
+        if name not in self.files:
+            raise UserError(f"no job {name!r}; the jobs are: {' '.join(self.files)}")
+        module = self.load(name)
+        parser: argparse.ArgumentParser = module.get_args_parser()
+        parser.prog = name
+        said = io.StringIO()
+        try:
+            with contextlib.redirect_stderr(said):
+                parsed = parser.parse_args(list(arguments))
+        except SystemExit as stop:
+            if stop.code in (None, ExitCode.DONE):
+                raise
+            raise UserError(said.getvalue().strip().removeprefix(f"{parser.prog}: error: ")) from None
+        request = Request(
+            table=self, name=name, arguments=tuple(arguments), module=module, parser=parser, parsed=parsed
+        )
+        if not is_later:
+            faults = [
+                f"--{option} {value}: there is no such file or folder"
+                for option in request.job.inputs
+                for value in _paths(getattr(parsed, option, None))
+                if not (self.root / value).exists()
+            ]
+            if faults:
+                raise UserError(f"{name}: {'; '.join(faults)} (relative paths count from {self.root})")
+        return request
+
+    def load(self, name: str) -> ModuleType:
+        """The program of a job, loaded but not run.
+
+        Raises:
+            UserError: The program is not there.
+        """
+        file = self.root / self.files[name]
+        if not file.is_file():
+            raise UserError(f"{file}: there is no such program; start from the root of the repository")
+        spec = importlib.util.spec_from_file_location(f"job_{name}", file)
+        if spec is None or spec.loader is None:
+            raise UserError(f"{file}: cannot be loaded")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
 
 
 def _paths(value: Any) -> list[str]:

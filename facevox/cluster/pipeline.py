@@ -4,7 +4,7 @@
     resources: {cpus: 4, time: "12:00:00"}           # of every stage
     stages:
       faces:
-        job: extract_faces                           # a key of facevox.cluster.jobs.PROGRAMS
+        job: extract_faces                           # a name of facevox_programs/table.py
         after: []                                    # stages that come first
         resources: {shards: 4}
         options: {dataset_path: "${videos}", output_dir: "${out}/faces"}
@@ -19,7 +19,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from facevox.cluster.jobs import Request, make_request
+from facevox.cluster.jobs import ProgramTable, Request
 from facevox.cluster.resources import Resources
 from facevox.errors import UserError
 
@@ -47,13 +47,13 @@ class Stage:
 
 
 def load_pipeline(
-    file: Path, root: Path, changes: Mapping[str, str], given: Mapping[str, Any]
+    file: Path, table: ProgramTable, changes: Mapping[str, str], given: Mapping[str, Any]
 ) -> list[Stage]:
     """The stages of a pipeline file, each after those that it waits for.
 
     Args:
         file: YAML.
-        root: The repository.
+        table: The programs.
         changes: Other values for its settings.
         given: Resources of the command (cluster, partition …), which win.
 
@@ -72,7 +72,7 @@ def load_pipeline(
     for name, body in plain.items():
         try:
             stages[name] = _read_stage(
-                name, body, f"{file}: {name}", root, values, {**common}, given, set(plain)
+                name, body, f"{file}: {name}", table, values, {**common}, given, set(plain)
             )
         except UserError as error:
             faults.append(str(error))
@@ -89,7 +89,7 @@ def _read_stage(
     name: str,
     body: Any,
     where: str,
-    root: Path,
+    table: ProgramTable,
     values: Mapping[str, str],
     common: dict[str, Any],
     given: Mapping[str, Any],
@@ -108,7 +108,7 @@ def _read_stage(
     )
     options = _mapping(content.get("options"), f"{where}: options")
     try:
-        request = make_request(content["job"], _words(options, values), root, is_later=bool(after))
+        request = table.request(content["job"], _words(options, values), is_later=bool(after))
         checked = _make_resources(resources)
         checked.check(request)
     except UserError as error:

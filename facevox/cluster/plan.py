@@ -1,21 +1,13 @@
-"""What a task of an sbatch script runs: `python -m facevox.cluster.plan JOB [job options]`.
+"""Which part of the work a task of an sbatch script does, and whether its allocation fits the program."""
 
-The shared body of the scripts in slurm/ calls this inside a job. It checks job, options and allocation, so
-that a wrong value ends the job with one line before anything is started, and writes the command to stdout:
-each word followed by a zero byte, as `mapfile -d ''` reads them. Exit codes: 0 done; 2 something is wrong.
-"""
-
-import os
 import re
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-from facevox import cli
 from facevox.cluster.job import ONE, PER_GPU
-from facevox.cluster.jobs import Request, make_request
+from facevox.cluster.jobs import Request
 from facevox.cluster.progress import manifest_places
-from facevox.errors import ExitCode, UserError
+from facevox.errors import UserError
 from facevox.manifest import FOLDER, shard_of
 
 
@@ -98,22 +90,3 @@ def _number(environ: Mapping[str, str], name: str, *, least: int) -> int:
     if not re.fullmatch("[0-9]+", text) or int(text) < least:
         raise UserError(f"environment variable {name}: {text!r} is not a whole number of at least {least}")
     return int(text)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Checks and prints; returns the exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    if not words:
-        raise UserError("a job is missing: python -m facevox.cluster.plan JOB [job options]")
-    request = make_request(words[0], words[1:], Path.cwd())
-    check_allocation(os.environ, request)
-    cpus = os.environ.get("SLURM_CPUS_PER_TASK", "")
-    command = request.command(
-        cpus=int(cpus) if cpus.isdigit() else None, shard=shard_of_task(os.environ, request)
-    )
-    sys.stdout.write("".join(f"{word}\0" for word in command))
-    return ExitCode.DONE
-
-
-if __name__ == "__main__":
-    sys.exit(cli.run(main))

@@ -34,7 +34,7 @@ class Record:
 
     Attributes:
         folder: Its folder; its name names the submission.
-        job: A key of PROGRAMS.
+        job: Its name in the table of programs.
         arguments: The options of the program.
         cluster: slurm, local or debug.
         root: The repository.

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from facevox.cluster.job import ONE, PER_GPU
-from facevox.cluster.jobs import Request, sharded_jobs
+from facevox.cluster.jobs import Request
 from facevox.errors import UserError
 from facevox.options import Options, choice, number, option, text, where, whole
 
@@ -124,7 +124,7 @@ class Resources(Options):
         if self.shards > 1 and not request.job.join:
             faults.append(
                 f"--shards {self.shards}: {request.name} cannot be cut up; these can: "
-                + " ".join(sharded_jobs(request.root))
+                + " ".join(request.table.sharded_jobs())
             )
         own = [
             name for name in ("num_shards", "shard_index") if f"--{name}" in _option_names(request.arguments)

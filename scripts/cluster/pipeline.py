@@ -22,12 +22,11 @@ from facevox import cli
 from facevox.cluster.records import DEFAULT_LOG_DIR
 from facevox.cluster.resources import CLUSTERS
 from facevox.errors import ExitCode, UserError
+from facevox_programs.table import TABLE
 
 if TYPE_CHECKING:
     from facevox.cluster.pipeline import Stage
     from facevox.cluster.records import Record
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -64,11 +63,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--set {wrong[0]}: NAME=VALUE is expected")
     given = {"cluster": args.cluster}
     given |= {name: value for name in ("partition", "account", "qos") if (value := getattr(args, name))}
-    stages = load_pipeline(args.file, REPOSITORY, changes, given)
+    stages = load_pipeline(args.file, TABLE, changes, given)
     for stage in stages:
         check_cluster(stage.resources)
         submission = Submission(
-            request=stage.request, resources=stage.resources, root=REPOSITORY, log_dir=args.log_dir
+            request=stage.request, resources=stage.resources, root=TABLE.root, log_dir=args.log_dir
         )
         if args.cluster == "slurm":
             ask_slurm(submission)
@@ -92,7 +91,7 @@ def run_stages(stages: "Sequence[Stage]", log_dir: Path) -> int:
             Submission(
                 request=stage.request,
                 resources=stage.resources,
-                root=REPOSITORY,
+                root=TABLE.root,
                 log_dir=log_dir,
                 stage=stage.name,
                 after=tuple(last[name] for name in stage.after),

@@ -21,15 +21,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from facevox import cli
-from facevox.cluster.jobs import PROGRAMS, make_request
 from facevox.cluster.records import DEFAULT_LOG_DIR, find_record
 from facevox.cluster.resources import Resources
 from facevox.errors import ExitCode, UserError
+from facevox_programs.table import PROGRAMS, TABLE
 
 if TYPE_CHECKING:
     from facevox.cluster.submission import Submission
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -70,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"a job is missing behind --, as in: submit.py --nodes 2 -- train_hq --save_dir runs/hq; "
             f"the jobs are: {' '.join(PROGRAMS)}"
         )
-    request = make_request(job[0], job[1:], REPOSITORY, is_later=bool(args.after))
+    request = TABLE.request(job[0], job[1:], is_later=bool(args.after))
     from facevox.cluster.submission import Submission, check_cluster, unfinished
 
     resources = cli.build(Resources, args)
@@ -80,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     submission = Submission(
         request=request,
         resources=resources,
-        root=REPOSITORY,
+        root=TABLE.root,
         log_dir=args.log_dir,
         after=tuple(records) if args.dry_run else unfinished(records, resources.cluster),
         after_ids=tuple(name for name, record in found.items() if record is None),

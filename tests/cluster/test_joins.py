@@ -13,11 +13,12 @@ import pytest
 from face_models import make_onnx, write_faces
 
 from facevox import cli
-from facevox.cluster.jobs import Request, make_request, sharded_jobs
+from facevox.cluster.jobs import Request
 from facevox.cluster.plan import shard_of_task
 from facevox.cluster.progress import progress_text
 from facevox.cluster.records import Record
 from facevox.files import write_image
+from facevox_programs.table import TABLE
 
 # What a job is given, made below a folder: (options, folder of its manifests' owner, its table, rows in it).
 Case = tuple[list[str], Path, str, int]
@@ -126,13 +127,13 @@ def run(request: Request, shard: tuple[int, int] = (0, 1)) -> int:
     return cli.run(request.module.main, request.command(shard=shard)[1:])
 
 
-@pytest.mark.parametrize("name", sharded_jobs(Path(__file__).resolve().parents[2]))
+@pytest.mark.parametrize("name", TABLE.sharded_jobs())
 def test_shards_are_found_and_joined(
     name: str, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options, folder, table, num_rows = CASES[name](tmp_path)
     monkeypatch.setattr("emotion.settings.ENV_FILE", tmp_path / ".env")
-    request = make_request(name, [*options, "--workers=0"], repository)
+    request = TABLE.request(name, [*options, "--workers=0"])
     assert Path(request.output_dir) == folder
     for index in range(2):
         assert run(request, (index, 2)) in (0, 1)
@@ -166,7 +167,7 @@ def test_shards_are_found_and_joined(
 def test_folder_is_the_one_that_the_program_would_take(
     name: str, options: list[str], folder: str, repository: Path
 ) -> None:
-    assert make_request(name, options, repository, is_later=True).output_dir == folder
+    assert TABLE.request(name, options, is_later=True).output_dir == folder
 
 
 def test_environment_wins_over_env_file(
@@ -175,7 +176,7 @@ def test_environment_wins_over_env_file(
     crops(tmp_path)
     monkeypatch.setattr("emotion.settings.ENV_FILE", tmp_path / ".env")
     monkeypatch.setenv("DATA_DIR_TRAIN", "elsewhere/train")
-    assert make_request("preprocess_emotion", [], repository).output_dir == "elsewhere"
+    assert TABLE.request("preprocess_emotion", []).output_dir == "elsewhere"
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from facevox.cluster.jobs import PROGRAMS, make_request
+from facevox_programs.table import PROGRAMS, TABLE
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TEMPLATES = sorted((REPOSITORY / "slurm").glob("*.sbatch"))
@@ -133,7 +133,7 @@ def test_script_runs_its_program_with_options_that_the_program_has(template: Pat
     ((program, *arguments),) = programs(calls)
     (name,) = (name for name, file in PROGRAMS.items() if file == program)
     assert name in (template.stem, "prepare_faces")
-    request = make_request(name, arguments, REPOSITORY)
+    request = TABLE.request(name, arguments)
     assert request.output_dir == (data if template.stem == "evaluate" else f"{cluster}/made here")
     if request.takes("workers"):
         assert request.parsed.workers == 3
@@ -155,7 +155,7 @@ def test_prepare_runs_any_preprocessing_program_as_a_shard(cluster: Path, progra
     assert (code, errors) == (0, [])
     ((file, *arguments),) = programs(calls)
     assert file == PROGRAMS[job]
-    parsed = make_request(job, arguments, REPOSITORY).parsed
+    parsed = TABLE.request(job, arguments).parsed
     assert (parsed.num_shards, parsed.shard_index) == (4, 1)
 
 

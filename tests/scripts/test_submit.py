@@ -16,7 +16,7 @@ import pytest
 
 from facevox import cli
 from facevox.cluster.job import MERGE, RUN_AGAIN
-from facevox.cluster.jobs import PROGRAMS, job_of, load_program, make_request
+from facevox.cluster.jobs import ProgramTable, job_of
 from facevox.cluster.plan import check_allocation, shard_of_task
 from facevox.cluster.progress import GONE, current_states
 from facevox.cluster.records import RUNNING, Record, find_record, load_records, new_folder
@@ -25,6 +25,7 @@ from facevox.cluster.submission import Submission, exit_code_of, unfinished
 from facevox.cluster.submission import submit as submit_job
 from facevox.errors import ExitCode, UserError
 from facevox.files import read_json, write_json
+from facevox_programs.table import PROGRAMS, TABLE
 
 SIGINT_HANDLER = signal.getsignal(signal.SIGINT)  # a pytest in the background ignores Ctrl-C from its start
 
@@ -52,7 +53,7 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_jobs_know_options_that_their_programs_have(name: str, repository: Path) -> None:
-    program = load_program(name, repository)
+    program = TABLE.load(name)
     job, options = job_of(program), program.get_args_parser()._option_string_actions
     assert {f"--{option}" for option in job.inputs} <= set(options)
     assert callable(job.output) or f"--{job.output}" in options
@@ -191,7 +192,7 @@ if __name__ == "__main__":
 
 def test_the_join_of_shards_allows_as_many_failures_as_they_do(repository: Path, tmp_path: Path) -> None:
     options = [f"--dataset_path={tmp_path}", f"--output_dir={tmp_path / 'out'}", "--max_failed=0.25"]
-    join = make_request("extract_faces", options, repository).join_request()
+    join = TABLE.request("extract_faces", options).join_request()
     assert join.parsed.max_failed == 0.25
 
 
@@ -199,8 +200,7 @@ def test_program_that_crashes_is_no_program_of_which_some_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "crash.py").write_text(CRASHING_PROGRAM)
-    monkeypatch.setitem(PROGRAMS, "crash", "crash.py")
-    request = make_request("crash", ["--output_dir", "x"], tmp_path)
+    request = ProgramTable({"crash": "crash.py"}, tmp_path).request("crash", ["--output_dir", "x"])
     resources = Resources(cluster="local", cpus=1)
     (one,) = submit_job(
         Submission(request=request, resources=resources, root=tmp_path, log_dir=tmp_path / "logs")
@@ -298,8 +298,7 @@ class Handler(logging.StreamHandler):
 log = io.StringIO()
 logging.getLogger("ours").addHandler(Handler(log))
 root = Path(sys.argv[1])
-jobs.PROGRAMS["slow"] = "slow.py"
-request = jobs.make_request("slow", ["--output_dir", str(root)], root)
+request = jobs.ProgramTable({"slow": "slow.py"}, root).request("slow", ["--output_dir", str(root)])
 resources = Resources(cluster="local", gpus=0, cpus=1)
 make_executor(Submission(request=request, resources=resources, root=root, log_dir=root), root / "job")
 logging.getLogger("ours").error("heard")
@@ -339,8 +338,7 @@ from facevox.cluster import jobs
 from facevox.cluster.resources import Resources
 from facevox.cluster.submission import Submission, exit_code_of, submit
 root, log_dir = Path(sys.argv[1]), Path(sys.argv[2])
-jobs.PROGRAMS["slow"] = "slow.py"
-request = jobs.make_request("slow", ["--output_dir", str(root)], root)
+request = jobs.ProgramTable({"slow": "slow.py"}, root).request("slow", ["--output_dir", str(root)])
 resources = Resources(cluster="local", gpus=0, cpus=1, time=sys.argv[3])
 (one,) = submit(Submission(request=request, resources=resources, root=root, log_dir=log_dir))
 print(one.record.states(), one.record.read_state(0)["num_starts"])
@@ -409,9 +407,9 @@ def test_all_faults_of_the_resources_are_told_at_once() -> None:
 
 
 def test_processes_gpus_and_memory_follow_the_kind_of_job(tmp_path: Path, repository: Path) -> None:
-    train = make_request("train_hq", ["--save_dir=x"], repository, is_later=True)
-    emotion = make_request("train_emotion", [], repository, is_later=True)
-    faces = make_request("extract_faces", ["--dataset_path=x", "--output_dir=y"], repository, is_later=True)
+    train = TABLE.request("train_hq", ["--save_dir=x"], is_later=True)
+    emotion = TABLE.request("train_emotion", [], is_later=True)
+    faces = TABLE.request("extract_faces", ["--dataset_path=x", "--output_dir=y"], is_later=True)
     eight = Resources(gpus=8, nodes=2)
     assert (eight.num_tasks(train), eight.memory_gb(train)) == (8, 128)
     assert (eight.num_tasks(emotion), eight.num_gpus(emotion)) == (1, 8)
@@ -455,9 +453,7 @@ def test_shard_of_an_array_task(
         file = tmp_path / "manifests" / f"extract_faces.shard-{shard:04d}-of-{shards_before:04d}.jsonl"
         file.parent.mkdir(exist_ok=True)
         file.touch()
-    request = make_request(
-        "extract_faces", ["--dataset_path=x", f"--output_dir={tmp_path}"], repository, is_later=True
-    )
+    request = TABLE.request("extract_faces", ["--dataset_path=x", f"--output_dir={tmp_path}"], is_later=True)
     if isinstance(expected, str):
         with pytest.raises(UserError, match=expected):
             shard_of_task(environment, request)
@@ -466,7 +462,7 @@ def test_shard_of_an_array_task(
 
 
 def test_tasks_that_do_not_fit_the_gpus_or_the_nodes_are_refused(repository: Path) -> None:
-    train = make_request("train_hq", ["--save_dir=x"], repository, is_later=True)
+    train = TABLE.request("train_hq", ["--save_dir=x"], is_later=True)
     check_allocation({"SLURM_NTASKS": "8", "SLURM_JOB_NUM_NODES": "2", "SLURM_GPUS_ON_NODE": "4"}, train)
     for environment in (
         {"SLURM_NTASKS": "2", "SLURM_JOB_NUM_NODES": "2", "SLURM_GPUS_ON_NODE": "4"},
@@ -490,7 +486,7 @@ def test_commands_with_a_job_in_the_documents_are_accepted(repository: Path, sub
     for line in lines:
         own, job = submit.split_arguments(shlex.split(line, comments=True)[2:])
         submit.get_args_parser().parse_args(own)
-        assert make_request(job[0], job[1:], repository, is_later=True).name in PROGRAMS
+        assert TABLE.request(job[0], job[1:], is_later=True).name in PROGRAMS
 
 
 def test_no_process_of_these_tests_is_left() -> None:

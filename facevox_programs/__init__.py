@@ -1,0 +1,1 @@
+"""The top floor: which programs there are. It knows all packages; no package knows it."""

@@ -20,7 +20,6 @@ from collections.abc import Sequence
 
 from facevox import cli
 from facevox.cluster.job import PER_GPU, Job
-from facevox.errors import ExitCode
 from lipsync.settings import add_config_arguments, folder_finder, load_settings
 
 JOB = Job(
@@ -57,7 +56,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     import torch
 
     from facevox.training import distributed
-    from facevox.training.trainer import DONE, STOPPED
     from lipsync.network.run import run_training
 
     world = distributed.init(settings.training.device)
@@ -65,10 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Layers this small lose more by handing work to threads than they gain, beside other work all of it.
         torch.set_num_threads(1)
     try:
-        status = run_training(settings, world, args.resume, dry_run=args.dry_run)
+        return run_training(settings, world, args.resume, dry_run=args.dry_run).exit_code
     finally:
         distributed.cleanup()
-    return {DONE: ExitCode.DONE, STOPPED: ExitCode.STOPPED}.get(status, ExitCode.SOME_FAILED)
 
 
 if __name__ == "__main__":

@@ -26,20 +26,19 @@ from facevox.files import write_json
 from facevox.training import distributed
 from facevox.training.batches import EpochBatches
 from facevox.training.distributed import World
-from facevox.training.estimate import Estimate
 from facevox.training.history import write_curves
-from facevox.training.interval import Interval
 from facevox.training.run_folder import run_folder
+from facevox.training.schedule import Interval
 from facevox.training.seeding import seed_everything
-from facevox.training.trainer import DONE, Trainer, TrainerConfig, TrainingResult
+from facevox.training.trainer import DONE, Estimate, Trainer, TrainerConfig, TrainingResult
 
 SPLIT_FILE, EVALUATION_DIR = "split.json", "evaluation"
 PEOPLE, PICTURES = "people", "pictures"
 CHECKPOINT_INTERVAL = Interval(seconds=60.0)  # the state takes 11 MB
 
 
-def run_training(config: TrainConfig, world: World, *, dry_run: bool = False) -> str:
-    """Trains and evaluates; returns how it ended (`facevox.training.trainer.DONE`, …).
+def run_training(config: TrainConfig, world: World, *, dry_run: bool = False) -> TrainingResult | Estimate:
+    """Trains and evaluates; returns how it ended, with `dry_run` what it would take.
 
     Args:
         config: How.
@@ -68,7 +67,7 @@ def run_training(config: TrainConfig, world: World, *, dry_run: bool = False) ->
         elif world.is_main:
             print(result.message)
         table.close()
-    return result.status
+    return result
 
 
 def make_trainer(

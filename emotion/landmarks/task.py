@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.parallel import DistributedDataParallel
 
 from emotion.data.samples import Samples, class_weights
 from emotion.data.split import validation_people
@@ -158,6 +157,7 @@ class LandmarkTask(TrainingTask):
     ) -> None:
         self.model = self.network = network
         self.config, self.world, self.notes = config, world, notes
+        self.weight_decay = config.weight_decay
         self.train_part, self.validation = train, validation
         self.shown = np.linspace(0, len(train) - 1, min(len(train), SHOWN_ROWS)).astype(np.int64)
         weights = np.ones(len(config.class_names), np.float32)
@@ -165,14 +165,6 @@ class LandmarkTask(TrainingTask):
             weights = class_weights(train.labels, len(config.class_names))
         self.weights = torch.from_numpy(weights).to(world.device)
         self._forward = all_devices(network, world, faces_per_step(len(train), config, world))
-
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        """See the base class: no decay on biases and norms."""
-        parameters = list(self.network.parameters())
-        return [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.config.weight_decay},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-        ]
 
     def backward(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """See the base class: cross-entropy, each face by the weight of its class."""
@@ -225,10 +217,7 @@ def all_devices(network: nn.Module, world: World, num_faces: int) -> nn.Module:
 
     Where a step of `num_faces` would leave a GPU with a single one or none, fewer are used, which is said.
     """
-    is_cuda = world.device.type == "cuda"
-    if world.size > 1:
-        return DistributedDataParallel(network, device_ids=[world.device] if is_cuda else None)
-    if is_cuda:
+    if world.size == 1 and world.device.type == "cuda":
         num_visible = torch.cuda.device_count()
         num_used = usable_gpus(num_faces, num_visible)
         if num_used < num_visible:
@@ -238,7 +227,7 @@ def all_devices(network: nn.Module, world: World, num_faces: int) -> nn.Module:
             )
         if num_used > 1:
             return nn.DataParallel(network, device_ids=list(range(num_used)))
-    return network
+    return distributed.wrap(network, world)
 
 
 def usable_gpus(num_faces: int, num_visible: int) -> int:

@@ -104,7 +104,7 @@ def _extract(args: argparse.Namespace, folder: Path) -> ExitCode:
 def _train(config: TrainConfig, *, dry_run: bool) -> ExitCode:
     from emotion.landmarks.run import run_training
     from facevox.training import distributed
-    from facevox.training.trainer import DONE, STOPPED
+    from facevox.training.trainer import TrainingResult
 
     world = distributed.init(config.device)
     if world.device.type == "cpu":
@@ -117,12 +117,12 @@ def _train(config: TrainConfig, *, dry_run: bool) -> ExitCode:
         if world.is_main and not dry_run:
             shown: dict[str, Any] = config.lasting() | {"device": str(world.device), "processes": world.size}
             log_hyperparameters(logger, shown)
-        status = run_training(config, world, dry_run=dry_run)
-        if world.is_main and not dry_run:
-            logger.info("training ended: %s", status)
+        result = run_training(config, world, dry_run=dry_run)
+        if world.is_main and isinstance(result, TrainingResult):
+            logger.info("training ended: %s", result.status)
     finally:
         distributed.cleanup()
-    return {DONE: ExitCode.DONE, STOPPED: ExitCode.STOPPED}.get(status, ExitCode.SOME_FAILED)
+    return result.exit_code
 
 
 if __name__ == "__main__":

@@ -28,8 +28,9 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.nn.parallel import DistributedDataParallel
 
 from facevox.errors import UserError, one_line
 
@@ -238,6 +239,13 @@ def world_size() -> int:
 def own_rows(num_local: int) -> slice:
     """Where this process's `num_local` rows lie in what `all_gather_rows` returns."""
     return slice(rank() * num_local, (rank() + 1) * num_local)
+
+
+def wrap(module: nn.Module, world: World) -> nn.Module:
+    """`module` with its gradients averaged over all processes (DDP); as it is where there is but one."""
+    if world.size == 1:
+        return module
+    return DistributedDataParallel(module, device_ids=[world.device] if world.device.type == "cuda" else None)
 
 
 class _AllGatherRows(torch.autograd.Function):

@@ -20,23 +20,21 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from facevox.errors import UserError
+from facevox.errors import ExitCode, UserError
 from facevox.progress import Progress, duration_text
 from facevox.signals import StopFlag
 from facevox.training import distributed
 from facevox.training.batches import EpochBatches, end_workers
 from facevox.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from facevox.training.distributed import World
-from facevox.training.estimate import Estimate
 from facevox.training.events import EventWriter, remove_events
 from facevox.training.history import write_history
-from facevox.training.interval import Interval
-from facevox.training.schedule import warmup_cosine, warmup_steps
+from facevox.training.schedule import Interval, warmup_cosine, warmup_steps
 from facevox.training.seeding import RandomState
 
 FORMAT = 1
@@ -86,15 +84,24 @@ class TrainingTask:
         model: Its weights are kept in the checkpoint.
         best_by: Name of the value in an epoch's row by which the best epoch is known.
         is_best_highest: Whether more of it is better.
+        weight_decay: Of AdamW, on matrices only.
     """
 
     model: nn.Module
     best_by: str = "train_loss"
     is_best_highest: bool = False
+    weight_decay: float = 0.0
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Groups for AdamW; `lr_scale` (default 1) multiplies the learning rate of a group."""
-        raise NotImplementedError
+        """Groups for AdamW: here no decay on biases, norms, gains and scales.
+
+        `lr_scale` (default 1) multiplies the learning rate of a group.
+        """
+        parameters = list(self.model.parameters())
+        return [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.weight_decay},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
 
     def backward(self, batch: Any) -> Tensor:
         """Adds the gradients of one batch; returns the loss of this process, a detached scalar.
@@ -151,6 +158,62 @@ class TrainingResult:
     best_epoch: int
     num_steps: int
     num_new_steps: int
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """Of the program."""
+        return {DONE: ExitCode.DONE, STOPPED: ExitCode.STOPPED}.get(self.status, ExitCode.SOME_FAILED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What a training would take, from a few of its steps.
+
+    Attributes:
+        num_epochs: Passes over the training set.
+        num_steps: Steps of the optimizer in all of them.
+        step_s: Seconds of one, waiting for its batch included.
+        weights_bytes: Of the model.
+        checkpoint_bytes: Of last.pth: weights, and two running means of the optimizer for what is trained.
+        exit_code: Of the program, which did what was asked of it.
+    """
+
+    num_epochs: int
+    num_steps: int
+    step_s: float
+    weights_bytes: int
+    checkpoint_bytes: int
+    exit_code: ExitCode = ExitCode.DONE
+
+    def lines(self) -> list[str]:
+        """For people."""
+        seconds = self.num_steps * self.step_s
+        return [
+            f"{self.num_epochs} epochs, {self.num_steps} steps of {self.step_s:.3g} s: about "
+            f"{duration_text(seconds)}, and the validation after each epoch",
+            f"disk: {_size_text(self.checkpoint_bytes)} for last.pth, as much again while it is replaced, "
+            f"{_size_text(self.weights_bytes)} for the weights",
+        ]
+
+
+def _size_text(num_bytes: int) -> str:
+    return f"{num_bytes / 1e6:.0f} MB" if num_bytes >= 1e6 else f"{num_bytes / 1e3:.0f} kB"
+
+
+class Step(NamedTuple):
+    """What one step came to, the same on every process.
+
+    Attributes:
+        loss: Mean over the processes.
+        is_finite: Whether the weights changed.
+        is_stopping: Whether a signal came to any process.
+        is_due: Whether it is time for a checkpoint.
+    """
+
+    loss: float
+    is_finite: bool
+    is_stopping: bool
+    is_due: bool
 
 
 class Trainer:
@@ -274,18 +337,22 @@ class Trainer:
         self._epoch_s, self._waited_s, first_batch = time.monotonic(), 0.0, at.batch
         self.task.start_epoch()
         for batch in self._timed(self.loader):
-            loss, is_finite, is_stopping, is_due = self.take_step(batch)
-            if not is_finite:
+            step = self.take_step(batch)
+            if not step.is_finite:
                 self._save_last()
                 return NOT_FINITE
-            at.step, at.batch, at.loss_sum = at.step + 1, at.batch + 1, at.loss_sum + loss
+            at.step, at.batch, at.loss_sum = at.step + 1, at.batch + 1, at.loss_sum + step.loss
             if events and (at.step % LOG_EVERY == 0 or at.step == 1):
-                events.scalars({"step/loss": loss, "step/learning_rate": self._rate(at.step - 1)}, at.step)
+                events.scalars(
+                    {"step/loss": step.loss, "step/learning_rate": self._rate(at.step - 1)}, at.step
+                )
             if progress:
-                progress.update(1, note=f"epoch {at.epoch + 1}/{self.config.num_epochs}, loss {loss:.4f}")
-            if is_stopping or (is_due and at.batch < num_batches):
+                progress.update(
+                    1, note=f"epoch {at.epoch + 1}/{self.config.num_epochs}, loss {step.loss:.4f}"
+                )
+            if step.is_stopping or (step.is_due and at.batch < num_batches):
                 self._save_last()
-            if is_stopping:
+            if step.is_stopping:
                 return STOPPED
         self._end_epoch(events, at.batch - first_batch)
         is_due = self.config.checkpoint_interval.is_due(at.step, time.monotonic() - self._saved_s)
@@ -311,8 +378,8 @@ class Trainer:
             self._waited_s += time.monotonic() - start_s
             yield batch
 
-    def take_step(self, batch: Any) -> tuple[float, bool, bool, bool]:
-        """One batch; returns (loss of all processes, whether it was finite, stop asked, checkpoint due)."""
+    def take_step(self, batch: Any) -> Step:
+        """Trains on one batch; where its loss or gradient is not finite, the weights stay as they are."""
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate(self.position.step) * group["lr_scale"]
         loss = self.task.backward(batch)
@@ -332,11 +399,11 @@ class Trainer:
         )
         if bad:
             self.optimizer.zero_grad(set_to_none=True)
-            return math.nan, False, False, False
+            return Step(math.nan, is_finite=False, is_stopping=False, is_due=False)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.task.after_step()
-        return total / self.world.size, True, stop > 0, due > 0
+        return Step(total / self.world.size, is_finite=True, is_stopping=stop > 0, is_due=due > 0)
 
     def _rate(self, step: int) -> float:
         return self.config.learning_rate * warmup_cosine(step, self.num_steps, self.num_warmup)

@@ -7,9 +7,8 @@ from dataclasses import replace
 
 from facevox.errors import UserError
 from facevox.training.distributed import World
-from facevox.training.estimate import Estimate
 from facevox.training.seeding import seed_everything
-from facevox.training.trainer import TrainingResult
+from facevox.training.trainer import Estimate, TrainingResult
 from lc_pytorch.datasets.device_transforms import choose_picture_transforms, transform_of_training
 from lc_pytorch.datasets.splits import Part, Split
 from lc_pytorch.datasets.transforms import create_data_transforms

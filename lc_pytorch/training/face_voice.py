@@ -14,9 +14,8 @@ from typing import Any
 from facevox import cli
 from facevox.training import distributed
 from facevox.training.distributed import World
-from facevox.training.estimate import Estimate
 from facevox.training.seeding import seed_everything
-from facevox.training.trainer import TrainingResult
+from facevox.training.trainer import Estimate, TrainingResult
 from lc_pytorch.datasets.device_transforms import choose_picture_transforms, transform_of_training
 from lc_pytorch.datasets.face_voice import FaceVoiceDataset
 from lc_pytorch.datasets.pairs import FilePair, PairList
@@ -29,7 +28,7 @@ from lc_pytorch.datasets.transforms import ImageTransform, create_data_transform
 from lc_pytorch.evaluation.options import PassOptions
 from lc_pytorch.evaluation.readers import FaceReader, VoiceReader, media_of_pairs
 from lc_pytorch.models.face_voice import FaceVoiceModel, TwoTowerModel
-from lc_pytorch.training.options import FaceVoiceConfig, exit_code
+from lc_pytorch.training.options import FaceVoiceConfig
 from lc_pytorch.training.run import find_split, finish_training, model_folder
 from lc_pytorch.training.validation import make_validation
 
@@ -53,7 +52,7 @@ def run_face_voice_training(list_pairs: Callable[[], PairList], args: argparse.N
     world = distributed.init(config.device)
     try:
         with model_folder(config):
-            return exit_code(train_face_voice(pairs, config, world).status)
+            return train_face_voice(pairs, config, world).exit_code
     finally:
         distributed.cleanup()
 

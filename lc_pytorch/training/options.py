@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from facevox import cli
-from facevox.errors import ExitCode
 from facevox.options import (
     DEVICE,
     Kind,
@@ -23,7 +22,7 @@ from facevox.options import (
     text,
     whole,
 )
-from facevox.training.interval import Interval
+from facevox.training.schedule import Interval
 from lc_pytorch.choices import DEFAULT_FACE_MODEL, DEFAULT_VOICE_MODEL, PICTURE_TRANSFORMS, PRECISIONS
 
 
@@ -211,8 +210,3 @@ def _add_identity_options(parser: argparse._ActionsContainer) -> None:
         help="pattern whose group, searched for in the path, is the person (default: the folder above faces/ "
         "or voices/, else the top sub-folder, else the stem)",
     )
-
-
-def exit_code(status: str) -> int:
-    """The exit code for how a training ended."""
-    return {"done": ExitCode.DONE, "stopped": ExitCode.STOPPED}.get(status, ExitCode.SOME_FAILED)

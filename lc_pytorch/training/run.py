@@ -11,10 +11,9 @@ from facevox.errors import UserError
 from facevox.files import replacing
 from facevox.training import distributed
 from facevox.training.distributed import World
-from facevox.training.estimate import Estimate
 from facevox.training.history import write_curves
 from facevox.training.run_folder import run_folder
-from facevox.training.trainer import DONE, LAST_FILE, TrainingResult
+from facevox.training.trainer import DONE, LAST_FILE, Estimate, TrainingResult
 from lc_pytorch.datasets.base import PairDataset
 from lc_pytorch.datasets.splits import Split, check_split, load_split, write_split
 from lc_pytorch.evaluation.model_card import write_model_card

@@ -18,16 +18,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from facevox.errors import UserError, one_line
 from facevox.files import replacing
 from facevox.training import distributed
 from facevox.training.batches import EpochBatches, make_loader
 from facevox.training.distributed import World
-from facevox.training.estimate import Estimate
 from facevox.training.seeding import seed_everything
-from facevox.training.trainer import Trainer, TrainerConfig, TrainingResult, TrainingTask
+from facevox.training.trainer import Estimate, Trainer, TrainerConfig, TrainingResult, TrainingTask
 from lc_pytorch.datasets.base import PairDataset
 from lc_pytorch.datasets.device_transforms import faces_on_device
 from lc_pytorch.losses import clamp_log_temperature_
@@ -91,12 +89,8 @@ class ContrastiveTask(TrainingTask):
         if config.compile:
             for encoder in model.encoders():
                 encoder.compile(dynamic=False)
-        self._forward: nn.Module = _TrainingForward(model, config.precision)
-        self._no_sync: Any = nullcontext
-        if world.size > 1:
-            devices = [world.device] if world.device.type == "cuda" else None
-            ddp = DistributedDataParallel(self._forward, device_ids=devices)
-            self._forward, self._no_sync = ddp, ddp.no_sync
+        self._forward = distributed.wrap(_TrainingForward(model, config.precision), world)
+        self._no_sync: Any = getattr(self._forward, "no_sync", nullcontext)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """See the base class."""

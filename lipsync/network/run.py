@@ -13,10 +13,9 @@ from facevox.errors import UserError, one_line
 from facevox.files import read_json, write_json
 from facevox.training import distributed
 from facevox.training.distributed import World
-from facevox.training.estimate import Estimate
 from facevox.training.history import write_curves
 from facevox.training.run_folder import run_folder
-from facevox.training.trainer import LAST_FILE, STOPPED, TrainingResult
+from facevox.training.trainer import LAST_FILE, STOPPED, Estimate, TrainingResult
 from lipsync.clips.features import ClipFeatures
 from lipsync.network.estimator import NetworkEstimator, load_model, save_model
 from lipsync.network.evaluation import Measurements, foreign_of, measure_take
@@ -42,8 +41,10 @@ MAX_CALIBRATION_TAKES = 60  # more change nothing that a probability shows
 RECOMMENDED_CLIPS = 100
 
 
-def run_training(settings: Settings, world: World, resume: str = "auto", *, dry_run: bool = False) -> str:
-    """Trains as the settings say; returns how it ended (`facevox.training.trainer.DONE`, …).
+def run_training(
+    settings: Settings, world: World, resume: str = "auto", *, dry_run: bool = False
+) -> TrainingResult | Estimate:
+    """Trains as the settings say; returns how it ended, with `dry_run` what it would take.
 
     Args:
         settings: All of them.
@@ -96,7 +97,7 @@ def run_training(settings: Settings, world: World, resume: str = "auto", *, dry_
                 print("\n".join(result.lines()))
         elif world.is_main:
             _finish(settings, split, validation, result)
-    return result.status
+    return result
 
 
 def _keep_split(file: Path, settings: Settings, split: Split, resume: str) -> None:

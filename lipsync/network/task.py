@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from facevox.errors import UserError
+from facevox.training import distributed
 from facevox.training.batches import EpochBatches, make_loader
 from facevox.training.distributed import World
-from facevox.training.interval import Interval
+from facevox.training.schedule import Interval
 from facevox.training.seeding import RandomState, seed_everything
 from facevox.training.trainer import Trainer, TrainerConfig, TrainingTask
 from lipsync.network.estimator import KIND, SavedModel, save_model
@@ -125,18 +125,7 @@ class LipSyncTask(TrainingTask):
         if validation is not None:
             self.best_by = "val_loss"
         self.num_epochs_done = 0
-        self._forward: nn.Module = _TrainingForward(network)
-        if world.size > 1:
-            devices = [world.device] if world.device.type == "cuda" else None
-            self._forward = DistributedDataParallel(self._forward, device_ids=devices)
-
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        """See the base class: no decay on biases, norms, gains and the scale."""
-        parameters = list(self.network.parameters())
-        return [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.weight_decay},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-        ]
+        self._forward = distributed.wrap(_TrainingForward(network), world)
 
     def _stretch(self, batch: dict[str, Tensor]) -> tuple[Stretch, Tensor, Tensor]:
         moved = {name: value.to(self.world.device, non_blocking=True) for name, value in batch.items()}

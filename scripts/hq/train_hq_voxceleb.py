@@ -47,14 +47,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = get_args_parser().parse_args(argv)
     from facevox.training import distributed
     from lc_pytorch.hq.training import train_hq_voxceleb
-    from lc_pytorch.training.options import exit_code
     from lc_pytorch.training.run import model_folder
 
     config = cli.build(HQConfig, args, **({"device": "cpu"} if args.force_cpu else {}))
     world = distributed.init(config.device)
     try:
         with model_folder(config):
-            return exit_code(train_hq_voxceleb(config, world).status)
+            return train_hq_voxceleb(config, world).exit_code
     finally:
         distributed.cleanup()
 

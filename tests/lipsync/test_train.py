@@ -16,11 +16,10 @@ from gloo_processes import run_ranks
 from synthetic_takes import make_take
 
 from facevox import cli
-from facevox.errors import UserError
+from facevox.errors import ExitCode, UserError
 from facevox.manifest import make_header, write_manifest
 from facevox.training.checkpoint import load_checkpoint
 from facevox.training.distributed import World
-from facevox.training.trainer import DONE
 from lipsync import train
 from lipsync.clips.clip_files import write_clip
 from lipsync.clips.features import ClipFeatures
@@ -174,7 +173,7 @@ def test_finished_run_is_left_as_it_is(
     assert "done: 8 epochs" in capsys.readouterr().out
 
 
-def train_together(world: World, processed: str, folder: str) -> tuple[str, list[dict[str, float]]]:
+def train_together(world: World, processed: str, folder: str) -> tuple[int, list[dict[str, float]]]:
     """One rank of a training of six epochs."""
     overrides = [
         f"paths.processed_dir={processed}",
@@ -185,13 +184,15 @@ def train_together(world: World, processed: str, folder: str) -> tuple[str, list
         "training.learning_rate=0.01",
         "training.batch_size=2",
     ]
-    status = run_training(load_settings(overrides=overrides), world)
-    return status, json.loads((Path(folder) / "checkpoints" / "history.json").read_text(encoding="utf-8"))
+    result = run_training(load_settings(overrides=overrides), world)
+    return int(result.exit_code), json.loads(
+        (Path(folder) / "checkpoints" / "history.json").read_text(encoding="utf-8")
+    )
 
 
 def test_two_processes_train_one_model_on_halves_of_each_batch(processed: Path, tmp_path: Path) -> None:
-    (status, rows), (other_status, _) = run_ranks(train_together, 2, tmp_path, str(processed), str(tmp_path))
-    assert (status, other_status) == (DONE, DONE)
+    (code, rows), (other_code, _) = run_ranks(train_together, 2, tmp_path, str(processed), str(tmp_path))
+    assert (code, other_code) == (ExitCode.DONE, ExitCode.DONE)
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5, 6]
     assert rows[-1]["step"] == 6 * (16 // 4)  # two segments a clip
     assert rows[-1]["val_loss"] < rows[0]["val_loss"]

@@ -60,7 +60,7 @@ def make_folder(
     return folder
 
 
-def train_on_rank(world: Any, landmarks_dir: str, save_dir: str) -> str:
+def train_on_rank(world: Any, landmarks_dir: str, save_dir: str) -> int:
     """What each process of a group runs."""
     from emotion.landmarks.run import run_training
     from emotion.landmarks.task import TrainConfig
@@ -68,4 +68,4 @@ def train_on_rank(world: Any, landmarks_dir: str, save_dir: str) -> str:
     config = TrainConfig(
         landmarks_dir=Path(landmarks_dir), save_dir=Path(save_dir), num_epochs=12, batch_size=8, patience=0
     )
-    return run_training(config, world)
+    return int(run_training(config, world).exit_code)

@@ -246,7 +246,7 @@ def test_several_processes_must_extract_first(tmp_path, run_train, capsys, monke
 @pytest.mark.slow
 def test_two_processes_train_one_model(tmp_path):
     folder, out = make_folder(tmp_path / "x"), tmp_path / "out"
-    assert run_ranks(train_on_rank, 2, tmp_path, str(folder), str(out)) == ["done", "done"]
+    assert run_ranks(train_on_rank, 2, tmp_path, str(folder), str(out)) == [ExitCode.DONE, ExitCode.DONE]
     report = json.loads((out / "evaluation" / "report.json").read_text(encoding="utf-8"))
     assert report["balanced_accuracy"]["value"] >= 0.9
     assert len(load_checkpoint(out / "last.pth")["random"]) == 2

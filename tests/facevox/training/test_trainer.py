@@ -17,13 +17,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
-from facevox.errors import UserError
+from facevox.errors import ExitCode, UserError
 from facevox.training.batches import EpochBatches, make_loader
 from facevox.training.checkpoint import load_checkpoint
 from facevox.training.distributed import World
-from facevox.training.interval import Interval
 from facevox.training.run_folder import run_folder
-from facevox.training.schedule import warmup_cosine
+from facevox.training.schedule import Interval, warmup_cosine
 from facevox.training.seeding import seed_everything
 from facevox.training.trainer import (
     DONE,
@@ -563,6 +562,24 @@ def test_an_estimate_counts_steps_and_bytes_and_writes_nothing(
     assert estimate.weights_bytes == numbers
     assert estimate.checkpoint_bytes == numbers + 2 * sum(p.nbytes for p in task.model.parameters())
     assert f"{NUM_EPOCHS} epochs, {NUM_STEPS} steps of" in estimate.lines()[0]
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(DONE, ExitCode.DONE), (STOPPED, ExitCode.STOPPED), (NOT_FINITE, ExitCode.SOME_FAILED)],
+)
+def test_how_a_training_ended_is_the_exit_code_of_its_program(status: str, code: ExitCode) -> None:
+    result = TrainingResult(status=status, message="", history=[], best_epoch=0, num_steps=0, num_new_steps=0)
+    assert result.exit_code == code
+
+
+def test_weights_of_matrices_alone_decay() -> None:
+    task = TrainingTask()
+    task.model, task.weight_decay = SmallTask().model, 0.1
+    norm, first, *_, last = task.model.children()
+    decaying, others = task.parameter_groups()
+    assert decaying == {"params": [first.weight, last.weight], "weight_decay": 0.1}
+    assert others == {"params": [*norm.parameters(), first.bias, last.bias], "weight_decay": 0.0}
 
 
 def lone_values(world: World, folder: str) -> list[list[float]]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from facevox.errors import UserError
 from facevox.training.checkpoint import load_checkpoint
 from facevox.training.distributed import World
-from facevox.training.interval import Interval
+from facevox.training.schedule import Interval
 from facevox.training.trainer import DONE, STOPPED, TrainingResult
 from lc_pytorch.losses import symmetric_info_nce
 from lc_pytorch.models import FaceVoiceModel

@@ -1,18 +1,16 @@
-"""Training on HQ VoxCeleb: masked faces with mel spectrograms, on the engine of face-voice training."""
+"""Training on HQ VoxCeleb: masked faces with mel spectrograms, by the recipe of face-voice training."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from typing import Any
 
 from facevox.errors import UserError
 from facevox.training.distributed import World
-from facevox.training.seeding import seed_everything
 from facevox.training.trainer import Estimate, TrainingResult
-from lc_pytorch.datasets.device_transforms import choose_picture_transforms, transform_of_training
 from lc_pytorch.datasets.splits import Part, Split
-from lc_pytorch.datasets.transforms import create_data_transforms
-from lc_pytorch.evaluation.options import PassOptions
+from lc_pytorch.datasets.transforms import ImageTransform, create_data_transforms
+from lc_pytorch.evaluation.readers import MediaFiles
 from lc_pytorch.hq.dataset import (
     HQPerson,
     HQVoxCelebDataset,
@@ -22,98 +20,85 @@ from lc_pytorch.hq.dataset import (
 from lc_pytorch.hq.options import HQConfig
 from lc_pytorch.hq.readers import media_of_people
 from lc_pytorch.models.hq import HQVoxCelebModel
-from lc_pytorch.training.run import SPLIT_FILE, find_split, finish_training
-from lc_pytorch.training.validation import make_validation
+from lc_pytorch.training.run import SPLIT_FILE, train_two_towers
 
 KIND = "hq_voxceleb"
-SMALL_VALIDATION = 100  # people
+
+
+class _HQVoxCelebSource:
+    """People of HQ VoxCeleb, as `TrainingSource` describes it."""
+
+    kind = KIND
+
+    def __init__(self, config: HQConfig) -> None:
+        self._config = config
+        self._people, self._notes = load_people(
+            config.split_json_path, config.dataset_type, converted_dir=config.converted_dir
+        )
+        self._mels, found = measure_mels(self._people["train"], config.audio_duration_sec, config.num_mels)
+        self._notes = [*self._notes, *found]
+        self._num_files = {
+            part: sum(len(person.faces) + len(person.mels) for person in people)
+            for part, people in self._people.items()
+        }
+        self.identities: Sequence[str] = [
+            person.identity for people in self._people.values() for person in people
+        ]
+        self.fingerprint: dict[str, Any] = {
+            "files": sum(self._num_files.values()),
+            "mels": str(self._mels),
+        }
+
+    def draw_split(self) -> Split:
+        names = {part: tuple(one.identity for one in people) for part, people in self._people.items()}
+        return Split(train=names["train"], val=names["val"], test=names["test"])
+
+    def items_of(self, split: Split) -> Mapping[Part, Sequence[HQPerson]]:
+        config = self._config
+        if split.hash != self.draw_split().hash:
+            raise UserError(
+                f"{config.save_dir / SPLIT_FILE}: {config.split_json_path} puts people into other parts than "
+                "the run there; give another --save_dir, or --resume never to begin anew"
+            )
+        return self._people
+
+    def make_transform(self, image_size: int | None = None) -> ImageTransform:
+        return create_data_transforms(self._config.face_model, image_size=image_size)[0]
+
+    def make_model(self) -> HQVoxCelebModel:
+        config = self._config
+        return HQVoxCelebModel(
+            config.embedding_dim,
+            pretrained=not config.from_scratch,
+            face_model=config.face_model,
+            num_mels=self._mels.num_mels,
+            num_frames=self._mels.num_frames,
+            mel_pooling=config.mel_pooling,
+            temperature=config.temperature,
+            learnable_temperature=config.learnable_temperature,
+        )
+
+    def make_train_set(self, items: Sequence[HQPerson], transform: ImageTransform) -> HQVoxCelebDataset:
+        return HQVoxCelebDataset(items, transform, self._mels, seed=self._config.seed)
+
+    def list_media(
+        self, items: Sequence[HQPerson], transform: ImageTransform
+    ) -> tuple[MediaFiles, MediaFiles]:
+        return media_of_people(items, transform, self._mels)
+
+    def describe(self, items: Mapping[Part, Sequence[HQPerson]]) -> dict[str, Any]:
+        return {**self._mels.as_config(), "num_files": self._num_files}
+
+    def facts(self, data: dict[str, Any]) -> list[str]:
+        people = ", ".join(f"{name} {num}" for name, num in data["num_people"].items())
+        return [*self._notes, f"people: {people} ({self._config.dataset_type})"]
 
 
 def train_hq_voxceleb(config: HQConfig, world: World) -> TrainingResult | Estimate:
-    """Trains, and leaves everything in `config.save_dir`; inside `model_folder`.
+    """Trains on the people of a split; see `train_two_towers`.
 
     Raises:
         UserError: No split (the message names the program that makes one), nobody to train on, weights that
             are missing, or a folder that belongs to another run.
     """
-    chosen, said = choose_picture_transforms(config.picture_transforms, world.device)
-    config = replace(config, picture_transforms=chosen)
-    parts, notes = load_people(
-        config.split_json_path, config.dataset_type, converted_dir=config.converted_dir
-    )
-    mels, found = measure_mels(parts["train"], config.audio_duration_sec, config.num_mels)
-    transform, _ = create_data_transforms(config.face_model)
-    split = find_split(config, _names(parts), lambda: _as_split(parts))
-    if split.hash != _as_split(parts).hash:
-        raise UserError(
-            f"{config.save_dir / SPLIT_FILE}: {config.split_json_path} puts people into other parts than "
-            "the run there; give another --save_dir, or --resume never to begin anew"
-        )
-    seed_everything(config.seed)  # the same on all processes: they must begin with the same projections
-    model = HQVoxCelebModel(
-        config.embedding_dim,
-        pretrained=not config.from_scratch,
-        face_model=config.face_model,
-        num_mels=mels.num_mels,
-        num_frames=mels.num_frames,
-        mel_pooling=config.mel_pooling,
-        temperature=config.temperature,
-        learnable_temperature=config.learnable_temperature,
-    )
-    if transform.image_size != model.image_size:
-        transform, _ = create_data_transforms(config.face_model, image_size=model.image_size)
-    train_set = HQVoxCelebDataset(
-        parts["train"], transform_of_training(transform, chosen), mels, seed=config.seed
-    )
-    validate = None
-    if len(parts["val"]) > 1:
-        # Starting workers for each validation takes longer than reading a few hundred files.
-        num_workers = config.num_workers if len(parts["val"]) > SMALL_VALIDATION else 0
-        options = PassOptions(
-            batch_size=config.batch_size,
-            num_workers=num_workers,
-            precision=config.precision,
-            is_shown=False,
-        )
-        validate = make_validation(*media_of_people(parts["val"], transform, mels), options, world.device)
-    data = {
-        "image_size": transform.image_size,
-        "image_mean": list(transform.image_mean),
-        "image_std": list(transform.image_std),
-        "resample": transform.resample,
-        **mels.as_config(),
-        "num_people": {name: len(people) for name, people in parts.items()},
-        "num_files": {
-            name: sum(len(person.faces) + len(person.mels) for person in people)
-            for name, people in parts.items()
-        },
-        "split_hash": split.hash,
-    }
-    if world.is_main:
-        people = ", ".join(f"{name} {len(who)}" for name, who in parts.items())
-        print("\n".join([*notes, *found, f"people: {people} ({config.dataset_type})", said]))
-        if validate is None:
-            print(
-                f"{len(parts['val'])} people for validation: none is done, and the best model is known by "
-                "its training loss"
-            )
-    return finish_training(
-        model,
-        train_set,
-        config,
-        world,
-        kind=KIND,
-        validate=validate,
-        data=data,
-        settings={"split": split.hash, "files": sum(data["num_files"].values()), "mels": str(mels)},
-    )
-
-
-def _names(parts: Mapping[Part, Sequence[HQPerson]]) -> list[str]:
-    return [person.identity for people in parts.values() for person in people]
-
-
-def _as_split(parts: Mapping[Part, Sequence[HQPerson]]) -> Split:
-    """The people that are really used, as the model's own split.json keeps them."""
-    names = {part: tuple(person.identity for person in people) for part, people in parts.items()}
-    return Split(train=names["train"], val=names["val"], test=names["test"])
+    return train_two_towers(lambda: _HQVoxCelebSource(config), config, world)

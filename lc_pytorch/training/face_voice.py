@@ -7,34 +7,106 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, get_args
 
 from facevox import cli
-from facevox.training import distributed
 from facevox.training.distributed import World
-from facevox.training.seeding import seed_everything
 from facevox.training.trainer import Estimate, TrainingResult
-from lc_pytorch.datasets.device_transforms import choose_picture_transforms, transform_of_training
 from lc_pytorch.datasets.face_voice import FaceVoiceDataset
 from lc_pytorch.datasets.pairs import FilePair, PairList
-from lc_pytorch.datasets.splits import (
-    Split,
-    select_items,
-    split_identities,
-)
+from lc_pytorch.datasets.splits import Part, Split, select_items, split_identities
 from lc_pytorch.datasets.transforms import ImageTransform, create_data_transforms
-from lc_pytorch.evaluation.options import PassOptions
-from lc_pytorch.evaluation.readers import FaceReader, VoiceReader, media_of_pairs
-from lc_pytorch.models.face_voice import FaceVoiceModel, TwoTowerModel
+from lc_pytorch.evaluation.readers import FaceReader, MediaFiles, VoiceReader, media_of_pairs
+from lc_pytorch.models.face_voice import FaceVoiceModel
 from lc_pytorch.training.options import FaceVoiceConfig
-from lc_pytorch.training.run import find_split, finish_training, model_folder
-from lc_pytorch.training.validation import make_validation
+from lc_pytorch.training.run import run_training, train_two_towers
 
 KIND = "face_voice"
 RECOMMENDED_PAIRS = 100
-SMALL_VALIDATION = 500  # pairs
+
+
+class _FaceVoiceSource:
+    """Pairs of faces and voices, as `TrainingSource` describes it."""
+
+    kind = KIND
+
+    def __init__(self, pairs: PairList, config: FaceVoiceConfig) -> None:
+        self._pairs, self._config = pairs, config
+        self.identities: Sequence[str] = pairs.identities
+        self.fingerprint: dict[str, Any] = {"pairs": _fingerprint(pairs.pairs)}
+
+    def draw_split(self) -> Split:
+        config = self._config
+        return split_identities(
+            self.identities, test_size=config.test_size, val_size=config.val_size, seed=config.seed
+        )
+
+    def items_of(self, split: Split) -> Mapping[Part, Sequence[FilePair]]:
+        pairs = self._pairs.pairs
+        parts: tuple[Part, ...] = get_args(Part)
+        return {part: [pairs[row] for row in select_items(split, self.identities, part)] for part in parts}
+
+    def make_transform(self, image_size: int | None = None) -> ImageTransform:
+        config = self._config
+        transform, self._processor = create_data_transforms(
+            config.face_model, config.voice_model, image_size=image_size
+        )
+        return transform
+
+    def make_model(self) -> FaceVoiceModel:
+        config = self._config
+        return FaceVoiceModel(
+            config.embedding_dim,
+            face_model=config.face_model,
+            voice_model=config.voice_model,
+            pretrained=not config.from_scratch,
+            temperature=config.temperature,
+            learnable_temperature=config.learnable_temperature,
+        )
+
+    def make_train_set(self, items: Sequence[FilePair], transform: ImageTransform) -> FaceVoiceDataset:
+        config = self._config
+        return FaceVoiceDataset(
+            items,
+            self._processor,
+            transform,
+            audio_duration_sec=config.audio_duration_sec,
+            target_sr=config.target_sr,
+            voice_of=config.voice_of,
+            seed=config.seed,
+        )
+
+    def list_media(
+        self, items: Sequence[FilePair], transform: ImageTransform
+    ) -> tuple[MediaFiles, MediaFiles]:
+        config = self._config
+        is_normalised = bool(self._processor.do_normalize)
+        voice_reader = VoiceReader(config.audio_duration_sec, config.target_sr, is_normalised)
+        return media_of_pairs(items, FaceReader(transform), voice_reader)
+
+    def describe(self, items: Mapping[Part, Sequence[FilePair]]) -> dict[str, Any]:
+        return {
+            "target_sr": self._config.target_sr,
+            "audio_duration_sec": self._config.audio_duration_sec,
+            "do_normalize": bool(self._processor.do_normalize),
+            "num_pairs": {name: len(pairs) for name, pairs in items.items()},
+            "identities_by": self._pairs.rule,
+        }
+
+    def facts(self, data: dict[str, Any]) -> list[str]:
+        people, num, pairs = data["num_people"], data["num_pairs"], self._pairs
+        lines = [
+            f"{len(pairs.pairs)} pairs of {pairs.num_identities} people, by {pairs.rule}",
+            "people (pairs): " + ", ".join(f"{name} {people[name]} ({num[name]})" for name in people),
+            *pairs.warnings,
+        ]
+        if num["train"] < RECOMMENDED_PAIRS:
+            lines.append(
+                f"only {num['train']} training pairs: enough to try the programs; a model that means "
+                f"something takes far more than {RECOMMENDED_PAIRS}"
+            )
+        return lines
 
 
 def run_face_voice_training(list_pairs: Callable[[], PairList], args: argparse.Namespace) -> int:
@@ -49,116 +121,12 @@ def run_face_voice_training(list_pairs: Callable[[], PairList], args: argparse.N
     """
     config = cli.build(FaceVoiceConfig, args)
     pairs = list_pairs()
-    world = distributed.init(config.device)
-    try:
-        with model_folder(config):
-            return train_face_voice(pairs, config, world).exit_code
-    finally:
-        distributed.cleanup()
+    return run_training(config, lambda world: train_face_voice(pairs, config, world))
 
 
 def train_face_voice(pairs: PairList, config: FaceVoiceConfig, world: World) -> TrainingResult | Estimate:
-    """Splits the people, trains, and leaves everything in `config.save_dir`; inside `model_folder`.
-
-    Args:
-        pairs: The pairs, the same on every process.
-        config: The settings.
-        world: This process among all.
-
-    Returns:
-        How it ended; with `dry_run`, what it would take.
-
-    Raises:
-        UserError: Weights are missing, too few people, or the folder belongs to another run.
-    """
-    chosen, said = choose_picture_transforms(config.picture_transforms, world.device)
-    config = replace(config, picture_transforms=chosen)
-    transform, processor = create_data_transforms(config.face_model, config.voice_model)
-    split = find_split(
-        config,
-        pairs.identities,
-        lambda: split_identities(
-            pairs.identities, test_size=config.test_size, val_size=config.val_size, seed=config.seed
-        ),
-    )
-    seed_everything(config.seed)  # the same on all processes: they must begin with the same projections
-    model = FaceVoiceModel(
-        config.embedding_dim,
-        face_model=config.face_model,
-        voice_model=config.voice_model,
-        pretrained=not config.from_scratch,
-        temperature=config.temperature,
-        learnable_temperature=config.learnable_temperature,
-    )
-    if transform.image_size != model.image_size:
-        transform, processor = create_data_transforms(
-            config.face_model, config.voice_model, image_size=model.image_size
-        )
-    part = {name: _part(pairs.pairs, split, name) for name in ("train", "val")}
-    train_set = FaceVoiceDataset(
-        part["train"],
-        processor,
-        transform_of_training(transform, chosen),
-        audio_duration_sec=config.audio_duration_sec,
-        target_sr=config.target_sr,
-        voice_of=config.voice_of,
-        seed=config.seed,
-    )
-    data = {
-        "image_size": transform.image_size,
-        "image_mean": list(transform.image_mean),
-        "image_std": list(transform.image_std),
-        "resample": transform.resample,
-        "target_sr": config.target_sr,
-        "audio_duration_sec": config.audio_duration_sec,
-        "do_normalize": bool(processor.do_normalize),
-        "num_pairs": {name: len(_part(pairs.pairs, split, name)) for name in split.parts},
-        "num_people": {name: len(people) for name, people in split.parts.items()},
-        "split_hash": split.hash,
-        "identities_by": pairs.rule,
-    }
-    validate = _make_validation(part["val"], config, data, transform, world)
-    if world.is_main:
-        print("\n".join([*_facts(pairs, data, validate is not None), said]))
-    return finish_training(
-        model,
-        train_set,
-        config,
-        world,
-        kind=KIND,
-        validate=validate,
-        data=data,
-        settings={"split": split.hash, "pairs": _fingerprint(pairs.pairs)},
-    )
-
-
-def _make_validation(
-    pairs: Sequence[FilePair],
-    config: FaceVoiceConfig,
-    data: dict[str, Any],
-    transform: ImageTransform,
-    world: World,
-) -> Callable[[TwoTowerModel], dict[str, float]] | None:
-    """What scores the model after an epoch; None where there are too few people for it."""
-    if len({pair.identity for pair in pairs}) < 2:  # one person alone can be mistaken for nobody
-        return None
-    readers = (
-        FaceReader(transform),
-        VoiceReader(config.audio_duration_sec, config.target_sr, data["do_normalize"]),
-    )
-    # Starting workers for each validation takes longer than reading a few hundred files.
-    num_workers = config.num_workers if len(pairs) > SMALL_VALIDATION else 0
-    options = PassOptions(
-        batch_size=config.batch_size,
-        num_workers=num_workers,
-        precision=config.precision,
-        is_shown=False,
-    )
-    return make_validation(*media_of_pairs(pairs, *readers), options, world.device)
-
-
-def _part(pairs: Sequence[FilePair], split: Split, name: Any) -> list[FilePair]:
-    return [pairs[row] for row in select_items(split, [pair.identity for pair in pairs], name)]
+    """Trains on pairs, the same on every process; see `train_two_towers`."""
+    return train_two_towers(lambda: _FaceVoiceSource(pairs, config), config, world)
 
 
 def _fingerprint(pairs: Sequence[FilePair]) -> str:
@@ -169,23 +137,3 @@ def _fingerprint(pairs: Sequence[FilePair]) -> str:
             f"{pair.identity}\0{pair.face.name}\0{pair.voice.name}\n".encode("utf-8", "surrogateescape")
         )
     return f"{len(pairs)} pairs ({digest.hexdigest()[:8]})"
-
-
-def _facts(pairs: PairList, data: dict[str, Any], has_validation: bool) -> list[str]:
-    """What the user should know before hours go by."""
-    people, num = data["num_people"], data["num_pairs"]
-    lines = [
-        f"{len(pairs.pairs)} pairs of {pairs.num_identities} people, by {pairs.rule}",
-        "people (pairs): " + ", ".join(f"{name} {people[name]} ({num[name]})" for name in people),
-        *pairs.warnings,
-    ]
-    if num["train"] < RECOMMENDED_PAIRS:
-        lines.append(
-            f"only {num['train']} training pairs: enough to try the programs; a model that means something "
-            f"takes far more than {RECOMMENDED_PAIRS}"
-        )
-    if not has_validation:
-        lines.append(
-            "fewer than two people are kept for validation: the best model is known by its training loss"
-        )
-    return lines

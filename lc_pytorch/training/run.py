@@ -1,33 +1,43 @@
-"""A training and the folder that it leaves: what all trainings of two towers have in common."""
+"""The training of two towers, whatever goes with the faces, and the folder that it leaves."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from facevox.errors import UserError
+from facevox.errors import ExitCode, UserError
 from facevox.files import replacing
 from facevox.training import distributed
 from facevox.training.distributed import World
 from facevox.training.history import write_curves
 from facevox.training.run_folder import run_folder
+from facevox.training.seeding import seed_everything
 from facevox.training.trainer import DONE, LAST_FILE, Estimate, TrainingResult
 from lc_pytorch.datasets.base import PairDataset
-from lc_pytorch.datasets.splits import Split, check_split, load_split, write_split
+from lc_pytorch.datasets.device_transforms import choose_picture_transforms, transform_of_training
+from lc_pytorch.datasets.splits import Part, Split, check_split, load_split, write_split
+from lc_pytorch.datasets.transforms import ImageTransform
 from lc_pytorch.evaluation.model_card import write_model_card
+from lc_pytorch.evaluation.options import PassOptions
+from lc_pytorch.evaluation.readers import MediaFiles
 from lc_pytorch.models.face_voice import TwoTowerModel
 from lc_pytorch.models.store import CONFIG_FILE, WEIGHT_FILES, save_config, save_weights
 from lc_pytorch.training.options import TrainConfig
 from lc_pytorch.training.task import train_contrastive
+from lc_pytorch.training.validation import make_validation
 
 SPLIT_FILE = "split.json"
 # What an evaluation of the model leaves in its folder.
 RESULTS = ("evaluation_results.json", "roc.png", "rank_cdf.png", "gallery.png")
+# Files of a validation: starting workers each time takes longer than reading so few of them.
+SMALL_VALIDATION = 1000
+NO_VALIDATION = "fewer than two people are kept for validation: the best model is known by its training loss"
 
 
-def find_split(config: TrainConfig, identities: Sequence[str], draw: Callable[[], Split]) -> Split:
+def _find_split(config: TrainConfig, identities: Sequence[str], draw: Callable[[], Split]) -> Split:
     """The split of `save_dir`, drawn and written where there is none yet, checked where there is one.
 
     Raises:
@@ -66,62 +76,150 @@ def _split_there(file: Path, config: TrainConfig, identities: Sequence[str]) -> 
     return there
 
 
-def model_folder(config: TrainConfig) -> AbstractContextManager[None]:
-    """The folder of the run, held against others; with `dry_run` nothing is made."""
-    return nullcontext() if config.dry_run else run_folder(config.save_dir)
+class TrainingSource(Protocol):
+    """What is trained on, and the model for it: all in which faces with sound and faces with mels differ.
+
+    Attributes:
+        kind: Of the model, as in config.json.
+        identities: The people.
+        fingerprint: Plain values that tell these files from others, for a run that goes on.
+    """
+
+    kind: str
+    identities: Sequence[str]
+    fingerprint: dict[str, Any]
+
+    def draw_split(self) -> Split:
+        """The parts into which the people come where no run has split them yet."""
+
+    def items_of(self, split: Split) -> Mapping[Part, Sequence[Any]]:
+        """The items of each part; each has an `identity`."""
+
+    def make_transform(self, image_size: int | None = None) -> ImageTransform:
+        """What the face model wants; `image_size` (pixels) in place of its own."""
+
+    def make_model(self) -> TwoTowerModel:
+        """Fresh, on the CPU."""
+
+    def make_train_set(self, items: Sequence[Any], transform: ImageTransform) -> PairDataset:
+        """The data set of the training part."""
+
+    def list_media(self, items: Sequence[Any], transform: ImageTransform) -> tuple[MediaFiles, MediaFiles]:
+        """The files of the validation part: faces, and what goes with them."""
+
+    def describe(self, items: Mapping[Part, Sequence[Any]]) -> dict[str, Any]:
+        """What the inputs are, for config.json."""
+
+    def facts(self, data: dict[str, Any]) -> list[str]:
+        """What the user should know before hours go by, of what config.json has as `data`."""
 
 
-def finish_training(
-    model: TwoTowerModel,
-    train_set: PairDataset,
-    config: TrainConfig,
-    world: World,
-    *,
-    kind: str,
-    validate: Callable[[TwoTowerModel], dict[str, float]] | None,
-    data: dict[str, Any],
-    settings: dict[str, Any],
+def run_training(config: TrainConfig, train: Callable[[World], TrainingResult | Estimate]) -> ExitCode:
+    """Joins the other processes and trains in the folder of the run; returns the exit code."""
+    world = distributed.init(config.device)
+    try:
+        with nullcontext() if config.dry_run else run_folder(config.save_dir):
+            return train(world).exit_code
+    finally:
+        distributed.cleanup()
+
+
+def train_two_towers(
+    make_source: Callable[[], TrainingSource], config: TrainConfig, world: World
 ) -> TrainingResult | Estimate:
-    """Runs the engine and writes the model's folder around it: what all two-tower trainings have in common.
+    """Splits the people, trains, and leaves everything in `config.save_dir`; inside `run_folder`.
 
     Args:
-        model: Freshly built.
-        train_set: Its items.
+        make_source: Gives what is trained on, the same on every process.
         config: The settings.
         world: This process among all.
-        kind: Of the model, as in config.json.
-        validate: See `ContrastiveTask`.
-        data: For config.json: what the inputs are.
-        settings: See `train_contrastive`.
 
     Returns:
         How it ended; with `dry_run`, what it would take.
+
+    Raises:
+        UserError: Weights are missing, too few people, or the folder belongs to another run.
     """
+    chosen, said = choose_picture_transforms(config.picture_transforms, world.device)
+    config = replace(config, picture_transforms=chosen)
+    source = make_source()
+    transform = source.make_transform()
+    split = _find_split(config, source.identities, source.draw_split)
+    items = source.items_of(split)
+    seed_everything(config.seed)  # the same on all processes: they must begin with the same projections
+    model = source.make_model()
+    if transform.image_size != model.image_size:
+        transform = source.make_transform(model.image_size)
+    train_set = source.make_train_set(items["train"], transform_of_training(transform, chosen))
+    validate = _make_validation(source, items["val"], transform, config, world)
+    data = {
+        "image_size": transform.image_size,
+        "image_mean": list(transform.image_mean),
+        "image_std": list(transform.image_std),
+        "resample": transform.resample,
+        **source.describe(items),
+        "num_people": {name: len(people) for name, people in split.parts.items()},
+        "split_hash": split.hash,
+    }
     here = ("save_dir", "device")  # of this run, and not of the model
     training = {name: _plain(value) for name, value in vars(config).items() if name not in here}
 
     def save(is_best: bool) -> None:
-        save_config(config.save_dir, model, kind=kind, data=data, training=training)
+        save_config(config.save_dir, model, kind=source.kind, data=data, training=training)
         save_weights(config.save_dir, model, which="best" if is_best else "last")
 
-    if world.is_main and not config.dry_run:
-        _bring_best_model(config)
-    result = train_contrastive(
-        model, train_set, config, world, kind=kind, validate=validate, save=save, settings=settings
-    )
-    if isinstance(result, Estimate):
-        if world.is_main:
-            print("\n".join(result.lines()))
-        return result
     if world.is_main:
-        if result.status == DONE and result.num_new_steps:
-            for name in RESULTS:  # they are those of other weights
-                (config.save_dir / name).unlink(missing_ok=True)
-        if result.history:
-            write_curves(config.save_dir, result.history, result.best_epoch)
-            write_model_card(config.save_dir)
-        print(result.message)
+        print("\n".join([*source.facts(data), *([NO_VALIDATION] if validate is None else []), said]))
+        if not config.dry_run:
+            _bring_best_model(config)
+    result = train_contrastive(
+        model,
+        train_set,
+        config,
+        world,
+        kind=source.kind,
+        validate=validate,
+        save=save,
+        settings={"split": split.hash} | source.fingerprint,
+    )
+    if world.is_main:
+        _report(result, config)
     return result
+
+
+def _make_validation(
+    source: TrainingSource,
+    items: Sequence[Any],
+    transform: ImageTransform,
+    config: TrainConfig,
+    world: World,
+) -> Callable[[TwoTowerModel], dict[str, float]] | None:
+    """What scores the model after an epoch; None where there are too few people for it."""
+    if len({item.identity for item in items}) < 2:  # one person alone can be mistaken for nobody
+        return None
+    faces, others = source.list_media(items, transform)
+    is_small = len(faces.files) + len(others.files) <= SMALL_VALIDATION
+    options = PassOptions(
+        batch_size=config.batch_size,
+        num_workers=0 if is_small else config.num_workers,
+        precision=config.precision,
+        is_shown=False,
+    )
+    return make_validation(faces, others, options, world.device)
+
+
+def _report(result: TrainingResult | Estimate, config: TrainConfig) -> None:
+    """Says how it ended, and writes curves and card."""
+    if isinstance(result, Estimate):
+        print("\n".join(result.lines()))
+        return
+    if result.status == DONE and result.num_new_steps:
+        for name in RESULTS:  # they are those of other weights
+            (config.save_dir / name).unlink(missing_ok=True)
+    if result.history:
+        write_curves(config.save_dir, result.history, result.best_epoch)
+        write_model_card(config.save_dir)
+    print(result.message)
 
 
 def _bring_best_model(config: TrainConfig) -> None:

@@ -45,17 +45,11 @@ def get_args_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Trains; returns the exit code."""
     args = get_args_parser().parse_args(argv)
-    from facevox.training import distributed
     from lc_pytorch.hq.training import train_hq_voxceleb
-    from lc_pytorch.training.run import model_folder
+    from lc_pytorch.training.run import run_training
 
     config = cli.build(HQConfig, args, **({"device": "cpu"} if args.force_cpu else {}))
-    world = distributed.init(config.device)
-    try:
-        with model_folder(config):
-            return train_hq_voxceleb(config, world).exit_code
-    finally:
-        distributed.cleanup()
+    return run_training(config, lambda world: train_hq_voxceleb(config, world))
 
 
 if __name__ == "__main__":

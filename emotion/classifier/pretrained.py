@@ -1,11 +1,10 @@
 """Where the backbone's weights come from: ImageNet's by Keras, a file, or none at all."""
 
 import os
-import threading
-import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from facevox.downloads import answers
 from facevox.errors import UserError, one_line
 
 if TYPE_CHECKING:
@@ -15,7 +14,6 @@ IMAGENET, NONE = "imagenet", "none"
 # As keras.applications names, places and fetches it; the hash is Keras' own.
 FILE_NAME = "weights_mobilenet_v3_large_224_1.0_float_no_top_v2.h5"
 SERVER = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v3/"
-CONNECTION_CHECK_S = 3.0
 
 
 def backbone_file(setting: str) -> Path | None:
@@ -37,7 +35,7 @@ def backbone_file(setting: str) -> Path | None:
             )
         return path
     path = imagenet_file()
-    if not path.is_file() and not _answers(SERVER + FILE_NAME):
+    if not path.is_file() and not answers(SERVER + FILE_NAME):
         raise UserError(
             f"BACKBONE_WEIGHTS=imagenet: {FILE_NAME} is not in {path.parent} and cannot be fetched now: put "
             "it there, run `make weights` where there is a network, or train from scratch with "
@@ -72,31 +70,18 @@ def load_backbone(backbone: "keras.Model", setting: str) -> None:
         ) from None
 
 
-def _fetch(path: Path) -> None:
+def download_imagenet() -> None:
+    """Puts ImageNet's weights where Keras keeps them; its own errors come through."""
     import keras
 
+    keras.applications.MobileNetV3Large(include_top=False, weights=IMAGENET, input_shape=(224, 224, 3))
+
+
+def _fetch(path: Path) -> None:
     try:
-        keras.applications.MobileNetV3Large(include_top=False, weights=IMAGENET, input_shape=(224, 224, 3))
+        download_imagenet()
     except Exception as error:
         raise UserError(
             f"BACKBONE_WEIGHTS=imagenet: {FILE_NAME} could not be fetched ({one_line(error, 120)}): put it "
             f"into {path.parent}, or run `make weights` where there is a network"
         ) from None
-
-
-def _answers(url: str) -> bool:
-    """Whether a server answers within seconds; asked in a thread, because a name look-up knows no limit."""
-    heard: list[bool] = []
-
-    def ask() -> None:
-        request = urllib.request.Request(url, method="HEAD")  # noqa: S310 - our constant, https
-        try:
-            with urllib.request.urlopen(request, timeout=CONNECTION_CHECK_S):  # noqa: S310
-                heard.append(True)
-        except (OSError, ValueError):
-            heard.append(False)
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(CONNECTION_CHECK_S)
-    return any(heard)

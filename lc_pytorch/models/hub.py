@@ -6,8 +6,8 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from facevox.downloads import answers
 from facevox.errors import UserError, one_line
-from lc_pytorch.faces.weights import answers
 
 
 def read_weights(read: Any, source: str, option: str) -> Any:

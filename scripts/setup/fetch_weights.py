@@ -24,8 +24,6 @@ from facevox.errors import ExitCode, UserError, one_line
 # The default ids of --face_model and --voice_model.
 HUB_MODELS = {"vit": "google/vit-base-patch16-224-in21k", "wav2vec2": "facebook/wav2vec2-base"}
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # the first that a model has is enough
-KERAS_FILE = "weights_mobilenet_v3_large_224_1.0_float_no_top_v2.h5"
-KERAS_SERVER = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v3/"
 DETECTORS = ("retinaface", "ssd", "dlib")  # the others work with what their packages carry
 EMBEDDERS = ("Facenet", "Facenet512", "VGG-Face", "OpenFace", "DeepID", "ArcFace", "SFace")
 NAMES = (*EMBEDDERS, *DETECTORS, *HUB_MODELS, "mobilenetv3")
@@ -112,7 +110,7 @@ def _unreachable(servers: Sequence[str]) -> set[str]:
     """Those of `servers` that do not answer; all are asked at the same time, within seconds."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from lc_pytorch.faces.weights import answers
+    from facevox.downloads import answers
 
     different = list(dict.fromkeys(servers))
     if not different:
@@ -188,21 +186,19 @@ def _hub_weights(name: str) -> Weights:
 
 
 def _keras_weights() -> Weights:
-    home = os.environ.get("KERAS_HOME") or str(Path("~/.keras").expanduser())
-    path = Path(home, "models", KERAS_FILE)
+    from emotion.classifier.pretrained import FILE_NAME, SERVER, download_imagenet, imagenet_file
 
     def fetch() -> None:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        import keras
+        download_imagenet()
 
-        keras.applications.MobileNetV3Large(include_top=False, weights="imagenet", input_shape=(224, 224, 3))
-
+    path = imagenet_file()
     return Weights(
         name="mobilenetv3",
         what="Keras MobileNetV3Large (ImageNet)",
         place=str(path),
         is_present=path.is_file,
-        server=KERAS_SERVER + KERAS_FILE,
+        server=SERVER + FILE_NAME,
         fetch=fetch,
     )
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from emotion.classifier.pretrained import FILE_NAME
 from facevox import cli
 from facevox.errors import ExitCode
 
@@ -12,7 +13,7 @@ def fetch_weights(load_script, tmp_path, monkeypatch):
     monkeypatch.setenv("DEEPFACE_HOME", str(tmp_path))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
-    monkeypatch.setattr("lc_pytorch.faces.weights.answers", lambda url, timeout_s=3.0: False)
+    monkeypatch.setattr("facevox.downloads.answers", lambda url, timeout_s=3.0: False)
     return load_script("setup/fetch_weights")
 
 
@@ -32,7 +33,7 @@ def test_weights_placed_by_hand_are_seen(fetch_weights, tmp_path, capsys):
     (folder / "retinaface.pth").touch()
     (folder / "deploy.prototxt").touch()  # one of the two files of ssd
     (tmp_path / "keras" / "models").mkdir(parents=True)
-    (tmp_path / "keras" / "models" / fetch_weights.KERAS_FILE).touch()
+    (tmp_path / "keras" / "models" / FILE_NAME).touch()
     assert cli.run(fetch_weights.main, ["--list"]) == ExitCode.DONE
     states = dict(reversed(line.split("  ")[:2]) for line in capsys.readouterr().out.splitlines())
     assert sorted(name for name, state in states.items() if state == "present") == [
@@ -61,7 +62,7 @@ def test_unknown_name_lists_the_names(fetch_weights, capsys):
 
 
 def test_one_failed_download_does_not_keep_the_others_from_being_fetched(fetch_weights, monkeypatch, capsys):
-    monkeypatch.setattr("lc_pytorch.faces.weights.answers", lambda url, timeout_s=3.0: "down" not in url)
+    monkeypatch.setattr("facevox.downloads.answers", lambda url, timeout_s=3.0: "down" not in url)
     fetched = []
 
     def entry(name, server="https://up.example", error=None):

@@ -137,7 +137,6 @@ def slices_of(answers: Answers, num_classes: int) -> list[dict[str, Any]]:
 
 def write_evaluation(folder: Path, report: dict[str, Any], answers: Answers) -> None:
     """Writes all files; each whole."""
-    from emotion.scores.plots import draw_confusion, draw_reliability
 
     names = report["class_names"]
     write_json(folder / REPORT_FILE, report)
@@ -191,3 +190,47 @@ def _as_json(interval: Interval) -> dict[str, float | None]:
 
 def _number(value: Any) -> float:
     return round(float(value), 4)
+
+
+def draw_confusion(report: dict[str, Any]) -> Any:
+    """A matplotlib figure: the share of each true class (rows) that got each answer, with the counts."""
+    from matplotlib.figure import Figure
+
+    names, counts = report["class_names"], report["confusion"]
+    figure = Figure(figsize=(0.9 * len(names) + 2.2, 0.8 * len(names) + 1.6), layout="constrained")
+    axes = figure.add_subplot()
+    shares = [[count / max(sum(row), 1) for count in row] for row in counts]
+    image = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
+    for row, (share_row, count_row) in enumerate(zip(shares, counts, strict=True)):
+        for column, (share, count) in enumerate(zip(share_row, count_row, strict=True)):
+            colour = "white" if share > 0.5 else "black"
+            axes.text(
+                column, row, f"{share:.0%}\n{count}", ha="center", va="center", fontsize=8, color=colour
+            )
+    axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlabel="answer", ylabel="true class")
+    figure.colorbar(image, ax=axes, label="share of the true class")
+    return figure
+
+
+def draw_reliability(report: dict[str, Any]) -> Any:
+    """A matplotlib figure: accuracy over confidence, before and after the temperature."""
+    from matplotlib.figure import Figure
+
+    calibration = report["calibration"]
+    figure = Figure(figsize=(4.4, 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+    for when, marker in (("before", "o"), ("after", "s")):
+        bins = calibration[f"bins_{when}"]
+        error = calibration[f"calibration_error_{when}"]
+        axes.plot(
+            [one["confidence"] for one in bins],
+            [one["accuracy"] for one in bins],
+            marker=marker,
+            label=f"{when} scaling, error {error:.3f}",
+        )
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy")
+    axes.legend(fontsize=8)
+    return figure

@@ -12,7 +12,6 @@ import numpy as np
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from emotion.live.face_tracks import FaceTracks
-from emotion.serving.rates import TokenBucket
 from emotion.serving.refusals import Refusal
 from emotion.serving.service import Service
 from emotion.serving.workers import AnalysedFrame
@@ -25,6 +24,31 @@ IDLE_S = 30.0  # a client that sent nothing for so long makes room where there a
 PATIENCE_S = 5.0
 AT_ONCE = 2  # frames of one client being analysed: one client alone keeps two cores busy
 KEPT_TIMES = 2000  # durations behind the percentiles of the log
+
+
+class TokenBucket:
+    """Fills at a steady rate up to its size; each use takes one token.
+
+    Args:
+        rate_per_s: Tokens that come each second.
+        size: The most that it holds, and what it holds at first: how many may be taken at once.
+        now_s: The moment at which it begins, on time.monotonic's clock; None: now.
+    """
+
+    def __init__(self, rate_per_s: float, size: float, now_s: float | None = None) -> None:
+        self._rate_per_s = rate_per_s
+        self._size = self._level = size
+        self._seen_s = time.monotonic() if now_s is None else now_s
+
+    def take(self, now_s: float | None = None) -> bool:
+        """Takes a token; False where there is none."""
+        now_s = time.monotonic() if now_s is None else now_s
+        self._level = min(self._level + (now_s - self._seen_s) * self._rate_per_s, self._size)
+        self._seen_s = now_s
+        if self._level < 1:
+            return False
+        self._level -= 1
+        return True
 
 
 @dataclass(frozen=True)

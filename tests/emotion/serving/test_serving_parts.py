@@ -24,9 +24,9 @@ from emotion.serving.config import ServerConfig
 from emotion.serving.guard import is_host_known, is_origin_allowed
 from emotion.serving.metrics import BUCKETS_S, STAGES, Metrics
 from emotion.serving.pictures import decode_frame, decode_upload
-from emotion.serving.rates import TokenBucket
 from emotion.serving.refusals import Refusal
 from emotion.serving.service import Service
+from emotion.serving.session import TokenBucket
 from emotion.serving.workers import AnalysisWorkers
 from facevox.files import decode_image
 

@@ -19,11 +19,12 @@ command again to continue).
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import json
 import math
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,10 +34,8 @@ from facevox.errors import ExitCode, UserError
 from lipsync.settings import Settings, add_config_arguments, load_settings
 
 if TYPE_CHECKING:
-    from lipsync.clips.features import ClipFeatures, FrameFeatures
+    from lipsync.clips.features import ClipFeatures
     from lipsync.sync.scoring import ClipScore
-
-OWN_TRACK = ""
 
 
 class LipSyncInference:
@@ -93,61 +92,71 @@ class LipSyncInference:
         self, video_path: str | Path, audio_path: str | Path | None = None
     ) -> tuple[ClipScore, dict[str, Any]]:
         """What `compute_sync_score` says and all that it rests on (see `lipsync.sync.plots`)."""
-        from lipsync.sync.answers import make_details
+        from facevox.media import MediaError, probe
+        from lipsync.clips.clock import FRAME_HZ
+        from lipsync.sync.answers import Source, make_details
         from lipsync.sync.scoring import score_clip
 
-        source = self._look_at(Path(video_path), None if audio_path is None else Path(audio_path))
-        clip = self.read_clip(video_path, audio_path)
-        score = score_clip(clip, self.estimator, self.calibration)
-        return score, make_details(clip, score, source, self.estimator.name)
-
-    def read_clip(self, video_path: str | Path, audio_path: str | Path | None = None) -> ClipFeatures:
-        """The features of a video and its sound, by the settings. Raises MediaError."""
-        from facevox.logs import native_silence
-        from lipsync.clips.features import ClipFeatures, collect_tracks, iter_face_features, read_sound
-        from lipsync.clips.sounds import sound_features
-
-        data, audio = self.settings.data, self.settings.audio
-        # The sound first: a file without it is refused before its pictures are decoded.
-        samples = read_sound(audio_path or video_path, data.max_duration_s)
-        sound = sound_features(samples, audio.num_mels, audio.num_mfcc)
-        with native_silence():
-            frames: Iterable[FrameFeatures] = iter_face_features(
-                video_path,
-                max_faces=data.max_faces,
-                crop_px=data.mouth_crop_px,
-                max_duration_s=data.max_duration_s,
-            )
-            if self._show_progress:
-                frames = _with_progress(frames, Path(video_path), data.max_duration_s)
-            tracks, num_frames, shots = collect_tracks(frames)
-        return ClipFeatures(num_frames, shots, tracks, sound)
-
-    def _look_at(self, video: Path, audio: Path | None) -> Any:
-        """What the headers say. Raises MediaError where there is no video or no sound."""
-        from facevox.media import MediaError, open_media, probe
-        from lipsync.clips.clip_task import is_variable_rate
-        from lipsync.sync.answers import Source
-
-        info = probe(video)
+        video, audio = Path(video_path), None if audio_path is None else Path(audio_path)
+        info = probe(video, with_times=True)
         if not info.has_video:
             raise MediaError(f"{video}: no video stream")
         if audio is None and not info.has_audio:
             raise MediaError(f"{video}: no sound; name a sound file as audio")
-        with open_media(audio or video) as container:
-            num_audio_tracks = len(container.streams.audio)
-        return Source(
-            video=str(video),
-            audio=str(audio) if audio else OWN_TRACK,
-            fps=info.rate_hz,
-            num_audio_tracks=num_audio_tracks,
-            has_variable_rate=is_variable_rate(video),
-            max_duration_s=self.settings.data.max_duration_s,
-            whole_s=info.duration_s,
-        )
+        num_audio_tracks = (info if audio is None else probe(audio)).num_audio_tracks
+        max_duration_s = self.settings.data.max_duration_s
+        source = Source(str(video), str(audio or ""), info, num_audio_tracks, max_duration_s)
+        num_frames = round(min(info.duration_s, max_duration_s) * FRAME_HZ)
+        clip = self.read_clip(video, audio, num_frames=num_frames)
+        score = score_clip(clip, self.estimator, self.calibration)
+        return score, make_details(clip, score, source, self.estimator.name)
+
+    def read_clip(
+        self, video_path: str | Path, audio_path: str | Path | None = None, *, num_frames: int = 0
+    ) -> ClipFeatures:
+        """The features of a video and its sound, by the settings. Raises MediaError.
+
+        `num_frames` is how many to expect, for the bar.
+        """
+        from facevox.logs import native_silence
+        from lipsync.clips.features import extract_clip
+
+        with native_silence(), self._progress(Path(video_path).name, num_frames) as on_frame:
+            return extract_clip(
+                video_path,
+                audio_path,
+                max_faces=self.settings.data.max_faces,
+                crop_px=self.settings.data.mouth_crop_px,
+                num_mels=self.settings.audio.num_mels,
+                num_mfcc=self.settings.audio.num_mfcc,
+                max_duration_s=self.settings.data.max_duration_s,
+                on_frame=on_frame,
+            )
+
+    @contextlib.contextmanager
+    def _progress(self, label: str, total: int) -> Iterator[Callable[[], None]]:
+        """What is to be called for each frame: it moves the bar and raises KeyboardInterrupt on a signal."""
+        if not self._show_progress:
+            yield lambda: None
+            return
+        from facevox.progress import Progress
+        from facevox.signals import StopFlag
+
+        with StopFlag() as stop, Progress(total, label, "frame") as progress:
+
+            def on_frame() -> None:
+                progress.update()
+                if stop:  # nothing is kept of half a clip
+                    raise KeyboardInterrupt
+
+            yield on_frame
 
     def sync_video_audio(
-        self, video_path: str | Path, audio_path: str | Path | None, output_path: str | Path
+        self,
+        video_path: str | Path,
+        audio_path: str | Path | None,
+        output_path: str | Path,
+        score: ClipScore | None = None,
     ) -> tuple[bool, str]:
         """(success, message): finds the offset and writes a file without it.
 
@@ -156,27 +165,34 @@ class LipSyncInference:
         without a file: already in sync, cannot tell, no offset fits, drift or jump, or the result is not
         better.
 
+        Args:
+            video_path, audio_path: As `compute_sync_score` has them.
+            output_path: .mp4, .m4v, .mov or .mkv.
+            score: What `analyse` said about these two; None: it is asked first.
+
         Raises:
             MediaError: As `compute_sync_score`.
             UserError: The output's container cannot hold the pictures, or the output is the input.
         """
         from lipsync.repair.correction import NotBetterError, write_corrected
-        from lipsync.repair.shift import _checked_format
+        from lipsync.repair.shift import checked_format
         from lipsync.sync.answers import change_text
         from lipsync.sync.verdicts import AUDIO_EARLY, AUDIO_LATE, offset_text
 
         video, output = Path(video_path), Path(output_path)
         audio = None if audio_path is None else Path(audio_path)
-        _checked_format(output, [video, *([audio] if audio else [])], 0.0)  # before minutes of work
-        score, details = self.analyse(video, audio)
+        checked_format(output, (video, audio or video))  # before minutes of work
+        if score is None:
+            score, _ = self.analyse(video, audio)
         verdict = score.judgement.verdict
         if score.change is not None:
             return False, f"{change_text(score.change)}; one shift cannot mend that, nothing was written"
         if verdict.kind not in (AUDIO_EARLY, AUDIO_LATE):
             return False, f"{verdict.text}; nothing was written"
-        offset_ms = float(details["offset_ms"])
+        offset_ms = round(score.judgement.offset_ms, 1)  # as details have it
+        read_clip = functools.partial(self.read_clip, num_frames=len(score.similarities))
         try:
-            done = write_corrected(video, audio, output, offset_ms, self.read_clip, self._left_ms)
+            done = write_corrected(video, audio, output, offset_ms, read_clip, self._left_ms)
         except NotBetterError as error:
             return False, str(error)
         notes = "".join(f"; {note}" for note in done.shifted.notes)
@@ -190,23 +206,6 @@ class LipSyncInference:
         from lipsync.sync.scoring import score_clip
 
         return score_clip(clip, self.estimator, self.calibration).judgement.offset_ms
-
-
-def _with_progress(
-    frames: Iterable[FrameFeatures], video: Path, max_duration_s: float
-) -> Iterator[FrameFeatures]:
-    from facevox.media import probe
-    from facevox.progress import Progress
-    from facevox.signals import StopFlag
-    from lipsync.clips.clock import FRAME_HZ
-
-    total = round(min(probe(video).duration_s, max_duration_s) * FRAME_HZ)
-    with StopFlag() as stop, Progress(total, video.name, "frame") as progress:
-        for frame in frames:
-            progress.update()
-            if stop:  # nothing is kept of half a clip
-                raise KeyboardInterrupt
-            yield frame
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -293,29 +292,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _do_one(args: argparse.Namespace, settings: Settings) -> int:
     if args.offset_ms is not None:
         return _shift(args)
-    inference = LipSyncInference(args.checkpoint, settings=settings, show_progress=True)
-    if args.output is not None and args.plot is None and not args.json:
-        success, message = inference.sync_video_audio(args.video, args.audio, args.output)
-        print(message)
-        return ExitCode.DONE if success else ExitCode.SOME_FAILED
-    return _score(args, inference)
-
-
-def _score(args: argparse.Namespace, inference: LipSyncInference) -> int:
+    from lipsync.repair.shift import checked_format
     from lipsync.sync.answers import summary_lines, without_nan
     from lipsync.sync.plots import write_sync_plot
 
+    if args.output is not None:
+        checked_format(args.output, (args.video, args.audio or args.video))  # before minutes of work
+    inference = LipSyncInference(args.checkpoint, settings=settings, show_progress=True)
     score, details = inference.analyse(args.video, args.audio)
     if args.plot is not None:
         write_sync_plot(args.plot, score, args.video.name)
-    is_done = not math.isnan(details["score"])
+    is_done, lines = not math.isnan(details["score"]), summary_lines(details)
     if args.output is not None:
-        is_done, message = inference.sync_video_audio(args.video, args.audio, args.output)
+        is_done, message = inference.sync_video_audio(args.video, args.audio, args.output, score)
         details |= {"is_corrected": is_done, "message": message}
+        lines = [message] if args.plot is None else [*lines, message]
     if args.json:
         print(json.dumps(without_nan(details), ensure_ascii=False, allow_nan=False))
     else:
-        print("\n".join([*summary_lines(details), *([details["message"]] if args.output else [])]))
+        print("\n".join(lines))
     return ExitCode.DONE if is_done else ExitCode.SOME_FAILED
 
 

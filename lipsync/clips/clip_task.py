@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,16 +15,15 @@ from facevox.files import VIDEO_PATTERNS, find_files, relative_name, require_fol
 from facevox.naming import plan_names
 from lipsync.settings import AudioSettings, DataSettings, Settings
 
+if TYPE_CHECKING:
+    from facevox.media import MediaInfo
+    from lipsync.clips.features import ClipFeatures
+
 AUDIO_PATTERNS = ("*.wav", "*.mp3", "*.flac", "*.m4a", "*.aac", "*.ogg", "*.opus", "*.wma", "*.aiff", "*.mka")
 COLUMNS = (
     "video", "audio", "clip_file", "speaker", "duration_s", "sound_s", "num_frames", "num_tracks",
     "num_shots", "face_share", "source_rate_hz", "note",
 )  # fmt: skip
-# Time between frames that differs from the median by more than this share of it is no rounding (1 ms in
-# Matroska: 6 % at 60 frames a second). One in fifty may: files that were cut have an odd one.
-RATE_TOLERANCE = 0.2
-ODD_FRAMES = 0.02
-MAX_TIMES_LOOKED_AT = 20_000
 SILENCE_DB = -70.0  # loudest band anywhere; codec residue is below, a whisper far above
 MAX_LENGTH_DIFFERENCE_S = 1.0  # of picture and sound, before it is noted
 
@@ -57,7 +56,7 @@ class ClipTask(Task):
         from lipsync.clips.clock import FRAME_HZ, ROW_HZ
         from lipsync.clips.features import extract_clip
 
-        info = probe(item.path)
+        info = probe(item.path, with_times=True)
         if not info.has_video:
             raise UserError("no video stream")
         audio = item.payload["audio"]
@@ -103,16 +102,14 @@ class ClipTask(Task):
             "num_shots": len(clip.shot_starts),
             "face_share": round(float(has_face.mean()), 3),
             "source_rate_hz": round(info.rate_hz, 3),
-            "note": "; ".join(
-                [*item.payload["notes"], *self._notes(item.path, info, clip, duration_s, sound_s)]
-            ),
+            "note": "; ".join([*item.payload["notes"], *self._notes(info, clip, duration_s, sound_s)]),
         }
         return Outcome(rows=[row], outputs=[target])
 
-    def _notes(self, video: str, info: Any, clip: Any, duration_s: float, sound_s: float) -> list[str]:
+    def _notes(self, info: "MediaInfo", clip: "ClipFeatures", duration_s: float, sound_s: float) -> list[str]:
         """What a reader of the manifest should know of a clip that is used."""
         notes = []
-        if is_variable_rate(video):
+        if info.is_variable_rate:
             notes.append("variable frame rate repaired (nearest frame in time)")
         if duration_s >= self.data.max_duration_s - 0.02 and info.duration_s > duration_s + 0.1:
             notes.append(
@@ -123,28 +120,6 @@ class ClipTask(Task):
         if float(clip.sound.log_mel.max()) < SILENCE_DB:
             notes.append("silent")
         return notes
-
-
-def is_variable_rate(video: str | Path) -> bool:
-    """Whether the frames of a video come at uneven times, by the stamps of its packets (not decoded).
-
-    Raises:
-        MediaError: Not readable.
-    """
-    from facevox.media import first_stream, open_media
-
-    stamps: list[int] = []
-    with open_media(video) as container:
-        for packet in container.demux(first_stream(container, "video", video)):
-            if packet.pts is not None:
-                stamps.append(packet.pts)
-            if len(stamps) >= MAX_TIMES_LOOKED_AT:
-                break
-    steps = np.diff(np.sort(np.array(stamps, np.float64)))
-    if len(steps) < 2:
-        return False
-    usual = float(np.median(steps))
-    return bool((np.abs(steps - usual) > RATE_TOLERANCE * usual).mean() > ODD_FRAMES)
 
 
 def plan_clips(settings: Settings) -> list[Item]:

@@ -10,7 +10,7 @@ arrays. `lipsync.clips.sounds` has the sound. `extract_clip` does all of it for 
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from facevox.faces import mouth_opening
-from facevox.media import iter_audio, iter_frames
+from facevox.media import iter_frames, read_audio
 from lipsync.clips.clock import FRAME_HZ
 from lipsync.clips.mouths import SMOOTH_FRAMES, cut_mouth, lip_contour, mouth_matrix, mouth_pose
 from lipsync.clips.sounds import SAMPLE_RATE_HZ, SoundFeatures, sound_features
@@ -230,6 +230,7 @@ def iter_face_features(
     crop_px: int = 96,
     max_duration_s: float | None = None,
     threads: int = 1,
+    on_frame: Callable[[], None] = lambda: None,
 ) -> Iterator[FrameFeatures]:
     """The features of a video's frames at 25 a second, in order, each frame once.
 
@@ -239,6 +240,7 @@ def iter_face_features(
         crop_px: Side of the mouth crops.
         max_duration_s: Stop there; what follows is not decoded.
         threads: Decoder threads.
+        on_frame: Called for each frame that was read; what it raises ends the reading.
 
     Raises:
         MediaError: As `facevox.media.iter_frames`.
@@ -246,6 +248,7 @@ def iter_face_features(
     max_frames = None if max_duration_s is None else max(round(max_duration_s * FRAME_HZ), 1)
     with FaceFeatureStream(max_faces, crop_px) as stream:
         for frame in iter_frames(video, rate_hz=FRAME_HZ, max_frames=max_frames, threads=threads):
+            on_frame()
             yield from stream.push(frame.image, frame.time_s)
         yield from stream.finish()
 
@@ -300,24 +303,6 @@ def _arrays(track: _Growing) -> FaceTrack:
     )
 
 
-def read_sound(path: str | Path, max_duration_s: float | None = None) -> "NDArray[np.float32]":
-    """Up to `max_duration_s` of a file's sound, (n,) float32 mono at 16 kHz; sample k at k / 16000 s.
-
-    Raises:
-        MediaError: As `facevox.media.iter_audio`.
-    """
-    limit = None if max_duration_s is None else round(max_duration_s * SAMPLE_RATE_HZ)
-    blocks: list[NDArray[np.float32]] = []
-    count = 0
-    for block in iter_audio(path, SAMPLE_RATE_HZ):
-        blocks.append(block)
-        count += len(block)
-        if limit is not None and count >= limit:
-            break
-    samples = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
-    return samples[:limit]
-
-
 def extract_clip(
     video: str | Path,
     audio: str | Path | None = None,
@@ -326,24 +311,26 @@ def extract_clip(
     crop_px: int = 96,
     num_mels: int = 40,
     num_mfcc: int = 13,
-    min_duration_s: float = 0.0,
     max_duration_s: float | None = None,
+    on_frame: Callable[[], None] = lambda: None,
 ) -> ClipFeatures:
     """All features of a clip.
 
     Args:
         video: The pictures.
         audio: The sound, or None for the video's own.
-        max_faces, crop_px: As in `iter_face_features`.
+        max_faces, crop_px, on_frame: As in `iter_face_features`.
         num_mels, num_mfcc: As in `lipsync.clips.sounds`.
-        min_duration_s: Faces seen for less are left out.
         max_duration_s: Of a longer clip so much is used.
 
     Raises:
         MediaError: Pictures or sound cannot be read.
     """
     # The sound first: a clip without it is refused before its pictures are decoded.
-    sound = sound_features(read_sound(audio or video, max_duration_s), num_mels, num_mfcc)
-    frames = iter_face_features(video, max_faces=max_faces, crop_px=crop_px, max_duration_s=max_duration_s)
-    tracks, num_frames, shots = collect_tracks(frames, max(round(min_duration_s * FRAME_HZ), 1))
+    samples = read_audio(audio or video, SAMPLE_RATE_HZ, duration_s=max_duration_s)
+    sound = sound_features(samples, num_mels, num_mfcc)
+    frames = iter_face_features(
+        video, max_faces=max_faces, crop_px=crop_px, max_duration_s=max_duration_s, on_frame=on_frame
+    )
+    tracks, num_frames, shots = collect_tracks(frames)
     return ClipFeatures(num_frames, shots, tracks, sound)

@@ -16,7 +16,7 @@ from facevox.media import MediaError, decoded_frames, first_stream, open_media
 from lipsync.clips.clock import FRAME_HZ, IN_SYNC_MS
 from lipsync.clips.features import ClipFeatures, FaceTrack
 from lipsync.clips.sounds import SAMPLE_RATE_HZ, sound_features
-from lipsync.repair.shift import ShiftedFile, shift_audio
+from lipsync.repair.shift import ShiftedFile, checked_format, shift_audio
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -62,8 +62,7 @@ def write_corrected(
         NotBetterError: It does not; nothing is written.
         UserError: As `shift_audio`.
     """
-    if output.exists() and any(path is not None and output.samefile(path) for path in (video, audio)):
-        raise UserError(f"{output}: is the input; name another file for the output")
+    checked_format(output, (video, audio or video), offset_ms)
     output.parent.mkdir(parents=True, exist_ok=True)
     # Beside the output, so that the finished file takes its place in one step.
     with tempfile.TemporaryDirectory(prefix=".facevox-", dir=output.parent) as folder:

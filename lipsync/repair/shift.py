@@ -102,7 +102,7 @@ def shift_audio(
     """
     source, target = Path(video_path), Path(output_path)
     sound_file = source if audio_path is None else Path(audio_path)
-    container_format = _checked_format(target, (source, sound_file), offset_ms)
+    container_format = checked_format(target, (source, sound_file), offset_ms)
     with open_media(source) as pictures, open_media(sound_file) as sounds:
         if not sounds.streams.audio:
             raise MediaError(f"{sound_file}: no audio stream; there is no sound to shift")
@@ -125,7 +125,8 @@ def shift_audio(
     return ShiftedFile(target, offset_ms, num_tracks, tuple(notes))
 
 
-def _checked_format(target: Path, sources: Iterable[Path], offset_ms: float) -> str:
+def checked_format(target: Path, sources: Iterable[Path], offset_ms: float = 0.0) -> str:
+    """The name of the output's container; raises UserError where the output or the offset cannot be."""
     if target.suffix.lower() not in OUTPUT_FORMATS:
         raise UserError(f"{target}: a file name that ends in {', '.join(OUTPUT_FORMATS)} is wanted")
     if not math.isfinite(offset_ms) or abs(offset_ms) > MAX_OFFSET_MS:

@@ -13,6 +13,7 @@ from lipsync.sync.offset import Drift, Jump
 from lipsync.sync.scoring import ClipScore, FaceScore, Judgement
 
 if TYPE_CHECKING:
+    from facevox.media import MediaInfo
     from lipsync.clips.features import ClipFeatures
 
 LENGTHS_DIFFER_S = 1.0  # of picture and sound, before it is worth a warning
@@ -26,20 +27,16 @@ class Source:
 
     Attributes:
         video, audio: Names; audio is "" for the video's own track.
-        fps: Of the video, by its headers; 0 where they do not say.
+        info: Of the video.
         num_audio_tracks: In the file that the sound is from.
-        has_variable_rate: Frames at uneven times.
         max_duration_s: What was read at most.
-        whole_s: Length by the headers; 0 where they do not say.
     """
 
     video: str
     audio: str
-    fps: float
+    info: MediaInfo
     num_audio_tracks: int
-    has_variable_rate: bool
     max_duration_s: float
-    whole_s: float
 
 
 def make_details(clip: ClipFeatures, score: ClipScore, source: Source, method: str) -> dict[str, Any]:
@@ -52,7 +49,7 @@ def make_details(clip: ClipFeatures, score: ClipScore, source: Source, method: s
     judgement = score.judgement
     speaking = [face for face in score.faces if face.is_speaking]
     chosen = max(speaking, key=lambda face: face.evidence, default=None)
-    fps = source.fps or FRAME_HZ
+    fps = source.info.rate_hz or FRAME_HZ
     change = score.change
     return {
         **_judged(judgement),
@@ -71,7 +68,7 @@ def make_details(clip: ClipFeatures, score: ClipScore, source: Source, method: s
         "drift_ppm": round(change.ppm) if isinstance(change, Drift) else None,
         "jump": _jump(change) if isinstance(change, Jump) else None,
         "duration_s": round(clip.num_frames / FRAME_HZ, 3),
-        "fps": round(source.fps, 3),
+        "fps": round(source.info.rate_hz, 3),
         "num_frames": clip.num_frames,
         "video": source.video,
         "audio": source.audio,
@@ -141,16 +138,15 @@ def _warnings(clip: ClipFeatures, score: ClipScore, source: Source) -> list[str]
         found.append(f"{change_text(score.change)}; offset_ms is one number for all of it")
     if source.num_audio_tracks > 1:
         found.append(f"{source.num_audio_tracks} sound tracks; the first is used")
-    if source.has_variable_rate:
+    if source.info.is_variable_rate:
         found.append("variable frame rate; frames are taken by their time stamps")
-    if source.whole_s > source.max_duration_s + 0.5:
-        found.append(
-            f"only the first {source.max_duration_s:g} s of {source.whole_s:.0f} (data.max_duration_s)"
-        )
+    whole_s, max_s = source.info.duration_s, source.max_duration_s
+    if whole_s > max_s + 0.5:
+        found.append(f"only the first {max_s:g} s of {whole_s:.0f} (data.max_duration_s)")
     elif abs(duration_s - sound_s) > LENGTHS_DIFFER_S:
         found.append(f"{duration_s:.1f} s of video and {sound_s:.1f} s of sound; only what both have counts")
-    if 0 < source.fps < FEW_FRAMES_HZ:
-        found.append(f"{source.fps:.1f} frames a second show lips too coarsely for single frames")
+    if 0 < source.info.rate_hz < FEW_FRAMES_HZ:
+        found.append(f"{source.info.rate_hz:.1f} frames a second show lips too coarsely for single frames")
     if clip.tracks:
         has_face = np.zeros(clip.num_frames, np.bool_)
         for track in clip.tracks:

@@ -19,10 +19,10 @@ from bad_media import AWKWARD_NAMES, write_broken_videos, write_silent_video, wr
 from facevox import cli
 from facevox.batch import Item, Outcome
 from facevox.files import read_json
-from facevox.media import iter_frames, read_audio, write_video, write_wav
+from facevox.media import iter_frames, probe, read_audio, write_video, write_wav
 from lipsync import data_processing
 from lipsync.clips.clip_files import load_clip
-from lipsync.clips.clip_task import ClipTask, is_variable_rate, speaker_of
+from lipsync.clips.clip_task import ClipTask, speaker_of
 
 FAST = ["--set", "data.max_faces=1", "--set", "data.min_duration_s=0.5"]
 
@@ -162,7 +162,8 @@ def test_variable_rate_is_repaired_and_said(example_videos: Path, tmp_path: Path
             container.mux(stream.encode(picture))
             time_ms += step_ms
         container.mux(stream.encode(None))
-    assert is_variable_rate(tmp_path / "v/vfr.mkv")
+    assert probe(tmp_path / "v/vfr.mkv", with_times=True).is_variable_rate is True
+    assert probe(tmp_path / "v/vfr.mkv").is_variable_rate is None
     write_wav(tmp_path / "a/vfr.wav", np.zeros(16000, np.float32), 16000)
     assert run(tmp_path / "v", tmp_path / "out", audios=tmp_path / "a") == 0
     row = rows(tmp_path / "out")["vfr.mkv"]
@@ -173,14 +174,15 @@ def test_variable_rate_is_repaired_and_said(example_videos: Path, tmp_path: Path
 @pytest.mark.parametrize("rate_hz", [24.0, 30000 / 1001, 60.0])
 def test_constant_rates_are_not_called_variable(tmp_path: Path, rate_hz: float) -> None:
     write_video(tmp_path / "x.mp4", [np.zeros((32, 32, 3), np.uint8)] * 50, rate_hz)
-    assert not is_variable_rate(tmp_path / "x.mp4")
+    assert probe(tmp_path / "x.mp4", with_times=True).is_variable_rate is False
     with av.open(str(tmp_path / "x.mp4")) as inp, av.open(str(tmp_path / "x.mkv"), "w") as out:
         stream = out.add_stream_from_template(inp.streams.video[0])
         for packet in inp.demux(video=0):
             if packet.dts is not None:
                 packet.stream = stream
                 out.mux(packet)
-    assert not is_variable_rate(tmp_path / "x.mkv")  # times rounded to the millisecond
+    info = probe(tmp_path / "x.mkv", with_times=True)
+    assert info.is_variable_rate is False  # times rounded to the millisecond
 
 
 @pytest.mark.parametrize(

@@ -45,13 +45,12 @@ def quick(monkeypatch: pytest.MonkeyPatch, talking: tuple[Path, ...]) -> LipSync
     """Inference that reads the pictures of the talking clips once a session; the sound each time."""
     plain = LipSyncInference.read_clip
 
-    def read_clip(self: LipSyncInference, video: Any, audio: Any = None) -> Any:
+    def read_clip(self: LipSyncInference, video: Any, audio: Any = None, **options: Any) -> Any:
         if Path(video) not in talking:
-            return plain(self, video, audio)
-        from lipsync.clips.features import read_sound
+            return plain(self, video, audio, **options)
         from lipsync.clips.sounds import sound_features
 
-        return replace(features_of(Path(video)), sound=sound_features(read_sound(audio or video)))
+        return replace(features_of(Path(video)), sound=sound_features(read_audio(audio or video)))
 
     monkeypatch.setattr(LipSyncInference, "read_clip", read_clip)
     return LipSyncInference()
@@ -237,8 +236,8 @@ def test_jump_is_reported_and_not_corrected(
     )
     plain = LipSyncInference.read_clip
 
-    def read_clip(self: LipSyncInference, video: Any, audio: Any = None) -> Any:
-        clip = plain(self, video, audio)
+    def read_clip(self: LipSyncInference, video: Any, audio: Any = None, **options: Any) -> Any:
+        clip = plain(self, video, audio, **options)
         return replace(clip, tracks=(joined,), num_frames=300)
 
     monkeypatch.setattr(LipSyncInference, "read_clip", read_clip)
@@ -418,8 +417,9 @@ def test_output_that_is_the_input_or_no_container_is_refused_before_the_work(
     shutil.copy(talking[0], video)
     assert run("--video", video, "--output", video) == 2
     assert "is the input" in one_line(capsys)
-    assert run("--video", video, "--output", tmp_path / "b.wmv") == 2
+    assert run("--video", video, "--output", tmp_path / "b.wmv", "--plot", tmp_path / "b.png") == 2
     assert ".mkv" in one_line(capsys)
+    assert list(tmp_path.iterdir()) == [video]
 
 
 @pytest.mark.parametrize("name", AWKWARD_NAMES)

@@ -10,7 +10,7 @@ from talking_clips import RATE_HZ, features_of, make_talking, shifted, voice_of
 
 from facevox import cli
 from facevox.batch import Item, Outcome
-from facevox.media import write_wav
+from facevox.media import read_audio, write_wav
 from lipsync import inference
 from lipsync.inference import LipSyncInference
 from lipsync.sync.pair_task import PairTask
@@ -26,11 +26,10 @@ def looked_at_once(monkeypatch: pytest.MonkeyPatch, talking: tuple[Path, ...]) -
     """Faces are followed once a session: what is tested here comes after them."""
     from dataclasses import replace
 
-    from lipsync.clips.features import read_sound
     from lipsync.clips.sounds import sound_features
 
-    def read_clip(self: LipSyncInference, video: Any, audio: Any = None) -> Any:
-        return replace(features_of(talking[0]), sound=sound_features(read_sound(audio or video)))
+    def read_clip(self: LipSyncInference, video: Any, audio: Any = None, **_: Any) -> Any:
+        return replace(features_of(talking[0]), sound=sound_features(read_audio(audio or video)))
 
     monkeypatch.setattr(LipSyncInference, "read_clip", read_clip)
 

@@ -229,7 +229,6 @@ def iter_face_features(
     max_faces: int = 4,
     crop_px: int = 96,
     max_duration_s: float | None = None,
-    threads: int = 1,
     on_frame: Callable[[], None] = lambda: None,
 ) -> Iterator[FrameFeatures]:
     """The features of a video's frames at 25 a second, in order, each frame once.
@@ -239,7 +238,6 @@ def iter_face_features(
         max_faces: Followed at the same time.
         crop_px: Side of the mouth crops.
         max_duration_s: Stop there; what follows is not decoded.
-        threads: Decoder threads.
         on_frame: Called for each frame that was read; what it raises ends the reading.
 
     Raises:
@@ -247,7 +245,7 @@ def iter_face_features(
     """
     max_frames = None if max_duration_s is None else max(round(max_duration_s * FRAME_HZ), 1)
     with FaceFeatureStream(max_faces, crop_px) as stream:
-        for frame in iter_frames(video, rate_hz=FRAME_HZ, max_frames=max_frames, threads=threads):
+        for frame in iter_frames(video, rate_hz=FRAME_HZ, max_frames=max_frames):
             on_frame()
             yield from stream.push(frame.image, frame.time_s)
         yield from stream.finish()
@@ -262,11 +260,11 @@ class _Growing:
 
 
 def collect_tracks(
-    frames: Iterable[FrameFeatures], min_frames: int = 1
+    frames: Iterable[FrameFeatures],
 ) -> tuple[tuple[FaceTrack, ...], int, tuple[int, ...]]:
     """The faces of consecutive frames as arrays: (tracks, number of frames, first frame of each shot).
 
-    Tracks of fewer than `min_frames` are left out; the longest comes first.
+    The longest track comes first.
     """
     growing: dict[int, _Growing] = {}
     num_frames, shots = 0, dict[int, int]()
@@ -277,9 +275,8 @@ def collect_tracks(
             track = growing.setdefault(face.track_id, _Growing(face, frame.index, frame.shot))
             # The 200 kB crop is kept of the first frame only.
             track.entries.append(face if face is track.first else _without_picture(face, track.first))
-    kept = [track for track in growing.values() if len(track.entries) >= min_frames]
-    kept.sort(key=lambda track: (-len(track.entries), track.start))
-    return tuple(map(_arrays, kept)), num_frames, tuple(shots.values())
+    tracks = sorted(growing.values(), key=lambda track: (-len(track.entries), track.start))
+    return tuple(map(_arrays, tracks)), num_frames, tuple(shots.values())
 
 
 def _without_picture(face: FaceFeatures, first: FaceFeatures) -> FaceFeatures:

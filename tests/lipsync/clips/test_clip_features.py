@@ -132,12 +132,6 @@ def test_cut_between_two_speakers_gives_a_track_each(clip_frames: Clips, tmp_pat
     assert np.abs(clip.tracks[1].lips - alone.lips).mean() < 0.05  # nothing of the other shot is mixed in
 
 
-def test_short_tracks_are_left_out_on_request(clip_frames: Clips) -> None:
-    frames = features_of(next(iter(clip_frames.values()))[:6])
-    assert len(collect_tracks(frames, min_frames=6)[0]) == 1
-    assert collect_tracks(frames, min_frames=7)[0] == ()
-
-
 @pytest.mark.parametrize("rate_hz", [24.0, 30000 / 1001, 60.0])
 def test_any_frame_rate_gives_25_frames_a_second_on_the_same_clock(
     clip_frames: Clips, tmp_path: Path, rate_hz: float, openings: dict[str, list[float]]

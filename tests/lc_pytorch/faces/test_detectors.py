@@ -15,7 +15,6 @@ from facevox.faces import FaceMesh, import_mediapipe
 from facevox.media import iter_frames
 from lc_pytorch.faces import detectors, weights
 from lc_pytorch.faces.alignment import black_crop, cut_face, widen
-from lc_pytorch.faces.haar import HaarFaces
 
 DEEPFACE_VARIABLES = {
     "DEEPFACE_BACKEND_ENGINE": "pytorch",
@@ -148,21 +147,6 @@ def test_boxes_on_real_pictures_are_those_of_deepface(deepface, real_data_dir: P
             assert_same(ours(detector, image, align=True), reference, int(backend == "mediapipe"))
     detector.close()
     assert num_faces >= 5
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_border_scan_equals_scanning_the_bordered_picture(pictures, seed: int):
-    rng = np.random.default_rng(seed)
-    image = pictures[seed % 4]
-    left, top = rng.integers(0, 60, 2)
-    image = cv2.resize(
-        image[top:, left:], None, fx=float(rng.uniform(0.6, 1.3)), fy=float(rng.uniform(0.6, 1.3))
-    )
-    haar = HaarFaces()
-    rim_y, rim_x = image.shape[0] // 2, image.shape[1] // 2
-    bordered = cv2.copyMakeBorder(image, rim_y, rim_y, rim_x, rim_x, cv2.BORDER_CONSTANT)
-    reference = [(f.x - rim_x, f.y - rim_y, f.w, f.h, f.confidence) for f in haar.find(bordered, False)]
-    assert [tuple(face) for face in haar.find(image, True)] == sorted(reference)
 
 
 @pytest.mark.parametrize("backend", ["opencv", "mediapipe"])

@@ -362,7 +362,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = get_args_parser().parse_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
-    from facevox.logs import native_silence
+    from facevox.native_silence import native_silence
     from facevox_demo.figures import print_figures, write_figures
 
     with tempfile.TemporaryDirectory(prefix="facevox-") as name, native_silence():

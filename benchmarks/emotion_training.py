@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = get_args_parser().parse_args(argv)
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from facevox.logs import native_silence
+    from facevox.native_silence import native_silence
 
     with native_silence():
         import tensorflow as tf

@@ -239,7 +239,7 @@ def figures_of_size(name: str, size: tuple[int, int], count: int, folder: Path) 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures; returns the exit code."""
     args = get_args_parser().parse_args(argv)
-    from facevox.logs import native_silence
+    from facevox.native_silence import native_silence
 
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory() as temporary, native_silence():

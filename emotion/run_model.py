@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from emotion.live.analysis import find_model
     from emotion.live.local_runner import RunConfig, Viewer
     from emotion.logger_config import setup_logging
-    from facevox.logs import native_silence
+    from facevox.native_silence import native_silence
     from facevox.signals import StopFlag
 
     model_file = find_model(settings.model_dir)

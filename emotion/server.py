@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = get_args_parser().parse_args(argv)
     settings = load_settings(args)
     from emotion.logger_config import setup_logging
-    from facevox.logs import native_silence
+    from facevox.native_silence import native_silence
     from facevox.signals import StopFlag
 
     listener = _listen(settings.server_host, settings.server_port)

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from facevox.errors import NobodyError, UserError, one_line
 from facevox.files import set_run_token
-from facevox.logs import native_silence
+from facevox.native_silence import native_silence
 from facevox.signals import STOP_SIGNALS, ignore_stop_signals
 
 START_TIMEOUT_S = 300.0  # imports from a cold network disk take minutes

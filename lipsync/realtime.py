@@ -261,7 +261,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = load_settings(args.config, args.overrides)
     from contextlib import ExitStack
 
-    from facevox.logs import native_silence
+    from facevox.native_silence import native_silence
     from facevox.signals import StopFlag
     from lipsync.inference import LipSyncInference
     from lipsync.sync.streaming import SyncStream, live_text

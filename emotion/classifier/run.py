@@ -17,7 +17,7 @@ from emotion.logger_config import get_logger, log_hyperparameters
 from emotion.settings import Settings
 from facevox.errors import ExitCode, UserError
 from facevox.files import write_text
-from facevox.logs import native_silence
+from facevox.native_silence import native_silence
 from facevox.progress import Progress, duration_text
 from facevox.signals import StopFlag
 

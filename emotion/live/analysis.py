@@ -6,8 +6,8 @@
             print(face.track_id, face.box, classifier.class_names[face.best], face.smoothed)
 
 Needs MediaPipe and ai-edge-litert, neither TensorFlow nor torch. Both write notes to stderr when they start
-and with the first picture; a program runs inside of `facevox.logs.native_silence`, which only its main thread
-may enter.
+and with the first picture; a program runs inside of `facevox.native_silence`, which only its main thread may
+enter.
 """
 
 import json

@@ -295,7 +295,7 @@ def camera_frames(number: int) -> "Generator[NDArray[np.uint8], None, None]":
     import cv2
     import numpy as np
 
-    from facevox.logs import native_silence
+    from facevox.native_silence import native_silence
 
     with native_silence():  # OpenCV writes several lines about each way in which it could not be opened
         camera = cv2.VideoCapture(number)

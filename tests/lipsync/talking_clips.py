@@ -10,7 +10,7 @@ import av
 import numpy as np
 
 from facevox import cli
-from facevox.logs import native_silence
+from facevox.native_silence import native_silence
 from facevox.media import iter_frames, read_audio
 from lipsync.clips.features import ClipFeatures, extract_clip
 

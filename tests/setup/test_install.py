@@ -281,9 +281,9 @@ def test_python_given_by_name_is_the_only_one_looked_at(repository, tmp_path):
 def test_package_is_found_beside_a_clone_of_its_name(repository, tmp_path):
     """Python takes a folder named facevox in the current one for the package, if the set-up lets it."""
     (tmp_path / "facevox").symlink_to(repository)
-    words = [sys.executable, "-c", "import facevox.logs, sys; sys.stdout.write(facevox.logs.__file__)"]
+    words = [sys.executable, "-c", "import facevox.errors, sys; sys.stdout.write(facevox.errors.__file__)"]
     answer = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert answer.stdout == str(repository / "facevox" / "logs.py"), answer.stderr
+    assert answer.stdout == str(repository / "facevox" / "errors.py"), answer.stderr
 
 
 def test_the_large_packages_are_compiled_once_at_set_up(project, monkeypatch):

@@ -2,10 +2,9 @@
 
     2025-11-30 14:23:45 - emotion.main - INFO - 🔧 하이퍼파라미터 설정:
 
-The file is `<LOG_DIR>/app_YYYY_MM_DD.log`. Several programs and processes may write to it at once: every line
-goes out in one write to a descriptor opened for appending, so lines never mix. At midnight the next file
-begins. A text of several lines (a traceback, a hostile file name) gets the prefix on each line, so that
-nothing can pass itself off as a line of its own. Frames and pictures are never logged.
+The file is `<LOG_DIR>/app_YYYY_MM_DD.log`; at midnight the next one begins. Several programs and processes
+may write to it at once; lines are made and written as those of log.txt (`facevox.logs`). Frames and pictures
+are never logged.
 """
 
 import contextlib
@@ -19,79 +18,32 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from facevox.logs import LineFileHandler, LineFormatter, replace_handlers
+
 PACKAGE = "emotion"
 CONSOLE_LINES = 1000  # that wait for a console which nobody reads
 CONSOLE_S = 1.0  # that the end of the program waits for it
-TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 HYPERPARAMETER_TITLE = "🔧 하이퍼파라미터 설정:"
 
 
-class LineFormatter(logging.Formatter):
-    """The documented line; each further line of a text with the same prefix."""
-
-    def __init__(self) -> None:
-        super().__init__(datefmt=TIME_FORMAT)
-
-    def format(self, record: logging.LogRecord) -> str:
-        """One line, or several of the same time, without an end of line."""
-        text = record.getMessage()
-        if record.exc_info:
-            text += "\n" + self.formatException(record.exc_info)
-        prefix = f"{self.formatTime(record, TIME_FORMAT)} - {record.name} - {record.levelname} - "
-        return "\n".join(prefix + line for line in text.splitlines() or [""])
-
-
-class DailyFileHandler(logging.Handler):
+class DailyFileHandler(LineFileHandler):
     """Appends to `app_YYYY_MM_DD.log` of the day on which a record was made.
 
     Args:
         log_dir: Folder of the files; made where it is missing.
+
+    Raises:
+        OSError: The folder cannot be made or written.
     """
 
     def __init__(self, log_dir: Path) -> None:
-        super().__init__()
-        self.log_dir = log_dir
-        self._day = ""
-        self._descriptor = -1
-        self._has_failed = False
-        self.setFormatter(LineFormatter())
+        super().__init__(log_dir)
+        self._log_dir = log_dir
         log_dir.mkdir(parents=True, exist_ok=True)
-        self._open(_day_of(time.time()))  # an unwritable folder is told now, not at the first line
+        self.open_at(time.time())  # an unwritable folder is told now, not at the first line
 
-    def _open(self, day: str) -> None:
-        descriptor = os.open(
-            self.log_dir / f"app_{day}.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644
-        )
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-        self._descriptor, self._day = descriptor, day
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Writes the record; a disk that is full is told once on stderr and stops nothing."""
-        try:
-            line = self.format(record) + "\n"
-            day = _day_of(record.created)
-            if day != self._day:
-                self._open(day)
-            # One write: what several processes append at the same time stays whole.
-            os.write(self._descriptor, line.encode("utf-8", "backslashreplace"))
-        except OSError as error:
-            if not self._has_failed:
-                self._has_failed = True
-                print(
-                    f"warning: {self.log_dir}: the log cannot be written: {error.strerror}", file=sys.stderr
-                )
-
-    def close(self) -> None:
-        """Closes the file."""
-        self.acquire()
-        try:
-            if self._descriptor >= 0:
-                os.close(self._descriptor)
-            self._descriptor, self._day = -1, ""
-        finally:
-            self.release()
-        super().close()
+    def _file_at(self, time_s: float) -> Path:
+        return self._log_dir / time.strftime("app_%Y_%m_%d.log", time.localtime(time_s))
 
 
 class ConsoleHandler(logging.Handler):
@@ -153,15 +105,7 @@ def setup_logging(log_dir: Path, level: int = logging.INFO, *, is_console_awaite
         OSError: The folder cannot be made or written.
     """
     console = ConsoleHandler() if is_console_awaited else UnawaitedConsoleHandler()
-    handlers = [DailyFileHandler(log_dir), console]
-    logger = logging.getLogger(PACKAGE)
-    for former in list(logger.handlers):
-        logger.removeHandler(former)
-        former.close()
-    for handler in handlers:
-        logger.addHandler(handler)
-    logger.setLevel(level)
-    logger.propagate = False  # TensorFlow and uvicorn put handlers of their own on the root
+    replace_handlers(PACKAGE, [DailyFileHandler(log_dir), console], level)
 
 
 def get_logger(program: str) -> logging.Logger:
@@ -182,7 +126,3 @@ def log_hyperparameters(logger: logging.Logger, values: Mapping[str, object]) ->
         if isinstance(value, bool):
             value = "✅ 활성화" if value else "❌ 비활성화"
         logger.info("   - %s: %s", name, value)
-
-
-def _day_of(time_s: float) -> str:
-    return time.strftime("%Y_%m_%d", time.localtime(time_s))

@@ -15,6 +15,7 @@ from typing import Any, NoReturn, TypeVar
 
 from facevox.errors import ExitCode, UserError, one_line
 from facevox.files import VIDEO_PATTERNS
+from facevox.logs import on_console
 from facevox.options import Kind, Option, declared, number, whole
 
 # The operating system's refusals that lie in paths, rights and disks; anything else is a fault of ours.
@@ -193,6 +194,8 @@ def build(config: type[_Config], args: argparse.Namespace, **own: Any) -> _Confi
 def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
     """Runs a script's `main` and returns its exit code; exceptions become one line on stderr.
 
+    While it runs, the console shows what the packages log (see `facevox.logs`).
+
     `--debug` anywhere in the arguments shows the traceback as well. Characters that stdout or stderr
     cannot hold (a file name that is not UTF-8, "…" in Latin-1) are written as escapes from here on.
     """
@@ -201,7 +204,8 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None 
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = int(main(argv))
+        with on_console():
+            code = int(main(argv))
         sys.stdout.flush()
     except SystemExit as stop:  # argparse: --help and usage errors
         return stop.code if isinstance(stop.code, int) else int(bool(stop.code))

@@ -1,10 +1,12 @@
 """Progress of long work: a bar on a terminal, plain lines in a log."""
 
+import logging
 import sys
 import time
 from types import TracebackType
 from typing import Any
 
+logger = logging.getLogger(__name__)
 LINE_EVERY_S = 10.0  # in a log file; a night's run gives some thousand lines
 
 
@@ -37,11 +39,20 @@ class _Stderr:
 class Progress:
     """Counts items with rate and time left; a context manager.
 
+    Shown where this module's logger lets INFO through, as in programs, and not within another one.
+
     Args:
         total: Items in all.
         label: What is being done, at the start of the line.
         unit: Name of an item.
     """
+
+    _outermost: "Progress | None" = None
+
+    @classmethod
+    def is_wanted(cls) -> bool:
+        """Whether a new one would be shown."""
+        return cls._outermost is None and logger.isEnabledFor(logging.INFO)
 
     def __init__(self, total: int, label: str, unit: str = "item") -> None:
         self.count = 0
@@ -51,7 +62,8 @@ class Progress:
         self._note = ""
         self._start_s = self._last_line_s = time.monotonic()
         self._bar: Any = None
-        if sys.stderr.isatty():
+        self._is_shown = self.is_wanted()
+        if self._is_shown and sys.stderr.isatty():
             from tqdm import tqdm
 
             self._bar = tqdm(total=total, desc=label, unit=unit, dynamic_ncols=True, file=_Stderr())
@@ -64,7 +76,7 @@ class Progress:
             if note:
                 self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(count)
-        elif time.monotonic() - self._last_line_s >= LINE_EVERY_S:
+        elif self._is_shown and time.monotonic() - self._last_line_s >= LINE_EVERY_S:
             self._print_line()
 
     def _print_line(self) -> None:
@@ -77,10 +89,13 @@ class Progress:
         print(f"{line}{left} left{note}", file=sys.stderr, flush=True)
 
     def __enter__(self) -> "Progress":
+        Progress._outermost = Progress._outermost or self
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if Progress._outermost is self:
+            Progress._outermost = None
         if self._bar is not None:
             self._bar.close()

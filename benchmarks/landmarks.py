@@ -16,6 +16,7 @@ Exit codes: 0 every bar is met; 1 one is missed; 2 bad usage.
 
 import argparse
 import io
+import logging
 import multiprocessing
 import os
 import sys
@@ -199,12 +200,13 @@ def measure_memory(archive: Path, folder: Path) -> float:
     from emotion.landmarks.extraction import ExtractConfig, run_extraction
     from facevox.batch import BatchOptions
 
+    logging.disable(logging.INFO)
     samples: list[float] = []
     is_over = threading.Event()
     thread = threading.Thread(target=sampling, args=(samples, is_over), daemon=True)
     thread.start()
     try:
-        run_extraction(ExtractConfig(zips=(archive,), output_dir=folder, log=False), BatchOptions(workers=0))
+        run_extraction(ExtractConfig(zips=(archive,), output_dir=folder), BatchOptions(workers=0))
     finally:
         is_over.set()
         thread.join()

@@ -6,10 +6,11 @@ and there is progress, a manifest (see `facevox.manifest`), a table and a summar
 """
 
 import itertools
+import logging
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -43,6 +44,7 @@ from facevox.workers import Item, Outcome, Result, WorkerPool, raise_if_disk_ful
 
 __all__ = ["BatchConfig", "BatchOptions", "Item", "Outcome", "Summary", "Task", "run_batch"]
 
+logger = logging.getLogger(__name__)
 SAMPLE_ITEMS = 5  # a dry run measures so many
 SAMPLE_LIMIT_S = 20.0
 SHOWN_FAILURES = 5
@@ -99,7 +101,6 @@ class BatchConfig(BatchOptions):
             never holds a mixture.
         chunk_size: Items handed to a worker at a time.
         unit: Name of an item in messages.
-        quiet: No summary on stdout.
         join: What joins shards, where merge_manifests.py is not enough.
     """
 
@@ -111,7 +112,6 @@ class BatchConfig(BatchOptions):
     settings: dict[str, Any]
     chunk_size: int = 1
     unit: str = "item"
-    quiet: bool = False
     join: str = ""
 
     def contradictions(self) -> list[str]:
@@ -182,7 +182,7 @@ class Summary:
 
 
 def run_batch(task: Task, items: Iterable[Item], config: BatchConfig) -> Summary:
-    """Does the items that are not done yet and returns the summary, which it also prints.
+    """Does the items that are not done yet and returns the summary, which it also logs.
 
     Args:
         task: What to do with an item.
@@ -204,7 +204,7 @@ def run_batch(task: Task, items: Iterable[Item], config: BatchConfig) -> Summary
         dead = refuse_other_splits(config.output_dir, config.program, config.num_shards)
         for gone in [*dead, *([lock] if lock.dead_token else [])]:
             num = remove_temporaries(config.output_dir, gone.dead_token)
-            print(
+            logger.info(
                 f"{config.program}: taking over from {gone.dead_owner}, which is gone "
                 f"({num} half-written files removed)"
             )
@@ -282,8 +282,7 @@ def _run_locked(
             detector=task.detector,
         )
         writer.append(_run_record(summary))
-    if not config.quiet:
-        _print_summary(summary, config)
+    _log_summary(summary, config)
     return summary
 
 
@@ -473,40 +472,44 @@ def _write_table(config: BatchConfig, everything: list[Item]) -> Path:
     return table
 
 
-def _print_summary(summary: Summary, config: BatchConfig) -> None:
+def _log_summary(summary: Summary, config: BatchConfig) -> None:
     rate = summary.num_tried / max(summary.seconds, 1e-9)
     done, *rest = status_text(summary.counts).split(", ")
     num_before = summary.num_nobody - sum(summary.nobody.values())
     before = f", {num_before} of them without a result" if num_before else ""
-    print(
+    logger.info(
         f"{config.program}: {done}, {summary.skipped} skipped (finished before{before}), "
         f"{', '.join(rest)} in {duration_text(summary.seconds)} ({rate:.1f} per second)"
     )
     for name, reason in summary.failures:
-        print(f"  failed: {name!r}: {reason}")
+        logger.info(f"  failed: {name!r}: {reason}")
     if summary.failed > len(summary.failures):
-        print(f"  … and {summary.failed - len(summary.failures)} more failed")
+        logger.info(f"  … and {summary.failed - len(summary.failures)} more failed")
     if summary.table is not None:
-        print(f"  table: {summary.table}")
+        logger.info(f"  table: {summary.table}")
     elif config.num_shards > 1:
         merge = f"python scripts/preprocessing/merge_manifests.py --output_dir {config.output_dir}"
-        print(
+        logger.info(
             f"  shard {config.shard_index} of {config.num_shards}; when all are done: {config.join or merge}"
         )
     if summary.is_empty:
-        print(empty_text(config.program, config.settings, summary.detector))
+        logger.info(empty_text(config.program, config.settings, summary.detector))
     if summary.stopped:
         left = summary.num_items - summary.skipped - summary.num_tried
-        print(f"  stopped by {summary.stopped}, {left} left; run the same command again to continue")
+        logger.info(f"  stopped by {summary.stopped}, {left} left; run the same command again to continue")
+
+
+def _plan_text(config: BatchConfig, mine: Sized, finished: Sized, todo: Sized) -> str:
+    return f"{config.program}: {len(mine)} {config.unit}s, {len(finished)} finished before, {len(todo)} to do"
 
 
 def _dry_run(task: Task, everything: list[Item], mine: list[Item], config: BatchConfig) -> Summary:
-    """Prints counts, and an estimate from really doing a few items in a folder that is thrown away."""
+    """Logs counts, and an estimate from really doing a few items in a folder that is thrown away."""
     own_file = manifest_file(config.output_dir, config.program, config.shard_index, config.num_shards)
     _, known, _ = _load_known(config, own_file)
     finished = _finished(mine, ItemIndex(known), config.output_dir, _planned_outputs(everything))
     todo = [item for item in mine if item.name not in finished]
-    print(f"{config.program}: {len(mine)} {config.unit}s, {len(finished)} finished before, {len(todo)} to do")
+    logger.info(_plan_text(config, mine, finished, todo))
     step = max(len(todo) // SAMPLE_ITEMS, 1)
     sample = todo[::step][:SAMPLE_ITEMS]
     if sample:
@@ -522,7 +525,7 @@ def _dry_run(task: Task, everything: list[Item], mine: list[Item], config: Batch
                     break
         total_s = seconds / num_measured * len(todo) / max(config.workers, 1)
         size_mb = num_bytes / num_measured * len(todo) / 1e6
-        print(
+        logger.info(
             f"  about {duration_text(total_s)} with {max(config.workers, 1)} workers and "
             f"{size_mb:.1f} MB on disk (measured on {num_measured} {config.unit}s)"
         )

@@ -5,10 +5,10 @@ import fnmatch
 import io
 import itertools
 import json
+import logging
 import os
 import secrets
 import stat
-import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
+logger = logging.getLogger(__name__)
 IMAGE_PATTERNS = ("*.jpg", "*.jpeg", "*.png", "*.bmp", "*.webp")
 VIDEO_PATTERNS = ("*.mp4", "*.mov", "*.mkv", "*.avi", "*.webm", "*.mpg", "*.mpeg", "*.m4v")
 # Decoded 8-bit RGB of this takes 510 MB. Pillow refuses what is above 178 956 970 in words of its own.
@@ -211,7 +212,7 @@ def find_files(
         others = "; ".join(filter(None, (others, _unreadable_text(unreadable))))
         raise UserError(f"{what}: nothing below {top} matches {' '.join(patterns)} ({others})")
     if unreadable:
-        print(f"warning: {what}: {_unreadable_text(unreadable)}", file=sys.stderr)
+        logger.warning(f"{what}: {_unreadable_text(unreadable)}")
     found.sort()
     return [path for _, path in found]
 

@@ -45,7 +45,6 @@ class LipSyncInference:
         checkpoint_path: `best_model.pth` of train.py; None: the untrained estimator (lip movement against
             loudness), named in `details["method"]`.
         settings: Of config.yaml; what is read of a clip is in its sections data and audio.
-        show_progress: A bar on stderr while pictures are read.
 
     Raises:
         UserError: No such checkpoint, or it is something else.
@@ -56,10 +55,8 @@ class LipSyncInference:
         checkpoint_path: str | Path | None = None,
         *,
         settings: Settings | None = None,
-        show_progress: bool = False,
     ) -> None:
         self.settings = settings or Settings()
-        self._show_progress = show_progress
         if checkpoint_path is None:
             from lipsync.sync.calibration import LOUDNESS_CALIBRATION
             from lipsync.sync.estimators import LoudnessEstimator, SyncEstimator
@@ -118,7 +115,7 @@ class LipSyncInference:
 
         `num_frames` is how many to expect, for the bar.
         """
-        from facevox.logs import native_silence
+        from facevox.native_silence import native_silence
         from lipsync.clips.features import extract_clip
 
         with native_silence(), self._progress(Path(video_path).name, num_frames) as on_frame:
@@ -136,11 +133,12 @@ class LipSyncInference:
     @contextlib.contextmanager
     def _progress(self, label: str, total: int) -> Iterator[Callable[[], None]]:
         """What is to be called for each frame: it moves the bar and raises KeyboardInterrupt on a signal."""
-        if not self._show_progress:
-            yield lambda: None
-            return
         from facevox.progress import Progress
         from facevox.signals import StopFlag
+
+        if not Progress.is_wanted():
+            yield lambda: None
+            return
 
         with StopFlag() as stop, Progress(total, label, "frame") as progress:
 
@@ -298,7 +296,7 @@ def _do_one(args: argparse.Namespace, settings: Settings) -> int:
 
     if args.output is not None:
         checked_format(args.output, (args.video, args.audio or args.video))  # before minutes of work
-    inference = LipSyncInference(args.checkpoint, settings=settings, show_progress=True)
+    inference = LipSyncInference(args.checkpoint, settings=settings)
     score, details = inference.analyse(args.video, args.audio)
     if args.plot is not None:
         write_sync_plot(args.plot, score, args.video.name)

@@ -98,6 +98,16 @@ def _no_cluster_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def logged(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What the packages log, as programs show it."""
+    from facevox.logs import PACKAGES
+
+    for name in PACKAGES:
+        caplog.set_level("INFO", name)
+    return caplog
+
+
+@pytest.fixture
 def one_thread() -> Iterator[None]:
     """Tiny networks are fastest on one thread, above all beside other work."""
     import torch

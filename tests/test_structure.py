@@ -96,6 +96,23 @@ def test_scripts_do_not_import_each_other() -> None:
         assert "scripts" not in imported_names(file)
 
 
+# What faces the console itself: errors, logs and progress; figures of the demo; faults of the .env.
+PRINTING = {"facevox/cli.py", "facevox/logs.py", "facevox/progress.py", "facevox_demo/figures.py"}
+PRINTING |= {"emotion/logger_config.py", "emotion/settings.py"}
+
+
+def test_libraries_log_and_only_programs_print() -> None:
+    printing = set()
+    for file in (path for package in PACKAGES for path in (REPOSITORY / package).rglob("*.py")):
+        text = file.read_text(encoding="utf-8")
+        if "if __name__ == " in text:
+            continue
+        calls = (node.func for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call))
+        if any(isinstance(call, ast.Name) and call.id == "print" for call in calls):
+            printing.add(file.relative_to(REPOSITORY).as_posix())
+    assert printing == PRINTING
+
+
 def test_importing_the_foundation_loads_nothing_heavy() -> None:
     code = (
         "import sys, facevox, facevox.errors, facevox.cli, facevox.files, facevox.batch\n"

@@ -47,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         setup_logging(args.log_dir)
     logger = get_logger("landmarks.extract")
     extraction = run_extraction(config, options)
+    for line in extraction.lines(config.output_dir):
+        print(line)
     summary = extraction.summary
     logger.info(
         "%d shards done, %d finished before, %d failed in %.1f s%s; pictures: %s",

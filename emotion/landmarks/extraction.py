@@ -14,6 +14,7 @@ by one to processes of their own: one that crashes or hangs costs the picture th
 recorded, and nothing else.
 """
 
+import logging
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
     from emotion.landmarks.table import LandmarkTable
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Extraction:
@@ -48,6 +51,12 @@ class Extraction:
     plan: Plan
     statuses: dict[str, int]
     is_whole: bool = True
+
+    def lines(self, output_dir: Path) -> list[str]:
+        """What `output_dir` has now, for people."""
+        found = [f"  pictures in {output_dir}: {status_text(self.statuses)}"] if self.statuses else []
+        nobody = [empty_text(PROGRAM, {}, f"FaceMesh, min_confidence {MIN_CONFIDENCE}")]
+        return found + (nobody if self.is_empty else [])
 
     @property
     def exit_code(self) -> ExitCode:
@@ -199,11 +208,10 @@ def run_extraction(
         UserError: Nothing to read, a second run in the folder, a full disk.
     """
     plan = plan_shards(config.zips, config.labels, config.limit, config.shard_pictures)
-    if config.log:
-        print(f"{PROGRAM}: {plan.num_pictures} pictures in {len(plan.items)} shards")
-        for count, what in ((plan.num_unlabelled, "label"), (plan.num_unnamed, "person")):
-            if count:
-                print(f"  {count} of them have no {what} in names or annotations")
+    logger.info(f"{PROGRAM}: {plan.num_pictures} pictures in {len(plan.items)} shards")
+    for count, what in ((plan.num_unlabelled, "label"), (plan.num_unnamed, "person")):
+        if count:
+            logger.info(f"  {count} of them have no {what} in names or annotations")
     batch = BatchConfig(
         **{**options.batch_options(), "workers": 0},
         output_dir=config.output_dir,
@@ -213,17 +221,11 @@ def run_extraction(
         item_column="archive",
         settings={"points": NUM_POINTS},
         unit="shard",
-        quiet=not config.log,
     )
     summary = run_batch(ShardTask(make_job(), options.workers, options.item_timeout_s), plan.items, batch)
     planned = {item.name for item in plan.items}
     statuses = {} if options.dry_run else count_statuses(config.output_dir, planned)
-    if config.log and statuses:
-        print(f"  pictures in {config.output_dir}: {status_text(statuses)}")
-    extraction = Extraction(summary, plan, statuses, is_whole=options.num_shards == 1)
-    if config.log and extraction.is_empty:
-        print(empty_text(PROGRAM, {}, f"FaceMesh, min_confidence {MIN_CONFIDENCE}"))
-    return extraction
+    return Extraction(summary, plan, statuses, is_whole=options.num_shards == 1)
 
 
 def count_statuses(output_dir: Path, planned: Container[str]) -> dict[str, int]:
@@ -267,7 +269,6 @@ def extract_landmarks_from_zip(zip_path: str | Path, label: str = "", limit: int
             labels=(label,) if label else (),
             limit=limit,
             output_dir=Path(folder),
-            log=False,
         )
         run_extraction(config, BatchOptions(workers=0))
         return load_table(Path(folder), in_memory=True)

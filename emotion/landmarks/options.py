@@ -46,7 +46,6 @@ class ExtractConfig(Options):
 
     Attributes:
         shard_pictures: In a shard, at most.
-        log: Whether lines about what is found are printed.
     """
 
     zips: tuple[Path, ...] = required(
@@ -61,7 +60,6 @@ class ExtractConfig(Options):
     )
     limit: int = option(0, whole(0), "pictures in all, spread over the archives; 0: every one")
     shard_pictures: int = SHARD_PICTURES
-    log: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

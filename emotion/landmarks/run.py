@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,8 +23,8 @@ from emotion.landmarks.task import (
     split_table,
 )
 from emotion.scores.calibration import fit_temperature
-from emotion.scores.report import Answers, evaluate, write_evaluation
-from facevox.files import write_json
+from emotion.scores.report import REPORT_FILE, Answers, evaluate, write_evaluation
+from facevox.files import read_json, write_json
 from facevox.training import distributed
 from facevox.training.batches import EpochBatches
 from facevox.training.distributed import World
@@ -32,6 +34,7 @@ from facevox.training.schedule import Interval
 from facevox.training.seeding import seed_everything
 from facevox.training.trainer import DONE, Estimate, Trainer, TrainerConfig, TrainingResult
 
+logger = logging.getLogger(__name__)
 SPLIT_FILE, EVALUATION_DIR = "split.json", "evaluation"
 PEOPLE, PICTURES = "people", "pictures"
 CHECKPOINT_INTERVAL = Interval(seconds=60.0)  # the state takes 11 MB
@@ -61,11 +64,11 @@ def run_training(config: TrainConfig, world: World, *, dry_run: bool = False) ->
         result = trainer.estimate() if dry_run else trainer.run()
         if isinstance(result, Estimate):
             if world.is_main:
-                print("\n".join(result.lines()))
+                logger.info("\n".join(result.lines()))
         elif world.is_main and result.status == DONE:
             finish(config, validation, result, notes)
         elif world.is_main:
-            print(result.message)
+            logger.info(result.message)
         table.close()
     return result
 
@@ -125,13 +128,13 @@ def _announce(notes: dict[str, Any]) -> None:
     """Says who is on which side."""
     train, held_out = notes["train"], notes["validation"]
     if notes["interval_over"] == PEOPLE:
-        print(
+        logger.info(
             f"{train['pictures']} faces of {train['people']} people to train on, "
             f"{held_out['pictures']} of {held_out['people']} others for validation"
         )
         return
-    print(f"{train['pictures']} faces to train on, {held_out['pictures']} others for validation")
-    print(
+    logger.info(f"{train['pictures']} faces to train on, {held_out['pictures']} others for validation")
+    logger.info(
         "no person is known of any face: the split is by picture, so people may be in both parts, and "
         "intervals draw pictures; expect less on people who are new"
     )
@@ -150,7 +153,7 @@ def _split_of(validation: Part, config: TrainConfig, notes: dict[str, Any]) -> d
 
 def finish(config: TrainConfig, validation: Part, result: TrainingResult, notes: dict[str, Any]) -> None:
     """Calibrates the model of the best epoch, and writes its scores, curves and card."""
-    print(result.message)
+    logger.info(result.message)
     model = load_model(config.save_dir / MODEL_FILE)
     logits = score_part(model.network, validation, np.arange(len(validation)), model.normalisation)
     temperature = fit_temperature(logits, validation.labels)
@@ -174,12 +177,12 @@ def finish(config: TrainConfig, validation: Part, result: TrainingResult, notes:
     file = config.save_dir / MODEL_FILE
     save_model(file, type(model)(**(vars(model) | {"temperature": temperature})))
     write_card(config, notes, result, report)
-    print(describe_scores(report))
-    print(f"model: {file}")
+    logger.info(describe_result(config.save_dir))
 
 
-def describe_scores(report: dict[str, Any]) -> str:
-    """One line for people."""
+def describe_result(save_dir: Path) -> str:
+    """The scores and the place of a model that is trained, for people."""
+    report = read_json(save_dir / EVALUATION_DIR / REPORT_FILE)
     score = report["balanced_accuracy"]
     interval = "" if score["low"] is None else f" ({score['low']:.3f} to {score['high']:.3f})"
     over = report["interval_over"]
@@ -187,5 +190,6 @@ def describe_scores(report: dict[str, Any]) -> str:
     return (
         f"balanced accuracy {score['value']:.3f}{interval}, "
         f"chance {report['chance_balanced_accuracy']:.3f}, on "
-        f"{report['pictures']} faces of {report['people'] if over == PEOPLE else 'unknown'} people{note}"
+        f"{report['pictures']} faces of {report['people'] if over == PEOPLE else 'unknown'} people{note}\n"
+        f"model: {save_dir / MODEL_FILE}"
     )

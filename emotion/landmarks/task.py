@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from facevox.training.batches import EpochBatches
 from facevox.training.distributed import World
 from facevox.training.trainer import TrainingTask
 
+logger = logging.getLogger(__name__)
 # Rows of the training part on which, after each epoch, its accuracy is measured and BatchNorm's statistics
 # are taken: the running mean lags so far behind in the first epochs that validation sees chance, and patience
 # ends.
@@ -221,7 +223,7 @@ def all_devices(network: nn.Module, world: World, num_faces: int) -> nn.Module:
         num_visible = torch.cuda.device_count()
         num_used = usable_gpus(num_faces, num_visible)
         if num_used < num_visible:
-            print(
+            logger.info(
                 f"a step of {num_faces} faces fills {num_used} of {num_visible} GPUs (BatchNorm needs at "
                 "least two faces on each); give a larger --batch_size"
             )

@@ -8,10 +8,10 @@
 
 Without torchrun one process uses every visible GPU. Nobody is both trained on and tested. Writes into
 `--save_dir`: model.pth (lowest validation loss, calibrated), last.pth (to go on from), split.json,
-history.json, curves.png, events/ (TensorBoard), MODEL_CARD.md and evaluation/ (report.json, confusion
-matrix, calibration, per class, predictions); with --zips also landmarks/. Exit codes: 0 done; 1 more
-pictures failed than --max_failed allows, or the loss was not finite; 2 bad usage or input; 75 stopped by a
-signal (run the same command again to go on).
+history.json, curves.png, log.txt, events/ (TensorBoard), MODEL_CARD.md and evaluation/ (report.json,
+confusion matrix, calibration, per class, predictions); with --zips also landmarks/. Exit codes: 0 done; 1
+more pictures failed than --max_failed allows, or the loss was not finite; 2 bad usage or input; 75 stopped by
+a signal (run the same command again to go on).
 """
 
 import argparse
@@ -98,13 +98,16 @@ def _extract(args: argparse.Namespace, folder: Path) -> ExitCode:
     from emotion.landmarks.extraction import run_extraction
 
     config = cli.build(ExtractConfig, args, output_dir=folder)
-    return run_extraction(config, cli.build(PictureBatch, args)).exit_code
+    extraction = run_extraction(config, cli.build(PictureBatch, args))
+    for line in extraction.lines(folder):
+        print(line)
+    return extraction.exit_code
 
 
 def _train(config: TrainConfig, *, dry_run: bool) -> ExitCode:
-    from emotion.landmarks.run import run_training
+    from emotion.landmarks.run import describe_result, run_training
     from facevox.training import distributed
-    from facevox.training.trainer import TrainingResult
+    from facevox.training.trainer import DONE, TrainingResult
 
     world = distributed.init(config.device)
     if world.device.type == "cpu":
@@ -120,6 +123,8 @@ def _train(config: TrainConfig, *, dry_run: bool) -> ExitCode:
         result = run_training(config, world, dry_run=dry_run)
         if world.is_main and isinstance(result, TrainingResult):
             logger.info("training ended: %s", result.status)
+            if result.status == DONE:
+                print(describe_result(config.save_dir))
     finally:
         distributed.cleanup()
     return result.exit_code

@@ -3,7 +3,7 @@
 The server's page draws the same in the browser, with the same colours (`static/style.css`).
 """
 
-import sys
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from emotion.live.face_tracks import Face
 
+logger = logging.getLogger(__name__)
 LANGUAGES = ("en", "ko")
 
 # Bright on a dark ground. The first five differ by at least 16 (CIEDE2000) for people without red or green
@@ -120,16 +121,15 @@ class Annotator:
 
     Args:
         class_names: In the order of the probabilities.
-        language: "en" or "ko". Without a Korean font on the machine the labels are English, which is said
-            once on stderr.
+        language: "en" or "ko". Without a Korean font on the machine the labels are English, which is
+            logged once.
     """
 
     def __init__(self, class_names: Sequence[str], language: str = "en") -> None:
         self.font_file = find_korean_font() if language == "ko" else None
         if language == "ko" and self.font_file is None:
-            print(
-                "warning: no font with Hangul on this machine (apt-get install fonts-nanum); English labels",
-                file=sys.stderr,
+            logger.warning(
+                "no font with Hangul on this machine (apt-get install fonts-nanum); English labels"
             )
             language = "en"
         self.language = language

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import itertools
+import logging
 import os
 import sys
 import time
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from emotion.live.face_tracks import Face
     from facevox.signals import StopFlag
 
+logger = logging.getLogger(__name__)
 WINDOW = "facevox"
 CLOSING_KEYS = (ord("q"), ord("Q"), 27)  # 27: Escape
 KEY_WAIT_MS = 1
@@ -93,7 +95,7 @@ class Viewer:
             if cv2.waitKey(wait_ms) & 0xFF in CLOSING_KEYS:
                 self.close()
         except cv2.error:  # this build of OpenCV has no windows
-            print("warning: OpenCV opens no window here; going on without", file=sys.stderr)
+            logger.warning("OpenCV opens no window here; going on without")
             self.is_open = False
 
     def close(self) -> None:
@@ -282,7 +284,7 @@ def _sound(path: Path, rate_hz: int) -> "NDArray[np.float32] | None":
     try:
         return read_audio(path, rate_hz)
     except MediaError as error:
-        print(f"warning: {error}: the annotated video has no sound", file=sys.stderr)
+        logger.warning(f"{error}: the annotated video has no sound")
         return None
 
 

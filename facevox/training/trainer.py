@@ -14,6 +14,7 @@ the gradients into other buckets, and in which order gloo adds three numbers dep
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Iterable
@@ -37,6 +38,7 @@ from facevox.training.history import write_history
 from facevox.training.schedule import Interval, warmup_cosine, warmup_steps
 from facevox.training.seeding import RandomState
 
+logger = logging.getLogger(__name__)
 FORMAT = 1
 LAST_FILE = "last.pth"
 EVENTS_DIR = "events"
@@ -500,7 +502,7 @@ class Trainer:
         if len(content["random"]) == self.world.size:
             RandomState.from_plain(content["random"][self.world.rank]).restore()
         elif self.world.is_main:
-            print(
+            logger.info(
                 f"{file}: from a run of {len(content['random'])} processes, now {self.world.size}: goes on "
                 "with other random numbers, so the result is not bit for bit that of one run"
             )
@@ -512,11 +514,11 @@ class Trainer:
             at.batch = num_done
             at.step = at.epoch * self.batches.num_batches + at.batch
         if self.world.is_main and at.epoch >= self.config.num_epochs:
-            print(f"going on from {file}: all {at.epoch} epochs are done already")
+            logger.info(f"going on from {file}: all {at.epoch} epochs are done already")
         elif self.world.is_main:
-            print(f"going on from {file}: epoch {at.epoch + 1}, step {at.step} of {self.num_steps}")
+            logger.info(f"going on from {file}: epoch {at.epoch + 1}, step {at.step} of {self.num_steps}")
             if content["num_steps"] != num_before * self.config.num_epochs:
-                print(
+                logger.info(
                     f"--num_epochs changed ({content['num_steps']} steps before): the schedule is stretched"
                 )
 

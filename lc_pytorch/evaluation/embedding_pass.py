@@ -139,7 +139,7 @@ def estimate_pass(
         device: Of the model.
     """
     lines, total_s, num_bytes = [], 0.0, 0
-    alone = replace(options, cache_dir=None, num_workers=0, is_shown=False)
+    alone = replace(options, cache_dir=None, num_workers=0)
     for media in medias:
         step = max(len(media.files) // options.batch_size, 1)  # over the whole list: sizes differ by folder
         rows = range(0, len(media.files), step)[: options.batch_size]
@@ -225,7 +225,7 @@ def _embed_share(
     failures: dict[int, str] = {}
     batches = _batches(media, options, device, own)
     num_batches = -(-len(todo) // (size * options.batch_size)) if len(todo) else 0
-    silent = distributed.rank() != 0 or not len(todo) or not options.is_shown
+    silent = distributed.rank() != 0 or not len(todo)
     with nullcontext() if silent else Progress(len(todo), f"embed {media.kind}s", "file") as progress:
         for _ in range(num_batches):  # the same number on all: they agree after each whether to go on
             if distributed.any_rank(bool(stop)):

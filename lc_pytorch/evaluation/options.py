@@ -19,7 +19,6 @@ class PassOptions(Options):
 
     Attributes:
         cache_dir: Where embeddings are kept for the next run; None: nowhere.
-        is_shown: Show progress.
     """
 
     batch_size: int = option(32, whole(1), "files at a time", group="computation")
@@ -33,7 +32,6 @@ class PassOptions(Options):
     device: str = option("auto", DEVICE, "where to compute", group="computation")
     precision: str = option("fp32", choice(*PRECISIONS), "bf16: autocast", group="computation")
     cache_dir: Path | None = None
-    is_shown: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

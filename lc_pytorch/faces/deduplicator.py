@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections import Counter
@@ -50,6 +51,7 @@ from lc_pytorch.faces.grouping import group_faces
 from lc_pytorch.faces.options import DedupeConfig
 from lc_pytorch.utils.similarity import pair_similarities
 
+logger = logging.getLogger(__name__)
 TABLE = "groups.csv"
 COLUMNS = ("file", "group", "representative", "distance", "quality", "dedupe_file")
 EMBEDDINGS_FOLDER = ".embeddings"
@@ -103,7 +105,7 @@ class _Faces:
 
 
 def deduplicate(config: DedupeConfig) -> DedupeSummary:
-    """Groups a folder of faces and writes the files; prints what it did.
+    """Groups a folder of faces and writes the files; logs what it did.
 
     Started again it embeds only what is new, whatever the threshold, and replaces the files of the earlier
     grouping. Killed and started again it comes to the same result.
@@ -115,15 +117,10 @@ def deduplicate(config: DedupeConfig) -> DedupeSummary:
     model = find_model(config.model_name, preprocessing=config.onnx_preprocessing)
     threshold = _chosen_threshold(config, model)
     items = _find_items(config)
-    print(f"{PROGRAM}: model {model.description}")
+    logger.info(f"{PROGRAM}: model {model.description}")
     store_dir = config.dedupe_dir / EMBEDDINGS_FOLDER / _folder_name(model.key)
     if config.dry_run or config.num_shards > 1:
         embedded = _embed(config, model, items, store_dir)
-        if config.num_shards > 1 and not config.dry_run and not embedded.stopped:
-            print(
-                f"  shard {config.shard_index} of {config.num_shards} is embedded; when all are, run the "
-                "same command once with --num_shards 1 to group"
-            )
         return DedupeSummary(
             num_faces=embedded.num_items,
             num_failed=embedded.failed,
@@ -137,7 +134,9 @@ def deduplicate(config: DedupeConfig) -> DedupeSummary:
         if lock.dead_token:
             folders = (config.dedupe_dir, config.representative_dir)
             num = sum(remove_temporaries(folder, lock.dead_token) for folder in folders)
-            print(f"{PROGRAM}: taking over from {lock.dead_owner}, which is gone ({num} half files removed)")
+            logger.info(
+                f"{PROGRAM}: taking over from {lock.dead_owner}, which is gone ({num} half files removed)"
+            )
         embedded = _embed(config, model, items, store_dir)
         if embedded.stopped:
             return DedupeSummary(
@@ -154,14 +153,14 @@ def deduplicate(config: DedupeConfig) -> DedupeSummary:
 
 def _chosen_threshold(config: DedupeConfig, model: FaceModel) -> float:
     if config.threshold is not None:
-        print(f"{PROGRAM}: threshold {config.threshold} (cosine distance)")
+        logger.info(f"{PROGRAM}: threshold {config.threshold} (cosine distance)")
         return config.threshold
     if model.default_threshold is None:
         raise UserError(
             f"--threshold is needed with {config.model_name}: none is known for this file; a cosine distance "
             "of 0.6 to 0.7 suits models of the ArcFace kind, smaller makes more and purer groups"
         )
-    print(
+    logger.info(
         f"{PROGRAM}: threshold {model.default_threshold} (cosine distance, DeepFace's for {model.name}; "
         "--threshold sets another)"
     )
@@ -196,7 +195,7 @@ def _embed(config: DedupeConfig, model: FaceModel, items: list[Item], store_dir:
             settings={"model": model.key},
             chunk_size=config.batch_size,
             unit="face",
-            quiet=config.num_shards > 1,
+            join="the same command once with --num_shards 1 to group",
         ),
     )
 
@@ -289,7 +288,7 @@ def _group(
     num_faces = len(faces.names) + len(faces.left_out)
     statuses = Counter(status for status, _, _ in faces.left_out.values())
     if not finished:
-        print(f"{PROGRAM}: stopped by {stop.signal_name}; run the same command again to continue")
+        logger.info(f"{PROGRAM}: stopped by {stop.signal_name}; run the same command again to continue")
         return DedupeSummary(
             num_faces=num_faces, stopped=stop.signal_name, seconds=time.monotonic() - start_s
         )
@@ -305,7 +304,7 @@ def _group(
         seconds=time.monotonic() - start_s,
         table=table,
     )
-    _print_summary(summary, faces, config)
+    _log_summary(summary, faces, config)
     return summary
 
 
@@ -378,20 +377,20 @@ def _write_records(
     return dedupe / TABLE
 
 
-def _print_summary(summary: DedupeSummary, faces: _Faces, config: DedupeConfig) -> None:
+def _log_summary(summary: DedupeSummary, faces: _Faces, config: DedupeConfig) -> None:
     empty = f"{summary.num_nobody} {NoFaceError.status}, " if summary.num_nobody else ""
-    print(
+    logger.info(
         f"{PROGRAM}: {len(faces.names)} faces of {summary.num_groups} people, {empty}{summary.num_failed} "
         f"failed, in {duration_text(summary.seconds)}"
     )
     for name, (_, reason, _) in sorted(faces.left_out.items())[:5]:
-        print(f"  left out: {name!r}: {reason}")
+        logger.info(f"  left out: {name!r}: {reason}")
     if len(faces.left_out) > 5:
-        print(f"  … and {len(faces.left_out) - 5} more left out")
+        logger.info(f"  … and {len(faces.left_out) - 5} more left out")
     if summary.is_empty:
         settings = {"model": config.model_name, "enforce_detection": config.enforce_detection}
-        print(empty_text(PROGRAM, settings, f"FaceMesh, min_confidence {MIN_CONFIDENCE}"))
-    print(f"  groups: {summary.table}")
+        logger.info(empty_text(PROGRAM, settings, f"FaceMesh, min_confidence {MIN_CONFIDENCE}"))
+    logger.info(f"  groups: {summary.table}")
 
 
 def _folder_name(key: str) -> str:

@@ -1,5 +1,6 @@
 """Extraction and deduplication of faces, one after the other, into three folders below one."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from lc_pytorch.faces.embedders import find_model
 from lc_pytorch.faces.extractor import extract_faces
 from lc_pytorch.faces.options import DedupeConfig, FaceConfig
 
+logger = logging.getLogger(__name__)
 FACES_FOLDER = "extracted_faces"
 DEDUPE_FOLDER = "deduped_faces"
 REPRESENTATIVE_FOLDER = "representative_faces"
@@ -48,18 +50,18 @@ def prepare_faces(
     if extracted.stopped:
         return ExitCode.STOPPED
     if config.num_shards > 1 and not config.dry_run:
-        print(
+        logger.info(
             f"  shard {config.shard_index} of {config.num_shards} is extracted; when all are, run the same "
             "command once with --num_shards 1 to group"
         )
         return extracted.exit_code
     if config.dry_run and not any(config.faces_dir.rglob("*.jpg")):
-        print("deduplicate_faces: nothing to count before the faces are extracted")
+        logger.info("deduplicate_faces: nothing to count before the faces are extracted")
         return extracted.exit_code
     if not config.dry_run and extracted.is_empty:
-        print("deduplicate_faces: left out, because no video gave a face")
+        logger.info("deduplicate_faces: left out, because no video gave a face")
         if config.dedupe_dir.exists():
-            print(
+            logger.info(
                 f"  the people in {config.dedupe_dir} and {config.representative_dir} are of an earlier run"
             )
         return extracted.exit_code

@@ -7,6 +7,7 @@ of each person, with crops from the middle. A shorter spectrogram is repeated, n
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -29,6 +30,8 @@ from lc_pytorch.hq.mels import FRAMES_PER_S, SURVEY_FILES, crop, read_mel, surve
 from lc_pytorch.hq.options import DEFAULT_DURATION_S, PAIRS_PER_IDENTITY
 from lc_pytorch.hq.split import HQSplit, load_split
 from lc_pytorch.hq.tree import Files, Tree, scan_tree
+
+logger = logging.getLogger(__name__)
 
 _Content = TypeVar("_Content")
 
@@ -320,7 +323,7 @@ def create_hq_voxceleb_dataloaders(
         num_workers: Processes that load; 0: this one.
         image_transform: What the face encoder wants; None: what ViT-Base wants.
         mels: How spectrograms are cut and normalised, of a trained model; None: measured on the people of
-            "train", and printed.
+            "train", and logged.
         pairs_per_identity: At most so many fixed pairs of each person in "val" and "test".
         seed: Of order, files and crops.
 
@@ -332,7 +335,7 @@ def create_hq_voxceleb_dataloaders(
         mels, found = measure_mels(parts["train"], audio_duration_sec)
         notes += found
     for note in notes:
-        print(note)
+        logger.info(note)
     transform = image_transform or create_data_transforms()[0]
     train_set = HQVoxCelebDataset(parts["train"], transform, mels, seed=seed)
     cpu = torch.device("cpu")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -29,6 +30,7 @@ from lc_pytorch.training.options import TrainConfig
 from lc_pytorch.training.task import train_contrastive
 from lc_pytorch.training.validation import make_validation
 
+logger = logging.getLogger(__name__)
 SPLIT_FILE = "split.json"
 # What an evaluation of the model leaves in its folder.
 RESULTS = ("evaluation_results.json", "roc.png", "rank_cdf.png", "gallery.png")
@@ -169,7 +171,7 @@ def train_two_towers(
         save_weights(config.save_dir, model, which="best" if is_best else "last")
 
     if world.is_main:
-        print("\n".join([*source.facts(data), *([NO_VALIDATION] if validate is None else []), said]))
+        logger.info("\n".join([*source.facts(data), *([NO_VALIDATION] if validate is None else []), said]))
         if not config.dry_run:
             _bring_best_model(config)
     result = train_contrastive(
@@ -203,7 +205,6 @@ def _make_validation(
         batch_size=config.batch_size,
         num_workers=0 if is_small else config.num_workers,
         precision=config.precision,
-        is_shown=False,
     )
     return make_validation(faces, others, options, world.device)
 
@@ -211,7 +212,7 @@ def _make_validation(
 def _report(result: TrainingResult | Estimate, config: TrainConfig) -> None:
     """Says how it ended, and writes curves and card."""
     if isinstance(result, Estimate):
-        print("\n".join(result.lines()))
+        logger.info("\n".join(result.lines()))
         return
     if result.status == DONE and result.num_new_steps:
         for name in RESULTS:  # they are those of other weights
@@ -219,7 +220,7 @@ def _report(result: TrainingResult | Estimate, config: TrainConfig) -> None:
     if result.history:
         write_curves(config.save_dir, result.history, result.best_epoch)
         write_model_card(config.save_dir)
-    print(result.message)
+    logger.info(result.message)
 
 
 def _bring_best_model(config: TrainConfig) -> None:

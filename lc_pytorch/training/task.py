@@ -10,6 +10,7 @@ keeps its loss and gradients; see `accumulation`.
 from __future__ import annotations
 
 import csv
+import logging
 import re
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -33,6 +34,7 @@ from lc_pytorch.models.face_voice import TwoTowerModel
 from lc_pytorch.training.accumulation import accumulated_step
 from lc_pytorch.training.options import TrainConfig
 
+logger = logging.getLogger(__name__)
 BAD_FILES = "bad_files.csv"
 # The two passes of an accumulated step compute the same numbers in the same order: more than rounding between
 # them is a fault. bfloat16 keeps 8 bits; unit vectors then differ by up to 2**-8 in a number.
@@ -187,7 +189,7 @@ def train_contrastive(
             f"{max(2, config.accum_freq)} pairs each; use more data or fewer processes"
         )
     if world.is_main and batches.batch_size < config.batch_size:
-        print(f"only {len(train_set)} training pairs: batches of {batches.batch_size} in each process")
+        logger.info(f"only {len(train_set)} training pairs: batches of {batches.batch_size} in each process")
     task = ContrastiveTask(model, train_set.second, config, world, validate, save)
     trainer = Trainer(
         task,
@@ -297,4 +299,4 @@ def _write_bad_files(
         rows.writerow(["item", "files", "reason"])
         rows.writerows(found.values())
     num_items = len({index for index, _ in bad_items})
-    print(f"{num_items} pairs could not be read and were replaced by others: see {file}")
+    logger.info(f"{num_items} pairs could not be read and were replaced by others: see {file}")

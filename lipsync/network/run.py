@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
@@ -35,6 +36,7 @@ from lipsync.settings import Settings
 from lipsync.sync.calibration import SyncCalibration, fit_calibration
 from lipsync.sync.estimators import LoudnessEstimator, SyncEstimator
 
+logger = logging.getLogger(__name__)
 NETWORK, RIDGE, UNTRAINED = "network", "ridge", "untrained"
 SPLIT_FILE = "split.json"
 MAX_CALIBRATION_TAKES = 60  # more change nothing that a probability shows
@@ -68,9 +70,11 @@ def run_training(
         num_clips = len(split.train)
         if world.is_main:
             counts = ", ".join(f"{len(getattr(split, part))} {part}" for part in PARTS)
-            print(f"clips: {counts}; {sum(len(take.track) for take in takes) / 1500:.1f} minutes to train on")
+            logger.info(
+                f"clips: {counts}; {sum(len(take.track) for take in takes) / 1500:.1f} minutes to train on"
+            )
             if num_clips < RECOMMENDED_CLIPS:
-                print(f"{num_clips} clips to train on; at least {RECOMMENDED_CLIPS} are recommended")
+                logger.info(f"{num_clips} clips to train on; at least {RECOMMENDED_CLIPS} are recommended")
         audio = settings.audio
         network = make_network(
             settings.model,
@@ -94,7 +98,7 @@ def run_training(
         result = trainer.estimate() if dry_run else trainer.run()
         if isinstance(result, Estimate):
             if world.is_main:
-                print("\n".join(result.lines()))
+                logger.info("\n".join(result.lines()))
         elif world.is_main:
             _finish(settings, split, validation, result)
     return result
@@ -120,10 +124,10 @@ def _finish(
 ) -> None:
     """Calibrates what was written, measures the best model on the test clips, writes curves and card."""
     save_dir = Path(settings.paths.checkpoint_dir)
-    print(result.message)
+    logger.info(result.message)
     card, last = save_dir / CARD_FILE, save_dir / LAST_FILE
     if not result.num_new_steps and _is_newer(card, last):
-        print(f"model: {save_dir / BEST_FILE}, nothing new to measure")
+        logger.info(f"model: {save_dir / BEST_FILE}, nothing new to measure")
         return
     is_stopped = result.status == STOPPED  # whoever asked for that waits: only the best model is made whole
     later = [] if is_stopped else sorted(save_dir.glob("epoch_*.pth"))
@@ -141,7 +145,7 @@ def _finish(
     results = measure_all(estimators, list(load_takes(split.test)), settings.training.seed)
     notes = notes_of(settings, split)
     write_model_card(save_dir, asdict(settings), notes, result, results, model.calibration)
-    print(f"model: {save_dir / BEST_FILE}")
+    logger.info(f"model: {save_dir / BEST_FILE}")
 
 
 def _is_newer(file: Path, than: Path) -> bool:
@@ -159,7 +163,7 @@ def calibrate_file(file: Path, validation: Sequence[Take]) -> None:
     try:
         fitted = calibrate(model.estimator, validation)
     except ValueError as error:  # UserError is one
-        print(f"{file}: without a calibration of its score: {one_line(error)}")
+        logger.info(f"{file}: without a calibration of its score: {one_line(error)}")
         return
     save_model(file, replace(model, calibration=fitted))
 

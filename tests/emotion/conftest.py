@@ -25,7 +25,6 @@ def aihub_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         columns=aihub.COLUMNS,
         item_column="person",
         settings=EXAMPLE.settings(),
-        quiet=True,
     )
     summary = run_batch(aihub.AihubTask(EXAMPLE), aihub.make_items(EXAMPLE), batch)
     assert summary.failed == 0

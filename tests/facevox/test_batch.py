@@ -88,7 +88,7 @@ def test_item_is_done_again_when_its_input_or_output_changed(source: Path, tmp_p
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_bad_item_is_recorded_with_its_reason_and_ends_nothing(
-    source: Path, tmp_path: Path, workers: int, capsys: pytest.CaptureFixture[str]
+    source: Path, tmp_path: Path, workers: int, logged: pytest.LogCaptureFixture
 ) -> None:
     (source / "04.txt").write_text("bad", encoding="utf-8")
     out = tmp_path / "out"
@@ -100,7 +100,7 @@ def test_bad_item_is_recorded_with_its_reason_and_ends_nothing(
         "status": "failed",
         "reason": "04.txt: holds the word bad",
     }
-    assert "04.txt: holds the word bad" in capsys.readouterr().out
+    assert "04.txt: holds the word bad" in logged.text
 
 
 def test_failed_item_is_tried_again_by_the_next_run(source: Path, tmp_path: Path) -> None:
@@ -247,11 +247,11 @@ def test_shard_options_come_from_a_slurm_array(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_dry_run_counts_estimates_and_writes_nothing(
-    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    source: Path, tmp_path: Path, logged: pytest.LogCaptureFixture
 ) -> None:
     out = tmp_path / "out"
     summary = run_batch(batch_jobs.Upper(), items_of(source), config_of(out, dry_run=True))
-    shown = capsys.readouterr().out
+    shown = logged.text
     assert summary.exit_code == 0
     assert "12 items, 0 finished before, 12 to do" in shown
     assert "MB on disk" in shown
@@ -532,7 +532,7 @@ def test_input_that_changes_while_it_is_worked_on_is_done_again(source: Path, tm
 
 
 def test_dead_run_of_another_split_is_cleared_away_and_said(
-    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    source: Path, tmp_path: Path, logged: pytest.LogCaptureFixture
 ) -> None:
     out = tmp_path / "out"
     (out / "manifests").mkdir(parents=True)
@@ -543,7 +543,7 @@ def test_dead_run_of_another_split_is_cleared_away_and_said(
     (out / "manifests" / "upper.shard-0000-of-0002.lock").write_text(json.dumps(owner), encoding="utf-8")
     (out / f".{token}-7-0.tmp").write_text("half", encoding="utf-8")
     run_batch(batch_jobs.Upper(), items_of(source), config_of(out))
-    assert "taking over from process" in capsys.readouterr().out
+    assert "taking over from process" in logged.text
     assert not list(out.glob(".*.tmp"))
 
 
@@ -609,29 +609,29 @@ def test_fingerprint_of_a_single_input_stays_as_manifests_have_it(source: Path, 
     assert record["fingerprint"] == [status.st_size, status.st_mtime_ns]
 
 
-def test_nobody_there_is_finished_and_no_failure(source: Path, tmp_path: Path, capsys) -> None:
+def test_nobody_there_is_finished_and_no_failure(source: Path, tmp_path: Path, logged) -> None:
     (source / "03.txt").write_text("nobody", encoding="utf-8")
     out = tmp_path / "out"
     summary = run_batch(batch_jobs.Upper(), items_of(source), config_of(out))
     assert (summary.done, summary.nobody, summary.failed, summary.exit_code) == (11, {"no_face": 1}, 0, 0)
-    assert "upper: 11 done, 0 skipped (finished before), 1 no_face, 0 failed in" in capsys.readouterr().out
+    assert "upper: 11 done, 0 skipped (finished before), 1 no_face, 0 failed in" in logged.text
     row = table_of(out)[3]
     assert (row["file"], row["status"], row["reason"]) == ("03.txt", "no_face", "nobody there")
     again = run_batch(batch_jobs.Upper(), items_of(source), config_of(out))
     assert (again.skipped, again.num_tried, again.num_nobody, again.exit_code) == (12, 0, 1, 0)
-    assert "12 skipped (finished before, 1 of them without a result), 0 failed" in capsys.readouterr().out
+    assert "12 skipped (finished before, 1 of them without a result), 0 failed" in logged.text
     assert [row["status"] for row in table_of(out)].count("no_face") == 1
     (source / "03.txt").write_text("somebody", encoding="utf-8")
     assert run_batch(batch_jobs.Upper(), items_of(source), config_of(out)).done == 1
 
 
-def test_nobody_anywhere_is_told_with_the_settings(source: Path, tmp_path: Path, capsys) -> None:
+def test_nobody_anywhere_is_told_with_the_settings(source: Path, tmp_path: Path, logged) -> None:
     for path in source.iterdir():
         path.write_text("nobody", encoding="utf-8")
     for _ in range(2):
         summary = run_batch(batch_jobs.Upper(), items_of(source), config_of(tmp_path / "out"))
         assert (summary.exit_code, summary.is_empty) == (1, True)
-        assert "upper: not one item gave a result; made with case upper" in capsys.readouterr().out
+        assert "upper: not one item gave a result; made with case upper" in logged.text
     parts = tmp_path / "parts"
     for index in range(2):  # a shard may well hold nobody; the join tells
         config = config_of(parts, num_shards=2, shard_index=index)

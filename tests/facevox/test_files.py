@@ -153,21 +153,23 @@ def refuse_to_list(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
 
 
 def test_unreadable_folders_are_said_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
 ) -> None:
     for name in ("a\nb", "c", "d"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "x.mp4").write_bytes(b"x")
     refuse_to_list(monkeypatch, "a\nb", "c")
     assert [p.parent.name for p in find_files(tmp_path, ["*.mp4"], what="--in")] == ["d"]
-    shown = capsys.readouterr().err
+    (record,) = logged.records
+    shown = record.getMessage()
+    assert record.levelname == "WARNING"
     assert len(shown.splitlines()) == 1
-    assert shown.startswith("warning: --in: 2 files or folders could not be read; the first: ")
+    assert shown.startswith("--in: 2 files or folders could not be read; the first: ")
     assert "Permission denied" in shown
 
 
 def test_files_in_a_folder_that_can_be_listed_but_not_entered_are_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "a.mp4").write_bytes(b"x")
     (tmp_path / "b.mp4").write_bytes(b"x")
@@ -180,11 +182,11 @@ def test_files_in_a_folder_that_can_be_listed_but_not_entered_are_said(
 
     monkeypatch.setattr(Path, "stat", refusing)
     assert [p.name for p in find_files(tmp_path, ["*.mp4"])] == ["a.mp4"]
-    assert "1 file or folder could not be read" in capsys.readouterr().err
+    assert "1 file or folder could not be read" in logged.text
 
 
 def test_nothing_found_names_what_could_not_be_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "c").mkdir()
     refuse_to_list(monkeypatch, "c")
@@ -192,16 +194,16 @@ def test_nothing_found_names_what_could_not_be_read(
         UserError, match=r"1 file or folder could not be read; the first: .*Permission denied"
     ):
         find_files(tmp_path, ["*.mp4"])
-    assert capsys.readouterr().err == ""
+    assert not logged.records
 
 
 def test_readable_folders_are_no_reason_for_a_warning(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, logged: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "x.mp4").write_bytes(b"x")
     (tmp_path / "dead.mp4").symlink_to(tmp_path / "nowhere")
     find_files(tmp_path, ["*.mp4"])
-    assert capsys.readouterr().err == ""
+    assert not logged.records
 
 
 @pytest.mark.parametrize(

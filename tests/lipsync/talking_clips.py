@@ -10,8 +10,8 @@ import av
 import numpy as np
 
 from facevox import cli
-from facevox.native_silence import native_silence
 from facevox.media import iter_frames, read_audio
+from facevox.native_silence import native_silence
 from lipsync.clips.features import ClipFeatures, extract_clip
 
 RATE_HZ = 16_000

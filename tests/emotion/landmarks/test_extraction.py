@@ -72,7 +72,6 @@ def extract(
             "zips": tuple(zips),
             "output_dir": folder,
             "shard_pictures": SHARD_PICTURES,
-            "log": False,
             **changes,
         }
     )
@@ -206,7 +205,7 @@ def test_labels_given_later_make_the_shards_anew_and_remove_the_old(tmp_path):
 def test_shards_of_an_array_join_into_the_index_of_one_run(tmp_path, load_script):
     make_numbered_zip(tmp_path / "a.zip", 17)
     config = ExtractConfig(
-        zips=(tmp_path / "a.zip",), output_dir=tmp_path / "out", shard_pictures=SHARD_PICTURES, log=False
+        zips=(tmp_path / "a.zip",), output_dir=tmp_path / "out", shard_pictures=SHARD_PICTURES
     )
     for index in range(2):
         run_extraction(config, BatchOptions(num_shards=2, shard_index=index), FakeJob)
@@ -263,7 +262,7 @@ def test_bad_members_are_recorded_each_with_its_reason(tmp_path, aihub_dir):
     central = content.index(b"PK\1\2", content.rindex(b"PK\1\2", 0, content.rindex(b"secret.jpg")))
     content[central + 8] |= 1
     path.write_bytes(bytes(content))
-    config = ExtractConfig(zips=(path,), labels=("happy",), output_dir=tmp_path / "out", log=False)
+    config = ExtractConfig(zips=(path,), labels=("happy",), output_dir=tmp_path / "out")
     extraction = run_extraction(config, BatchOptions(workers=0))
     assert extraction.exit_code == ExitCode.SOME_FAILED
     rows = {row["member"]: row for row in read_index(tmp_path / "out")}
@@ -292,14 +291,16 @@ def test_bad_members_are_recorded_each_with_its_reason(tmp_path, aihub_dir):
         assert run_extraction(config, BatchOptions(workers=0, max_failed=share)).exit_code == code
 
 
-def test_pictures_without_a_face_are_a_failure_only_where_there_is_no_other(tmp_path, capsys):
+def test_pictures_without_a_face_are_a_failure_only_where_there_is_no_other(tmp_path):
     grey = io.BytesIO()
     Image.fromarray(np.full((90, 120, 3), 120, np.uint8)).save(grey, "JPEG")
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("nobody.jpg", grey.getvalue())
     config = ExtractConfig(zips=(tmp_path / "a.zip",), output_dir=tmp_path / "out")
-    assert run_extraction(config, BatchOptions(workers=0)).exit_code == ExitCode.SOME_FAILED
-    assert "not one item gave a result; made with detector FaceMesh" in capsys.readouterr().out
+    extraction = run_extraction(config, BatchOptions(workers=0))
+    assert extraction.exit_code == ExitCode.SOME_FAILED
+    (_, text) = extraction.lines(config.output_dir)
+    assert "not one item gave a result; made with detector FaceMesh" in text
     shard = run_extraction(
         replace(config, output_dir=tmp_path / "parts"), BatchOptions(workers=0, num_shards=2)
     )
@@ -318,7 +319,7 @@ def test_member_beyond_the_size_limit_is_refused_before_it_is_unpacked(tmp_path,
     monkeypatch.setattr(
         archives.Archive.__init__, "__defaults__", (archives.ArchiveLimits(max_member_bytes=5),)
     )
-    config = ExtractConfig(zips=(tmp_path / "a.zip",), output_dir=tmp_path / "out", log=False)
+    config = ExtractConfig(zips=(tmp_path / "a.zip",), output_dir=tmp_path / "out")
     assert run_extraction(config, BatchOptions(workers=0)).statuses == {"failed": 2}
     assert "at most 5 are read" in read_index(tmp_path / "out")[0]["reason"]
 

@@ -46,12 +46,11 @@ def test_expressions_of_example_people_who_are_new_are_named(tmp_path, report_of
         columns=aihub.COLUMNS,
         item_column="person",
         settings=config.settings(),
-        quiet=True,
     )
     run_batch(aihub.AihubTask(config), aihub.make_items(config), example)
     aihub.write_lists_and_archives(tmp_path / "example", config)
     landmarks = tmp_path / "landmarks"
-    extract = ExtractConfig(zips=(tmp_path / "example" / "archives",), output_dir=landmarks, log=False)
+    extract = ExtractConfig(zips=(tmp_path / "example" / "archives",), output_dir=landmarks)
     statuses = run_extraction(extract, BatchOptions(workers=0)).statuses
     num_pictures = config.num_people * len(EXPRESSIONS) * config.pictures_per_expression
     assert sum(statuses.values()) == num_pictures
@@ -77,7 +76,6 @@ def test_happiness_is_told_from_neutral_in_press_pictures(tmp_path, real_data_di
         zips=tuple(tmp_path / f"{folder}.zip" for folder in names),
         labels=tuple(names.values()),
         output_dir=tmp_path / "landmarks",
-        log=False,
     )
     statuses = run_extraction(extract, BatchOptions(workers=0)).statuses
     assert statuses["done"] >= 0.95 * sum(statuses.values())

@@ -166,9 +166,9 @@ def test_shuffled_labels_give_chance(tmp_path, run_train):
 def test_without_people_the_interval_draws_pictures_and_says_so(tmp_path, run_train, capsys):
     folder, out = make_folder(tmp_path / "x", with_people=False), tmp_path / "out"
     assert run_train("--landmarks_dir", folder, "--save_dir", out, *QUICK) == 0
-    said = capsys.readouterr().out
-    assert "the split is by picture" in said
-    assert "the interval draws pictures because no person is known" in said
+    said = capsys.readouterr()
+    assert "the split is by picture" in said.err
+    assert "the interval draws pictures because no person is known" in said.out
     assert "people may be in both parts" in (out / "MODEL_CARD.md").read_text(encoding="utf-8")
 
 
@@ -202,7 +202,7 @@ def test_early_stopping_ends_before_the_epochs_are_done(tmp_path, run_train, cap
     folder = make_folder(tmp_path / "x")
     options = ("--num_epochs", "200", "--batch_size", "16", "--patience", "2", "--learning_rate", "0.01")
     assert run_train("--landmarks_dir", folder, "--save_dir", tmp_path / "out", *options) == 0
-    assert "no better val_loss for 2 epochs" in capsys.readouterr().out
+    assert "no better val_loss for 2 epochs" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_one_process_uses_every_visible_gpu(monkeypatch):
     assert all_devices(network, World(device=torch.device("cpu")), 64) is network
 
 
-def test_no_gpu_gets_a_single_face(monkeypatch, capsys):
+def test_no_gpu_gets_a_single_face(monkeypatch, logged):
     for num_faces in range(2, 70):
         for num_visible in range(1, 17):
             # What DataParallel does with a batch is Tensor.chunk.
@@ -272,10 +272,11 @@ def test_no_gpu_gets_a_single_face(monkeypatch, capsys):
     network, cuda = LandmarkNetwork(2), World(device=torch.device("cuda", 0))
     assert all_devices(network, cuda, 8) is network
     assert given == [[0, 1, 2, 3]]
-    assert "a step of 8 faces fills 4 of 8 GPUs" in capsys.readouterr().out
+    assert "a step of 8 faces fills 4 of 8 GPUs" in logged.text
+    logged.clear()
     all_devices(network, cuda, 64)
     assert given[1:] == [list(range(8))]
-    assert not capsys.readouterr().out
+    assert not logged.records
     assert all_devices(network, cuda, 3) is network
     assert len(given) == 2
 
@@ -328,7 +329,7 @@ def test_from_archives_to_predictions(aihub_dir, tmp_path, run_train, run_predic
     wanted = [path for path in zips if "기쁨" in path.name or "중립" in path.name]
     options = ("--class_names", "neutral", "happy", "--workers", "0", *QUICK)
     assert run_train("--zips", *wanted, "--save_dir", out, *options) == 0
-    assert "32 pictures" in capsys.readouterr().out
+    assert "32 pictures" in capsys.readouterr().err
     people = json.loads((out / "split.json").read_text(encoding="utf-8"))["validation_people"]
     pictures = [p for p in (aihub_dir / "folders").rglob("*.jp*g") if p.name.split("_")[0] in people]
     chosen = [path for path in pictures if "_기쁨_" in path.name][:2]

@@ -126,7 +126,7 @@ def test_page_and_annotated_files_have_the_same_colours(repository):
     assert css_colours(repository, "--picture-") == list(PALETTE)
 
 
-def test_korean_labels_without_a_korean_font_become_english_and_say_so_once(monkeypatch, capsys, tmp_path):
+def test_korean_labels_without_a_korean_font_become_english_and_say_so_once(monkeypatch, logged, tmp_path):
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "Latin.ttf").write_bytes(b"")
     assert find_korean_font([tmp_path]) is None
@@ -136,7 +136,7 @@ def test_korean_labels_without_a_korean_font_become_english_and_say_so_once(monk
     for _ in range(3):
         annotator.draw(image, [make_face()])
     assert annotator.labels[0] == "Happy"
-    lines = capsys.readouterr().err.splitlines()
+    lines = logged.messages
     assert len(lines) == 1
     assert "fonts-nanum" in lines[0]
 

@@ -328,7 +328,7 @@ def test_what_one_rank_sees_stops_all_at_the_same_step(tmp_path: Path) -> None:
     assert len(saved["random"]) == 2  # each process its own generators
 
 
-def test_a_run_of_two_processes_can_go_on_in_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_of_two_processes_can_go_on_in_one(tmp_path: Path, logged: pytest.LogCaptureFixture) -> None:
     """Not to the bit, and it says so; but with the rest of the epoch and of the schedule."""
     task = SmallTask()
     task.before = at_call(3, send(signal.SIGTERM))  # in the first of two batches of the second epoch
@@ -340,7 +340,7 @@ def test_a_run_of_two_processes_can_go_on_in_one(tmp_path: Path, capsys: pytest.
     task = SmallTask()
     trainer = make_trainer(tmp_path, task, batch_size=2)
     result = trainer.run()
-    assert "from a run of 2 processes, now 1" in capsys.readouterr().out
+    assert "from a run of 2 processes, now 1" in logged.text
     assert (result.status, result.num_steps) == (DONE, 20)
     # Half of the second epoch's five batches is left, rounded up; the rate goes on from the same place.
     assert len(task.rates) == 3 + 5 + 5
@@ -351,7 +351,7 @@ def test_a_run_of_two_processes_can_go_on_in_one(tmp_path: Path, capsys: pytest.
 
 
 def test_a_finished_run_trains_no_more_and_more_epochs_go_on(
-    tmp_path: Path, whole: dict, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, whole: dict, logged: pytest.LogCaptureFixture
 ) -> None:
     trainer = make_trainer(tmp_path, SmallTask())
     trainer.run()
@@ -363,7 +363,7 @@ def test_a_finished_run_trains_no_more_and_more_epochs_go_on(
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == files
     assert_same(copy_of(task.model), whole["weights"])
     assert plain_rows(result.history) == whole["history"]
-    capsys.readouterr()
+    logged.clear()
     longer = make_trainer(tmp_path, SmallTask(), num_epochs=6)
     result = longer.run()
     assert (result.status, result.num_steps, [row["epoch"] for row in result.history]) == (
@@ -371,7 +371,7 @@ def test_a_finished_run_trains_no_more_and_more_epochs_go_on(
         18,
         [1, 2, 3, 4, 5, 6],
     )
-    assert "--num_epochs changed" in capsys.readouterr().out
+    assert "--num_epochs changed" in logged.text
     assert plain_rows(result.history)[:4] == whole["history"]
 
 
@@ -505,16 +505,16 @@ def test_checkpoints_by_time_are_written_when_the_time_has_come(tmp_path: Path) 
     assert seen == [False] * NUM_STEPS
 
 
-def test_a_finished_run_says_so_and_does_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_run_says_so_and_does_nothing(tmp_path: Path, logged: pytest.LogCaptureFixture) -> None:
     num_epochs = make_trainer(tmp_path, SmallTask()).run().history[-1]["epoch"]
-    capsys.readouterr()
+    logged.clear()
     assert make_trainer(tmp_path, SmallTask()).run().num_new_steps == 0
     said = f"going on from {tmp_path / 'last.pth'}: all {num_epochs} epochs are done already\n"
-    assert said in capsys.readouterr().out
+    assert said in logged.text
 
 
 def test_a_run_begun_from_a_checkpoint_goes_on_from_its_own_with_the_same_command(
-    tmp_path: Path, whole: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, whole: dict[str, Any], logged: pytest.LogCaptureFixture
 ) -> None:
     first = SmallTask()
     first.before = at_call(3, send(signal.SIGTERM))
@@ -523,10 +523,10 @@ def test_a_run_begun_from_a_checkpoint_goes_on_from_its_own_with_the_same_comman
     second = SmallTask()
     second.before = at_call(4, send(signal.SIGTERM))
     assert make_trainer(tmp_path / "b", second, resume=named).run().num_steps == 7
-    capsys.readouterr()
+    logged.clear()
     trainer = make_trainer(tmp_path / "b", SmallTask(), resume=named)
     result = trainer.run()
-    assert f"going on from {tmp_path / 'b' / 'last.pth'}: epoch 3, step 7" in capsys.readouterr().out
+    assert f"going on from {tmp_path / 'b' / 'last.pth'}: epoch 3, step 7" in logged.text
     assert result.num_new_steps == NUM_STEPS - 7
     assert_same(final_state(trainer, result), whole)
     # Another checkpoint is another beginning.

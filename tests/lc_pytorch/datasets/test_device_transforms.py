@@ -501,7 +501,7 @@ def test_bad_pictures_are_replaced_and_listed(load_script: Any, base: Path, tmp_
 
 
 @needs_torchvision
-def test_hq_training_takes_it_too(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_hq_training_takes_it_too(base: Path, tmp_path: Path, logged: pytest.LogCaptureFixture) -> None:
     rng = np.random.default_rng(0)
     names = [f"person_{number}" for number in range(6)]
     for number, name in enumerate(names):
@@ -526,4 +526,4 @@ def test_hq_training_takes_it_too(base: Path, tmp_path: Path, capsys: pytest.Cap
     with run_folder(config.save_dir):
         result = train_hq_voxceleb(config, ONE)
     assert result.status == "done"
-    assert "face pictures: resized by torchvision on the cpu device\n" in capsys.readouterr().out
+    assert "face pictures: resized by torchvision on the cpu device\n" in logged.text

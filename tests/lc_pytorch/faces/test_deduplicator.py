@@ -195,13 +195,13 @@ def test_a_run_killed_while_it_copies_ends_like_an_undisturbed_one(config, tmp_p
 
 
 @pytest.mark.numeric
-def test_shards_only_embed_and_the_last_run_groups_as_one_run_would(config, tmp_path, monkeypatch, capsys):
+def test_shards_only_embed_and_the_last_run_groups_as_one_run_would(config, tmp_path, monkeypatch, logged):
     deduplicate(config)
     shared = replace(config, dedupe_dir=tmp_path / "shared", representative_dir=tmp_path / "shared_r")
     for shard in range(3):
         summary = deduplicate(replace(shared, num_shards=3, shard_index=shard))
         assert (summary.num_groups, summary.exit_code) == (0, ExitCode.DONE)
-    assert "--num_shards 1 to group" in capsys.readouterr().out
+    assert "--num_shards 1 to group" in logged.text
     assert pictures_below(shared.dedupe_dir) == {}
     monkeypatch.setattr(embedders.FaceModel, "load", fail_to_load)
     deduplicate(shared)
@@ -253,12 +253,10 @@ def test_pictures_without_a_face_are_left_out_or_kept_as_asked(tmp_path, model_f
     assert "wall.png" in pictures_below(config.representative_dir)
 
 
-def test_pictures_without_any_face_are_told_by_the_exit_code(tmp_path, model_file, capsys):
+def test_pictures_without_any_face_are_told_by_the_exit_code(tmp_path, model_file, logged):
     write_image(tmp_path / "faces" / "wall.png", np.full((90, 60, 3), 128, np.uint8))
     assert deduplicate(config_for(tmp_path, model_file)).exit_code == ExitCode.SOME_FAILED
-    assert "not one item gave a result; made with detector FaceMesh, min_confidence 0.5" in (
-        capsys.readouterr().out
-    )
+    assert "not one item gave a result; made with detector FaceMesh, min_confidence 0.5" in (logged.text)
 
 
 def test_a_share_of_the_pictures_may_fail(tmp_path, model_file):
@@ -325,7 +323,7 @@ def test_all_faults_of_a_configuration_are_told_at_once(tmp_path):
         DedupeConfig(faces_dir=tmp_path / "f", dedupe_dir=file, representative_dir=tmp_path / "r")
 
 
-def test_an_onnx_model_needs_a_threshold_and_deepfaces_bring_their_own(config, tmp_path, capsys):
+def test_an_onnx_model_needs_a_threshold_and_deepfaces_bring_their_own(config, tmp_path, logged):
     with pytest.raises(UserError, match="--threshold is needed"):
         deduplicate(replace(config, threshold=None))
     assert not config.dedupe_dir.exists()
@@ -333,12 +331,12 @@ def test_an_onnx_model_needs_a_threshold_and_deepfaces_bring_their_own(config, t
         name="ArcFace", key="k", file=tmp_path, default_threshold=0.68, input_size=(112, 112)
     )
     assert deduplicator._chosen_threshold(replace(config, threshold=None), model) == 0.68
-    assert "threshold 0.68" in capsys.readouterr().out
+    assert "threshold 0.68" in logged.text
 
 
-def test_a_dry_run_writes_nothing(config, capsys):
+def test_a_dry_run_writes_nothing(config, logged):
     assert deduplicate(replace(config, dry_run=True)).num_groups == 0
-    assert "14 faces" in capsys.readouterr().out
+    assert "14 faces" in logged.text
     assert not config.dedupe_dir.exists()
     assert not config.representative_dir.exists()
 

@@ -175,11 +175,11 @@ def test_measured_settings_are_those_of_all_values(root):
         MelSettings.from_config({"target_sr": 16000})
 
 
-def test_loaders_give_the_documented_batches(root, capsys):
+def test_loaders_give_the_documented_batches(root, logged):
     loaders = create_hq_voxceleb_dataloaders(
         root / "split.json", "both", 2, audio_duration_sec=0.5, image_transform=TRANSFORM
     )
-    assert "mels: 40 bands" in capsys.readouterr().out
+    assert "mels: 40 bands" in logged.text
     assert list(loaders) == ["train", "val", "test"]
     epochs = [list(loaders["train"]) for _ in range(2)]
     for batches in epochs:

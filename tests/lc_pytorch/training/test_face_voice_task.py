@@ -272,9 +272,7 @@ def test_biases_norms_and_the_temperature_do_not_decay() -> None:
         assert decay == (0.0 if is_vector else 0.1), name
 
 
-def test_bad_items_are_replaced_counted_and_listed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_items_are_replaced_counted_and_listed(tmp_path: Path, logged: pytest.LogCaptureFixture) -> None:
     pairs = MemoryPairs(bad=[2, 7])
     assert train(tmp_path, make_model(), pairs).status == DONE
     with (tmp_path / "bad_files.csv").open(encoding="utf-8", newline="") as file:
@@ -282,7 +280,7 @@ def test_bad_items_are_replaced_counted_and_listed(
     assert [(row["item"], row["files"], row["reason"]) for row in rows] == [
         (str(item), f"picture {item} with sound {item}", f"item {item}: no picture") for item in (2, 7)
     ]
-    assert "2 pairs could not be read" in capsys.readouterr().out
+    assert "2 pairs could not be read" in logged.text
     train(tmp_path / "good", make_model())
     assert not (tmp_path / "good" / "bad_files.csv").exists()
 
@@ -304,12 +302,12 @@ def test_workers_change_nothing(tmp_path: Path) -> None:
 
 
 def test_a_set_smaller_than_the_batch_is_used_whole_and_one_of_one_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, logged: pytest.LogCaptureFixture
 ) -> None:
     pairs = MemoryPairs(3)
     train(tmp_path / "a", make_model(), pairs, num_epochs=1)
     assert {index for index, _ in pairs.asked} == {0, 1, 2}
-    assert "only 3 training pairs: batches of 3" in capsys.readouterr().out
+    assert "only 3 training pairs: batches of 3" in logged.text
     with pytest.raises(UserError, match="1 training pairs for 1 processes: too few"):
         train(tmp_path / "b", make_model(), MemoryPairs(1))
     with pytest.raises(UserError, match="too few for a batch of at least 4"):

@@ -159,14 +159,14 @@ def test_the_finished_folder_holds_a_model_of_its_best_epoch(
 
 @pytest.mark.parametrize("val_size", [0.0, 0.1])
 def test_without_two_people_to_validate_on_there_is_a_best_model_too(
-    base: Path, pairs: PairList, tmp_path: Path, val_size: float, capsys: pytest.CaptureFixture[str]
+    base: Path, pairs: PairList, tmp_path: Path, val_size: float, logged: pytest.LogCaptureFixture
 ) -> None:
     result = train(base, pairs, tmp_path, num_epochs=3, val_size=val_size)
     assert result.status == DONE
     losses = [row["train_loss"] for row in result.history]
     assert result.best_epoch == 1 + losses.index(min(losses))
     assert load_model(tmp_path, "best").weights_file.is_file()
-    assert "the best model is known by its training loss" in capsys.readouterr().out
+    assert "the best model is known by its training loss" in logged.text
 
 
 def test_a_named_checkpoint_brings_its_best_model_along(base: Path, pairs: PairList, tmp_path: Path) -> None:

@@ -7,9 +7,9 @@
 Reads DATA_DIR_TRAIN and DATA_DIR_VAL (emotion/preprocess.py makes them). Writes below MODEL_DIR
 `emotion_classifier_<n>_classes` as .h5, _savedmodel/, .tflite, .json (classes, preprocessing, temperature),
 MODEL_CARD.md, `evaluation/` (report, confusion matrix, classes, slices, reliability) and `training/` (state,
-history, curves, TensorBoard). A run that was stopped goes on with the same command, at the step where it was.
-Exit codes: 0 done; 1 done, but some pictures could not be read (training/unreadable.csv); 2 bad usage or
-input; 75 stopped by a signal (run the same command again to continue).
+history, curves, log.txt, TensorBoard). A run that was stopped goes on with the same command, at the step
+where it was. Exit codes: 0 done; 1 done, but some pictures could not be read (training/unreadable.csv); 2 bad
+usage or input; 75 stopped by a signal (run the same command again to continue).
 """
 
 import argparse
@@ -55,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from emotion.classifier.run import check_start, estimate_run, train_and_evaluate
     from emotion.logger_config import get_logger, setup_logging
     from facevox.locks import OutputLock
+    from facevox.logs import LOG_FILE, log_file
     from facevox.signals import StopFlag
 
     start = check_start(settings, overwrite=args.overwrite, dry_run=args.dry_run)
@@ -68,10 +69,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             "%s: trained already with these settings; --overwrite begins anew", settings.model_dir
         )
         return ExitCode.DONE
-    # Of the processes of a SLURM step the first one holds the lock.
-    is_first = os.environ.get("SLURM_PROCID", "0") == "0"
-    lock = OutputLock(start.save_dir / "train.lock") if is_first else contextlib.nullcontext()
-    with lock, StopFlag() as stop:
+    with contextlib.ExitStack() as stack:
+        # Of the processes of a SLURM step the first one holds the lock and writes the log.
+        if os.environ.get("SLURM_PROCID", "0") == "0":
+            stack.enter_context(OutputLock(start.save_dir / "train.lock"))
+            stack.enter_context(log_file(start.save_dir / LOG_FILE))
+        stop = stack.enter_context(StopFlag())
         return train_and_evaluate(settings, start, args.device, stop)
 
 

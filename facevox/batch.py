@@ -19,6 +19,7 @@ from facevox.batch_options import BatchOptions
 from facevox.errors import ExitCode, UserError
 from facevox.files import remove_temporaries, set_run_token
 from facevox.locks import OutputLock
+from facevox.logs import log_file
 from facevox.manifest import (
     FINISHED,
     FOLDER,
@@ -184,6 +185,8 @@ class Summary:
 def run_batch(task: Task, items: Iterable[Item], config: BatchConfig) -> Summary:
     """Does the items that are not done yet and returns the summary, which it also logs.
 
+    What is logged meanwhile is appended to log.txt beside the manifest.
+
     Args:
         task: What to do with an item.
         items: All items of the whole work, in the order of the table, whatever the shard.
@@ -200,7 +203,9 @@ def run_batch(task: Task, items: Iterable[Item], config: BatchConfig) -> Summary
     folder = config.output_dir / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     own_file = manifest_file(config.output_dir, config.program, config.shard_index, config.num_shards)
-    with StopFlag() as stop, OutputLock(own_file.with_suffix(".lock")) as lock:
+    # Each part of an array its own: lines that two machines append to one file would be lost.
+    log = own_file.with_name(f"log{own_file.stem.removeprefix(config.program)}.txt")
+    with StopFlag() as stop, OutputLock(own_file.with_suffix(".lock")) as lock, log_file(log):
         dead = refuse_other_splits(config.output_dir, config.program, config.num_shards)
         for gone in [*dead, *([lock] if lock.dead_token else [])]:
             num = remove_temporaries(config.output_dir, gone.dead_token)
@@ -236,6 +241,7 @@ def _run_locked(
         for path in find_manifests(config.output_dir, config.program):
             if shard_of(path)[1] != config.num_shards:
                 path.unlink()
+    logger.debug(_plan_text(config, mine, finished, todo))
     fingerprints: dict[str, list[Any] | None] = {}
     failures: list[tuple[str, str]] = []
     counts = Counter({"done": 0, "failed": 0})

@@ -9,9 +9,9 @@
 Clips are split 8:1:1 into training, validation and test: by speaker where the manifest names one, else by
 video. Writes into paths.checkpoint_dir (checkpoints/): best_model.pth (lowest validation loss, with the
 calibration of its score, fitted on the validation speakers), epoch_0010.pth, … every 10 epochs, last.pth (to
-go on from), history.json, curves.png, split.json and MODEL_CARD.md; into paths.log_dir (logs/): TensorBoard's
-events. Exit codes: 0 done, 1 ended because the loss was not finite, 2 bad settings or input, 75 stopped by a
-signal (run the same command again to go on).
+go on from), history.json, curves.png, split.json, log.txt and MODEL_CARD.md; into paths.log_dir (logs/):
+TensorBoard's events. Exit codes: 0 done, 1 ended because the loss was not finite, 2 bad settings or input, 75
+stopped by a signal (run the same command again to go on).
 """
 
 import argparse

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from facevox.errors import UserError, one_line
 from facevox.locks import OutputLock
+from facevox.logs import LOG_FILE, log_file
 from facevox.signals import StopFlag
 from facevox.training import distributed
 
@@ -15,8 +16,8 @@ from facevox.training import distributed
 def run_folder(save_dir: Path, *, option: str = "--save_dir", work: str = "training") -> Iterator[None]:
     """The folder of a run, made if missing and held against other runs while the block lasts.
 
-    Every process enters it; the first one holds the lock. A signal that comes before the first step, while
-    weights are loaded, is not lost: it stops the run after that step.
+    Every process enters it; the first one holds the lock, and appends to log.txt what it logs. A signal that
+    comes before the first step, while weights are loaded, is not lost: it stops the run after that step.
 
     Args:
         save_dir: The folder.
@@ -28,6 +29,7 @@ def run_folder(save_dir: Path, *, option: str = "--save_dir", work: str = "train
     """
     with ExitStack() as stack:
         distributed.on_main(lambda: stack.enter_context(_lock(save_dir, option, work)))
+        distributed.on_main(lambda: stack.enter_context(log_file(save_dir / LOG_FILE)))
         stack.enter_context(StopFlag())
         yield
 

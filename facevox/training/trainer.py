@@ -438,6 +438,9 @@ class Trainer:
         is_last = at.epoch == self.config.num_epochs
         if self.world.is_main:
             write_history(self.config.save_dir, self.history)
+            values = ", ".join(f"{name} {value:.4g}" for name, value in row.items() if name != "epoch")
+            best = ", the best so far" if is_best else ""
+            logger.debug(f"epoch {at.epoch} of {self.config.num_epochs}: {values}{best}")
         if is_best:
             self._on_main(lambda: self.task.save(is_best=True))
         if at.epoch % self.config.save_interval == 0 and not is_last:

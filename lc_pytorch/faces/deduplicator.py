@@ -27,6 +27,7 @@ from facevox.files import (
     set_run_token,
 )
 from facevox.locks import OutputLock
+from facevox.logs import LOG_FILE, log_file
 from facevox.manifest import (
     ItemIndex,
     empty_text,
@@ -130,7 +131,7 @@ def deduplicate(config: DedupeConfig) -> DedupeSummary:
         )
     lock_file = manifest_file(config.dedupe_dir, PROGRAM).with_suffix(".lock")
     lock_file.parent.mkdir(parents=True, exist_ok=True)
-    with OutputLock(lock_file) as lock:
+    with OutputLock(lock_file) as lock, log_file(lock_file.with_name(LOG_FILE)):
         if lock.dead_token:
             folders = (config.dedupe_dir, config.representative_dir)
             num = sum(remove_temporaries(folder, lock.dead_token) for folder in folders)

@@ -9,8 +9,9 @@ split into those to learn from, those to choose the best model by, and those for
 
 Writes into --save_dir: face_encoder.pth, face_projection.pth, audio_encoder.pth, audio_projection.pth,
 full_model.pth, best_model.pth, config.json, split.json, history.json, curves.png, last.pth (to go on from),
-events/ (TensorBoard), MODEL_CARD.md, and bad_files.csv if some could not be read. Exit codes: 0 done, 1 ended
-because the loss was not finite, 2 bad usage or input, 75 stopped by a signal (run again to go on).
+events/ (TensorBoard), MODEL_CARD.md, log.txt, and bad_files.csv if some could not be read. Exit codes: 0
+done, 1 ended because the loss was not finite, 2 bad usage or input, 75 stopped by a signal (run again to go
+on).
 """
 
 import argparse

@@ -100,6 +100,9 @@ def test_log_begins_with_the_hyperparameters(trained: Path) -> None:
     assert any("   - 백본: MobileNetV3Large" in line for line in lines)
     assert any("   - BATCH_SIZE: 8" in line for line in lines)
     assert any("epoch 1 (finetune)" in line for line in lines)
+    start, *of_run = (trained / "training" / "log.txt").read_text(encoding="utf-8").splitlines()
+    assert " - facevox.logs - INFO - started on " in start
+    assert of_run == lines
 
 
 def test_card_names_scores_people_and_limits(trained: Path) -> None:

@@ -20,6 +20,7 @@ from facevox.batch import Item, run_batch
 from facevox.batch_options import BatchOptions
 from facevox.errors import UserError
 from facevox.locks import OutputLock
+from facevox.logs import on_console
 from facevox.manifest import (
     ManifestWriter,
     find_manifests,
@@ -69,6 +70,42 @@ def test_second_run_skips_what_is_finished(source: Path, tmp_path: Path) -> None
     summary = run_batch(batch_jobs.Upper(), items_of(source), config_of(out))
     assert (summary.done, summary.skipped) == (0, 12)
     assert (out / "upper.csv").read_bytes() == before
+
+
+def test_log_grows_with_each_run_and_not_with_the_failures(source: Path, tmp_path: Path) -> None:
+    for number in range(40):
+        (source / f"x{number}.txt").write_text("bad", encoding="utf-8")
+    out = tmp_path / "out"
+    for index in range(2):
+        with on_console():
+            run_batch(batch_jobs.Upper(), items_of(source), config_of(out))
+        lines = (out / "manifests" / "log.txt").read_text(encoding="utf-8").splitlines()
+        texts = [line.split(" - ", 3)[3] for line in lines]
+        assert len(texts) == (index + 1) * 10
+    assert [text for text in texts if "to do" in text] == [
+        "upper: 52 items, 0 finished before, 52 to do",
+        "upper: 52 items, 12 finished before, 40 to do",
+    ]
+    assert texts[2].startswith("upper: 12 done, 0 skipped (finished before), 40 failed")
+    assert texts[8:10] == ["  … and 35 more failed", f"  table: {out / 'upper.csv'}"]
+
+
+def test_each_part_of_an_array_has_its_own_log(source: Path, tmp_path: Path) -> None:
+    for index in range(2):
+        config = config_of(tmp_path / "out", num_shards=2, shard_index=index)
+        run_batch(batch_jobs.Upper(), items_of(source), config)
+    names = [path.name for path in sorted((tmp_path / "out" / "manifests").glob("*.txt"))]
+    assert names == ["log.shard-0000-of-0002.txt", "log.shard-0001-of-0002.txt"]
+
+
+def test_refused_run_says_why_in_the_log(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run_batch(batch_jobs.Upper(), items_of(source), config_of(out))
+    with pytest.raises(UserError):
+        run_batch(batch_jobs.Upper(), items_of(source), config_of(out, settings={"case": "lower"}))
+    last = (out / "manifests" / "log.txt").read_text(encoding="utf-8").splitlines()[-1]
+    assert " - ERROR - ended: " in last
+    assert "results made with other settings" in last
 
 
 @pytest.mark.parametrize("harm", ["input changed", "output gone", "output cut"])

@@ -114,6 +114,9 @@ def test_run_leaves_models_curves_card_and_events(trained: Path) -> None:
     assert list((trained / "logs").glob("events.out.tfevents.*"))
     history = json.loads((folder / "history.json").read_text(encoding="utf-8"))
     assert len(history) == 8
+    log = (folder / "log.txt").read_text(encoding="utf-8")
+    assert [f"epoch {number} of 8: " in log for number in range(10)] == [False, *[True] * 8, False]
+    assert " - lipsync.network.run - INFO - done: 8 epochs" in log
     assert history[-1]["val_loss"] < history[0]["val_loss"]
     card = (folder / "MODEL_CARD.md").read_text(encoding="utf-8")
     split = json.loads((folder / "split.json").read_text(encoding="utf-8"))

@@ -309,6 +309,8 @@ def test_program_runs_on_two_processes_and_tells_the_same(data: Path, repository
     assert [process.returncode for process in processes] == [1, 1], shown
     assert "6 people (test people of split.json), 11 faces x 12 voices" in shown[0][0]
     assert shown[1][0] == ""
+    (log,) = data.rglob("log.txt")
+    assert log.read_text(encoding="utf-8").count(" - INFO - started on ") == 1
     assert results(data)["gallery"]["faces"] == 11
 
 

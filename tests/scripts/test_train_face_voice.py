@@ -44,6 +44,7 @@ FILES = {
     "last.pth",
     "events",
     "MODEL_CARD.md",
+    "log.txt",
 }
 
 
@@ -241,6 +242,9 @@ def test_a_program_ended_from_outside_goes_on_to_the_bit(
     for name in ("best_model.pth", "full_model.pth", "face_encoder.pth"):
         assert_same(load_checkpoint(folder / name), load_checkpoint(whole / name), name)
     check_folder(folder, 3)
+    log = (folder / "log.txt").read_text(encoding="utf-8")
+    assert log.count(" - facevox.logs - INFO - started on ") == len(numbers) + 1
+    assert log.count(" - INFO - going on from ") == len(numbers)
 
 
 def test_a_finished_run_takes_no_step_and_more_epochs_go_on(

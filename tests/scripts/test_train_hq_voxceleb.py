@@ -69,7 +69,7 @@ def test_split_training_and_evaluation_leave_what_the_document_lists(
     files = {file.name for file in model.iterdir()}
     expected = {"face_encoder.pth", "face_projection.pth", "audio_projection.pth", "full_model.pth"}
     expected |= {"best_model.pth", "config.json", "history.json", "last.pth", "events", "curves.png"}
-    assert expected | {"split.json", "MODEL_CARD.md"} <= files
+    assert expected | {"split.json", "MODEL_CARD.md", "log.txt"} <= files
     assert ("audio_encoder.pth" in files) == (pooling != "flatten")
     evaluation = load_script("hq/evaluate_hq_voxceleb")
     assert cli.run(evaluation.main, ["--model_dir", str(model), "--force_cpu"]) == 0

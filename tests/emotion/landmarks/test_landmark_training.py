@@ -145,6 +145,9 @@ def test_training_learns_and_writes_model_scores_and_card(tmp_path, run_train, c
     for name in ("curves.png", "evaluation/confusion_matrix.png", "evaluation/reliability.png", "last.pth"):
         assert (out / name).stat().st_size > 1000
     assert "balanced accuracy" in capsys.readouterr().out
+    log = (out / "log.txt").read_text(encoding="utf-8")
+    assert "facevox.training.trainer - DEBUG - epoch 12 of 12: " in log
+    assert "emotion.landmarks.run - INFO - balanced accuracy" in log
 
 
 def test_shuffled_labels_give_chance(tmp_path, run_train):

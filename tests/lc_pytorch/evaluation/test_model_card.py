@@ -9,6 +9,7 @@ import pytest
 from small_training import make_model
 
 from facevox.errors import UserError
+from facevox.files import read_json
 from lc_pytorch.evaluation.model_card import write_model_card
 from lc_pytorch.models.store import save_config
 
@@ -35,16 +36,27 @@ def write(folder: Path, name: str, value: Any) -> None:
     (folder / name).write_text(json.dumps(value), encoding="utf-8")
 
 
+MEASURE = {"value": 0.8, "low": 0.7, "high": 0.9, "chance": 0.5}
+RESULTS = {
+    "verification": {"all": {"auc": MEASURE, "eer": MEASURE | {"value": math.nan}}},
+    "retrieval": {"top_1": {"value": 0.25, "chance": 0.05}},
+    "warnings": ["only 20 people"],
+    "tested": {"origin": "the test people of split.json"},
+}
+
+
+def test_card_is_word_for_word_what_it_was(model_dir: Path) -> None:
+    write(model_dir, "history.json", HISTORY)
+    write(model_dir, "evaluation_results.json", RESULTS)
+    config = read_json(model_dir / "config.json")
+    versions = ", ".join(f"{name} {value}" for name, value in config["versions"].items())
+    text = write_model_card(model_dir).read_text(encoding="utf-8").replace(versions, "VERSIONS")
+    assert text == Path(__file__).with_name("model_card.md").read_text(encoding="utf-8")
+
+
 def test_the_card_says_what_learnt_from_whom_and_how_well(model_dir: Path) -> None:
     write(model_dir, "history.json", HISTORY)
-    measure = {"value": 0.8, "low": 0.7, "high": 0.9, "chance": 0.5}
-    results = {
-        "verification": {"all": {"auc": measure, "eer": measure | {"value": math.nan}}},
-        "retrieval": {"top_1": {"value": 0.25, "chance": 0.05}},
-        "warnings": ["only 20 people"],
-        "tested": {"origin": "the test people of split.json"},
-    }
-    write(model_dir, "evaluation_results.json", results)
+    write(model_dir, "evaluation_results.json", RESULTS)
     text = write_model_card(model_dir).read_text(encoding="utf-8")
     for words in (
         "face_encoder: vit, 2 layers of 16",

@@ -1,17 +1,11 @@
 """Who is in training and who in validation: by person, the same whatever else is there."""
 
-import hashlib
 from collections.abc import Iterable
 
 from facevox.errors import UserError
+from facevox.splits import drawn_order, drawn_share
 
 FEW_PEOPLE = 200
-
-
-def person_share(person: str, seed: int) -> float:
-    """A number from 0 to below 1 that belongs to a person and a seed, evenly spread over people."""
-    digest = hashlib.sha256(f"{seed}:{person}".encode("utf-8", "surrogateescape")).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def validation_people(people: Iterable[str], seed: int, val_share: float) -> set[str]:
@@ -30,13 +24,13 @@ def validation_people(people: Iterable[str], seed: int, val_share: float) -> set
     Raises:
         UserError: Fewer than two people.
     """
-    ordered = sorted((person_share(person, seed), person) for person in set(people))
+    ordered = drawn_order(people, seed)
     num = len(ordered)
     if num < 2:
         raise UserError(f"{num} people: at least two are needed, one of them for validation")
     if num < FEW_PEOPLE:
         num_chosen = round(val_share * num)
     else:
-        num_chosen = sum(share < val_share for share, _ in ordered)
+        num_chosen = sum(drawn_share(person, seed) < val_share for person in ordered)
     # Neither side is ever empty.
-    return {person for _, person in ordered[: min(max(num_chosen, 1), num - 1)]}
+    return set(ordered[: min(max(num_chosen, 1), num - 1)])

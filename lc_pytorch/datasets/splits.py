@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 from facevox.errors import UserError
 from facevox.files import read_json, write_json
+from facevox.splits import drawn_order
 
 FORMAT = 1  # of split.json
 PARTS = ("train", "val", "test")
@@ -112,7 +113,11 @@ def split_identities(
     Raises:
         UserError: Shares that are none, or too few people; names the counts.
     """
-    _check_sizes(test_size, val_size, seed)
+    faults = share_faults({"--test_size": test_size, "--val_size": val_size})
+    if seed < 0:
+        faults.append(f"--seed {seed}: at least 0 is wanted")
+    if faults:
+        raise UserError("; ".join(faults))
     names = sorted({normalise_identity(name) for name in identities})
     wanted = [part for part, size in (("val", val_size), ("test", test_size)) if size > 0]
     if len(names) < len(wanted) + 1:
@@ -123,7 +128,7 @@ def split_identities(
         )
     group_of = {normalise_identity(name): group for name, group in (strata or {}).items()}
     groups: dict[str, list[str]] = {}
-    for name in sorted(names, key=lambda name: _draw(seed, name)):
+    for name in drawn_order(names, seed):
         groups.setdefault(group_of.get(name, ""), []).append(name)
     num_test, num_val = _part_sizes(len(names), test_size, val_size)
     test = _take(groups, num_test)
@@ -139,25 +144,17 @@ def split_identities(
     )
 
 
-def _check_sizes(test_size: float, val_size: float, seed: int) -> None:
+def share_faults(shares: Mapping[str, float]) -> list[str]:
+    """What is wrong with the shares of the parts not trained on, by the options that ask for them."""
     faults = [
-        f"{name} {size:g}: a share from 0 to below 1 is wanted"
-        for name, size in (("--test_size", test_size), ("--val_size", val_size))
-        if not 0 <= size < 1
+        f"{name} {share:g}: a share from 0 to below 1 is wanted"
+        for name, share in shares.items()
+        if not 0 <= share < 1
     ]
-    if not faults and test_size + val_size >= 1:
-        faults.append(
-            f"--test_size {test_size:g} and --val_size {val_size:g}: together below 1 are wanted; nobody "
-            "would be left to train on"
-        )
-    if seed < 0:
-        faults.append(f"--seed {seed}: at least 0 is wanted")
-    if faults:
-        raise UserError("; ".join(faults))
-
-
-def _draw(seed: int, name: str) -> bytes:
-    return hashlib.sha256(f"{seed}:{name}".encode("utf-8", "surrogateescape")).digest()
+    if not faults and sum(shares.values()) >= 1:
+        asked = " and ".join(f"{name} {share:g}" for name, share in shares.items())
+        faults.append(f"{asked}: together below 1 are wanted; nobody would be left to train on")
+    return faults
 
 
 def _part_sizes(num: int, test_size: float, val_size: float) -> tuple[int, int]:

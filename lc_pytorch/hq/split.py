@@ -19,7 +19,7 @@ from typing import Any, Literal
 from facevox.errors import UserError
 from facevox.files import read_json, write_json
 from lc_pytorch.choices import SETS
-from lc_pytorch.datasets.splits import PARTS, Part, normalise_identity, split_identities
+from lc_pytorch.datasets.splits import PARTS, Part, normalise_identity, share_faults, split_identities
 from lc_pytorch.hq.tree import Tree
 
 FORMAT = 1
@@ -83,15 +83,7 @@ def make_split(
     Raises:
         UserError: Shares that are none, or too few people.
     """
-    faults = [
-        f"--{name} {ratio:g}: a share from 0 to below 1 is wanted"
-        for name, ratio in (("val_ratio", val_ratio), ("test_ratio", test_ratio))
-        if not 0 <= ratio < 1
-    ]
-    if not faults and val_ratio + test_ratio >= 1:
-        faults.append(
-            f"--val_ratio {val_ratio:g} and --test_ratio {test_ratio:g}: together below 1 are wanted"
-        )
+    faults = share_faults({"--val_ratio": val_ratio, "--test_ratio": test_ratio})
     if faults:
         raise UserError("; ".join(faults))
     sets_of: dict[str, list[str]] = {}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from facevox.errors import UserError
+from facevox.splits import drawn_order
 from facevox.training import distributed
 from facevox.training.batches import EpochBatches, make_loader
 from facevox.training.distributed import World
@@ -63,7 +64,7 @@ def split_clips(entries: Sequence[ClipEntry], shares: Sequence[int], seed: int) 
     groups: dict[str, list[ClipEntry]] = {}
     for entry in entries:
         groups.setdefault(entry.group, []).append(entry)
-    order = sorted(groups, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
+    order = drawn_order(groups, seed)
     if shares[1] == 0:
         raise UserError(
             "training.split: validation (the second share) is 0; the best model is chosen on it and its "

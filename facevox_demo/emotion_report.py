@@ -7,6 +7,7 @@ from typing import Any
 from emotion.classifier.run import EVALUATION_DIR, TRAINING_DIR
 from emotion.scores.report import REPORT_FILE
 from facevox.files import read_image, read_json
+from facevox.intervals import interval_text
 from facevox_demo.html_report import Report
 
 SHOWN_CROPS = 8  # of each class
@@ -36,7 +37,7 @@ def add_emotion(report: Report, folder: Path) -> dict[str, Any]:
     report.table(
         ["measure", "value", "95 % interval of people", "chance"],
         [
-            ("macro-F1", macro_f1["value"], _interval(macro_f1), scores["chance_macro_f1"]),
+            ("macro-F1", macro_f1["value"], interval_text(macro_f1), scores["chance_macro_f1"]),
             ("accuracy", scores["accuracy"], "", ""),
             ("calibration error before temperature", calibration["calibration_error_before"], "", 0.0),
             ("calibration error after it, other people", calibration["calibration_error_after"], "", 0.0),
@@ -55,7 +56,7 @@ def add_emotion(report: Report, folder: Path) -> dict[str, Any]:
             (
                 f"{row['slice']} {row['value']}",
                 row["macro_f1"]["value"],
-                _interval(row["macro_f1"]),
+                interval_text(row["macro_f1"]),
                 row["pictures"],
                 row["people"],
             )
@@ -98,7 +99,3 @@ def _add_crops(report: Report, crops: Path, class_names: list[str]) -> None:
             f"The set's own {first} and {second} parts, as AIHub cuts them, share {leak['people']} of "
             f"{leak['people_of_second']} people: scores on such a split are too good."
         )
-
-
-def _interval(score: dict[str, Any]) -> str:
-    return "" if score["low"] is None else f"{score['low']:.3f} to {score['high']:.3f}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from facevox.files import read_image, read_json
+from facevox.intervals import interval_text
 from facevox_demo.html_report import Report
 from lc_pytorch.datasets.matched_files import iter_matched_file
 from lc_pytorch.faces.grouping import bcubed_f1
@@ -219,6 +220,4 @@ def add_model(report: Report, title: str, model_dir: Path) -> dict[str, Any]:
 
 
 def _columns(measure: dict[str, Any]) -> tuple[Any, str, Any]:
-    low, high = measure["low"], measure["high"]
-    interval = "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
-    return measure["value"], interval, measure["chance"]
+    return measure["value"], interval_text(measure), measure["chance"]

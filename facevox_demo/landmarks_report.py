@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from emotion.scores.report import REPORT_FILE
 from facevox.files import read_image, read_json
+from facevox.intervals import interval_text
 from facevox_demo.html_report import Report
 
 if TYPE_CHECKING:
@@ -68,8 +69,8 @@ def add_landmarks(report: Report, folder: Path) -> dict[str, Any]:
     rows = []
     for name in ("balanced_accuracy", "macro_f1"):
         score = scores[name]
-        interval = "" if score["low"] is None else f"{score['low']:.3f} to {score['high']:.3f}"
-        rows.append((name.replace("_", " "), score["value"], interval, scores[f"chance_{name}"]))
+        chance = scores[f"chance_{name}"]
+        rows.append((name.replace("_", " "), score["value"], interval_text(score), chance))
     error = scores["calibration"]["calibration_error_after"]
     rows.append(("calibration error, other people", error, "", 0.0))
     report.table(["measure", "value", "95 % interval of people", "chance"], rows)

@@ -11,7 +11,6 @@ import numpy as np
 
 from emotion.landmarks.card import write_card
 from emotion.landmarks.network import MODEL_FILE, LandmarkNetwork, load_model, save_model
-from emotion.landmarks.scores import balanced_accuracy_interval
 from emotion.landmarks.table import LandmarkTable, load_table
 from emotion.landmarks.task import (
     BatchReader,
@@ -23,8 +22,10 @@ from emotion.landmarks.task import (
     split_table,
 )
 from emotion.scores.calibration import fit_temperature
-from emotion.scores.report import REPORT_FILE, Answers, evaluate, write_evaluation
+from emotion.scores.measures import balanced_accuracy, over_people
+from emotion.scores.report import DIGITS, REPORT_FILE, Answers, evaluate, write_evaluation
 from facevox.files import read_json, write_json
+from facevox.intervals import interval_text
 from facevox.training import distributed
 from facevox.training.batches import EpochBatches
 from facevox.training.distributed import World
@@ -159,16 +160,16 @@ def finish(config: TrainConfig, validation: Part, result: TrainingResult, notes:
     temperature = fit_temperature(logits, validation.labels)
     answers = Answers(validation.samples, validation.rows, logits, temperature)
     report = evaluate(answers, config.class_names)
-    score = balanced_accuracy_interval(
-        validation.labels, logits.argmax(axis=1), validation.people, len(config.class_names)
+    score = over_people(
+        balanced_accuracy,
+        validation.labels,
+        logits.argmax(axis=1),
+        validation.people,
+        len(config.class_names),
     )
-    ends = {"low": score.low, "high": score.high}
     report |= {
-        "balanced_accuracy": {
-            "value": round(score.value, 4),
-            **{name: None if np.isnan(end) else round(end, 4) for name, end in ends.items()},
-        },
-        "chance_balanced_accuracy": round(1 / len(config.class_names), 4),
+        "balanced_accuracy": score.to_plain(DIGITS),
+        "chance_balanced_accuracy": round(1 / len(config.class_names), DIGITS),
         "interval_over": notes["interval_over"],
         "normalisation": config.normalisation,
     }
@@ -184,11 +185,11 @@ def describe_result(save_dir: Path) -> str:
     """The scores and the place of a model that is trained, for people."""
     report = read_json(save_dir / EVALUATION_DIR / REPORT_FILE)
     score = report["balanced_accuracy"]
-    interval = "" if score["low"] is None else f" ({score['low']:.3f} to {score['high']:.3f})"
+    interval = interval_text(score)
     over = report["interval_over"]
     note = "" if over == PEOPLE else ", the interval draws pictures because no person is known"
     return (
-        f"balanced accuracy {score['value']:.3f}{interval}, "
+        f"balanced accuracy {score['value']:.3f}{f' ({interval})' if interval else ''}, "
         f"chance {report['chance_balanced_accuracy']:.3f}, on "
         f"{report['pictures']} faces of {report['people'] if over == PEOPLE else 'unknown'} people{note}\n"
         f"model: {save_dir / MODEL_FILE}"

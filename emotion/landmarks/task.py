@@ -19,10 +19,9 @@ from emotion.data.split import validation_people
 from emotion.landmarks.network import MODEL_FILE, LandmarkModel, LandmarkNetwork, save_model
 from emotion.landmarks.normalisation import normalise_landmarks
 from emotion.landmarks.options import TrainConfig
-from emotion.landmarks.scores import balanced_accuracy
 from emotion.landmarks.table import LandmarkTable
 from emotion.scores.calibration import cross_entropy
-from emotion.scores.measures import confusion_counts
+from emotion.scores.measures import balanced_accuracy, confusion_counts
 from facevox.errors import UserError
 from facevox.training import distributed
 from facevox.training.batches import EpochBatches

@@ -1,13 +1,14 @@
 """One number that makes probabilities mean what they say: the temperature that logits are divided by.
 
-Source: Guo et al. (2017), "On Calibration of Modern Neural Networks", section 4.2 (temperature scaling) and
-equation 3 (expected calibration error).
+Source: Guo et al. (2017), "On Calibration of Modern Neural Networks", section 4.2 (temperature scaling).
 """
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+from facevox.calibration import expected_calibration_error, probability_bins
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,33 +66,35 @@ def fit_temperature(logits_NC: "NDArray[np.floating]", labels_N: "NDArray[np.int
     return 2.0 / (low + high)
 
 
-def reliability_bins(
-    probabilities_NC: "NDArray[np.floating]", labels_N: "NDArray[np.int64]", num_bins: int = NUM_BINS
-) -> list[Bin]:
+def reliability_bins(probabilities_NC: "NDArray[np.floating]", labels_N: "NDArray[np.int64]") -> list[Bin]:
     """Pictures by confidence, in bins of one width; bins without pictures are left out."""
-    confidence = probabilities_NC.max(axis=1)
-    correct = probabilities_NC.argmax(axis=1) == labels_N
-    # A confidence on a border belongs to the bin below it, as in the paper's half-open intervals.
-    index = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
+    confidence, is_right = _confidence(probabilities_NC, labels_N)
+    place = probability_bins(confidence, NUM_BINS)
     bins = []
-    for number in np.unique(index):
-        inside = index == number
+    for number in np.unique(place):
+        inside = place == number
         bins.append(
             Bin(
-                number / num_bins,
-                (number + 1) / num_bins,
+                number / NUM_BINS,
+                (number + 1) / NUM_BINS,
                 int(inside.sum()),
                 float(confidence[inside].mean()),
-                float(correct[inside].mean()),
+                float(is_right[inside].mean()),
             )
         )
     return bins
 
 
-def calibration_error(bins: Sequence[Bin]) -> float:
-    """Expected calibration error: the mean gap between confidence and accuracy, weighted by pictures."""
-    total = sum(one.num_pictures for one in bins)
-    return sum(one.num_pictures * abs(one.confidence - one.accuracy) for one in bins) / max(total, 1)
+def calibration_error(probabilities_NC: "NDArray[np.floating]", labels_N: "NDArray[np.int64]") -> float:
+    """The mean gap between confidence and accuracy, over the bins of `reliability_bins`."""
+    return float(expected_calibration_error(*_confidence(probabilities_NC, labels_N), NUM_BINS)[0])
+
+
+def _confidence(
+    probabilities_NC: "NDArray[np.floating]", labels_N: "NDArray[np.int64]"
+) -> "tuple[NDArray[np.floating], NDArray[np.bool_]]":
+    """(N,) probability of each answer, and whether it is right."""
+    return probabilities_NC.max(axis=1), probabilities_NC.argmax(axis=1) == labels_N
 
 
 def cross_fitted(

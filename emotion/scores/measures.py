@@ -1,24 +1,14 @@
-"""Counts of right and wrong answers, macro-F1, and how sure it is when each person is one draw."""
+"""Counts of right and wrong answers, macro-F1 and balanced accuracy, and how sure they are."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from facevox.intervals import Measure, bootstrap_over_groups
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-NUM_DRAWS = 2000  # the ends of a 95 % interval wander by about 1 % of its width
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A measure with its 95 % interval; the ends are NaN where fewer than two people are there."""
-
-    value: float
-    low: float
-    high: float
 
 
 def confusion_counts(
@@ -29,7 +19,7 @@ def confusion_counts(
     return flat.reshape(num_classes, num_classes).astype(np.int64)
 
 
-def class_f1(counts: "NDArray[np.integer]") -> "NDArray[np.float64]":
+def class_f1(counts: "NDArray[np.number]") -> "NDArray[np.float64]":
     """(…, C) F1 of each class from (…, C, C) counts; NaN for a class that is neither there nor answered."""
     right = np.diagonal(counts, axis1=-2, axis2=-1)
     both = counts.sum(axis=-1) + counts.sum(axis=-2)
@@ -38,7 +28,7 @@ def class_f1(counts: "NDArray[np.integer]") -> "NDArray[np.float64]":
     return result
 
 
-def macro_f1(counts: "NDArray[np.integer]") -> "NDArray[np.float64]":
+def macro_f1(counts: "NDArray[np.number]") -> "NDArray[np.float64]":
     """(…) mean F1 over the classes that are there or answered, from (…, C, C) counts."""
     scores = class_f1(counts)
     known = ~np.isnan(scores)
@@ -47,33 +37,33 @@ def macro_f1(counts: "NDArray[np.integer]") -> "NDArray[np.float64]":
     return result
 
 
-def person_interval(
+def balanced_accuracy(counts: "NDArray[np.number]") -> "NDArray[np.float64]":
+    """(…) mean recall over the classes that are there, from (…, C, C) counts (row true class, column answer).
+
+    The same as scikit-learn's; chance is one over the number of classes, however unequal they are.
+    """
+    there = counts.sum(axis=-1)
+    recall = np.diagonal(counts, axis1=-2, axis2=-1) / np.maximum(there, 1)
+    result: NDArray[np.float64] = recall.sum(axis=-1) / np.maximum((there > 0).sum(axis=-1), 1)
+    return result
+
+
+def over_people(
+    score: "Callable[[NDArray[np.number]], NDArray[np.float64]]",
     labels_N: "NDArray[np.int64]",
     answers_N: "NDArray[np.int64]",
     people: Sequence[str],
     num_classes: int,
     seed: int = 0,
-) -> Interval:
-    """Macro-F1 with the interval that drawing people anew gives (percentiles 2.5 and 97.5).
-
-    Pictures of one person are alike, and one upload shows a face several times: drawing pictures would
-    promise too much. People are drawn with replacement, each with all pictures.
-
-    Source: Efron and Tibshirani (1993), chapter 13; Field and Welsh (2007) for clusters.
-    """
+) -> Measure:
+    """`macro_f1` or `balanced_accuracy` of all pictures, with its interval over people."""
     names, member = np.unique(np.asarray(people, dtype=object).astype(str), return_inverse=True)
-    num_people = len(names)
-    by_person = np.zeros((num_people, num_classes, num_classes), np.int64)
-    np.add.at(by_person, (member, labels_N, answers_N), 1)
-    value = float(macro_f1(by_person.sum(axis=0)))
-    if num_people < 2:
-        return Interval(value, float("nan"), float("nan"))
-    rng = np.random.default_rng(seed)
-    flat = by_person.reshape(num_people, -1)
-    scores = np.empty(NUM_DRAWS)
-    for draw in range(NUM_DRAWS):
-        # How often each person comes up, without an array of draws by people for tens of thousands.
-        times = np.bincount(rng.integers(0, num_people, num_people), minlength=num_people)
-        scores[draw] = macro_f1((times @ flat).reshape(num_classes, num_classes))
-    low, high = np.quantile(scores, [0.025, 0.975])
-    return Interval(value, float(low), float(high))
+    # Row: person; column: cell of the confusion matrix.
+    cells_PC = np.zeros((len(names), num_classes**2))
+    np.add.at(cells_PC, (member, labels_N * num_classes + answers_N), 1)
+    return bootstrap_over_groups(
+        lambda times_DP: score((times_DP @ cells_PC).reshape(-1, num_classes, num_classes)),
+        len(names),
+        num=len(labels_N),
+        seed=seed,
+    )

@@ -25,7 +25,7 @@ from emotion.scores.calibration import (
     log_probabilities,
     reliability_bins,
 )
-from emotion.scores.measures import Interval, confusion_counts, person_interval
+from emotion.scores.measures import confusion_counts, macro_f1, over_people
 from facevox.files import replacing, write_json, write_text
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 REPORT_FILE = "report.json"
 FORMAT = 1
+DIGITS = 4  # of measures
 
 
 @dataclass(frozen=True)
@@ -74,15 +75,15 @@ def evaluate(answers: Answers, class_names: Sequence[str]) -> dict[str, Any]:
         "class_names": list(class_names),
         "pictures": len(labels),
         "people": len(set(answers.people)),
-        "macro_f1": _as_json(person_interval(labels, chosen, answers.people, num_classes)),
+        "macro_f1": over_people(macro_f1, labels, chosen, answers.people, num_classes).to_plain(DIGITS),
         "chance_macro_f1": round(1 / num_classes, 4),
         "accuracy": _number(np.trace(counts) / counts.sum()),
         "calibration": {
             "temperature": _number(answers.temperature),
             "cross_entropy_before": _number(cross_entropy(answers.logits, labels)),
             "cross_entropy_after": _number(-np.log(fitted[np.arange(len(labels)), labels]).mean()),
-            "calibration_error_before": _number(calibration_error(reliability_bins(raw, labels))),
-            "calibration_error_after": _number(calibration_error(reliability_bins(fitted, labels))),
+            "calibration_error_before": _number(calibration_error(raw, labels)),
+            "calibration_error_after": _number(calibration_error(fitted, labels)),
             "bins_before": [one._asdict() for one in reliability_bins(raw, labels)],
             "bins_after": [one._asdict() for one in reliability_bins(fitted, labels)],
         },
@@ -121,14 +122,14 @@ def slices_of(answers: Answers, num_classes: int) -> list[dict[str, Any]]:
     people = np.array(answers.people, dtype=object)
     rows = []
     for slice_name, value, inside in groups:
-        interval = person_interval(labels[inside], chosen[inside], list(people[inside]), num_classes)
+        score = over_people(macro_f1, labels[inside], chosen[inside], list(people[inside]), num_classes)
         rows.append(
             {
                 "slice": slice_name,
                 "value": value,
                 "pictures": int(inside.sum()),
                 "people": len(set(people[inside])),
-                "macro_f1": _as_json(interval),
+                "macro_f1": score.to_plain(DIGITS),
                 "accuracy": _number((labels[inside] == chosen[inside]).mean()),
             }
         )
@@ -180,16 +181,8 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Any]) -> None:
     write_text(path, buffer.getvalue())
 
 
-def _as_json(interval: Interval) -> dict[str, float | None]:
-    ends = {"low": interval.low, "high": interval.high}
-    return {
-        "value": _number(interval.value),
-        **{name: None if np.isnan(end) else _number(end) for name, end in ends.items()},
-    }
-
-
 def _number(value: Any) -> float:
-    return round(float(value), 4)
+    return round(float(value), DIGITS)
 
 
 def draw_confusion(report: dict[str, Any]) -> Any:

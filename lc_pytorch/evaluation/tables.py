@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facevox.files import replacing
+from facevox.intervals import Measure
 from lc_pytorch.evaluation.matches import Matches
-from lc_pytorch.utils.intervals import Measure
 from lc_pytorch.utils.metrics import Evaluation, Retrieval
 from lc_pytorch.utils.verification import Verification
 
@@ -115,12 +115,7 @@ def _retrieval_json(found: Retrieval) -> dict[str, Any]:
 
 def measure_json(measure: Measure) -> dict[str, float | None]:
     """A measure with its chance and its 95 % interval."""
-    return {
-        "value": _number(measure.value),
-        "low": _number(measure.low),
-        "high": _number(measure.high),
-        "chance": _number(measure.chance),
-    }
+    return {**measure.to_plain(), "chance": _number(measure.chance)}
 
 
 def _number(value: float) -> float | None:

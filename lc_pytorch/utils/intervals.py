@@ -9,35 +9,15 @@ Source: Hájek projection of a U-statistic; cluster-robust ("sandwich") variance
 effective number of people for measures between 0 and 1; Woodruff (1952) for the median.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
-LEVEL = 0.95
+from facevox.intervals import LEVEL, Measure
+
 # Fewer people than this give a deviation that is itself a matter of luck, and by symmetry may be zero.
 FEW_PEOPLE = 10
 LEAST_ERROR = 1e-9  # less is rounding
-
-
-@dataclass(frozen=True)
-class Measure:
-    """A number with what chance would give and how sure it is. NaN where it is not defined.
-
-    Attributes:
-        value: The measure.
-        chance: What a random order of the gallery gives in expectation.
-        low: Lower end of the 95 % interval.
-        high: Upper end.
-        standard_error: Deviation between draws of identities.
-    """
-
-    value: float
-    chance: float
-    low: float = float("nan")
-    high: float = float("nan")
-    standard_error: float = float("nan")
 
 
 def share_measure(value: float, chance: float, effects: NDArray[np.float64]) -> Measure:

@@ -25,8 +25,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from facevox.errors import UserError
+from facevox.intervals import Measure
 from lc_pytorch.utils import chance
-from lc_pytorch.utils.intervals import Measure, mean_effects, mean_measure, median_measure, share_measure
+from lc_pytorch.utils.intervals import mean_effects, mean_measure, median_measure, share_measure
 from lc_pytorch.utils.pair_counts import PairCounter, ThresholdCounter
 from lc_pytorch.utils.rank_counts import RankCounter
 from lc_pytorch.utils.similarity import STRATA, Bands, Counts, Plan, Side, sorted_side

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lc_pytorch.utils.intervals import Measure, share_measure
+from facevox.intervals import Measure
+from lc_pytorch.utils.intervals import share_measure
 from lc_pytorch.utils.pair_counts import PairCounts, ThresholdCounter
 from lc_pytorch.utils.similarity import Counts, Plan
 

@@ -17,6 +17,7 @@ from emotion.logger_config import get_logger, log_hyperparameters
 from emotion.settings import Settings
 from facevox.errors import ExitCode, UserError
 from facevox.files import write_text
+from facevox.model_card import CARD_FILE
 from facevox.native_silence import native_silence
 from facevox.progress import Progress, duration_text
 from facevox.signals import StopFlag
@@ -168,7 +169,7 @@ def make_trainer(settings: Settings, start: Start, devices: "Devices") -> Traine
 def finish(trainer: Trainer, settings: Settings, start: Start) -> None:
     """Takes the best epoch, fits the temperature, evaluates, exports, writes the card; ends the run."""
     from emotion.classifier.export import describe_model, export_model, make_classifier
-    from emotion.classifier.model_card import CARD_FILE, write_model_card
+    from emotion.classifier.model_card import write_model_card
     from emotion.classifier.train_state import assign_all
     from emotion.scores.calibration import fit_temperature
     from emotion.scores.report import Answers, evaluate, write_evaluation

@@ -1,0 +1,70 @@
+"""The model card: what a model is, learnt from and scores, as Markdown beside its weights."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from facevox.files import write_text
+from facevox.intervals import interval_text
+
+CARD_FILE = "MODEL_CARD.md"
+NOTHING = "–"  # stands for a number that is not defined
+
+
+def write_card(path: Path, title: str, sections: Mapping[str, Sequence[str]]) -> None:
+    """Writes a card.
+
+    Args:
+        path: The file.
+        title: Its heading.
+        sections: Heading → paragraphs, lists and tables; those that are empty are left out.
+    """
+    blocks = [f"# {title}"]
+    for heading, parts in sections.items():
+        blocks += [f"## {heading}", *filter(None, parts)]
+    write_text(path, "\n\n".join(blocks) + "\n")
+
+
+def bullets(lines: Iterable[str]) -> str:
+    """A list."""
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A table; floats with three digits, "–" where they are not defined."""
+    lines = [_row(columns), "|" + "---|" * len(columns)]
+    return "\n".join([*lines, *(_row([_cell(value) for value in row]) for row in rows)])
+
+
+def score_cells(score: Mapping[str, Any]) -> tuple[Any, str]:
+    """Value and interval of a measure's plain values, as cells."""
+    return score["value"], interval_text(score) or NOTHING
+
+
+def class_table(rows: Iterable[Mapping[str, Any]], counted: str) -> str:
+    """A table of the scores of each class.
+
+    Args:
+        rows: With class, precision, recall, f1, pictures.
+        counted: What the last column counts.
+    """
+    names = ("class", "precision", "recall", "f1", "pictures")
+    return table(
+        ["class", "precision", "recall", "F1", counted], [[row[name] for name in names] for row in rows]
+    )
+
+
+def pairs(values: Mapping[str, Any], sign: str = " ") -> str:
+    """Names with their values, in one line."""
+    return ", ".join(f"{name}{sign}{value}" for name, value in values.items())
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cell(value: Any) -> str:
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return NOTHING
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -11,7 +11,7 @@ end, with the shares of its steps; "by processor time" is what a single core giv
 Only where it is asked for, as it takes an hour: variants (the folds, clips and windows of real for other
 settings, each less the shipped ones, small.yaml; a mean over seeds, as they differ by several points).
 In all but speed the speakers are dealt into folds: network and ridge are fitted on the others, the untrained
-estimator on nobody. In brackets behind a figure: 90 % interval over speakers, with the seeds as they are.
+estimator on nobody. In brackets behind a figure: 95 % interval over speakers, with the seeds as they are.
 
 Exit codes: 0 every bar is met; 1 one is missed; 2 bad usage or bad input; 75 stopped (with
 --results_dir the same command goes on).
@@ -23,7 +23,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +33,10 @@ from facevox.errors import ExitCode
 FOLDER = Path(__file__).resolve().parent
 
 if TYPE_CHECKING:
+    from facevox.intervals import Measure
     from facevox_demo.figures import Figure
-    from lipsync.network.evaluation import Measurements, Value
+    from facevox_demo.lipsync_folds import FoldMeasurements
+    from lipsync.network.evaluation import Measurements
     from lipsync.network.takes import Take
     from lipsync.settings import Settings
 
@@ -117,14 +119,16 @@ def _neighbour(name: str) -> Any:
     return module
 
 
-def _figure(name: str, value: "Value", bar: float | None = None, **options: Any) -> "Figure":
+def _figure(name: str, value: "Measure", bar: float | None = None, **options: Any) -> "Figure":
     from facevox_demo.figures import Figure
 
-    people = f"{value.num} windows, {value.num_speakers} people"
+    people = f"{value.num} windows, {value.num_groups} people"
     return Figure(f"{name} ({value.low:.3f} to {value.high:.3f}; {people})", value.value, "", bar, **options)
 
 
-def accuracy_figures(head: str, found: "dict[str, Measurements]", bars: dict[int, float]) -> "list[Figure]":
+def accuracy_figures(
+    head: str, found: "Mapping[str, Measurements]", bars: dict[int, float]
+) -> "list[Figure]":
     """Offsets within a frame by window, of each estimator, and the network less the ridge.
 
     Args:
@@ -132,8 +136,8 @@ def accuracy_figures(head: str, found: "dict[str, Measurements]", bars: dict[int
         found: By estimator.
         bars: Least share for the network, by frames of a window.
     """
-    from lipsync.network.cross_validation import NETWORK, RIDGE
-    from lipsync.network.evaluation import WINDOW_FRAMES, accuracy, accuracy_difference
+    from facevox_demo.lipsync_folds import NETWORK, RIDGE, accuracy_difference
+    from lipsync.network.evaluation import WINDOW_FRAMES, accuracy
 
     figures = []
     for length in WINDOW_FRAMES:
@@ -148,7 +152,7 @@ def accuracy_figures(head: str, found: "dict[str, Measurements]", bars: dict[int
 
 
 def score_figures(
-    head: str, found: "dict[str, Measurements]", folds: Sequence[Sequence[str]], bar: float | None
+    head: str, found: "dict[str, FoldMeasurements]", folds: Sequence[Sequence[str]], bar: float | None
 ) -> "list[Figure]":
     """AUC and calibration error of each estimator, and the network's AUC less the ridge's.
 
@@ -158,16 +162,15 @@ def score_figures(
         folds: Of speakers; each is scored by a calibration fitted on the others, as training does it.
         bar: Least AUC of the network for far shifts and swapped sound.
     """
-    from lipsync.network.cross_validation import NETWORK, RIDGE
-    from lipsync.network.evaluation import (
-        KINDS,
-        SCORED_FRAMES,
-        auc,
+    from facevox_demo.lipsync_folds import (
+        NETWORK,
+        RIDGE,
         auc_difference,
         calibrated,
         calibrated_as_trained,
         calibration_error,
     )
+    from lipsync.network.evaluation import KINDS, SCORED_FRAMES, auc
 
     likely = {name: calibrated_as_trained(measured, folds) for name, measured in found.items()}
     refitted = {name: calibrated(measured, folds) for name, measured in found.items()}
@@ -193,7 +196,7 @@ def measure_example(args: argparse.Namespace, folder: Path) -> "list[Figure]":
     """Made-up people: 12 with two clips of 10 s."""
     from dataclasses import replace
 
-    from lipsync.network.cross_validation import RECIPE, cross_validate, deal_folds
+    from facevox_demo.lipsync_folds import RECIPE, cross_validate, deal_folds
     from lipsync.network.takes import list_clips, load_takes
 
     processed = args.processed_dir or make_example_clips(folder)
@@ -236,7 +239,7 @@ def measure_real(args: argparse.Namespace, folder: Path) -> "list[Figure]":
     """Real people; nothing without their clips."""
     from dataclasses import replace
 
-    from lipsync.network.cross_validation import RECIPE, cross_validate, deal_folds
+    from facevox_demo.lipsync_folds import RECIPE, cross_validate, deal_folds
 
     takes = load_real_takes(args, folder)
     if not takes:
@@ -250,7 +253,7 @@ def measure_real(args: argparse.Namespace, folder: Path) -> "list[Figure]":
 
 def load_real_takes(args: argparse.Namespace, folder: Path) -> "list[Take]":
     """Real people's clips of known offset; none, and said so, where there are no clips."""
-    from lipsync.network.cross_validation import real_takes
+    from facevox_demo.lipsync_folds import real_takes
 
     data_dir = Path(os.environ.get("FACEVOX_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
     if not (data_dir / "MANIFEST.csv").is_file():
@@ -261,7 +264,7 @@ def load_real_takes(args: argparse.Namespace, folder: Path) -> "list[Take]":
 
 def measure_variants(args: argparse.Namespace, folder: Path) -> "list[Figure]":
     """Other settings on real people; nothing without their clips."""
-    from lipsync.network.cross_validation import deal_folds, offsets_fold_by_fold, pool_seeds
+    from facevox_demo.lipsync_folds import deal_folds, offsets_fold_by_fold, pool_seeds
 
     takes = load_real_takes(args, folder)
     if not takes:
@@ -302,8 +305,8 @@ def variant_figures(found: "dict[str, dict[str, Measurements]]", seeds: Sequence
     """
     from dataclasses import replace
 
-    from lipsync.network.cross_validation import ALONE, NETWORK, RIDGE
-    from lipsync.network.evaluation import accuracy, accuracy_difference
+    from facevox_demo.lipsync_folds import ALONE, NETWORK, RIDGE, accuracy_difference
+    from lipsync.network.evaluation import accuracy
 
     rows = {name: own[NETWORK] for name, own in found.items()}
     rows |= {f"{name} alone": own[ALONE] for name, own in found.items()}

@@ -72,9 +72,8 @@ def bootstrap_over_groups(
     """A statistic with the interval that drawing the groups anew gives (percentiles 2.5 and 97.5).
 
     Args:
-        statistic: Takes (D, G) how often each group comes up in each draw, whole numbers; gives (D,). Where
-            its sums are of whole numbers they are exact, whatever their order; then an interval is the
-            same on every processor.
+        statistic: Takes (D, G) how often each group comes up in each draw, whole numbers; gives (D,). Sums
+            of whole numbers are exact, whatever their order and the number of threads.
         num_groups: G, at least 1.
         num: Of the measure.
         seed: Of the draws.

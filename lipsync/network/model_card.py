@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from facevox.files import write_text
+from facevox.intervals import Measure, interval_text
+from facevox.model_card import CARD_FILE, bullets, table, write_card
 from facevox.training.trainer import TrainingResult
 from lipsync.clips.clock import FRAME_HZ
 from lipsync.network.evaluation import (
@@ -18,15 +19,11 @@ from lipsync.network.evaluation import (
     SCORED_FRAMES,
     WINDOW_FRAMES,
     Measurements,
-    Value,
     accuracy,
     auc,
     probabilities_by,
 )
 from lipsync.sync.calibration import SyncCalibration
-
-CARD_FILE = "MODEL_CARD.md"
-MIN_SPEAKERS = 2  # below, an interval over speakers says nothing
 
 
 def write_model_card(
@@ -47,56 +44,41 @@ def write_model_card(
         results: Of each estimator on the test clips; "network" is the model.
         calibration: Of the model.
     """
-    model, training = settings["model"], settings["training"]
-    lines = [
-        "# Lip-sync: a contrastive network",
-        "",
-        "## Model",
-        "",
-        *(f"- {name}: {value}" for name, value in model.items()),
-        f"- score: {'calibrated on the validation speakers' if calibration else 'not calibrated'}",
-        "",
-        "## Data",
-        "",
-        *(
-            f"- {part}: {notes['num_clips'][part]} clips of {notes['num_speakers'][part]} speakers or videos"
-            for part in notes["num_clips"]
-        ),
-        f"- nobody is in two parts; hash of the split: `{notes['split_hash']}`",
-        "",
-        "## Training",
-        "",
-        f"- {result.message}",
-        f"- best epoch: {result.best_epoch}; " + ", ".join(f"{k}: {v}" for k, v in training.items()),
-        "",
-        "## Test clips",
-        "",
-        *_score_lines(results, calibration),
-        "",
-        "## Use",
-        "",
-        "For telling whether lips and speech fit, and by how much they are shifted, in videos whose people",
-        "agree to it. It neither recognises people nor proves that a video is genuine: a dubbed or generated",
-        "clip may be in sync. Languages, ages and recording conditions that the training clips lack are",
-        "untested.",
-        "",
-        "## Versions",
-        "",
-        f"Python {platform.python_version()}, torch {torch.__version__}, NumPy {np.__version__}",
-        "",
+    model = {
+        **settings["model"],
+        "score": "calibrated on the validation speakers" if calibration else "not calibrated",
+    }
+    training = ", ".join(f"{name}: {value}" for name, value in settings["training"].items())
+    parts = [
+        f"{part}: {num} clips of {notes['num_speakers'][part]} speakers or videos"
+        for part, num in notes["num_clips"].items()
     ]
+    parts.append(f"nobody is in two parts; hash of the split: `{notes['split_hash']}`")
     card = save_dir / CARD_FILE
-    write_text(card, "\n".join(lines))
+    write_card(
+        card,
+        "Lip-sync: a contrastive network",
+        {
+            "Model": [bullets(f"{name}: {value}" for name, value in model.items())],
+            "Data": [bullets(parts)],
+            "Training": [bullets([result.message, f"best epoch: {result.best_epoch}; {training}"])],
+            "Test clips": _scores(results, calibration),
+            "Use": [_USE],
+            "Versions": [
+                f"Python {platform.python_version()}, torch {torch.__version__}, NumPy {np.__version__}"
+            ],
+        },
+    )
     return card
 
 
-def _score_lines(results: Mapping[str, Measurements], calibration: SyncCalibration | None) -> list[str]:
-    """A table: offset found within a frame by length of window, and AUC; with 90 % intervals."""
+def _scores(results: Mapping[str, Measurements], calibration: SyncCalibration | None) -> list[str]:
+    """A table: offset found within a frame by length of window, and AUC; with 95 % intervals."""
     names = list(results)
-    rows: list[tuple[str, list[Value | None]]] = []
+    rows: list[tuple[str, list[Measure | None]]] = []
     for length in WINDOW_FRAMES:
         if all(any(own for own in found.hits[length].values()) for found in results.values()):
-            values: list[Value | None] = [accuracy(found, length) for found in results.values()]
+            values: list[Measure | None] = [accuracy(found, length) for found in results.values()]
             rows.append((f"offset within a frame, {length / FRAME_HZ:g} s", values))
     if calibration is not None and "network" in results:
         likely = probabilities_by(results["network"], calibration)
@@ -111,16 +93,25 @@ def _score_lines(results: Mapping[str, Measurements], calibration: SyncCalibrati
             ]
     if not rows:
         return ["No window of the test clips is long enough to measure on."]
-    lines = [f"| | {' | '.join(names)} | windows |", "|---" * (len(names) + 2) + "|"]
-    for title, columns in rows:
-        num = next(value.num for value in columns if value)
-        lines.append(f"| {title} | {' | '.join(map(_text, columns))} | {num} |")
-    return [*lines, "", "In brackets: 90 % interval over speakers (or videos), where there are several."]
+    cells = [
+        [title, *map(_text, columns), next(value.num for value in columns if value)]
+        for title, columns in rows
+    ]
+    return [
+        table(["", *names, "windows"], cells),
+        "In brackets: 95 % interval over speakers (or videos), where there are several.",
+    ]
 
 
-def _text(value: Value | None) -> str:
+def _text(value: Measure | None) -> str:
     if value is None:
         return ""
-    if value.num_speakers < MIN_SPEAKERS:
-        return f"{value.value:.3f}"
-    return f"{value.value:.3f} ({value.low:.3f}-{value.high:.3f})"
+    interval = interval_text(value.to_plain())
+    return f"{value.value:.3f} ({interval})" if interval else f"{value.value:.3f}"
+
+
+_USE = """\
+For telling whether lips and speech fit, and by how much they are shifted, in videos whose people
+agree to it. It neither recognises people nor proves that a video is genuine: a dubbed or generated
+clip may be in sync. Languages, ages and recording conditions that the training clips lack are
+untested."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from facevox.errors import UserError, one_line
 from facevox.files import read_json, write_json
+from facevox.model_card import CARD_FILE
 from facevox.training import distributed
 from facevox.training.distributed import World
 from facevox.training.history import write_curves
@@ -20,7 +21,7 @@ from facevox.training.trainer import LAST_FILE, STOPPED, Estimate, TrainingResul
 from lipsync.clips.features import ClipFeatures
 from lipsync.network.estimator import NetworkEstimator, load_model, save_model
 from lipsync.network.evaluation import Measurements, foreign_of, measure_take
-from lipsync.network.model_card import CARD_FILE, write_model_card
+from lipsync.network.model_card import write_model_card
 from lipsync.network.takes import Take, list_clips, load_takes
 from lipsync.network.task import (
     BEST_FILE,

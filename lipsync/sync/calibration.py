@@ -124,21 +124,6 @@ class SyncCalibration:
 LOUDNESS_CALIBRATION = SyncCalibration((1.1128, -1.0550, -0.4461), -1.1805)
 
 
-def expected_calibration_error(
-    probabilities: NDArray[np.float64], labels: NDArray[np.bool_], num_bins: int = 10
-) -> float:
-    """Mean distance of probability and share of true labels over bins of equal width, by their counts.
-
-    Source: Naeini, Cooper and Hauskrecht 2015, equation 3.
-    """
-    bins = np.minimum((probabilities * num_bins).astype(int), num_bins - 1)
-    error = 0.0
-    for number in np.unique(bins):
-        inside = bins == number
-        error += inside.mean() * abs(float(probabilities[inside].mean()) - float(labels[inside].mean()))
-    return error
-
-
 # Lengths of the stretches that are fitted on, and the least share of a voice that lips follow. The lips of
 # example people follow their voice far better than real ones, so their similarities are mixed with those of
 # other people's voices, evenly from this share to all of it.

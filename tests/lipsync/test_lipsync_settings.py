@@ -38,7 +38,7 @@ def test_documented_defaults() -> None:
 
 
 def test_settings_for_small_sets_are_those_of_the_published_figures() -> None:
-    from lipsync.network.cross_validation import RECIPE
+    from facevox_demo.lipsync_folds import RECIPE
 
     small, usual = load_settings(SMALL_SET_FILE), Settings()
     assert small.training == RECIPE

@@ -12,42 +12,58 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from synthetic_takes import make_take
+from synthetic_takes import make_take, measure_planted
 
 from facevox.errors import UserError
-from lipsync.clips.clip_files import write_clip
-from lipsync.clips.features import ClipFeatures
-from lipsync.network import cross_validation
-from lipsync.network.cross_validation import (
+from facevox_demo import lipsync_folds
+from facevox_demo.lipsync_folds import (
     ALONE,
     NETWORK,
     RIDGE,
     UNTRAINED,
+    FoldMeasurements,
+    accuracy_difference,
+    add_examples,
+    auc_difference,
+    calibrated,
+    calibrated_as_trained,
+    calibration_error,
+    clip_in_sync,
     cross_validate,
     deal_folds,
     offsets_fold_by_fold,
     real_takes,
 )
-from lipsync.network.evaluation import accuracy
+from lipsync.clips.clip_files import write_clip
+from lipsync.clips.features import ClipFeatures
+from lipsync.network.evaluation import KINDS, accuracy, auc, probabilities_by
 from lipsync.network.takes import Take
 from lipsync.network.task import LipSyncTask
 from lipsync.settings import SMALL_SET_FILE, ModelSettings, Settings, TrainingSettings, load_settings
+from lipsync.sync.calibration import SyncCalibration
+from lipsync.sync.estimators import LoudnessEstimator
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 QUICK = TrainingSettings(learning_rate=0.01, num_epochs=4, batch_size=4, device="cpu")
 SMALL = ModelSettings(hidden_dim=8)
 
 
+def measured(off_by: int = 0, noise: float = 0.02) -> FoldMeasurements:
+    found = FoldMeasurements()
+    measure_planted(found, off_by, noise)
+    return found
+
+
 def test_nobody_is_measured_who_was_fitted_on(monkeypatch: pytest.MonkeyPatch) -> None:
     takes = [make_take(seed, 160, speaker=f"s{seed // 2}") for seed in range(8)]
     fitted: list[set[str]] = []
-    train_fold = cross_validation.train_fold
+    train_fold = lipsync_folds.train_fold
 
     def noted(learned: Sequence[Take], model: ModelSettings, training: TrainingSettings) -> torch.nn.Module:
         fitted.append({take.speaker for take in learned})
         return train_fold(learned, model, training)
 
-    monkeypatch.setattr(cross_validation, "train_fold", noted)
+    monkeypatch.setattr(lipsync_folds, "train_fold", noted)
     folds = deal_folds(takes, 2)
     found = cross_validate(takes, folds, SMALL, QUICK)
     assert [sorted(names) for names in fitted] == [sorted(folds[1]), sorted(folds[0])]
@@ -64,7 +80,7 @@ def test_folds_that_are_kept_are_not_done_again(tmp_path: Path, monkeypatch: pyt
     takes = [make_take(seed, 160, speaker=f"s{seed}", noise=1.5) for seed in range(4)]
     folds = deal_folds(takes, 2)
     settings = Settings(model=SMALL, training=QUICK)
-    measure_fold, done = cross_validation.measure_fold, []
+    measure_fold, done = lipsync_folds.measure_fold, []
 
     def stopped_at_the_second(*args: Any) -> None:
         done.append(args[3])
@@ -72,7 +88,7 @@ def test_folds_that_are_kept_are_not_done_again(tmp_path: Path, monkeypatch: pyt
             raise KeyboardInterrupt
         measure_fold(*args)
 
-    monkeypatch.setattr(cross_validation, "measure_fold", stopped_at_the_second)
+    monkeypatch.setattr(lipsync_folds, "measure_fold", stopped_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         offsets_fold_by_fold(takes, folds, settings, tmp_path / "kept")
     found = offsets_fold_by_fold(takes, folds, settings, tmp_path / "kept")
@@ -161,7 +177,7 @@ def test_benchmark_compares_with_ridge_and_untrained(
     """The part "real" on clips of numbers, from the list of clips to the table."""
     write_clips(tmp_path)
     monkeypatch.setenv("FACEVOX_TEST_DATA", str(tmp_path))
-    monkeypatch.setattr(cross_validation, "RECIPE", QUICK)
+    monkeypatch.setattr(lipsync_folds, "RECIPE", QUICK)
     options = ["--parts", "real", "--folds", "2", "--num_epochs", "3", "--features_dir", str(tmp_path)]
     code = benchmark.main([*options, "--json", str(tmp_path / "figures.json")])
     figures = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
@@ -214,7 +230,7 @@ def test_variants_are_held_against_the_shipped_settings(
     def trained_again(*args: Any) -> None:
         raise AssertionError("a kept fold is trained again")
 
-    monkeypatch.setattr(cross_validation, "train_fold", trained_again)
+    monkeypatch.setattr(lipsync_folds, "train_fold", trained_again)
     first = (tmp_path / "figures.json").read_bytes()
     assert benchmark.main(options) == 0
     assert (tmp_path / "figures.json").read_bytes() == first
@@ -223,7 +239,7 @@ def test_variants_are_held_against_the_shipped_settings(
 def test_variants_differ_from_the_shipped_settings(benchmark: ModuleType) -> None:
     settings = {name: benchmark.variant_settings(name, 0) for name in benchmark.VARIANTS}
     assert settings["shipped"] == load_settings(SMALL_SET_FILE)
-    assert settings["shipped"].training == cross_validation.RECIPE
+    assert settings["shipped"].training == lipsync_folds.RECIPE
     assert settings["shipped"].model == ModelSettings()
     assert len({repr(value) for value in settings.values()}) == len(settings)
     assert benchmark.variant_settings("mouth_cnn", 0, 3).training.num_epochs == 3
@@ -255,11 +271,93 @@ def test_example_people_held_out_are_found(example_videos: Path, tmp_path: Path)
     assert data_processing.main([*options, "--set", "data.min_duration_s=0.5", "--workers", "2"]) == 0
     takes = list(load_takes(list_clips(tmp_path / "out")))
     training = TrainingSettings(learning_rate=3e-3, num_epochs=60, batch_size=8, device="cpu")
-    network = cross_validation.train_fold(takes[:12], ModelSettings(), training)
-    estimator = cross_validation.NetworkEstimator(network)
+    network = lipsync_folds.train_fold(takes[:12], ModelSettings(), training)
+    estimator = lipsync_folds.NetworkEstimator(network)
     lags = np.arange(-40, 41)
     errors = []
     for take in takes[12:]:
         curve = np.nanmean(estimator.similarities(take.track, take.sound, lags)[11:-11], axis=0)
         errors.append(abs(int(lags[np.argmax(curve)])))
     assert np.median(errors) <= 4
+
+
+def test_each_speaker_is_scored_by_the_calibration_of_the_others() -> None:
+    found = measured()
+    folds = [["speaker0"], ["speaker1", "speaker2", "speaker3"]]
+    likely = calibrated(found, folds)
+    rows = [
+        (features, kind == KINDS[0])
+        for (_, kind), entries in found.features.items()
+        for speaker, features in entries
+        if speaker == "speaker0" and kind != KINDS[2]
+    ]
+    own = SyncCalibration.fit(np.stack([row for row, _ in rows]), np.array([label for _, label in rows]))
+    expected = dict.fromkeys(("speaker1", "speaker2", "speaker3"))
+    by_hand = probabilities_by(found, own)
+    for one, other in zip(likely[50, KINDS[0]], by_hand[50, KINDS[0]], strict=True):
+        if one[0] in expected:
+            assert one == other
+
+
+@pytest.mark.parametrize("offset_rows", [0, 9, -14])
+def test_sound_of_a_clip_in_sync_is_moved_by_the_known_offset(offset_rows: int) -> None:
+    take = make_take(0, 100, start=5, offset_rows=offset_rows)
+    clip = clip_in_sync(take)
+    for frame in range(10, 90):
+        row = 4 * (5 + frame)
+        np.testing.assert_array_equal(clip.sound.log_mel[row], take.sound.log_mel[row - take.lag])
+        np.testing.assert_array_equal(clip.sound.mfcc[row], take.sound.mfcc[row - take.lag])
+    assert clip.num_frames == 105
+
+
+def test_calibration_as_trained_is_fitted_on_the_examples_of_other_folds() -> None:
+    found = measured()
+    takes = [make_take(seed, 400) for seed in range(4)]
+    folds = [["speaker0", "speaker1"], ["speaker2", "speaker3"]]
+    for number, part in enumerate((takes[:2], takes[2:])):
+        add_examples(found, number, part, takes[0], LoudnessEstimator())
+    likely = calibrated_as_trained(found, folds)
+    features, labels = zip(*found.examples[1], strict=True)
+    expected = probabilities_by(found, SyncCalibration.fit(np.stack(features), np.array(labels)))
+    for kind in KINDS:
+        first = [row for row in expected[50, kind] if row[0] in folds[0]]
+        assert [row for row in likely[50, kind] if row[0] in folds[0]] == first
+        assert len(likely[50, kind]) == len(found.features[50, kind])
+
+
+def test_fold_of_one_take_borrows_a_sound_to_swap() -> None:
+    found, takes = FoldMeasurements(), [make_take(seed, 300) for seed in range(2)]
+    add_examples(found, 0, takes[:1], takes[1], LoudnessEstimator())
+    assert {label for _, label in found.examples[0]} == {True, False}
+
+
+def test_folds_hold_every_speaker_once_and_are_about_even() -> None:
+    takes = [make_take(seed, 50 * (1 + seed % 3), speaker=f"s{seed // 2}") for seed in range(14)]
+    folds = deal_folds(takes, 3)
+    assert sorted(name for fold in folds for name in fold) == [f"s{k}" for k in range(7)]
+    sizes = [sum(len(t.track) for t in takes if t.speaker in fold) for fold in folds]
+    assert max(sizes) - min(sizes) <= 250
+    with pytest.raises(UserError, match="2 to 7 are possible"):
+        deal_folds(takes, 8)
+
+
+def test_difference_is_paired() -> None:
+    right, wrong = measured(), measured(off_by=30)
+    difference = accuracy_difference(right, wrong, 50)
+    assert (difference.value, difference.low, difference.high) == (1.0, 1.0, 1.0)
+    likely = calibrated(right, [["speaker0"], ["speaker1", "speaker2", "speaker3"]])
+    assert auc_difference(likely, likely, 50, KINDS[1]).value == 0.0
+
+
+def test_planted_clips_are_told_from_shifted_and_swapped_ones() -> None:
+    found = measured()
+    likely = calibrated(found, [["speaker0", "speaker1"], ["speaker2", "speaker3"]])
+    for kind in KINDS[1:]:
+        assert auc(likely, 50, kind).value == 1.0
+    assert calibration_error(likely, 50).value < 0.1
+
+
+def test_noise_is_chance() -> None:
+    found = measured(noise=1000.0)
+    likely = calibrated(found, [["speaker0", "speaker1"], ["speaker2", "speaker3"]])
+    assert 0.25 < auc(likely, 50, KINDS[1]).value < 0.75

@@ -10,31 +10,61 @@ from __future__ import annotations
 import csv
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from facevox.calibration import expected_calibration_error
 from facevox.errors import UserError
 from facevox.files import read_json, write_json
+from facevox.intervals import Measure, bootstrap_over_groups
 from facevox.training.distributed import World
 from facevox.training.trainer import DONE, STOPPED
 from lipsync.clips.clip_files import load_clip, write_clip
-from lipsync.clips.features import extract_clip
+from lipsync.clips.features import ClipFeatures, extract_clip
+from lipsync.clips.sounds import SoundFeatures
 from lipsync.network.estimator import NetworkEstimator
-from lipsync.network.evaluation import Measurements, add_examples, foreign_of, measure_take
+from lipsync.network.evaluation import (
+    KINDS,
+    Measurements,
+    Probabilities,
+    area_by_draw,
+    by_place,
+    foreign_of,
+    mean_over_speakers,
+    measure_take,
+    probabilities_by,
+)
 from lipsync.network.model import LipSyncNetwork
 from lipsync.network.takes import Take, takes_of
 from lipsync.network.task import fit_ridge, make_network, make_trainer
 from lipsync.settings import SMALL_SET_FILE, ModelSettings, Settings, TrainingSettings, load_settings
+from lipsync.sync.calibration import SyncCalibration, calibration_examples
 from lipsync.sync.estimators import LoudnessEstimator, RidgeEstimator, SyncEstimator
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 NETWORK, ALONE, RIDGE, UNTRAINED = ESTIMATORS = ("network", "network alone", "ridge", "untrained")
 RECIPE = load_settings(SMALL_SET_FILE).training  # what users of small sets train with
 MIN_Z = 4.0  # of a known offset, to be taken for known
 LAB_PREFIX = "grid_"  # recorded in a laboratory: offset 0
 MOUTH_PX = 96
+NUM_BINS = 10  # of the calibration error: there are a hundred windows
+
+
+@dataclass
+class FoldMeasurements(Measurements):
+    """Measurements, and what calibrations are fitted on.
+
+    Attributes:
+        examples: By fold: (features, is in sync) of what training would calibrate on.
+    """
+
+    examples: dict[int, list[tuple[NDArray[np.float64], bool]]] = field(default_factory=dict)
 
 
 def real_takes(data_dir: Path, features_dir: Path) -> list[Take]:
@@ -129,7 +159,7 @@ def cross_validate(
     folds: Sequence[Sequence[str]],
     model: ModelSettings | None = None,
     training: TrainingSettings = RECIPE,
-) -> dict[str, Measurements]:
+) -> dict[str, FoldMeasurements]:
     """All four on the same windows, each speaker held out once.
 
     Args:
@@ -138,14 +168,14 @@ def cross_validate(
         model: Of the network (None: the shipped configuration).
         training: How it is trained (by default as small.yaml says).
     """
-    found = {name: Measurements() for name in ESTIMATORS}
+    found = {name: FoldMeasurements() for name in ESTIMATORS}
     for number in range(len(folds)):
         measure_fold(found, takes, folds, number, model or ModelSettings(), training)
     return found
 
 
 def measure_fold(
-    found: dict[str, Measurements],
+    found: dict[str, FoldMeasurements],
     takes: Sequence[Take],
     folds: Sequence[Sequence[str]],
     number: int,
@@ -205,7 +235,7 @@ def offsets_fold_by_fold(
         file = kept_dir / f"fold_{number + 1}_of_{len(folds)}.json"
         kept = read_json(file) if file.exists() else {}
         if kept.get("made_of") != made_of:
-            found = {name: Measurements() for name in ESTIMATORS}
+            found = {name: FoldMeasurements() for name in ESTIMATORS}
             measure_fold(found, takes, folds, number, settings.model, settings.training)
             kept = {"made_of": made_of, "hits": {name: measured.hits for name, measured in found.items()}}
             write_json(file, kept)
@@ -224,3 +254,98 @@ def pool_seeds(by_seed: Sequence[dict[str, Measurements]]) -> dict[str, Measurem
                 for speaker, hits in by_speaker.items():
                     pooled[name].hits[length].setdefault(speaker, []).extend(hits)
     return pooled
+
+
+def add_examples(
+    found: FoldMeasurements, fold: int, takes: Sequence[Take], lender: Take, estimator: SyncEstimator
+) -> None:
+    """Adds the calibration examples of a fold, made as training makes them of its validation clips.
+
+    Args:
+        found: Grows.
+        fold: Its number.
+        takes: Of the fold.
+        lender: Lends its sound to swap where the fold has one take alone.
+        estimator: Not fitted on `takes`.
+    """
+    clips = [clip_in_sync(take) for take in (takes if len(takes) > 1 else [*takes, lender])]
+    found.examples[fold] = list(calibration_examples(clips, estimator, seed=fold))
+
+
+def clip_in_sync(take: Take) -> ClipFeatures:
+    """A clip of one face whose sound is moved by its known offset, in whole rows."""
+    rows = np.arange(len(take.sound.log_mel)) - take.lag
+    exists = (rows >= 0) & (rows < len(rows))
+    # What would lie before the recording is its first row, again and again: less than half a second.
+    rows = np.clip(rows[: len(rows) if take.lag >= 0 else int(exists.sum())], 0, len(rows) - 1)
+    sound = SoundFeatures(take.sound.log_mel[rows], take.sound.mfcc[rows])
+    return ClipFeatures(take.track.start + len(take.track), (0,), (take.track,), sound)
+
+
+def accuracy_difference(one: Measurements, other: Measurements, length: int) -> Measure:
+    """Accuracy of `one` less that of `other` on the same windows."""
+    return mean_over_speakers(
+        {
+            speaker: [
+                int(hit) - int(beside) for hit, beside in zip(own, other.hits[length][speaker], strict=True)
+            ]
+            for speaker, own in one.hits[length].items()
+        }
+    )
+
+
+def calibrated(found: Measurements, folds: Sequence[Sequence[str]]) -> Probabilities:
+    """Probabilities of being in sync, each by a calibration fitted on the speakers of the other folds."""
+    fitted = []
+    for fold in folds:
+        rows = [
+            (features, kind == KINDS[0])
+            for (_, kind), entries in found.features.items()
+            for speaker, features in entries
+            if speaker not in fold and kind != KINDS[2]
+        ]
+        features, labels = zip(*rows, strict=True)
+        fitted.append(SyncCalibration.fit(np.stack(features), np.array(labels)))
+    number_of = {speaker: number for number, fold in enumerate(folds) for speaker in fold}
+    return {
+        key: [
+            (speaker, float(fitted[number_of[speaker]].probabilities(features[None])[0]))
+            for speaker, features in entries
+        ]
+        for key, entries in found.features.items()
+    }
+
+
+def calibrated_as_trained(found: FoldMeasurements, folds: Sequence[Sequence[str]]) -> Probabilities:
+    """As `calibrated`, but fitted as training does it: on what `add_examples` made of the other folds."""
+    likely: dict[tuple[int, str], list[tuple[str, float]]] = {key: [] for key in found.features}
+    for number, fold in enumerate(folds):
+        rows = [row for other, own in found.examples.items() if other != number for row in own]
+        features, labels = zip(*rows, strict=True)
+        fitted = SyncCalibration.fit(np.stack(features), np.array(labels))
+        for key, entries in probabilities_by(found, fitted).items():
+            likely[key] += [(speaker, value) for speaker, value in entries if speaker in fold]
+    return likely
+
+
+def auc_difference(one: Probabilities, other: Probabilities, length: int, kind: str) -> Measure:
+    """AUC of `one` less that of `other`, on the same windows and the same draws of speakers."""
+    speakers = sorted({speaker for speaker, _ in one[length, kind]})
+    first, second = (area_by_draw(likely, length, kind, speakers) for likely in (one, other))
+    return bootstrap_over_groups(
+        lambda times_DG: first(times_DG) - second(times_DG), len(speakers), num=len(one[length, kind])
+    )
+
+
+def calibration_error(likely: Probabilities, length: int) -> Measure:
+    """ECE on as many windows in sync as out of sync, these shifted by 7+ frames and swapped in turns."""
+    in_sync = likely[length, KINDS[0]]
+    chosen = [*in_sync, *(row for turn in (0, 1) for row in likely[length, KINDS[1 + 2 * turn]][turn::2])]
+    speakers = sorted({speaker for speaker, _ in chosen})
+    probabilities, owners = by_place(chosen, speakers)
+    is_sync = np.arange(len(chosen)) < len(in_sync)
+    return bootstrap_over_groups(
+        lambda times_DG: expected_calibration_error(probabilities, is_sync, NUM_BINS, times_DG[:, owners]),
+        len(speakers),
+        num=len(chosen),
+    )

@@ -147,7 +147,7 @@ def measure_shares(archive: Path, count: int) -> tuple[dict[str, float], float, 
     from emotion.landmarks.plan import plan_shards
 
     (item,) = plan_shards([archive], limit=count, shard_pictures=count).items
-    pictures = item.payload["pictures"]
+    pictures = item.pictures
     spent: dict[str, float] = {}
 
     def around(name: str, function: Callable[..., Any]) -> Callable[..., Any]:

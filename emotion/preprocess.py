@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logger.info(
         "%d pictures and %d annotations below %s, %d to be cut out, %d left out",
         *(len(found.pictures), len(found.annotations), settings.data_dir_raw),
-        *(sum("output" in item.payload for item in plan.items), plan.left_out.total()),
+        *(sum(item.output is not None for item in plan.items), plan.left_out.total()),
     )
     summary = run_batch(CropTask(config), plan.items, batch)
     if summary.table is not None and not summary.stopped:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Generic, NamedTuple
 
 from facevox.batch_options import BatchOptions
 from facevox.errors import ExitCode, UserError
@@ -41,9 +41,18 @@ from facevox.manifest import (
 )
 from facevox.progress import Progress, duration_text
 from facevox.signals import StopFlag
-from facevox.workers import Item, Outcome, Result, WorkerPool, raise_if_disk_full, run_in_process
+from facevox.workers import (
+    FileItem,
+    Item,
+    ItemT,
+    Outcome,
+    Result,
+    WorkerPool,
+    raise_if_disk_full,
+    run_in_process,
+)
 
-__all__ = ["BatchConfig", "BatchOptions", "Item", "Outcome", "Summary", "Task", "run_batch"]
+__all__ = ["BatchConfig", "BatchOptions", "FileItem", "Item", "Outcome", "Summary", "Task", "run_batch"]
 
 logger = logging.getLogger(__name__)
 SAMPLE_ITEMS = 5  # a dry run measures so many
@@ -51,8 +60,8 @@ SAMPLE_LIMIT_S = 20.0
 SHOWN_FAILURES = 5
 
 
-class Task:
-    """What a batch does with an item; picklable, made in the parent and opened in each worker.
+class Task(Generic[ItemT]):
+    """What a batch does with an item of its kind; picklable, made in the parent and opened in each worker.
 
     A program derives from it and writes `process`, and `open` where there is something to load.
     """
@@ -71,11 +80,11 @@ class Task:
         """Loads what the work needs; called once in the process that does it."""
         self.output_dir = output_dir
 
-    def process(self, item: Item) -> Outcome:
+    def process(self, item: ItemT) -> Outcome:
         """Does one item. Whatever it raises is recorded as the reason why this item failed."""
         raise NotImplementedError(f"{type(self).__name__}.process")
 
-    def process_chunk(self, items: Sequence[Item]) -> Iterator[Outcome]:
+    def process_chunk(self, items: Sequence[ItemT]) -> Iterator[Outcome]:
         """One outcome for each item, in order; override it for work that is quicker in batches."""
         for item in items:
             try:
@@ -182,7 +191,7 @@ class Summary:
         return ExitCode.SOME_FAILED if is_bad or self.is_empty else ExitCode.DONE
 
 
-def run_batch(task: Task, items: Iterable[Item], config: BatchConfig) -> Summary:
+def run_batch(task: Task[ItemT], items: Iterable[ItemT], config: BatchConfig) -> Summary:
     """Does the items that are not done yet and returns the summary, which it also logs.
 
     What is logged meanwhile is appended to log.txt beside the manifest.
@@ -221,16 +230,16 @@ def run_batch(task: Task, items: Iterable[Item], config: BatchConfig) -> Summary
 
 
 def _run_locked(
-    task: Task,
-    everything: list[Item],
-    mine: list[Item],
+    task: Task[ItemT],
+    everything: list[ItemT],
+    mine: list[ItemT],
     config: BatchConfig,
     own_file: Path,
     stop: StopFlag,
     lock: OutputLock,
 ) -> Summary:
     start_s = time.monotonic()
-    own, known, others = _load_known(config, own_file)
+    own, known, others = _load_earlier(config, own_file)
     planned = _planned_outputs(everything)
     finished = _finished(mine, ItemIndex(known), config.output_dir, planned)
     todo = [item for item in mine if item.name not in finished]
@@ -292,10 +301,16 @@ def _run_locked(
     return summary
 
 
-def _load_known(
-    config: BatchConfig, own_file: Path
-) -> tuple[Manifest | None, list[Manifest], list[Manifest]]:
-    """This run's own manifest, to be continued; all whose records count; and those that do not.
+class _Earlier(NamedTuple):
+    """What earlier runs left."""
+
+    own: Manifest | None  # of this run, to be continued
+    known: list[Manifest]  # all whose records count
+    others: list[Manifest]  # those whose records do not
+
+
+def _load_earlier(config: BatchConfig, own_file: Path) -> _Earlier:
+    """The manifests in the output folder.
 
     Raises:
         UserError: The folder was filled with other settings.
@@ -322,16 +337,16 @@ def _load_known(
         known.append(manifest)
         if path == own_file:
             own = manifest
-    return own, known, others
+    return _Earlier(own, known, others)
 
 
-def _planned_outputs(everything: list[Item]) -> dict[str, str]:
-    """Which item writes which file, as far as it was planned (`payload["output"]`)."""
-    return {item.payload["output"]: item.name for item in everything if "output" in item.payload}
+def _planned_outputs(everything: Sequence[Item]) -> dict[str, str]:
+    """Which item writes which file, as far as it was planned."""
+    return {item.output: item.name for item in everything if item.output is not None}
 
 
 def _finished(
-    mine: list[Item], index: ItemIndex, output_dir: Path, planned: dict[str, str]
+    mine: Sequence[Item], index: ItemIndex, output_dir: Path, planned: dict[str, str]
 ) -> dict[str, str]:
     """The items that are finished, and their statuses.
 
@@ -348,9 +363,7 @@ def _finished(
             and record["fingerprint"] == _fingerprint(item)
             and all(_size(output_dir / name) == size for name, size in record["outputs"])
             and all(planned.get(name, item.name) == item.name for name in names)
-            and (
-                record["status"] in NOBODY or "output" not in item.payload or item.payload["output"] in names
-            )
+            and (record["status"] in NOBODY or item.output is None or item.output in names)
         ):
             finished[item.name] = record["status"]
     return finished
@@ -363,7 +376,7 @@ class _Leftovers:
     """
 
     def __init__(
-        self, todo: list[Item], former: ItemIndex, output_dir: Path, planned: dict[str, str]
+        self, todo: Sequence[Item], former: ItemIndex, output_dir: Path, planned: dict[str, str]
     ) -> None:
         self._output_dir = output_dir
         self._planned = planned
@@ -404,19 +417,19 @@ def _size(path: Path) -> int:
 
 
 def _results(
-    task: Task,
-    todo: list[Item],
+    task: Task[ItemT],
+    todo: list[ItemT],
     config: BatchConfig,
     stop: StopFlag,
     lock: OutputLock,
     fingerprints: dict[str, list[Any] | None],
-) -> Iterator[Result]:
+) -> Iterator[Result[ItemT]]:
     """Does the items; the fingerprint of each item's inputs is taken before they are read."""
 
     def should_stop() -> bool:
         return bool(stop) or lock.lost
 
-    def handed_out() -> Iterator[list[Item]]:
+    def handed_out() -> Iterator[list[ItemT]]:
         for start in range(0, len(todo), size):
             chunk = todo[start : start + size]
             fingerprints.update({item.name: _fingerprint(item) for item in chunk})
@@ -466,7 +479,7 @@ def _run_record(summary: Summary) -> dict[str, Any]:
     }
 
 
-def _write_table(config: BatchConfig, everything: list[Item]) -> Path:
+def _write_table(config: BatchConfig, everything: Sequence[Item]) -> Path:
     """The table of all that is recorded. Inputs that are gone since stay in it while their files do."""
     loaded = (load_manifest(path) for path in find_manifests(config.output_dir, config.program))
     usable = [m for m in loaded if m is not None and not m.differences(config.header)]
@@ -509,10 +522,10 @@ def _plan_text(config: BatchConfig, mine: Sized, finished: Sized, todo: Sized) -
     return f"{config.program}: {len(mine)} {config.unit}s, {len(finished)} finished before, {len(todo)} to do"
 
 
-def _dry_run(task: Task, everything: list[Item], mine: list[Item], config: BatchConfig) -> Summary:
+def _dry_run(task: Task[ItemT], everything: list[ItemT], mine: list[ItemT], config: BatchConfig) -> Summary:
     """Logs counts, and an estimate from really doing a few items in a folder that is thrown away."""
     own_file = manifest_file(config.output_dir, config.program, config.shard_index, config.num_shards)
-    _, known, _ = _load_known(config, own_file)
+    known = _load_earlier(config, own_file).known
     finished = _finished(mine, ItemIndex(known), config.output_dir, _planned_outputs(everything))
     todo = [item for item in mine if item.name not in finished]
     logger.info(_plan_text(config, mine, finished, todo))

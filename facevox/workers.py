@@ -14,8 +14,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import connection
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnContext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from facevox.errors import NobodyError, UserError, one_line
 from facevox.files import set_run_token
@@ -34,16 +36,32 @@ _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 @dataclass(frozen=True)
 class Item:
-    """One thing to do: its name (unique; the key in the manifest), its file, and what was planned for it.
+    """One thing to do; a task that must know more of it derives its own kind of item.
 
-    `further_paths` are other files that it is made from (the sound of a video): an item is done again when
-    one of them is added, taken away or replaced.
+    Attributes:
+        name: Unique; the key in the manifest.
+        path: Of its file, or "".
+        output: The file that was planned for it, relative to the output folder; None where none was. An item
+            is done again when this is not among its files, and a file is removed when it is no item's.
+        further_paths: Other files that it is made from (the sound of a video): an item is done again when one
+            of them is added, taken away or replaced.
     """
 
     name: str
     path: str
-    payload: dict[str, Any] = field(default_factory=dict)
+    output: str | None = None
     further_paths: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FileItem(Item):
+    """An item for which a file is always planned."""
+
+    output: str
+
+
+ItemT = TypeVar("ItemT", bound=Item)
+_ItemT = TypeVar("_ItemT", bound=Item, contravariant=True)
 
 
 @dataclass
@@ -62,15 +80,15 @@ class Outcome:
         return cls(status=status, reason=reason if isinstance(reason, str) else one_line(reason))
 
 
-class Job(Protocol):
+class Job(Protocol[_ItemT]):
     """What a worker does; see `facevox.batch.Task`."""
 
     def open(self, output_dir: Path) -> None: ...
-    def process_chunk(self, items: Sequence[Item]) -> Iterator[Outcome]: ...
+    def process_chunk(self, items: Sequence[_ItemT]) -> Iterator[Outcome]: ...
     def close(self) -> None: ...
 
 
-Result = tuple[Item, Outcome, float]  # seconds of work
+Result = tuple[ItemT, Outcome, float]  # seconds of work
 
 
 def raise_if_disk_full(error: BaseException) -> None:
@@ -82,7 +100,9 @@ def raise_if_disk_full(error: BaseException) -> None:
         ) from None
 
 
-def run_in_process(job: Job, output_dir: Path, chunks: Iterable[list[Item]]) -> Iterator[Result]:
+def run_in_process(
+    job: Job[ItemT], output_dir: Path, chunks: Iterable[list[ItemT]]
+) -> Iterator[Result[ItemT]]:
     """Does the chunks in this process, one after the other."""
     with native_silence():
         job.open(output_dir)
@@ -93,7 +113,7 @@ def run_in_process(job: Job, output_dir: Path, chunks: Iterable[list[Item]]) -> 
             job.close()
 
 
-def _timed(job: Job, chunk: Sequence[Item]) -> Iterator[Result]:
+def _timed(job: Job[ItemT], chunk: Sequence[ItemT]) -> Iterator[Result[ItemT]]:
     start_s = time.monotonic()
     outcomes = job.process_chunk(chunk)
     for item in chunk:
@@ -113,7 +133,7 @@ def reuse_large_blocks() -> None:
     bytes(LARGE_BLOCK_BYTES)
 
 
-def _worker_main(pipe: Any, job: Job, output_dir: Path, token: str) -> None:
+def _worker_main(pipe: Connection, job: Job[Any], output_dir: Path, token: str) -> None:
     """The life of a worker: open the job, then chunk in, outcomes out, until the pipe closes."""
     ignore_stop_signals()
     reuse_large_blocks()
@@ -135,10 +155,10 @@ def _worker_main(pipe: Any, job: Job, output_dir: Path, token: str) -> None:
         job.close()
 
 
-class _Worker:
+class _Worker(Generic[ItemT]):
     """The parent's side of one worker process."""
 
-    def __init__(self, context: Any, job: Job, output_dir: Path, token: str) -> None:
+    def __init__(self, context: SpawnContext, job: Job[ItemT], output_dir: Path, token: str) -> None:
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(
             target=_worker_main, args=(theirs, job, output_dir, token), daemon=True, name="facevox worker"
@@ -146,11 +166,11 @@ class _Worker:
         self.process.start()
         theirs.close()
         self.is_ready = False
-        self.pending: deque[Item] = deque()  # sent, no outcome yet, in order
+        self.pending: deque[ItemT] = deque()  # sent, no outcome yet, in order
         self.chunk_sizes: deque[int] = deque()
         self.last_sign_s = time.monotonic()
 
-    def send(self, chunk: list[Item]) -> None:
+    def send(self, chunk: list[ItemT]) -> None:
         if not self.pending:
             self.last_sign_s = time.monotonic()
         self.pending.extend(chunk)
@@ -158,7 +178,7 @@ class _Worker:
         with contextlib.suppress(OSError):  # a dead worker is found by its sentinel
             self.pipe.send(chunk)
 
-    def finished_one(self) -> Item:
+    def finished_one(self) -> ItemT:
         self.last_sign_s = time.monotonic()
         self.chunk_sizes[0] -= 1
         if self.chunk_sizes[0] == 0:
@@ -181,7 +201,7 @@ class _Worker:
         self.pipe.close()
 
 
-class WorkerPool:
+class WorkerPool(Generic[ItemT]):
     """Runs a job in worker processes; a context manager that ends them.
 
     Args:
@@ -193,19 +213,19 @@ class WorkerPool:
     """
 
     def __init__(
-        self, job: Job, output_dir: Path, num_workers: int, token: str, item_timeout_s: float
+        self, job: Job[ItemT], output_dir: Path, num_workers: int, token: str, item_timeout_s: float
     ) -> None:
         # Spawn: a fork would share ZIP handles and MediaPipe graphs, and crash.
         self._context = multiprocessing.get_context("spawn")
         self._make = lambda: _Worker(self._context, job, output_dir, token)
         self._num_workers = num_workers
         self._item_timeout_s = item_timeout_s
-        self._workers: list[_Worker] = []
+        self._workers: list[_Worker[ItemT]] = []
         self._start_failures = 0
         self._mean_s = 0.0
         self._refusal: Exception | None = None
 
-    def __enter__(self) -> "WorkerPool":
+    def __enter__(self) -> "WorkerPool[ItemT]":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
@@ -232,7 +252,7 @@ class WorkerPool:
             for name in names:
                 del os.environ[name]
 
-    def run(self, chunks: Iterable[list[Item]], should_stop: Callable[[], bool]) -> Iterator[Result]:
+    def run(self, chunks: Iterable[list[ItemT]], should_stop: Callable[[], bool]) -> Iterator[Result[ItemT]]:
         """Hands out the chunks and yields what comes back, in the order of finishing.
 
         When `should_stop` turns true, what is in the workers is finished and the rest left.
@@ -242,7 +262,7 @@ class WorkerPool:
                 start, or the disk is full.
         """
         source = iter(chunks)
-        again: deque[list[Item]] = deque()  # chunks of a worker that died
+        again: deque[list[ItemT]] = deque()  # chunks of a worker that died
         exhausted = False
         while True:
             stopping = should_stop() or self._refusal is not None
@@ -271,7 +291,7 @@ class WorkerPool:
                 continue
             yield from self._collect(again)
 
-    def _collect(self, again: deque[list[Item]]) -> Iterator[Result]:
+    def _collect(self, again: deque[list[ItemT]]) -> Iterator[Result[ItemT]]:
         """Waits for a sign of any worker and yields the outcomes that came."""
         connection.wait([w.pipe for w in self._workers] + [w.process.sentinel for w in self._workers], 0.5)
         for worker in list(self._workers):
@@ -285,7 +305,7 @@ class WorkerPool:
                 how = f"signal {-code}" if code < 0 else f"exit code {code}"
                 yield from self._bury(worker, again, f"the worker process died on it ({how})")
 
-    def _receive(self, worker: _Worker) -> Iterator[Result]:
+    def _receive(self, worker: _Worker[ItemT]) -> Iterator[Result[ItemT]]:
         while True:
             try:
                 if not worker.pipe.poll():
@@ -311,7 +331,9 @@ class WorkerPool:
                 self._mean_s += 0.1 * (message[2] - self._mean_s)
                 yield worker.finished_one(), message[1], message[2]
 
-    def _bury(self, worker: _Worker, again: deque[list[Item]], reason: str) -> Iterator[Result]:
+    def _bury(
+        self, worker: _Worker[ItemT], again: deque[list[ItemT]], reason: str
+    ) -> Iterator[Result[ItemT]]:
         """Replaces a dead or hanging worker: the item it was at has failed, the others go to new workers."""
         seconds = time.monotonic() - worker.last_sign_s
         self._workers.remove(worker)

@@ -30,12 +30,12 @@ import cv2
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from facevox.batch import Item, Outcome, Task
+from facevox.batch import Outcome, Task
 from facevox.files import replacing, write_bytes
 from facevox_demo import people, sources
 from facevox_demo.expressions import EXPRESSIONS
 from facevox_demo.options import AihubConfig
-from facevox_demo.people import Person, make_person, random_generator
+from facevox_demo.people import Person, PersonItem, make_person, random_generator
 from facevox_demo.pictures import render_portrait
 from facevox_demo.portraits import EYE_LINE_SHARE, FACE_UNIT_SHARE, draw_portrait
 from facevox_demo.warps import apply_geometry
@@ -83,12 +83,9 @@ class Shot:
         return f"{ROOT}/{part}/원천데이터/EMOIMG_{KOREAN[self.expression]}_{word}_01"
 
 
-def make_items(config: AihubConfig) -> list[Item]:
+def make_items(config: AihubConfig) -> list[PersonItem]:
     """One item per person."""
-    return [
-        Item(name=people.person_name(index), path="", payload={"index": index})
-        for index in range(config.num_people)
-    ]
+    return [PersonItem(people.person_name(index), "", index=index) for index in range(config.num_people)]
 
 
 def make_shots(config: AihubConfig, index: int) -> list[Shot]:
@@ -174,7 +171,7 @@ def _drawn_box(box: np.ndarray, rng: np.random.Generator) -> dict[str, float]:
     return {"maxX": right, "maxY": bottom, "minX": left, "minY": top}
 
 
-class AihubTask(Task):
+class AihubTask(Task[PersonItem]):
     """Makes the pictures of one person."""
 
     def __init__(self, config: AihubConfig) -> None:
@@ -189,15 +186,15 @@ class AihubTask(Task):
         super().open(output_dir)
         cv2.setNumThreads(1)
 
-    def process(self, item: Item) -> Outcome:
-        """Writes the pictures of the person `item.payload["index"]`."""
+    def process(self, item: PersonItem) -> Outcome:
+        """Writes the pictures of the person `item.index`."""
         # How BLAS adds depends on its threads, and workers have fewer of them.
         with threadpool_limits(1, user_api="blas"):
             return self._write_person(item)
 
-    def _write_person(self, item: Item) -> Outcome:
+    def _write_person(self, item: PersonItem) -> Outcome:
         config = self.config
-        shots = make_shots(config, int(item.payload["index"]))
+        shots = make_shots(config, item.index)
         person = shots[0].person
         portrait = draw_portrait(person, config.picture_size)
         passer_by = None

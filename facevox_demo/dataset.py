@@ -25,11 +25,11 @@ import cv2
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from facevox.batch import Item, Outcome, Task
+from facevox.batch import Outcome, Task
 from facevox_demo import hq_tree, people
 from facevox_demo.clips import ClipPlan, articulation_at, loudness_at, plan_clip, pose_at, vowels_at
 from facevox_demo.options import SetConfig
-from facevox_demo.people import Person, make_person
+from facevox_demo.people import Person, PersonItem, make_person
 from facevox_demo.pictures import Mouth, PictureMaker
 from facevox_demo.portraits import EYE_LINE_SHARE, FACE_UNIT_SHARE, Portrait, draw_portrait
 from facevox_demo.voice import RATE_HZ, speak
@@ -41,12 +41,9 @@ COLUMNS = ("person", "videos", "voices", "faces", "mels", "masked_faces", "frame
 PROGRAM = "make_example_data"
 
 
-def make_items(config: SetConfig) -> list[Item]:
+def make_items(config: SetConfig) -> list[PersonItem]:
     """One item per person."""
-    return [
-        Item(name=people.person_name(index), path="", payload={"index": index})
-        for index in range(config.num_people)
-    ]
+    return [PersonItem(people.person_name(index), "", index=index) for index in range(config.num_people)]
 
 
 def clip_frames(
@@ -89,7 +86,7 @@ def clip_timeline(plan: ClipPlan, config: SetConfig) -> dict[str, Any]:
     }
 
 
-class PeopleTask(Task):
+class PeopleTask(Task[PersonItem]):
     """Makes all files of one person."""
 
     def __init__(self, config: SetConfig) -> None:
@@ -106,15 +103,15 @@ class PeopleTask(Task):
         super().open(output_dir)
         cv2.setNumThreads(1)
 
-    def process(self, item: Item) -> Outcome:
-        """Writes the clips of the person `item.payload["index"]`."""
+    def process(self, item: PersonItem) -> Outcome:
+        """Writes the clips of the person `item.index`."""
         # How BLAS adds depends on its threads, and workers have fewer of them.
         with threadpool_limits(1, user_api="blas"):
             return self._write_person(item)
 
-    def _write_person(self, item: Item) -> Outcome:
+    def _write_person(self, item: PersonItem) -> Outcome:
         config = self.config
-        person = make_person(config.seed, int(item.payload["index"]))
+        person = make_person(config.seed, item.index)
         portrait = draw_portrait(person, config.size)
         outputs: list[str] = []
         for number in range(config.clips_per_person):

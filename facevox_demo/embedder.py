@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from facevox.batch import Item, Outcome, Task
+from facevox.batch import Outcome, Task
 from facevox.errors import UserError
 from facevox.files import replacing, write_json
 from facevox_demo.options import DemoEmbedderConfig
+from facevox_demo.people import PersonItem
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,7 +23,7 @@ SIZE_PX = 112  # as face-embedding models have it
 PREPROCESSING = "insightface"  # (x - 127.5) / 127.5
 
 
-class FacePictures(Task):
+class FacePictures(Task[PersonItem]):
     """Renders the pictures of an example person and cuts the aligned faces out: one .npy a person."""
 
     def __init__(self, config: DemoEmbedderConfig) -> None:
@@ -39,14 +40,14 @@ class FacePictures(Task):
         cv2.setNumThreads(1)
         self._detector = make_detector("mediapipe")
 
-    def process(self, item: Item) -> Outcome:
+    def process(self, item: PersonItem) -> Outcome:
         """Writes (pictures, 112, 112, 3) uint8 RGB; pictures without a face that is found are left out."""
         from facevox_demo.expressions import EXPRESSIONS
         from facevox_demo.people import make_person
         from facevox_demo.pictures import render_portrait
         from facevox_demo.portraits import draw_portrait
 
-        person = make_person(self.config.seed, item.payload["index"])
+        person = make_person(self.config.seed, item.index)
         portrait = draw_portrait(person, 256)
         names = list(EXPRESSIONS)
         crops = []
@@ -81,10 +82,10 @@ class FacePictures(Task):
         self._detector.close()
 
 
-def picture_items(config: DemoEmbedderConfig) -> list[Item]:
+def picture_items(config: DemoEmbedderConfig) -> list[PersonItem]:
     """An item for each person, those held out last."""
     total = config.num_people + config.num_held_out
-    return [Item(f"person-{index:04d}", "", {"index": index}) for index in range(total)]
+    return [PersonItem(f"person-{index:04d}", "", index=index) for index in range(total)]
 
 
 def load_pictures(folder: Path) -> "tuple[NDArray[np.uint8], NDArray[np.int64]]":

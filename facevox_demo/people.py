@@ -28,6 +28,8 @@ from typing import Any
 
 import numpy as np
 
+from facevox.batch import Item
+
 VERSION = 1  # of the people: raise it when the same seed would give other people
 CORRELATION = 0.92
 
@@ -49,6 +51,13 @@ CASTS = {"face_length": (3.8, 0.0), "jaw_width": (0.0, 6.0)}
 NUISANCE = ("mouth_width", "brow_height", "nose_width", "lip_fullness", "eye_size")
 
 FACTOR_LIMIT = math.sqrt(3.0)  # a uniform distribution of variance 1 reaches this far
+
+
+@dataclass(frozen=True, kw_only=True)
+class PersonItem(Item):
+    """The person of this number, whose files are to be made."""
+
+    index: int
 
 
 @dataclass(frozen=True, kw_only=True)

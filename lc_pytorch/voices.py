@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from facevox.batch import Item, Outcome, Task
+from facevox.batch import FileItem, Outcome, Task
 from facevox.errors import NoSpeechError, UserError
 from facevox.files import relative_name
 from facevox.naming import plan_names
@@ -42,7 +42,7 @@ class VoiceConfig(Options):
     trim_silence: bool = option(False, switch(has_no=True), "write only the longest stretch with speech")
 
 
-class VoiceTask(Task):
+class VoiceTask(Task[FileItem]):
     """Writes `<video without suffix>.wav` below the output folder for each video."""
 
     detector = f"of speech {ABOVE_FLOOR_DB:g} dB above the background"
@@ -50,7 +50,7 @@ class VoiceTask(Task):
     def __init__(self, config: VoiceConfig) -> None:
         self.config = config
 
-    def process(self, item: Item) -> Outcome:
+    def process(self, item: FileItem) -> Outcome:
         """Decodes the sound of a video in blocks, so that hours of it need no memory.
 
         With `trim_silence` it is decoded twice: for the loudness, then for the stretch that is written.
@@ -62,7 +62,7 @@ class VoiceTask(Task):
         from facevox.media import iter_audio, write_wav
 
         rate_hz = self.config.target_sr
-        target = self.output_dir / item.payload["output"]
+        target = self.output_dir / item.output
         start = 0
         if self.config.trim_silence:
             start, stop = _find_speech(iter_audio(item.path, rate_hz), rate_hz)
@@ -76,22 +76,21 @@ class VoiceTask(Task):
         count = write_wav(target, meter.watch(itertools.chain([first], blocks)), rate_hz, sync=False)
         row = {
             "video": item.name,
-            "voice_file": item.payload["output"],
+            "voice_file": item.output,
             "start_s": round(start / rate_hz, 4),
             "duration_s": round(count / rate_hz, 4),
             "rate_hz": rate_hz,
             **meter.values(),
         }
-        return Outcome(rows=[row], outputs=[item.payload["output"]])
+        return Outcome(rows=[row], outputs=[item.output])
 
 
-def plan_voices(videos: Sequence[Path], root: Path) -> list[Item]:
+def plan_voices(videos: Sequence[Path], root: Path) -> list[FileItem]:
     """An item for each video, with the name of its wav; two videos of one stem both get one."""
     names = [relative_name(path, root) for path in videos]
     targets = plan_names(names, ".wav")
     return [
-        Item(name, str(path), {"output": target})
-        for name, path, target in zip(names, videos, targets, strict=True)
+        FileItem(name, str(path), target) for name, path, target in zip(names, videos, targets, strict=True)
     ]
 
 

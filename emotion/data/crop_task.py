@@ -6,10 +6,11 @@ several faces in a picture only theirs has the label.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emotion.data.aihub.annotations import Edges
 from emotion.data.aihub.archives import Archive
 from emotion.data.aihub.collection import Collection, PictureFile, read_picture
 from emotion.data.aihub.labels import majority_label
@@ -97,6 +98,25 @@ class CropConfig(Options):
         }
 
 
+@dataclass(frozen=True, kw_only=True)
+class CropItem(Item):
+    """A picture, and what is known of it before it is opened.
+
+    Attributes:
+        offset: Of its header in the archive; below 0 where it is a file of its own.
+        labels: Of LABEL_COLUMNS; empty where name or annotations tell none.
+        edges: The annotators' boxes.
+        problem: Why it cannot be done, or "".
+        left_out: Why no crop of it is wanted, or "".
+    """
+
+    offset: int = -1
+    labels: tuple[str | int, ...] = ()
+    edges: tuple[Edges, ...] = ()
+    problem: str = ""
+    left_out: str = ""
+
+
 @dataclass(frozen=True)
 class Plan:
     """What is to be done.
@@ -106,7 +126,7 @@ class Plan:
         left_out: Reason -> number of pictures that are not wanted.
     """
 
-    items: list[Item]
+    items: list[CropItem]
     left_out: Counter[str]
 
 
@@ -122,43 +142,42 @@ def plan_crops(found: Collection, config: CropConfig) -> Plan:
         raise UserError(f"DATA_DIR_RAW: no {missing} that can be read below it{first}")
     people = [parsed.person for p in found.pictures if (parsed := parse_picture_name(p.filename))]
     in_validation = validation_people(people, config.seed, config.val_share)
-    items = [Item(name, "", {"problem": reason}) for name, reason in found.problems]
+    items = [CropItem(name, "", problem=reason) for name, reason in found.problems]
     left_out: Counter[str] = Counter()
-    crops: list[tuple[Item, str]] = []
     seen: dict[str, str] = {}
     for picture in found.pictures:
-        item = Item(picture.name, picture.container, {"offset": picture.offset})
-        items.append(item)
+        item = CropItem(picture.name, picture.container, offset=picture.offset)
         first_name = seen.setdefault(picture.filename, picture.name)
         if first_name != picture.name:
-            item.payload["left_out"] = f"the same picture as {first_name}"
+            item = replace(item, left_out=f"the same picture as {first_name}")
             left_out["the same picture again"] += 1
         else:
-            _plan_picture(item, picture, found, config, in_validation)
-            if "left_out" in item.payload:
-                left_out[item.payload["left_out"]] += 1
-        if "wanted" in item.payload:
-            crops.append((item, item.payload.pop("wanted")))
-    for (item, _), output in zip(crops, plan_names([name for _, name in crops], ".jpg"), strict=True):
-        item.payload["output"] = output
+            item = _plan_picture(item, picture, found, config, in_validation)
+            if item.left_out:
+                left_out[item.left_out] += 1
+        items.append(item)
+    wanted = {place: item.output for place, item in enumerate(items) if item.output is not None}
+    for place, output in zip(wanted, plan_names(list(wanted.values()), ".jpg"), strict=True):
+        items[place] = replace(items[place], output=output)
     return Plan(items, left_out)
 
 
 def _plan_picture(
-    item: Item, picture: PictureFile, found: Collection, config: CropConfig, in_validation: set[str]
-) -> None:
-    """Puts into the payload what is known of a picture: labels, and `wanted`, `left_out` or `problem`."""
+    item: CropItem, picture: PictureFile, found: Collection, config: CropConfig, in_validation: set[str]
+) -> CropItem:
+    """The item with what is known of its picture: labels, and `output`, `left_out` or `problem`.
+
+    Pictures of several archives may want the same `output` still.
+    """
     parsed = parse_picture_name(picture.filename)
     annotation = found.annotations.get(picture.filename)
     if parsed is None:
-        item.payload["problem"] = "its name tells no person (AIHub's: uploader_gender_age_emotion_…)"
-        return
+        return replace(item, problem="its name tells no person (AIHub's: uploader_gender_age_emotion_…)")
     if annotation is None:
-        item.payload["problem"] = "no annotation names it"
-        return
+        return replace(item, problem="no annotation names it")
     label = majority_label(annotation.votes, annotation.uploader)
     folder = config.val_dir.name if parsed.person in in_validation else config.train_dir.name
-    item.payload["labels"] = (
+    labels = (
         folder,
         label,
         parsed.person,
@@ -169,14 +188,13 @@ def _plan_picture(
         annotation.uploader,
         *annotation.votes,
     )
-    if label in config.class_names:
-        item.payload["edges"] = annotation.boxes
-        item.payload["wanted"] = f"{folder}/{label}/{picture.filename}"
-    else:
-        item.payload["left_out"] = f"its label is {label or 'missing'}"
+    if label not in config.class_names:
+        return replace(item, labels=labels, left_out=f"its label is {label or 'missing'}")
+    output = f"{folder}/{label}/{picture.filename}"
+    return replace(item, labels=labels, edges=annotation.boxes, output=output)
 
 
-class CropTask(Task):
+class CropTask(Task[CropItem]):
     """Writes the face crop of each picture."""
 
     detector = f"FaceMesh, min_confidence {MIN_CONFIDENCE}"
@@ -202,7 +220,7 @@ class CropTask(Task):
             self._archive.close()
             self._archive = None
 
-    def process(self, item: Item) -> Outcome:
+    def process(self, item: CropItem) -> Outcome:
         """Finds the face that the annotators marked, and writes its crop.
 
         Raises:
@@ -212,26 +230,26 @@ class CropTask(Task):
         from emotion.data.pictures import decode_reduced
         from facevox.files import write_image
 
-        payload = item.payload
-        if "problem" in payload:
-            raise UserError(payload["problem"])
-        labels = dict(zip(LABEL_COLUMNS, payload["labels"], strict=True)) if "labels" in payload else {}
-        if "left_out" in payload:
-            return Outcome(rows=[labels], status=LEFT_OUT, reason=payload["left_out"])
-        data = read_picture(item.path, payload["offset"], self._opened(item))
+        if item.problem:
+            raise UserError(item.problem)
+        labels = dict(zip(LABEL_COLUMNS, item.labels, strict=True)) if item.labels else {}
+        if item.left_out:
+            return Outcome(rows=[labels], status=LEFT_OUT, reason=item.left_out)
+        output = item.output
+        assert output is not None, "planned where there is no problem and nothing is left out"
+        data = read_picture(item.path, item.offset, self._opened(item))
         # Whose face is wanted is known only when the size of the picture is.
         drawn: list[Box | None] = []
 
         def choose(width: int, height: int) -> int:
-            drawn.append(annotated_box(payload["edges"], width, height))
+            drawn.append(annotated_box(item.edges, width, height))
             return self._reduction(drawn[0], max(width, height))
 
         image, (width, height) = decode_reduced(data, item.name, choose)
-        annotated = drawn[0] if drawn else annotated_box(payload["edges"], width, height)
+        annotated = drawn[0] if drawn else annotated_box(item.edges, width, height)
         reduction = width / image.shape[1]
         found = self._find(image, annotated.scaled(1 / reduction) if annotated else None)
         crop = cut_square(image, square_around(found.box, self.config.crop_margin), self.config.img_size)
-        output = payload["output"]
         write_image(self.output_dir / output, crop, JPEG_QUALITY, sync=False)
         box = found.box.scaled(reduction)
         row = {
@@ -247,9 +265,9 @@ class CropTask(Task):
         }
         return Outcome(rows=[row], outputs=[output])
 
-    def _opened(self, item: Item) -> Archive | None:
+    def _opened(self, item: CropItem) -> Archive | None:
         """The archive of an item, kept open for the next; None where the picture is a file of its own."""
-        if item.payload["offset"] < 0:
+        if item.offset < 0:
             return None
         if self._archive is None or str(self._archive.path) != item.path:
             if self._archive is not None:

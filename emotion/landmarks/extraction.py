@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emotion.landmarks.options import ExtractConfig
-from emotion.landmarks.plan import Picture, Plan, plan_shards
+from emotion.landmarks.plan import Picture, Plan, ShardItem, plan_shards
 from emotion.landmarks.shards import COLUMNS, NUM_POINTS, PROGRAM, TABLE
 from facevox.batch import BatchConfig, BatchOptions, Item, Outcome, Summary, Task, run_batch
 from facevox.errors import ExitCode, NoFaceError, one_line
@@ -73,6 +73,14 @@ class Extraction:
         return self.is_whole and bool(self.statuses) and not self.statuses.get("done")
 
 
+@dataclass(frozen=True, kw_only=True)
+class PictureItem(Item):
+    """A picture of a shard, and its place there."""
+
+    picture: Picture
+    place: int
+
+
 class PictureJob:
     """What a process of the pool does: one picture after the other; see `facevox.workers.Job`."""
 
@@ -82,14 +90,14 @@ class PictureJob:
 
         self._reader = PictureReader()
 
-    def process_chunk(self, items: Sequence[Item]) -> Iterator[Outcome]:
+    def process_chunk(self, items: Sequence[PictureItem]) -> Iterator[Outcome]:
         """The row of each picture, with its landmarks as bytes."""
         for item in items:
             yield self.read(item)
 
-    def read(self, item: Item) -> Outcome:
+    def read(self, item: PictureItem) -> Outcome:
         """One picture; whatever is wrong with it becomes its status and reason."""
-        picture: Picture = item.payload["picture"]
+        picture = item.picture
         try:
             face = self._reader.read(item.path, picture.offset, picture.member, picture.edges)
         except NoFaceError as error:
@@ -117,7 +125,7 @@ class PictureJob:
         self._reader.close()
 
 
-class ShardTask(Task):
+class ShardTask(Task[ShardItem]):
     """Writes a shard: hands its pictures to the readers and gathers what comes back.
 
     Args:
@@ -129,7 +137,7 @@ class ShardTask(Task):
     def __init__(self, job: PictureJob, workers: int, picture_timeout_s: float) -> None:
         self._job = job
         self._workers, self._timeout_s = workers, picture_timeout_s
-        self._pool: WorkerPool | None = None
+        self._pool: WorkerPool[PictureItem] | None = None
         self._stack = ExitStack()
 
     def open(self, output_dir: Path) -> None:
@@ -146,21 +154,22 @@ class ShardTask(Task):
         """Ends the readers."""
         self._stack.close()
 
-    def process_chunk(self, items: Sequence[Item]) -> Iterator[Outcome]:
+    def process_chunk(self, items: Sequence[ShardItem]) -> Iterator[Outcome]:
         """The shards. What goes wrong with all (no weights, a full disk) ends the batch."""
         for item in items:
-            if "problem" in item.payload:
-                row = {"archive": item.name, "status": "failed", "reason": item.payload["problem"]}
-                yield Outcome([row], status="failed", reason=item.payload["problem"])
+            if item.problem:
+                row = {"archive": item.name, "status": "failed", "reason": item.problem}
+                yield Outcome([row], status="failed", reason=item.problem)
             else:
                 yield self._shard(item)
 
-    def _shard(self, item: Item) -> Outcome:
+    def _shard(self, item: ShardItem) -> Outcome:
         import numpy as np
 
-        pictures: list[Picture] = item.payload["pictures"]
+        pictures, output = item.pictures, item.output
+        assert output is not None, "planned for every shard"
         singles = [
-            Item(picture.member, item.path, {"picture": picture, "place": place})
+            PictureItem(picture.member, item.path, picture=picture, place=place)
             for place, picture in enumerate(pictures)
         ]
         rows: list[dict[str, Any]] = [{} for _ in pictures]
@@ -169,11 +178,10 @@ class ShardTask(Task):
             row = outcome.rows[0] if outcome.rows else {"status": "failed", "reason": outcome.reason}
             if not outcome.rows:
                 lost.append(f"{single.name}: {outcome.reason}")
-            rows[single.payload["place"]] = row
-        output: str = item.payload["output"]
+            rows[single.place] = row
         faces: list[NDArray[np.float32]] = []
         for picture, row in zip(pictures, rows, strict=True):
-            row["archive"], row["member"] = item.payload["archive"], picture.member
+            row["archive"], row["member"] = item.archive, picture.member
             row["label"], row["person"] = picture.label, picture.person
             points: Any = row.pop("points", None)
             if points is not None:
@@ -185,7 +193,7 @@ class ShardTask(Task):
             return Outcome(rows, [output], "failed", f"{len(lost)} pictures lost, the first {lost[0]}")
         return Outcome(rows, [output])
 
-    def _read(self, singles: list[Item]) -> Iterator[tuple[Item, Outcome]]:
+    def _read(self, singles: list[PictureItem]) -> Iterator[tuple[PictureItem, Outcome]]:
         if self._pool is None:
             yield from zip(singles, self._job.process_chunk(singles), strict=True)
             return

@@ -5,7 +5,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from emotion.data.aihub.annotations import Annotation
 from emotion.data.aihub.collection import Collection, PictureFile, add_file
@@ -39,19 +38,33 @@ class Picture:
     edges: tuple[tuple[float, ...], ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ShardItem(Item):
+    """A shard, with its `output`; or an archive or a list of annotations that cannot be read.
+
+    Attributes:
+        archive: Its name in the index.
+        pictures: Of the shard.
+        problem: Why it cannot be read, or "".
+    """
+
+    archive: str = ""
+    pictures: Sequence[Picture] = ()
+    problem: str = ""
+
+
 @dataclass(frozen=True)
 class Plan:
     """What is to be done.
 
     Attributes:
-        items: A shard each, in order: `payload` has `pictures` and `output`; or `problem`, of an archive or a
-            list of annotations that cannot be read.
+        items: In order.
         num_pictures: In all items.
         num_unlabelled: Of them, those without a label.
         num_unnamed: Of them, those whose person nothing tells.
     """
 
-    items: list[Item]
+    items: list[ShardItem]
     num_pictures: int
     num_unlabelled: int
     num_unnamed: int
@@ -86,7 +99,7 @@ def plan_shards(
         first = f"; {found.problems[0][0]}: {found.problems[0][1]}" if found.problems else ""
         raise UserError(f"--zips: no pictures in {len(paths)} archives{first}")
     quotas = spread([len(pictures) for pictures in by_archive.values()], limit)
-    items = [Item(name, "", {"problem": reason}) for name, reason in found.problems]
+    items = [ShardItem(name, "", problem=reason) for name, reason in found.problems]
     num_pictures = num_unlabelled = num_unnamed = 0
     for (container, members), quota in zip(by_archive.items(), quotas, strict=True):
         archive = paths[container]
@@ -98,8 +111,8 @@ def plan_shards(
             shard = pictures[first_picture : first_picture + shard_pictures]
             # With other pictures, labels or boxes than before it is another file, and so made anew.
             output = f"shards/{_hash(archive)}-{first_picture:09d}-{_hash(repr(shard))}.npy"
-            payload: dict[str, Any] = {"archive": archive, "pictures": shard, "output": output}
-            items.append(Item(f"{archive}#{first_picture:09d}", container, payload))
+            name = f"{archive}#{first_picture:09d}"
+            items.append(ShardItem(name, container, output, archive=archive, pictures=shard))
     return Plan(items, num_pictures, num_unlabelled, num_unnamed)
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from emotion.data.aihub.collection import PICTURE_SUFFIXES, Collection, add_file
@@ -15,7 +16,15 @@ TABLE = "predictions.csv"
 PATTERNS = (*(f"*{suffix}" for suffix in PICTURE_SUFFIXES), "*.zip")
 
 
-def plan_predictions(inputs: Sequence[Path]) -> list[Item]:
+@dataclass(frozen=True, kw_only=True)
+class PredictItem(Item):
+    """A picture, by its offset in an archive (below 0: a file of its own); or why there is none."""
+
+    offset: int = -1
+    problem: str = ""
+
+
+def plan_predictions(inputs: Sequence[Path]) -> list[PredictItem]:
     """A picture each, of picture files, folders and archives; one for each archive that cannot be read.
 
     Raises:
@@ -36,16 +45,16 @@ def plan_predictions(inputs: Sequence[Path]) -> list[Item]:
         for path in files:
             add_file(found, path, path.as_posix(), with_annotations=False)
     items = {
-        picture.name: Item(picture.name, picture.container, {"offset": picture.offset})
+        picture.name: PredictItem(picture.name, picture.container, offset=picture.offset)
         for picture in found.pictures
     }
-    items |= {name: Item(name, "", {"problem": reason}) for name, reason in found.problems}
+    items |= {name: PredictItem(name, "", problem=reason) for name, reason in found.problems}
     if not items:
         raise UserError(f"--inputs: no pictures in {', '.join(str(root) for root in inputs)}")
     return list(items.values())
 
 
-class PredictTask(Task):
+class PredictTask(Task[PredictItem]):
     """The largest face of each picture and its expression.
 
     Args:
@@ -69,7 +78,7 @@ class PredictTask(Task):
         self._model = load_model(self._model_file)
         self._reader = PictureReader()
 
-    def process(self, item: Item) -> Outcome:
+    def process(self, item: PredictItem) -> Outcome:
         """A row with the expression and its probabilities.
 
         Raises:
@@ -78,9 +87,9 @@ class PredictTask(Task):
         """
         import numpy as np
 
-        if "problem" in item.payload:
-            raise UserError(item.payload["problem"])
-        face = self._reader.read(item.path, item.payload["offset"], item.name)
+        if item.problem:
+            raise UserError(item.problem)
+        face = self._reader.read(item.path, item.offset, item.name)
         sizes = np.array([[face.width, face.height]])
         shares = self._model.probabilities(face.points[None], sizes)[0]
         names = self._model.class_names

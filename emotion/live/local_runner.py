@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from facevox.batch import Item, Outcome, Task
+from facevox.batch import FileItem, Outcome, Task
 from facevox.errors import UserError
 from facevox.files import IMAGE_PATTERNS, find_files, relative_name, write_json, write_text
 from facevox.naming import plan_names
@@ -143,8 +143,8 @@ def face_json(face: "Face", class_names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def plan_pictures(path: Path, output_dir: Path) -> list[Item]:
-    """An item for a picture, or for each picture below a folder; `payload["output"]` is without suffix.
+def plan_pictures(path: Path, output_dir: Path) -> list[FileItem]:
+    """An item for a picture, or for each picture below a folder; `output` is the annotated one.
 
     Raises:
         UserError: No such file or folder, no picture in it, or the file is none.
@@ -159,12 +159,11 @@ def plan_pictures(path: Path, output_dir: Path) -> list[Item]:
     names = [relative_name(file, root) for file in files]
     outputs = plan_names(names, ".jpg")
     return [
-        Item(name, str(file), {"output": output})
-        for name, file, output in zip(names, files, outputs, strict=True)
+        FileItem(name, str(file), output) for name, file, output in zip(names, files, outputs, strict=True)
     ]
 
 
-class PictureTask(Task):
+class PictureTask(Task[FileItem]):
     """Writes `<picture>.jpg` with boxes and bars, and `<picture>.json`, for each picture.
 
     Args:
@@ -183,7 +182,7 @@ class PictureTask(Task):
         super().open(output_dir)
         self.classifier, self.analyser, self.annotator = self.config.open()
 
-    def process(self, item: Item) -> Outcome:
+    def process(self, item: FileItem) -> Outcome:
         """Analyses a picture by itself; one without a face is done as well, with a row that has no face.
 
         Raises:
@@ -197,7 +196,7 @@ class PictureTask(Task):
         # Tracks are numbered on and on; in a picture by itself the faces are the first, the second …
         faces = [replace(face, track_id=number) for number, face in enumerate(faces, start=1)]
         annotated = self.annotator.draw(image, faces)
-        picture = item.payload["output"]
+        picture = item.output
         about = str(Path(picture).with_suffix(".json"))
         names = self.classifier.class_names
         write_image(self.output_dir / picture, annotated, sync=False)

@@ -42,7 +42,6 @@ from facevox.manifest import (
 )
 from facevox.progress import Progress, duration_text
 from facevox.signals import StopFlag
-from facevox.workers import Item
 from lc_pytorch.faces import embedding_task
 from lc_pytorch.faces.embedders import FaceModel, find_model
 from lc_pytorch.faces.embedding_store import VectorStore
@@ -168,17 +167,22 @@ def _chosen_threshold(config: DedupeConfig, model: FaceModel) -> float:
     return model.default_threshold
 
 
-def _find_items(config: DedupeConfig) -> list[Item]:
+def _find_items(config: DedupeConfig) -> list[embedding_task.FaceItem]:
     """The pictures as items, with the landmarks that face extraction knows of them."""
     faces_dir = require_folder(config.faces_dir, "--faces_dir")
     outputs = (config.dedupe_dir, config.representative_dir)
     files = find_files(faces_dir, IMAGE_PATTERNS, exclude=outputs, what="--faces_dir")
     known = read_face_table(faces_dir / "faces.csv")
     names = [relative_name(path, faces_dir) for path in files]
-    return [Item(name, str(path), known.get(name, {})) for name, path in zip(names, files, strict=True)]
+    return [
+        embedding_task.FaceItem(name, str(path), known=known.get(name, {}))
+        for name, path in zip(names, files, strict=True)
+    ]
 
 
-def _embed(config: DedupeConfig, model: FaceModel, items: list[Item], store_dir: Path) -> BatchSummary:
+def _embed(
+    config: DedupeConfig, model: FaceModel, items: list[embedding_task.FaceItem], store_dir: Path
+) -> BatchSummary:
     task = embedding_task.EmbedTask(model, config.device, use_store=not config.overwrite)
     options = config.batch_options()
     # Vectors that are gone are made again: their faces are only seen to be missing here.
@@ -215,7 +219,7 @@ def _is_store_whole(store_dir: Path) -> bool:
     )
 
 
-def _load_faces(config: DedupeConfig, items: Sequence[Item], store_dir: Path) -> _Faces:
+def _load_faces(config: DedupeConfig, items: Sequence[embedding_task.FaceItem], store_dir: Path) -> _Faces:
     """The faces of this run, in the order of their names, out of the embedding step's manifests."""
     faces = _Faces()
     wanted = {item.name for item in items}

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -22,12 +21,20 @@ from lc_pytorch.faces.alignment import cut_face
 from lc_pytorch.faces.embedders import Embedder, FaceModel, Picture
 from lc_pytorch.faces.embedding_store import FACTS, VectorStore
 from lc_pytorch.faces.face_locator import FaceLocator, LocatedFace
+from lc_pytorch.faces.face_table import KnownFace
 from lc_pytorch.faces.quality import Quality, measure_quality
 
 PROGRAM = "embed_faces"
 TABLE = "embeddings.csv"
 COLUMNS = ("file", "key", "quality", *FACTS)
 STORE_FOLDER = "vectors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaceItem(Item):
+    """A face picture, and what face extraction wrote of it."""
+
+    known: KnownFace = field(default_factory=KnownFace)
 
 
 @dataclass(frozen=True)
@@ -39,12 +46,11 @@ class _Prepared:
     picture: Picture | None  # None: stored already
 
 
-class EmbedTask(Task):
+class EmbedTask(Task[FaceItem]):
     """Embeds face pictures; the vectors go to `<output_dir>/vectors`, what was found to the table.
 
-    An item's payload may hold what face extraction wrote (see `lc_pytorch.faces.face_table`); without
-    landmarks FaceMesh looks for the face. A picture without a face is embedded as a whole and marked
-    (`is_detected` 0).
+    Without known landmarks FaceMesh looks for the face. A picture without a face is embedded as a whole and
+    marked (`is_detected` 0).
 
     Args:
         model: What to embed with.
@@ -71,7 +77,7 @@ class EmbedTask(Task):
         if self._locator is not None:
             self._locator.close()
 
-    def process_chunk(self, items: Sequence[Item]) -> Iterator[Outcome]:
+    def process_chunk(self, items: Sequence[FaceItem]) -> Iterator[Outcome]:
         """One outcome per item, in order; the vectors are on the disk before the first is handed out."""
         prepared: list[_Prepared | Outcome] = []
         for item in items:
@@ -92,20 +98,20 @@ class EmbedTask(Task):
             else:
                 yield Outcome(rows=[_row(item, one)])
 
-    def _prepare(self, item: Item) -> _Prepared:
+    def _prepare(self, item: FaceItem) -> _Prepared:
         data = read_image_bytes(item.path)
-        key = face_key(data, item.payload)
+        key = face_key(data, item.known)
         facts = self._new.get(key)
         if facts is None and self._use_store and key in self._store:
             facts = self._store.facts(key)
         if facts is not None:
             return _Prepared(key, facts, None)
         image = decode_image(data, item.path)
-        face = self._locate(image, item.payload)
+        face = self._locate(image, item.known)
         quality = measure_quality(
             image,
             face.points if face else None,
-            item.payload.get("confidence"),
+            item.known.get("confidence"),
             are_points_guessed=face is not None and face.is_guess,
         )
         facts = {
@@ -119,10 +125,10 @@ class EmbedTask(Task):
         facts = {name: float(np.float32(value)) for name, value in facts.items()}
         return _Prepared(key, facts, self._picture(image, face))
 
-    def _locate(self, image: Picture, payload: dict[str, Any]) -> LocatedFace | None:
-        if payload.get("points"):
-            points = np.array(payload["points"], np.float32).reshape(5, 2)
-            return LocatedFace(points, None, bool(payload.get("is_guess")))
+    def _locate(self, image: Picture, known: KnownFace) -> LocatedFace | None:
+        if known.get("points"):
+            points = np.array(known["points"], np.float32).reshape(5, 2)
+            return LocatedFace(points, None, bool(known.get("is_guess")))
         if self._locator is None:
             self._locator = FaceLocator()
         return self._locator.find(image)
@@ -171,14 +177,14 @@ class EmbedTask(Task):
         }
 
 
-def face_key(data: bytes, payload: dict[str, Any]) -> bytes:
+def face_key(data: bytes, known: KnownFace) -> bytes:
     """Names a face in the store: by its file's content and the landmarks it is aligned on."""
     digest = hashlib.sha256(data)
-    digest.update(json.dumps(payload, sort_keys=True).encode())
+    digest.update(json.dumps(known, sort_keys=True).encode())
     return digest.digest()
 
 
-def _row(item: Item, face: _Prepared) -> dict[str, Any]:
+def _row(item: FaceItem, face: _Prepared) -> dict[str, object]:
     quality = Quality(**{name: face.facts[name] for name in FACTS[1:]})
     return {
         "file": item.name,

@@ -26,7 +26,7 @@ until the eyes lie level, black where it reaches over the picture's edge.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,7 @@ import cv2
 import numpy as np
 
 from facevox import cli
-from facevox.batch import BatchConfig, BatchOptions, Item, Outcome, Summary, Task, run_batch
+from facevox.batch import BatchConfig, BatchOptions, FileItem, Outcome, Summary, Task, run_batch
 from facevox.errors import NoFaceError
 from facevox.files import VIDEO_PATTERNS, find_files, relative_name, write_image
 from facevox.media import Frame, iter_frames
@@ -71,7 +71,14 @@ JPEG_QUALITY = 95
 _SHARPNESS_PX = 112  # one size for all, because a large picture of the same sharpness varies less
 
 
-def plan_faces(videos: Sequence[Path], root: Path) -> list[Item]:
+@dataclass(frozen=True)
+class VideoItem(FileItem):
+    """A video; `taken` are the numbers that its further faces must not bear: other videos do."""
+
+    taken: Sequence[int] = ()
+
+
+def plan_faces(videos: Sequence[Path], root: Path) -> list[VideoItem]:
     """An item for each video with the names of its pictures, no name given twice.
 
     Of two videos of one stem both get a picture, and a further face of `vid.mp4` is never called
@@ -82,7 +89,7 @@ def plan_faces(videos: Sequence[Path], root: Path) -> list[Item]:
     taken = {target.casefold() for target in targets}
     numbers = _taken_numbers(taken)
     return [
-        Item(name, str(path), {"output": target, "taken": numbers.get(target.casefold(), [])})
+        VideoItem(name, str(path), target, taken=numbers.get(target.casefold(), ()))
         for name, path, target in zip(names, videos, targets, strict=True)
     ]
 
@@ -149,7 +156,7 @@ def tried_frames(max_frames: int) -> Iterator[int]:
         index += max(1, attempt + 3 - DENSE_TRIES)
 
 
-class FaceTask(Task):
+class FaceTask(Task[VideoItem]):
     """Writes the best face of each video, or all of them, below the output folder.
 
     Args:
@@ -182,7 +189,7 @@ class FaceTask(Task):
             self._detector.close()
             self._detector = None
 
-    def process(self, item: Item) -> Outcome:
+    def process(self, item: VideoItem) -> Outcome:
         """Finds and writes the face of a video.
 
         Raises:
@@ -192,9 +199,9 @@ class FaceTask(Task):
         frame, candidates, reason = self._search(item.path, self._detector)
         rows: list[dict[str, Any]] = []
         outputs: list[str] = []
-        names = further_names(item.payload["output"], item.payload["taken"])
+        names = further_names(item.output, item.taken)
         for candidate in candidates:
-            name = next(names) if outputs else item.payload["output"]
+            name = next(names) if outputs else item.output
             row = self._write(frame, candidate, name)
             if row is not None:
                 rows.append({"video": item.name, **row})
@@ -206,8 +213,8 @@ class FaceTask(Task):
             if self.config.enforce_detection:
                 return Outcome.without_result(NoFaceError(reason))
             reason += ": middle square of the first frame written"
-            rows = [{"video": item.name, **self._write_square(frame, item.payload["output"])}]
-            outputs = [item.payload["output"]]
+            rows = [{"video": item.name, **self._write_square(frame, item.output)}]
+            outputs = [item.output]
         else:
             reason = ""
         return Outcome(rows=rows, outputs=outputs, reason=reason)

@@ -11,7 +11,7 @@ import io
 
 import numpy as np
 
-from facevox.batch import Item, Outcome, Task
+from facevox.batch import FileItem, Outcome, Task
 from facevox.errors import UserError
 from facevox.files import write_bytes
 from lc_pytorch.hq.mels import load_array, oriented, survey
@@ -23,14 +23,14 @@ TABLE = "mels.csv"
 COLUMNS = ("mel_file", "output", "key", "stored_shape", "stored_type", "frames")
 
 
-class ConversionTask(Task):
+class ConversionTask(Task[FileItem]):
     """Writes one spectrogram."""
 
     def __init__(self, config: ConversionConfig) -> None:
         self.config = config
 
-    def process(self, item: Item) -> Outcome:
-        """Reads `item.path` and writes `item.payload["output"]`.
+    def process(self, item: FileItem) -> Outcome:
+        """Reads `item.path` and writes `item.output`.
 
         Raises:
             UserError: Broken, refused, or not a spectrogram of so many bands.
@@ -41,26 +41,25 @@ class ConversionTask(Task):
             raise UserError(f"{item.path}: numbers too large for {self.config.dtype}; use --dtype float32")
         content = io.BytesIO()
         np.save(content, mel, allow_pickle=False)
-        output = item.payload["output"]
-        write_bytes(self.output_dir / output, content.getvalue(), sync=False)
+        write_bytes(self.output_dir / item.output, content.getvalue(), sync=False)
         row = {
             "mel_file": item.name,
-            "output": output,
+            "output": item.output,
             "key": key,
             "stored_shape": f"{array.shape[0]}x{array.shape[1]}",
             "stored_type": array.dtype.name,
             "frames": mel.shape[1],
         }
-        return Outcome(rows=[row], outputs=[output])
+        return Outcome(rows=[row], outputs=[item.output])
 
 
-def plan_conversion(tree: Tree) -> list[Item]:
+def plan_conversion(tree: Tree) -> list[FileItem]:
     """An item for every spectrogram of a tree that was scanned without converted ones."""
     items = []
     for set_name, person, path in iter_mels(tree):
         name = f"{set_name}/{person.name}/{path.name}"
         output = f"{set_name}/{CONVERTED_FOLDER}/{person.name}/{path.name}.npy"
-        items.append(Item(name, str(path), {"output": output}))
+        items.append(FileItem(name, str(path), output))
     if not items:
         raise UserError(f"{tree.root}: no spectrograms to convert")
     return items

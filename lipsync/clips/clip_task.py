@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from facevox.batch import Item, Outcome, Task
+from facevox.batch import FileItem, Outcome, Task
 from facevox.errors import NoFaceError, UserError
 from facevox.faces import MIN_CONFIDENCE
 from facevox.files import VIDEO_PATTERNS, find_files, relative_name, require_folder
@@ -28,7 +28,24 @@ SILENCE_DB = -70.0  # loudest band anywhere; codec residue is below, a whisper f
 MAX_LENGTH_DIFFERENCE_S = 1.0  # of picture and sound, before it is noted
 
 
-class ClipTask(Task):
+@dataclass(frozen=True, kw_only=True)
+class ClipItem(FileItem):
+    """A video to be cut.
+
+    Attributes:
+        audio: Path of the sound file, or "": the sound is in the video.
+        audio_name: Its name, or "".
+        speaker: Who speaks, or "".
+        notes: For the table.
+    """
+
+    audio: str
+    audio_name: str
+    speaker: str
+    notes: tuple[str, ...]
+
+
+class ClipTask(Task[ClipItem]):
     """Writes `<video without suffix>.npz` below the output folder for each video."""
 
     detector = f"FaceMesh, min_confidence {MIN_CONFIDENCE}"
@@ -44,8 +61,8 @@ class ClipTask(Task):
 
         cv2.setNumThreads(1)
 
-    def process(self, item: Item) -> Outcome:
-        """Decodes, follows and cuts; the sound comes from `payload["audio"]`, or else from the video.
+    def process(self, item: ClipItem) -> Outcome:
+        """Decodes, follows and cuts; the sound comes from `item.audio`, or else from the video.
 
         Raises:
             NoFaceError: No face, or none for long enough.
@@ -59,7 +76,7 @@ class ClipTask(Task):
         info = probe(item.path, with_times=True)
         if not info.has_video:
             raise UserError("no video stream")
-        audio = item.payload["audio"]
+        audio = item.audio
         if not audio and not info.has_audio:
             raise UserError("no audio: the video has no sound track and there is no sound file of its name")
         clip = extract_clip(
@@ -86,8 +103,8 @@ class ClipTask(Task):
                 f"the longest: {longest_s:.2f} s"
             )
         clip = replace(clip, tracks=tracks)
-        names = {"video": item.name, "audio": item.payload["audio_name"], "speaker": item.payload["speaker"]}
-        target = item.payload["output"]
+        names = {"video": item.name, "audio": item.audio_name, "speaker": item.speaker}
+        target = item.output
         write_clip(self.output_dir / target, clip, names, sync=False)
         has_face = np.zeros(clip.num_frames, np.bool_)
         for track in tracks:
@@ -102,7 +119,7 @@ class ClipTask(Task):
             "num_shots": len(clip.shot_starts),
             "face_share": round(float(has_face.mean()), 3),
             "source_rate_hz": round(info.rate_hz, 3),
-            "note": "; ".join([*item.payload["notes"], *self._notes(info, clip, duration_s, sound_s)]),
+            "note": "; ".join([*item.notes, *self._notes(info, clip, duration_s, sound_s)]),
         }
         return Outcome(rows=[row], outputs=[target])
 
@@ -122,7 +139,7 @@ class ClipTask(Task):
         return notes
 
 
-def plan_clips(settings: Settings) -> list[Item]:
+def plan_clips(settings: Settings) -> list[ClipItem]:
     """An item for each video below `paths.videos_dir`, with its sound, speaker and output name.
 
     Raises:
@@ -136,14 +153,17 @@ def plan_clips(settings: Settings) -> list[Item]:
     items = []
     for name, path, target in zip(names, videos, plan_names(names, ".npz"), strict=True):
         found = sounds.get(PurePosixPath(name).with_suffix("").as_posix(), [])
-        payload = {
-            "output": target,
-            "audio": str(found[0][1]) if found else "",
-            "audio_name": found[0][0] if found else "",
-            "speaker": speaker_of(name, settings.data.speaker_regex),
-            "notes": [f"{len(found)} sounds of this name, {found[0][0]} is used"] if len(found) > 1 else [],
-        }
-        items.append(Item(name, str(path), payload, tuple(str(sound) for _, sound in found[:1])))
+        item = ClipItem(
+            name,
+            str(path),
+            target,
+            tuple(str(sound) for _, sound in found[:1]),
+            audio=str(found[0][1]) if found else "",
+            audio_name=found[0][0] if found else "",
+            speaker=speaker_of(name, settings.data.speaker_regex),
+            notes=(f"{len(found)} sounds of this name, {found[0][0]} is used",) if len(found) > 1 else (),
+        )
+        items.append(item)
     return items
 
 

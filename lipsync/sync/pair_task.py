@@ -8,11 +8,11 @@ import io
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from facevox.batch import Item, Outcome, Task
+from facevox.batch import FileItem, Outcome, Task
 from facevox.errors import UserError
 from facevox.naming import plan_names
 from lipsync.settings import Settings
@@ -31,7 +31,14 @@ class Scorer(Protocol):
     def analyse(self, video_path: str, audio_path: str | None) -> tuple[Any, dict[str, Any]]: ...
 
 
-class PairTask(Task):
+@dataclass(frozen=True, kw_only=True)
+class PairItem(FileItem):
+    """A video and its sound (a path; "": that of the video)."""
+
+    audio: str
+
+
+class PairTask(Task[PairItem]):
     """Scores a pair and writes its details as JSON.
 
     "Cannot tell" is an answer, not a failure: the row has an empty score and says why.
@@ -62,15 +69,15 @@ class PairTask(Task):
             torch.set_num_threads(1)
         self._scorer = self._make_scorer()
 
-    def process(self, item: Item) -> Outcome:
+    def process(self, item: PairItem) -> Outcome:
         """Scores one pair. Raises UserError where a file cannot be read."""
         from facevox.files import write_json
         from lipsync.sync.answers import without_nan
 
         if self._scorer is None:
             raise RuntimeError("open() comes first")
-        details = self._scorer.analyse(item.path, item.payload["audio"] or None)[1]
-        target = item.payload["output"]
+        details = self._scorer.analyse(item.path, item.audio or None)[1]
+        target = item.output
         write_json(self.output_dir / target, without_nan(details))
         low_ms, high_ms = details["offset_interval_ms"]
         jump = details["jump"]
@@ -99,7 +106,7 @@ def batch_settings(settings: Settings, checkpoint: Path | None) -> dict[str, Any
     return {"data": asdict(settings.data), "audio": asdict(settings.audio), "checkpoint_sha256": digest}
 
 
-def plan_pairs(table: Path) -> list[Item]:
+def plan_pairs(table: Path) -> list[PairItem]:
     """An item for each row of a CSV with the columns video and (or not) audio.
 
     Relative paths are relative to the table's folder, or else to where the program was started.
@@ -141,17 +148,12 @@ def plan_pairs(table: Path) -> list[Item]:
     return _items(list(dict.fromkeys(pairs)), table.parent)
 
 
-def _items(pairs: list[tuple[str, str]], folder: Path) -> list[Item]:
+def _items(pairs: list[tuple[str, str]], folder: Path) -> list[PairItem]:
     names = [video if not audio else json.dumps([video, audio], ensure_ascii=False) for video, audio in pairs]
     stems = [f"{number:06d}_{Path(video).name}" for number, (video, _) in enumerate(pairs)]
     sounds = [str(_found(audio, folder)) if audio else "" for _, audio in pairs]
     return [
-        Item(
-            name,
-            str(_found(video, folder)),
-            {"audio": sound, "output": target},
-            (sound,) if sound else (),
-        )
+        PairItem(name, str(_found(video, folder)), target, (sound,) if sound else (), audio=sound)
         for name, (video, _), sound, target in zip(
             names, pairs, sounds, plan_names(stems, ".json"), strict=True
         )

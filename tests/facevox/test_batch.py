@@ -16,7 +16,7 @@ import pytest
 from batch_jobs import config_of, items_of
 
 from facevox import cli
-from facevox.batch import Item, run_batch
+from facevox.batch import FileItem, Item, run_batch
 from facevox.batch_options import BatchOptions
 from facevox.errors import UserError
 from facevox.locks import OutputLock
@@ -421,31 +421,53 @@ def test_second_run_at_once_is_refused_in_one_line(source: Path, tmp_path: Path)
 def test_items_without_a_file_are_remembered_too(tmp_path: Path) -> None:
     class Counting(batch_jobs.Upper):
         def process(self, item: Item) -> batch_jobs.Outcome:
-            return batch_jobs.Outcome(rows=[{"length": item.payload["n"]}])
+            return batch_jobs.Outcome(rows=[{"length": int(item.name)}])
 
-    items = [Item(f"item-{n}", "", {"n": n}) for n in range(3)]
+    items = [Item(f"{n}", "") for n in range(3)]
     assert run_batch(Counting(), items, config_of(tmp_path / "out")).done == 3
     assert run_batch(Counting(), items, config_of(tmp_path / "out")).skipped == 3
 
 
-def planned(folder: Path, **outputs: str) -> list[Item]:
-    return [Item(name, str(folder / name), {"output": output}) for name, output in sorted(outputs.items())]
+def planned(folder: Path, **outputs: str) -> list[FileItem]:
+    return [FileItem(name, str(folder / name), output) for name, output in sorted(outputs.items())]
 
 
 class ToPlan(batch_jobs.Upper):
     """Writes each input to the name that was planned for it, and as many further files as it has words."""
 
-    def process(self, item: Item) -> batch_jobs.Outcome:
+    def process(self, item: FileItem) -> batch_jobs.Outcome:
         text = Path(item.path).read_text(encoding="utf-8")
         if "bad" in text:
             raise UserError("holds the word bad")
-        names = [
-            item.payload["output"],
-            *(f"{item.payload['output']}.{n}" for n in range(len(text.split()) - 1)),
-        ]
+        names = [item.output, *(f"{item.output}.{n}" for n in range(len(text.split()) - 1))]
         for name in names:
             (self.output_dir / name).write_text(text, encoding="utf-8")
         return batch_jobs.Outcome(rows=[{"length": len(text)}], outputs=names)
+
+
+def test_manifest_of_an_earlier_version_is_resumed(tmp_path: Path) -> None:
+    """As it was written when the planned file was a key of the item's payload."""
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    (out / "manifests").mkdir(parents=True)
+    lines = [
+        '{"facevox_manifest":1,"program":"upper","settings":{"case":"upper"},"table":"upper.csv",'
+        '"columns":["file","length"],"item_column":"file","overwrite":false}',
+        '{"run":{"started":true,"num_total":3,"inputs":"f323c23c6589bc9b"}}',
+    ]
+    for name in ("a", "b", "c"):
+        (source / name).write_text("1", encoding="utf-8")
+        os.utime(source / name, ns=(1_700_000_000_000_000_000,) * 2)
+        (out / f"{name}.jpg").write_text("1", encoding="utf-8")
+        lines.append(
+            f'{{"item":"{name}","status":"done","reason":"","outputs":[["{name}.jpg",1]],'
+            '"rows":[{"length":1}],"seconds":0.0001,"fingerprint":[1,1700000000000000000],"at":1796001289.498}'
+        )
+    (out / "manifests" / "upper.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    summary = run_batch(ToPlan(), planned(source, a="a.jpg", b="b.jpg", c="other.jpg"), config_of(out))
+    assert (summary.skipped, summary.done) == (2, 1)
+    assert not (out / "c.jpg").exists()
+    assert (out / "other.jpg").exists()
 
 
 def test_name_that_a_new_input_takes_over_is_written_again_for_both(tmp_path: Path) -> None:

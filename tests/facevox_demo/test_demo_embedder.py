@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from facevox.batch import Item
 from facevox.errors import UserError
 from facevox_demo import embedder
 from facevox_demo.options import DemoEmbedderConfig
+from facevox_demo.people import PersonItem
 from lc_pytorch.faces.embedders import find_model
 from lc_pytorch.faces.grouping import bcubed_f1, group_faces
 
@@ -93,5 +93,5 @@ def test_person_without_a_face_found_fails(tmp_path: Path, monkeypatch: pytest.M
     task.open(tmp_path)
     monkeypatch.setattr(task, "_aligned_faces", lambda picture: [])
     with pytest.raises(UserError, match="no face found"):
-        task.process(Item("person-0000", "", {"index": 0}))
+        task.process(PersonItem("person-0000", "", index=0))
     task.close()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from facevox import media
-from facevox.batch import Item
+from facevox.batch import FileItem
 from facevox.errors import NoSpeechError, UserError
 from facevox.media import read_audio, write_video, write_wav
 from lc_pytorch.voices import VoiceConfig, VoiceTask, frame_levels_db, longest_speech
@@ -61,7 +61,7 @@ def test_silence_holds_no_speech(samples: np.ndarray) -> None:
 def run_task(tmp_path: Path, source: Path, **options: object) -> dict[str, object]:
     task = VoiceTask(VoiceConfig(**options))  # type: ignore[arg-type]
     task.open(tmp_path / "out")
-    outcome = task.process(Item("x.mp4", str(source), {"output": "x.wav"}))
+    outcome = task.process(FileItem("x.mp4", str(source), "x.wav"))
     assert outcome.outputs == ["x.wav"]
     return outcome.rows[0]
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from emotion.data.aihub.archives import Archive
-from emotion.landmarks.extraction import ExtractConfig, PictureJob, run_extraction
+from emotion.landmarks.extraction import ExtractConfig, PictureItem, PictureJob, run_extraction
 from emotion.landmarks.shards import NUM_POINTS
 from facevox import cli
-from facevox.batch import BatchOptions, Item, Outcome
+from facevox.batch import BatchOptions, Outcome
 
 SHARD_PICTURES = 5
 
@@ -41,8 +41,8 @@ class FakeJob(PictureJob):
     def open(self, output_dir: Path) -> None:
         self._archives: dict[str, Archive] = {}
 
-    def read(self, item: Item) -> Outcome:
-        picture = item.payload["picture"]
+    def read(self, item: PictureItem) -> Outcome:
+        picture = item.picture
         if "crash" in picture.member:
             os.kill(os.getpid(), signal.SIGKILL)
         if "hang" in picture.member:

@@ -20,7 +20,7 @@ def make_zip(path: Path, names: list[str], encoding: str = "utf-8") -> Path:
 
 def only_picture(*zips: Path, labels: tuple[str, ...] = ()):
     (item,) = plan_shards(zips, labels).items
-    (picture,) = item.payload["pictures"]
+    (picture,) = item.pictures
     return picture
 
 
@@ -65,7 +65,7 @@ def test_annotators_outvote_the_name_and_tell_the_box(tmp_path):
         "utf-8",
     )
     plan = plan_shards([pictures, tmp_path / "라벨.zip"])
-    (picture,) = plan.items[0].payload["pictures"]
+    (picture,) = plan.items[0].pictures
     assert picture.label == "neutral"
     assert picture.edges == ((1.0, 2.0, 30.0, 40.0),) * 3
     assert only_picture(pictures, tmp_path / "라벨.zip", labels=("happy", "-")).label == "happy"
@@ -73,7 +73,7 @@ def test_annotators_outvote_the_name_and_tell_the_box(tmp_path):
 
 def test_other_names_with_underscores_are_no_people(tmp_path):
     plan = plan_shards([make_zip(tmp_path / "a.zip", ["Anna_Maria_de_Vries_0003.jpg", "IMG_1.jpg"])])
-    assert [picture.person for picture in plan.items[0].payload["pictures"]] == ["", ""]
+    assert [picture.person for picture in plan.items[0].pictures] == ["", ""]
     assert (plan.num_unnamed, plan.num_unlabelled) == (2, 2)
 
 

@@ -6,12 +6,11 @@ import cv2
 import numpy as np
 import pytest
 
-from facevox.batch import Item
 from facevox.errors import UserError
 from facevox.files import read_image
 from facevox.media import iter_frames, write_video
 from lc_pytorch.faces import extractor
-from lc_pytorch.faces.extractor import FaceTask, further_names, plan_faces, tried_frames
+from lc_pytorch.faces.extractor import FaceTask, VideoItem, further_names, plan_faces, tried_frames
 from lc_pytorch.faces.options import FaceConfig
 
 
@@ -28,7 +27,7 @@ def extract(tmp_path: Path, frames: "list[np.ndarray]", **options):
     task.check()
     task.open(tmp_path / "out")
     try:
-        (outcome,) = task.process_chunk([Item("vid.mp4", str(video), {"output": "vid.jpg", "taken": []})])
+        (outcome,) = task.process_chunk([VideoItem("vid.mp4", str(video), "vid.jpg")])
     finally:
         task.close()
     return outcome
@@ -149,13 +148,13 @@ def test_two_videos_of_one_stem_and_further_faces_never_share_a_name():
     items = plan_faces([root / name for name in names], root)
     written: list[str] = []
     for item in items:
-        further = further_names(item.payload["output"], item.payload["taken"])
-        written += [item.payload["output"], *(next(further) for _ in range(3))]
+        further = further_names(item.output, item.taken)
+        written += [item.output, *(next(further) for _ in range(3))]
     assert len({name.casefold() for name in written}) == len(written)
     assert [item.name for item in items] == names
-    assert items[4].payload["output"] == "b/vid.jpg"
+    assert items[4].output == "b/vid.jpg"
     for item in items:
-        assert PurePosixPath(item.payload["output"]).parent == PurePosixPath(item.name).parent
+        assert PurePosixPath(item.output).parent == PurePosixPath(item.name).parent
 
 
 @pytest.mark.parametrize("options", [{"max_frames": 0}, {"expand_percentage": -1}])

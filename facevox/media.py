@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, overload
 
 import av
 import numpy as np
@@ -22,6 +22,10 @@ from facevox.errors import UserError, one_line
 from facevox.files import replacing
 
 if TYPE_CHECKING:
+    from av.audio.stream import AudioStream
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.stream import VideoStream
     from numpy.typing import NDArray
 
 MAX_FRAME_PIXELS = 8192 * 8192  # 8K film is 8192 x 4320; refused by the header, before decoding
@@ -84,7 +88,7 @@ class Frame:
 
 
 @contextlib.contextmanager
-def open_media(path: str | Path) -> Iterator[Any]:
+def open_media(path: str | Path) -> Iterator["InputContainer"]:
     """The opened container; every FFmpeg error inside becomes a MediaError naming the file."""
     file = Path(path)
     try:
@@ -116,12 +120,18 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or one_line(error)
 
 
-def first_stream(container: Any, kind: Literal["video", "audio"], path: str | Path) -> Any:
+@overload
+def first_stream(container: "InputContainer", kind: Literal["video"], path: str | Path) -> "VideoStream": ...
+@overload
+def first_stream(container: "InputContainer", kind: Literal["audio"], path: str | Path) -> "AudioStream": ...
+def first_stream(
+    container: "InputContainer", kind: Literal["video", "audio"], path: str | Path
+) -> "VideoStream | AudioStream":
     """The stream that is played. Raises MediaError where there is none."""
-    streams = container.streams.video if kind == "video" else container.streams.audio
+    found = container.streams.video if kind == "video" else container.streams.audio
     # Cover pictures of sound files are streams of one frame; they are no video.
     streams = [
-        s for s in streams if not (kind == "video" and s.disposition & av.stream.Disposition.attached_pic)
+        s for s in found if not (kind == "video" and s.disposition & av.stream.Disposition.attached_pic)
     ]
     if not streams:
         raise MediaError(f"{path}: no {kind} stream")
@@ -130,7 +140,7 @@ def first_stream(container: Any, kind: Literal["video", "audio"], path: str | Pa
     return streams[0]
 
 
-def start_of(container: Any) -> float:
+def start_of(container: "InputContainer") -> float:
     """The presentation time, in the file's own stamps, at which a player starts.
 
     A negative start is codec delay that edit lists hide; it is never presented.
@@ -138,7 +148,7 @@ def start_of(container: Any) -> float:
     return max((container.start_time or 0) / av.time_base, 0.0)
 
 
-def _seek(container: Any, time_s: float) -> None:
+def _seek(container: "InputContainer", time_s: float) -> None:
     """Moves to a key frame at or before `time_s` where an index tells it, else stays at the start."""
     if time_s > 0 and INDEXED_FORMATS.intersection(container.format.name.split(",")):
         container.seek(int((time_s + start_of(container)) * av.time_base), backward=True)
@@ -147,7 +157,7 @@ def _seek(container: Any, time_s: float) -> None:
 class Clock:
     """Turns the time stamps of one stream into presentation times, through stamps that jump back."""
 
-    def __init__(self, path: str | Path, container: Any) -> None:
+    def __init__(self, path: str | Path, container: "InputContainer") -> None:
         self._path = path
         self._offset_s = self._previous_offset_s = -start_of(container)
         self._started = False
@@ -204,14 +214,14 @@ def probe(path: str | Path, *, with_times: bool = False) -> MediaInfo:
             return MediaInfo(False, has_audio, 0, 0, duration_s, 0.0, 0, audio_rate_hz, len(sounds))
         width, height, rate = stream.width, stream.height, stream.average_rate
         num_frames = stream.frames
-        frame: Any = None
+        frame: av.VideoFrame | None = None
         stamps: list[int] = []
         for packet in _packets(container, stream):
             if packet.pts is not None:
                 stamps.append(packet.pts)
             if frame is None:
                 with contextlib.suppress(FFmpegError):
-                    frame = next(iter(packet.decode()), None)
+                    frame = next((one for one in packet.decode() if isinstance(one, av.VideoFrame)), None)
             if frame is not None and not (with_times and len(stamps) < MAX_TIMES_LOOKED_AT):
                 break
         if frame is not None and frame.rotation % 180:
@@ -230,7 +240,9 @@ def _is_uneven(stamps: list[int]) -> bool:
     return bool((np.abs(steps - usual) > RATE_TOLERANCE * usual).mean() > ODD_FRAMES)
 
 
-def _packets(container: Any, stream: Any, check: Callable[[], None] = lambda: None) -> Iterator[Any]:
+def _packets(
+    container: "InputContainer", stream: "VideoStream | AudioStream", check: Callable[[], None] = lambda: None
+) -> Iterator[av.Packet]:
     """The packets of a stream; a truncated file just ends."""
     packets = container.demux(stream)
     while True:
@@ -242,7 +254,17 @@ def _packets(container: Any, stream: Any, check: Callable[[], None] = lambda: No
         yield packet
 
 
-def decoded_frames(container: Any, stream: Any, check: Callable[[], None] = lambda: None) -> Iterator[Any]:
+@overload
+def decoded_frames(
+    container: "InputContainer", stream: "VideoStream", check: Callable[[], None] = ...
+) -> Iterator[av.VideoFrame]: ...
+@overload
+def decoded_frames(
+    container: "InputContainer", stream: "AudioStream", check: Callable[[], None] = ...
+) -> Iterator[av.AudioFrame]: ...
+def decoded_frames(
+    container: "InputContainer", stream: "VideoStream | AudioStream", check: Callable[[], None] = lambda: None
+) -> Iterator[object]:
     """The frames of a stream; damaged packets are passed over, a truncated file just ends."""
     for packet in _packets(container, stream, check):
         try:
@@ -251,14 +273,18 @@ def decoded_frames(container: Any, stream: Any, check: Callable[[], None] = lamb
             continue
 
 
-def _frame_s(stream: Any) -> float:
+def _frame_s(stream: "VideoStream") -> float:
     """How long a frame of the stream is shown, by its average rate."""
     return min(float(1 / stream.average_rate), MAX_GAP_S) if stream.average_rate else 0.04
 
 
 def _timed_frames(
-    container: Any, stream: Any, path: str | Path, start_s: float, check: Callable[[], None]
-) -> Iterator[tuple[float, Any]]:
+    container: "InputContainer",
+    stream: "VideoStream",
+    path: str | Path,
+    start_s: float,
+    check: Callable[[], None],
+) -> Iterator[tuple[float, av.VideoFrame]]:
     """The frames of a video stream with their presentation times in seconds, never going backwards."""
     if stream.width * stream.height > MAX_FRAME_PIXELS:
         raise MediaError(f"{path}: frames of {stream.width} x {stream.height} pixels are too large")
@@ -275,8 +301,8 @@ def _timed_frames(
         yield last_s, frame
 
 
-def _to_array(frame: Any, colour: Colour) -> "NDArray[np.uint8]":
-    image = frame.to_ndarray(format=f"{colour}24")
+def _to_array(frame: av.VideoFrame, colour: Colour) -> "NDArray[np.uint8]":
+    image = np.asarray(frame.to_ndarray(format=f"{colour}24"), np.uint8)
     turns = round(frame.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 
@@ -325,17 +351,19 @@ def iter_frames(
         raise MediaError(f"{path}: not one frame can be decoded")
 
 
-def _every(timed: Iterator[tuple[float, Any]], start_s: float) -> Iterator[tuple[int, float, Any]]:
+def _every(
+    timed: Iterator[tuple[float, av.VideoFrame]], start_s: float
+) -> Iterator[tuple[int, float, av.VideoFrame]]:
     kept = ((time_s, frame) for time_s, frame in timed if time_s >= start_s - 1e-6)
     for index, (time_s, frame) in enumerate(kept):
         yield index, time_s, frame
 
 
 def _at_rate(
-    timed: Iterator[tuple[float, Any]], rate_hz: float, start_s: float, stream: Any
-) -> Iterator[tuple[int, float, Any]]:
+    timed: Iterator[tuple[float, av.VideoFrame]], rate_hz: float, start_s: float, stream: "VideoStream"
+) -> Iterator[tuple[int, float, av.VideoFrame]]:
     """For each k the frame nearest to start_s + k / rate_hz; the last frame holds to its end."""
-    held: tuple[float, Any] | None = None
+    held: tuple[float, av.VideoFrame] | None = None
     index = 0
     for time_s, frame in timed:
         if held is not None:
@@ -370,7 +398,7 @@ def iter_audio(
         MediaError: No such file, no sound, none of it can be decoded, or the time stamps leave a gap of
             more than `MAX_GAP_S`.
     """
-    resampler: Any = None
+    resampler: av.AudioResampler | None = None
     resampled_form: tuple[int, str, str] | None = None
     with open_media(path) as container:
         stream = first_stream(container, "audio", path)
@@ -384,7 +412,7 @@ def iter_audio(
         for frame in decoded_frames(container, stream):
             missing_s = clock.time_s(frame.time, end_s) - end_s
             form = (frame.sample_rate, frame.layout.name, frame.format.name)  # joined parts may differ
-            if form != resampled_form or abs(missing_s) > GAP_S:
+            if resampler is None or form != resampled_form or abs(missing_s) > GAP_S:
                 if resampler is not None:
                     rest = list(_samples(resampler.resample(None)))
                     yield from _without(skip, rest)
@@ -410,7 +438,7 @@ def _silence(count: int, rate_hz: int) -> Iterator["NDArray[np.float32]"]:
         yield np.zeros(min(rate_hz, count - start), np.float32)
 
 
-def _samples(frames: Iterable[Any]) -> Iterator["NDArray[np.float32]"]:
+def _samples(frames: Iterable[av.AudioFrame]) -> Iterator["NDArray[np.float32]"]:
     for frame in frames:
         # The mean of the channels, as librosa has it. FFmpeg's own mix of float sound weights each by
         # 0.71, which takes a voice in both channels beyond full scale.
@@ -474,12 +502,12 @@ def write_video(
     """
     rate = Fraction(rate_hz).limit_denominator(100_000)
     with replacing(path) as file, av.open(file, "w", format="mp4") as container:
-        video: Any = container.add_stream("libx264", rate=rate)
+        video = container.add_stream("libx264", rate=rate)
         video.pix_fmt = "yuv420p"
         # One thread: the same bytes whatever the number of cores, and workers do not fight for these.
         video.codec_context.thread_count = 1
         video.options = {"crf": str(crf), "preset": preset}
-        sound: Any = None
+        sound: AudioStream | None = None
         if audio is not None:
             sound = container.add_stream("aac", rate=audio_rate_hz)
             sound.layout = "mono"
@@ -501,7 +529,7 @@ def write_video(
                 container.mux(packet)
 
 
-def _encoded_audio(stream: Any, audio: "NDArray[np.float32]", rate_hz: int) -> Iterator[Any]:
+def _encoded_audio(stream: "AudioStream", audio: "NDArray[np.float32]", rate_hz: int) -> Iterator["Packet"]:
     samples = np.ascontiguousarray(audio, np.float32).reshape(1, -1)
     for start in range(0, samples.shape[1], 1024):  # AAC's frame
         block = av.AudioFrame.from_ndarray(samples[:, start : start + 1024], format="fltp", layout="mono")

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import av
 import numpy as np
@@ -101,6 +101,7 @@ def as_counted(path: Path, clip: ClipFeatures) -> ClipFeatures:
     with open_media(path) as container:
         stream = first_stream(container, "video", path)
         rate_hz = float(stream.average_rate or FRAME_HZ)
+        assert stream.time_base is not None, "opened streams have one"
         base = float(stream.time_base)
         stamps = sorted(
             packet.pts * base
@@ -136,7 +137,7 @@ def _moved(track: FaceTrack, shown: NDArray[np.int64]) -> FaceTrack | None:
 
 
 def _counted_samples(path: Path) -> Iterator[NDArray[np.float32]]:
-    resampler: Any = None
+    resampler: av.AudioResampler | None = None
     with open_media(path) as container:
         stream = first_stream(container, "audio", path)
         for frame in decoded_frames(container, stream):

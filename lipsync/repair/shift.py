@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 import av
 import numpy as np
@@ -28,6 +28,10 @@ from facevox.files import replacing
 from facevox.media import GAP_S, Clock, MediaError, decoded_frames, first_stream, open_media, start_of
 
 if TYPE_CHECKING:
+    from av.audio.stream import AudioStream
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.stream import VideoStream
     from numpy.typing import NDArray
 
 OUTPUT_FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
@@ -168,7 +172,7 @@ def _find_start(source: Path, shows_hidden: bool) -> _Start:
     raise MediaError(f"{source}: not one frame can be decoded")
 
 
-def _form_of(audio: Any, sound_file: Path) -> _Form:
+def _form_of(audio: "AudioStream", sound_file: Path) -> _Form:
     rate_hz, channels = int(audio.rate or 0), int(audio.channels or 0)
     if rate_hz <= 0 or channels <= 0:
         raise MediaError(f"{sound_file}: its sound has no sample rate or no channels")
@@ -177,7 +181,14 @@ def _form_of(audio: Any, sound_file: Path) -> _Form:
     return _Form(kept, layout, next(n for n, name in AAC_LAYOUTS.items() if name == layout))
 
 
-def _notes(pictures: Any, sounds: Any, sound_file: Path, start: _Start, form: _Form, audio: Any) -> list[str]:
+def _notes(
+    pictures: "InputContainer",
+    sounds: "InputContainer",
+    sound_file: Path,
+    start: _Start,
+    form: _Form,
+    audio: "AudioStream",
+) -> list[str]:
     notes = []
     if len(sounds.streams.audio) > 1:
         notes.append(
@@ -207,7 +218,7 @@ def _silence(form: _Form, count: int) -> "NDArray[np.float32]":
 
 
 def _sound_from(
-    container: Any, stream: Any, path: Path, start_s: float, form: _Form
+    container: "InputContainer", stream: "AudioStream", path: Path, start_s: float, form: _Form
 ) -> "Iterator[NDArray[np.float32]]":
     """The sound as (channels, n) float32 blocks; the first sample is at presentation time `start_s`.
 
@@ -216,7 +227,7 @@ def _sound_from(
     """
     stream.codec_context.thread_count = 1
     clock = Clock(path, container)
-    resampler: Any = None
+    resampler: av.AudioResampler | None = None
     known: tuple[int, str, str] | None = None
     given = 0  # samples handed out
     end: int | None = None  # where the sound so far ends, in samples behind start_s
@@ -225,13 +236,15 @@ def _sound_from(
         after_s = start_s + (end or 0) / form.rate_hz
         at = (clock.time_s(frame.time, after_s) - start_s) * form.rate_hz
         kind = (frame.sample_rate, frame.layout.name, frame.format.name)
-        if kind != known:
+        if resampler is None or kind != known:
             resampler, known = av.AudioResampler("fltp", form.layout, form.rate_hz), kind
         if end is None or abs(at - end) > GAP_S * form.rate_hz:
             end = round(at)
         frame.pts = None
         for part in resampler.resample(frame):
-            samples = np.nan_to_num(part.to_ndarray(), nan=0.0, posinf=0.0, neginf=0.0)
+            samples = np.nan_to_num(
+                np.asarray(part.to_ndarray(), np.float32), nan=0.0, posinf=0.0, neginf=0.0
+            )
             while given < end:
                 silence = _silence(form, min(end - given, block))
                 given += silence.shape[1]
@@ -244,10 +257,10 @@ def _sound_from(
 
 
 def _write(
-    file: Any,
+    file: IO[bytes],
     container_format: str,
     target: Path,
-    pictures: tuple[Any, Any, _Start],
+    pictures: "tuple[InputContainer, VideoStream, _Start]",
     sound: "tuple[Iterable[NDArray[np.float32]], _Form]",
 ) -> None:
     container, video, start = pictures
@@ -256,19 +269,19 @@ def _write(
     with av.open(file, "w", format=container_format) as output:
         output.metadata.update(container.metadata)
         try:
-            picture_track: Any = output.add_stream_from_template(video, opaque=True)
+            picture_track = output.add_stream_from_template(video, opaque=True)
         except (ValueError, FFmpegError) as error:
             codec = video.codec_context.name
             raise UserError(
                 f"{target}: {container_format} cannot hold {codec} pictures ({one_line(error)}){advice}"
             ) from None
-        sound_track: Any = output.add_stream("aac", rate=form.rate_hz)
+        sound_track = output.add_stream("aac", rate=form.rate_hz)
         sound_track.layout = form.layout
         sound_track.bit_rate = min(BIT_RATE, BITS_PER_SAMPLE * form.rate_hz) * form.num_channels
         packets = heapq.merge(
             _picture_packets(container, video, picture_track, start),
             _sound_packets(sound_track, samples, form),
-            key=lambda packet: packet.dts * packet.time_base,
+            key=lambda packet: (packet.dts or 0) * packet.time_base,
         )
         try:
             for packet in packets:
@@ -280,18 +293,22 @@ def _write(
             ) from None
 
 
-def _picture_packets(container: Any, stream: Any, track: Any, start: _Start) -> Iterator[Any]:
+def _picture_packets(
+    container: "InputContainer", stream: "VideoStream", track: "VideoStream", start: _Start
+) -> Iterator["Packet[VideoStream]"]:
     """The packets as they are, stamped so that the first picture is at 0.
 
     Raises:
         UserError: Stamps are missing or jump back.
     """
-    container.flags |= Flags.gen_pts.value  # AVI and MPEG leave stamps out
+    # AVI and MPEG leave stamps out. PyAV's stubs do not know that the value is a number.
+    container.flags |= Flags.gen_pts.value  # type: ignore[operator]
     name = container.name.removeprefix("file:")
+    assert stream.time_base is not None, "opened streams have one"
     base = round(start.stamp_s / stream.time_base)
     last: int | None = None
     for packet in _with_decoding_times(container, stream):
-        if packet.pts is None:
+        if packet.pts is None or packet.dts is None:
             raise UserError(
                 f"{name}: pictures without time stamps cannot be copied; convert it to .mp4 first"
             )
@@ -306,27 +323,30 @@ def _picture_packets(container: Any, stream: Any, track: Any, start: _Start) -> 
         yield packet
 
 
-def _with_decoding_times(container: Any, stream: Any) -> Iterator[Any]:
+def _with_decoding_times(
+    container: "InputContainer", stream: "VideoStream"
+) -> Iterator["Packet[VideoStream]"]:
     """The packets of a stream, all with a decoding time.
 
     Matroska stores none, and FFmpeg's reader cannot tell those of the first packets where pictures are
     stored out of order. They lie one frame apart before the first that is known.
     """
+    assert stream.time_base is not None, "opened streams have one"
     step = max(round(1 / (stream.average_rate or 25) / stream.time_base), 1)
-    waiting: list[Any] = []
+    waiting: list[Packet[VideoStream]] = []
     last: int | None = None
     for packet in container.demux(stream):
         if packet.size == 0:  # the end
             continue
-        if packet.dts is None and last is None:
-            waiting.append(packet)
-            continue
+        if packet.dts is None:
+            if last is None:
+                waiting.append(packet)
+                continue
+            packet.dts = last + step
         for place, early in enumerate(waiting):
             early.dts = packet.dts - step * (len(waiting) - place)
             yield early
         waiting.clear()
-        if packet.dts is None and last is not None:
-            packet.dts = last + step
         last = packet.dts
         yield packet
     for packet in waiting:  # not one is known: pictures in order
@@ -334,7 +354,9 @@ def _with_decoding_times(container: Any, stream: Any) -> Iterator[Any]:
         yield packet
 
 
-def _sound_packets(track: Any, samples: "Iterable[NDArray[np.float32]]", form: _Form) -> Iterator[Any]:
+def _sound_packets(
+    track: "AudioStream", samples: "Iterable[NDArray[np.float32]]", form: _Form
+) -> Iterator["Packet"]:
     """(channels, n) blocks of any length as AAC."""
     position = 0
     rest = _silence(form, 0)

@@ -24,9 +24,11 @@ from facevox.manifest import (
     FINISHED,
     FOLDER,
     NOBODY,
+    Header,
     ItemIndex,
     Manifest,
     ManifestWriter,
+    Record,
     empty_text,
     find_manifests,
     is_too_much,
@@ -119,7 +121,7 @@ class BatchConfig(BatchOptions):
     table: str
     columns: Sequence[str]
     item_column: str
-    settings: dict[str, Any]
+    settings: Mapping[str, object]
     chunk_size: int = 1
     unit: str = "item"
     join: str = ""
@@ -132,7 +134,7 @@ class BatchConfig(BatchOptions):
         return faults
 
     @property
-    def header(self) -> dict[str, Any]:
+    def header(self) -> Header:
         """The first line of this run's manifest."""
         return make_header(
             self.program, self.settings, self.table, self.columns, self.item_column, self.overwrite
@@ -251,7 +253,7 @@ def _run_locked(
             if shard_of(path)[1] != config.num_shards:
                 path.unlink()
     logger.debug(_plan_text(config, mine, finished, todo))
-    fingerprints: dict[str, list[Any] | None] = {}
+    fingerprints: dict[str, object] = {}
     failures: list[tuple[str, str]] = []
     counts = Counter({"done": 0, "failed": 0})
     with ManifestWriter(own_file, config.header, own.end if own else 0) as writer:
@@ -394,7 +396,7 @@ class _Leftovers:
                 (self._output_dir / name).unlink(missing_ok=True)
 
 
-def _fingerprint(item: Item) -> list[Any] | None:
+def _fingerprint(item: Item) -> object:
     """Size and time of the input, and names of further ones: replaced files are noticed without reading."""
     own = _stamp(item.path) if item.path else None
     further = [[Path(path).name, _stamp(path)] for path in item.further_paths]
@@ -422,7 +424,7 @@ def _results(
     config: BatchConfig,
     stop: StopFlag,
     lock: OutputLock,
-    fingerprints: dict[str, list[Any] | None],
+    fingerprints: dict[str, object],
 ) -> Iterator[Result[ItemT]]:
     """Does the items; the fingerprint of each item's inputs is taken before they are read."""
 
@@ -449,14 +451,12 @@ def _results(
         yield from pool.run(chunks, should_stop)
 
 
-def _record(
-    item: Item, outcome: Outcome, seconds: float, output_dir: Path, fingerprint: list[Any] | None
-) -> dict[str, Any]:
+def _record(item: Item, outcome: Outcome, seconds: float, output_dir: Path, fingerprint: object) -> Record:
     return {
         "item": item.name,
         "status": outcome.status,
         "reason": outcome.reason,
-        "outputs": [[name, _size(output_dir / name)] for name in outcome.outputs],
+        "outputs": [(name, _size(output_dir / name)) for name in outcome.outputs],
         "rows": outcome.rows,
         "seconds": round(seconds, 4),
         "fingerprint": fingerprint,
@@ -464,7 +464,7 @@ def _record(
     }
 
 
-def _run_record(summary: Summary) -> dict[str, Any]:
+def _run_record(summary: Summary) -> dict[str, object]:
     return {
         "run": {
             "num_items": summary.num_items,

@@ -113,7 +113,7 @@ def write_text(path: str | Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8", errors="surrogateescape"))
 
 
-def write_json(path: str | Path, value: Any) -> None:
+def write_json(path: str | Path, value: object) -> None:
     """Writes `value` as readable JSON; NaN and infinity are refused because JSON has neither.
 
     With file names that are not UTF-8 in it, everything beyond ASCII is written as escapes.

@@ -19,14 +19,13 @@ line is cut off by the next run. Readers refuse a format number that they do not
 
 import csv
 import hashlib
-import itertools
 import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NotRequired, TypedDict, cast
 
 from facevox.errors import NoFaceError, NoSpeechError, UserError
 from facevox.files import replacing
@@ -44,6 +43,31 @@ _SHARD = re.compile(r"\.shard-(\d+)-of-(\d+)\.jsonl$")
 _IDENTITY = ("program", "settings", "table", "columns", "item_column")
 
 
+class Header(TypedDict):
+    """The first line of a manifest: what was run, and how."""
+
+    facevox_manifest: int
+    program: str
+    settings: dict[str, object]
+    table: str
+    columns: list[str]
+    item_column: str
+    overwrite: bool
+
+
+class Record(TypedDict):
+    """A line about an item; see `facevox.workers.Outcome`. What stands in its rows is the program's."""
+
+    item: str
+    status: str
+    reason: str
+    outputs: Sequence[tuple[str, int]]  # name and size; in JSON lists of two
+    rows: Sequence[Mapping[str, Any]]
+    seconds: float
+    fingerprint: object
+    at: NotRequired[float]
+
+
 def manifest_file(output_dir: Path, program: str, shard_index: int = 0, num_shards: int = 1) -> Path:
     """Where the manifest of a run lies."""
     shard = f".shard-{shard_index:04d}-of-{num_shards:04d}" if num_shards > 1 else ""
@@ -58,12 +82,12 @@ def shard_of(path: Path) -> tuple[int, int]:
 
 def make_header(
     program: str,
-    settings: dict[str, Any],
+    settings: Mapping[str, object],
     table: str,
     columns: Sequence[str],
     item_column: str,
     overwrite: bool = False,
-) -> dict[str, Any]:
+) -> Header:
     """The first line of a manifest, as it comes back from JSON."""
     header = {
         "facevox_manifest": FORMAT_VERSION,
@@ -74,7 +98,7 @@ def make_header(
         "item_column": item_column,
         "overwrite": overwrite,
     }
-    plain: dict[str, Any] = json.loads(json.dumps(header))
+    plain: Header = json.loads(json.dumps(header))
     return plain
 
 
@@ -86,21 +110,21 @@ class Manifest:
     """
 
     path: Path
-    header: dict[str, Any]
+    header: Header
     offsets: dict[str, int] = field(default_factory=dict)
     times: dict[str, float] = field(default_factory=dict)
     inputs: str = ""  # hash of the names of all items, as the last run saw them
     is_complete: bool = False  # the last run came to its end
     end: int = 0  # bytes up to the last whole line
 
-    def records(self, names: Iterable[str]) -> Iterator[dict[str, Any]]:
+    def records(self, names: Iterable[str]) -> Iterator[Record]:
         """The records of `names`, in that order."""
         with self.path.open("rb") as file:
             for name in names:
                 file.seek(self.offsets[name])
                 yield json.loads(file.readline())
 
-    def differences(self, header: dict[str, Any]) -> list[str]:
+    def differences(self, header: Header) -> list[str]:
         """What in `header` differs from this manifest's, each as "name: here | there"."""
         found = []
         for key in _IDENTITY:
@@ -142,7 +166,7 @@ def load_manifest(path: Path) -> Manifest | None:
                         f"{path}: manifest format {record['facevox_manifest']}, this facevox reads "
                         f"{FORMAT_VERSION}; use the facevox that wrote it, or another output folder"
                     )
-                manifest = Manifest(path, record)
+                manifest = Manifest(path, cast(Header, record))
             elif isinstance(record, dict) and "item" in record:
                 manifest.offsets[record["item"]] = start
                 manifest.times[record["item"]] = record.get("at", 0.0)
@@ -176,7 +200,7 @@ class ManifestWriter:
         keep: Bytes of the file to keep (`Manifest.end`); 0 starts afresh.
     """
 
-    def __init__(self, path: Path, header: dict[str, Any], keep: int) -> None:
+    def __init__(self, path: Path, header: Header, keep: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Opened for appending: should a run that was taken for dead go on for a moment, both add lines and
         # neither overwrites the other's.
@@ -185,7 +209,7 @@ class ManifestWriter:
         if not keep:
             self.append(header)
 
-    def append(self, record: dict[str, Any]) -> None:
+    def append(self, record: Mapping[str, object]) -> None:
         """Writes one line and hands it to the operating system, so that kill -9 cannot take it back."""
         self._file.write(_line(record))
         self._file.flush()
@@ -221,9 +245,9 @@ class ItemIndex:
     def __iter__(self) -> Iterator[str]:
         return iter(self._where)
 
-    def records(self, names: Iterable[str]) -> Iterator[dict[str, Any]]:
+    def records(self, names: Iterable[str]) -> Iterator[Record]:
         """The newest record of each of `names` that has one, in that order."""
-        files: dict[Path, Any] = {}
+        files: dict[Path, IO[bytes]] = {}
         try:
             for name in names:
                 manifest = self._where.get(name)
@@ -240,7 +264,7 @@ class ItemIndex:
 
 
 def write_table(
-    path: Path, header: dict[str, Any], index: ItemIndex, is_listed: Callable[[str, str], bool] | None = None
+    path: Path, header: Header, index: ItemIndex, is_listed: Callable[[str, str], bool] | None = None
 ) -> tuple[int, dict[str, int]]:
     """Writes the CSV of a program from its records, sorted by item; returns (rows, items by status).
 
@@ -275,7 +299,7 @@ def write_table(
     return num_rows, counts
 
 
-def read_manifest(output_dir: Path, program: str) -> Iterator[dict[str, Any]]:
+def read_manifest(output_dir: Path, program: str) -> Iterator[Record]:
     """The newest record of each item of a program in an output folder, sorted by item.
 
     Raises:
@@ -291,21 +315,20 @@ def read_manifest(output_dir: Path, program: str) -> Iterator[dict[str, Any]]:
     return index.records(sorted(index))
 
 
-def write_manifest(
-    path: Path, header: dict[str, Any], records: Iterable[dict[str, Any]], inputs: str = ""
-) -> None:
+def write_manifest(path: Path, header: Header, records: Iterable[Record], inputs: str = "") -> None:
     """Writes a finished manifest as a whole; `inputs` as in `started_record`."""
     counts = {"done": 0, "failed": 0}  # and others as they come
     with replacing(path) as file:
-        for line in itertools.chain([header, {"run": {"started": True, "inputs": inputs}}], records):
-            file.write(_line(line))
-            if "item" in line:
-                counts[line["status"]] = counts.get(line["status"], 0) + 1
+        file.write(_line(header))
+        file.write(_line({"run": {"started": True, "inputs": inputs}}))
+        for record in records:
+            file.write(_line(record))
+            counts[record["status"]] = counts.get(record["status"], 0) + 1
         run = {"num_items": sum(counts.values()), **counts, "skipped": 0, "seconds": 0.0, "stopped": ""}
         file.write(_line({"run": {**run, "complete": True}}))
 
 
-def started_record(names: Sequence[str]) -> dict[str, Any]:
+def started_record(names: Sequence[str]) -> dict[str, object]:
     """The line with which a run begins: how many items there are in all, and a hash of their names."""
     digest = hashlib.sha256()
     for name in names:
@@ -325,9 +348,9 @@ def is_too_much(num_failed: int, num_items: int, max_failed: float) -> bool:
     return num_failed - max_failed * num_items > 1e-6
 
 
-def empty_text(program: str, settings: Mapping[str, Any], detector: str = "") -> str:
+def empty_text(program: str, settings: Mapping[str, object], detector: str = "") -> str:
     """The line for a run in which not one item gave a result: what was looked for, and how."""
-    flat: dict[str, Any] = {}
+    flat: dict[str, object] = {}
     for name, value in settings.items():
         flat |= (
             {f"{name}.{key}": inner for key, inner in value.items()}
@@ -340,7 +363,7 @@ def empty_text(program: str, settings: Mapping[str, Any], detector: str = "") ->
     return f"{program}: not one item gave a result; made with {', '.join(words) or 'no settings'}"
 
 
-def _line(record: dict[str, Any]) -> bytes:
+def _line(record: Mapping[str, object]) -> bytes:
     return json.dumps(record, separators=(",", ":")).encode() + b"\n"
 
 
@@ -375,7 +398,7 @@ class Merged:
     table: Path
     num_rows: int
     counts: dict[str, int]
-    settings: dict[str, Any]
+    settings: dict[str, object]
 
     @property
     def is_empty(self) -> bool:
@@ -404,7 +427,7 @@ def merge_manifests(output_dir: Path, program: str) -> Merged:
     with OutputLock(whole_file.with_suffix(".lock")):
         refuse_other_splits(output_dir, program, 1)
         manifests = _finished_shards(output_dir, program, paths)
-        header = {**manifests[0].header, "overwrite": False}
+        header: Header = {**manifests[0].header, "overwrite": False}
         whole = load_manifest(whole_file) if whole_file.exists() else None
         if whole is not None and not whole.differences(header):
             manifests.append(whole)

@@ -11,7 +11,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import connection
 from multiprocessing.connection import Connection
@@ -68,7 +68,7 @@ _ItemT = TypeVar("_ItemT", bound=Item, contravariant=True)
 class Outcome:
     """What became of an item: rows for the table, files written (relative to the output folder)."""
 
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    rows: Sequence[Mapping[str, object]] = ()
     outputs: list[str] = field(default_factory=list)
     status: str = "done"  # or "failed", or that of a `NobodyError`
     reason: str = ""

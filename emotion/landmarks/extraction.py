@@ -19,7 +19,7 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from emotion.landmarks.options import ExtractConfig
 from emotion.landmarks.plan import Picture, Plan, ShardItem, plan_shards
@@ -172,19 +172,20 @@ class ShardTask(Task[ShardItem]):
             PictureItem(picture.member, item.path, picture=picture, place=place)
             for place, picture in enumerate(pictures)
         ]
-        rows: list[dict[str, Any]] = [{} for _ in pictures]
+        rows: list[dict[str, object]] = [{} for _ in pictures]
         lost = []
         for single, outcome in self._read(singles):
-            row = outcome.rows[0] if outcome.rows else {"status": "failed", "reason": outcome.reason}
-            if not outcome.rows:
+            if outcome.rows:
+                rows[single.place] |= outcome.rows[0]
+            else:
+                rows[single.place] |= {"status": "failed", "reason": outcome.reason}
                 lost.append(f"{single.name}: {outcome.reason}")
-            rows[single.place] = row
         faces: list[NDArray[np.float32]] = []
         for picture, row in zip(pictures, rows, strict=True):
             row["archive"], row["member"] = item.archive, picture.member
             row["label"], row["person"] = picture.label, picture.person
-            points: Any = row.pop("points", None)
-            if points is not None:
+            points = row.pop("points", None)
+            if isinstance(points, bytes):
                 row |= {"shard": output, "row": len(faces)}
                 faces.append(np.frombuffer(points, np.float32).reshape(NUM_POINTS, 3))
         with replacing(self.output_dir / output) as file:

@@ -30,6 +30,7 @@ from facevox.locks import OutputLock
 from facevox.logs import LOG_FILE, log_file
 from facevox.manifest import (
     ItemIndex,
+    Record,
     empty_text,
     find_manifests,
     is_too_much,
@@ -359,7 +360,7 @@ def _write_records(
     header = make_header(PROGRAM, settings, TABLE, COLUMNS, "file")
     path = manifest_file(dedupe, PROGRAM)
 
-    def record_of(row: dict[str, Any]) -> dict[str, Any]:
+    def record_of(row: dict[str, Any]) -> Record:
         targets = []
         if row["status"] == "done":
             targets = [dedupe / row["dedupe_file"]]
@@ -369,7 +370,7 @@ def _write_records(
             "item": row["file"],
             "status": row["status"],
             "reason": row["reason"],
-            "outputs": [[os.path.relpath(target, dedupe), target.stat().st_size] for target in targets],
+            "outputs": [(os.path.relpath(target, dedupe), target.stat().st_size) for target in targets],
             "rows": [row],
             "seconds": 0.0,
             "fingerprint": None,

@@ -28,7 +28,7 @@ until the eyes lie level, black where it reaches over the picture's edge.
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -197,7 +197,7 @@ class FaceTask(Task[VideoItem]):
         """
         assert self._detector is not None, "open the task first"
         frame, candidates, reason = self._search(item.path, self._detector)
-        rows: list[dict[str, Any]] = []
+        rows: list[dict[str, object]] = []
         outputs: list[str] = []
         names = further_names(item.output, item.taken)
         for candidate in candidates:
@@ -255,7 +255,7 @@ class FaceTask(Task[VideoItem]):
                 return found
         return []
 
-    def _write(self, frame: Frame, candidate: Candidate, name: str) -> dict[str, Any] | None:
+    def _write(self, frame: Frame, candidate: Candidate, name: str) -> dict[str, object] | None:
         """Cuts a face out and writes it; its row, or None where nothing of it lies in the picture."""
         detector = self._detector
         assert detector is not None
@@ -275,15 +275,15 @@ class FaceTask(Task[VideoItem]):
         row |= dict(zip(LANDMARK_COLUMNS, in_crop.tolist(), strict=True))
         return row | {"landmark_source": source, "confidence": round(candidate.confidence, 4)}
 
-    def _write_square(self, frame: Frame, name: str) -> dict[str, Any]:
+    def _write_square(self, frame: Frame, name: str) -> dict[str, object]:
         return self._write_crop(frame, centre_square(frame.image), name)
 
-    def _write_crop(self, frame: Frame, crop: FaceCrop, name: str) -> dict[str, Any]:
+    def _write_crop(self, frame: Frame, crop: FaceCrop, name: str) -> dict[str, object]:
         assert self._detector is not None
         image_rgb = crop.image if self._detector.colour == "rgb" else crop.image[..., ::-1]
         # Not synced: the manifest checks sizes when it goes on, and syncing costs more than the detector.
         write_image(self.output_dir / name, image_rgb, JPEG_QUALITY, sync=False)
-        row: dict[str, Any] = {
+        row: dict[str, object] = {
             "face_file": name,
             "frame_index": frame.index,
             "time_s": round(frame.time_s, 4),

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Generic, NamedTuple
+from typing import Generic, NamedTuple
 
 from facevox.batch_options import BatchOptions
 from facevox.errors import ExitCode, UserError

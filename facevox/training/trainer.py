@@ -17,11 +17,11 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -75,8 +75,16 @@ class TrainerConfig:
     patience: int = 0
     resume: str = "auto"
     kind: str = "training"
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
     events_dir: Path | None = None
+
+
+class ParameterGroup(TypedDict):
+    """Of AdamW; `lr_scale` multiplies the learning rate."""
+
+    params: list[nn.Parameter]
+    weight_decay: float
+    lr_scale: NotRequired[float]
 
 
 class TrainingTask:
@@ -94,7 +102,7 @@ class TrainingTask:
     is_best_highest: bool = False
     weight_decay: float = 0.0
 
-    def parameter_groups(self) -> list[dict[str, Any]]:
+    def parameter_groups(self) -> list[ParameterGroup]:
         """Groups for AdamW: here no decay on biases, norms, gains and scales.
 
         `lr_scale` (default 1) multiplies the learning rate of a group.
@@ -238,8 +246,10 @@ class Trainer:
         world: World,
     ) -> None:
         self.task, self.batches, self.loader, self.config, self.world = task, batches, loader, config, world
-        groups = [{"lr_scale": 1.0} | group for group in task.parameter_groups()]
-        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
+        groups: list[ParameterGroup] = [{"lr_scale": 1.0, **group} for group in task.parameter_groups()]
+        self.optimizer = torch.optim.AdamW(
+            [dict(group) for group in groups], lr=config.learning_rate, fused=True
+        )
         self.parameters = [parameter for group in groups for parameter in group["params"]]
         self.num_steps = batches.num_batches * config.num_epochs
         self.num_warmup = warmup_steps(config.warmup, self.num_steps)
@@ -450,7 +460,7 @@ class Trainer:
         at = self.position
         return 0 < self.config.patience < at.epoch - at.best_epoch and at.best is not None
 
-    def _on_main(self, action: Any) -> None:
+    def _on_main(self, action: Callable[[], object]) -> None:
         if self.world.is_main:
             action()
 

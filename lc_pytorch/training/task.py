@@ -26,7 +26,14 @@ from facevox.training import distributed
 from facevox.training.batches import EpochBatches, make_loader
 from facevox.training.distributed import World
 from facevox.training.seeding import seed_everything
-from facevox.training.trainer import Estimate, Trainer, TrainerConfig, TrainingResult, TrainingTask
+from facevox.training.trainer import (
+    Estimate,
+    ParameterGroup,
+    Trainer,
+    TrainerConfig,
+    TrainingResult,
+    TrainingTask,
+)
 from lc_pytorch.datasets.base import PairDataset
 from lc_pytorch.datasets.device_transforms import faces_on_device
 from lc_pytorch.losses import clamp_log_temperature_
@@ -94,7 +101,7 @@ class ContrastiveTask(TrainingTask):
         self._forward = distributed.wrap(_TrainingForward(model, config.precision), world)
         self._no_sync: Any = getattr(self._forward, "no_sync", nullcontext)
 
-    def parameter_groups(self) -> list[dict[str, Any]]:
+    def parameter_groups(self) -> list[ParameterGroup]:
         """See the base class."""
         return parameter_groups(
             self.towers,
@@ -228,7 +235,7 @@ def train_contrastive(
 
 def parameter_groups(
     model: TwoTowerModel, *, weight_decay: float, encoder_lr_scale: float, layer_decay: float
-) -> list[dict[str, Any]]:
+) -> list[ParameterGroup]:
     """What is trained, grouped by learning rate and weight decay.
 
     The rate of layer l of L in an encoder is scaled by `encoder_lr_scale` × `layer_decay` ** (L - l), that of

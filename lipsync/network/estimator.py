@@ -11,12 +11,14 @@ best_model.pth of format 1 holds plain values and weights: {"format", "kind": "l
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from facevox.errors import UserError
 from facevox.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
@@ -117,7 +119,9 @@ class NetworkEstimator(SyncEstimator):
             found += self.ridge.similarities(track, sound, lags)
         return found
 
-    def _in_chunks(self, values: NDArray[Any], size: int, context: int, embed: Any) -> NDArray[np.float32]:
+    def _in_chunks(
+        self, values: NDArray[np.generic], size: int, context: int, embed: Callable[[Tensor], Tensor]
+    ) -> NDArray[np.float32]:
         """Embeddings of all entries, each chunk with `context` entries around it."""
         device = self.network.log_scale.device
         parts = [np.zeros((0, self.network.config.embedding_dim), np.float32)]
@@ -144,7 +148,7 @@ class SavedModel:
     network: LipSyncNetwork
     ridge: RidgeEstimator | None
     calibration: SyncCalibration | None
-    settings: dict[str, Any]
+    settings: Mapping[str, object]
 
     @property
     def estimator(self) -> NetworkEstimator:

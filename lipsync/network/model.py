@@ -16,7 +16,6 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +59,7 @@ class NetworkConfig:
     num_sound_values: int = 53
     mouth_px: int = 96
 
-    def to_plain(self) -> dict[str, Any]:
+    def to_plain(self) -> dict[str, object]:
         """Numbers and strings, as a checkpoint may hold them."""
         return asdict(self)
 

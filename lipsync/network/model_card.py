@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,13 +23,15 @@ from lipsync.network.evaluation import (
     auc,
     probabilities_by,
 )
+from lipsync.network.task import Notes
+from lipsync.settings import Settings
 from lipsync.sync.calibration import SyncCalibration
 
 
 def write_model_card(
     save_dir: Path,
-    settings: Mapping[str, Any],
-    notes: Mapping[str, Any],
+    settings: Settings,
+    notes: Notes,
     result: TrainingResult,
     results: Mapping[str, Measurements],
     calibration: SyncCalibration | None,
@@ -38,17 +40,17 @@ def write_model_card(
 
     Args:
         save_dir: The folder of the model.
-        settings: All of them, as plain values.
+        settings: All of them.
         notes: Of the checkpoint: clips and speakers of each part, hash of the split.
         result: How the training ended.
         results: Of each estimator on the test clips; "network" is the model.
         calibration: Of the model.
     """
     model = {
-        **settings["model"],
+        **asdict(settings.model),
         "score": "calibrated on the validation speakers" if calibration else "not calibrated",
     }
-    training = ", ".join(f"{name}: {value}" for name, value in settings["training"].items())
+    training = ", ".join(f"{name}: {value}" for name, value in asdict(settings.training).items())
     parts = [
         f"{part}: {num} clips of {notes['num_speakers'][part]} speakers or videos"
         for part, num in notes["num_clips"].items()

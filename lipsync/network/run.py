@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -145,7 +145,7 @@ def _finish(
     estimators[UNTRAINED] = LoudnessEstimator()
     results = measure_all(estimators, list(load_takes(split.test)), settings.training.seed)
     notes = notes_of(settings, split)
-    write_model_card(save_dir, asdict(settings), notes, result, results, model.calibration)
+    write_model_card(save_dir, settings, notes, result, results, model.calibration)
     logger.info(f"model: {save_dir / BEST_FILE}")
 
 

@@ -124,7 +124,7 @@ def sound_values(sound: SoundFeatures) -> NDArray[np.float32]:
     Neither depends on the gain of the recording: what is QUIET_DB below its loudest is raised to there.
     """
     level_db = np.maximum(sound.log_mel, _loudest_db(sound) - QUIET_DB)
-    coefficients: Any = cepstra(level_db, sound.mfcc.shape[1]).astype(np.float32)
+    coefficients: NDArray[Any] = cepstra(level_db, sound.mfcc.shape[1]).astype(np.float32)
     sigma = HIGH_PASS_FRAMES * ROWS_PER_FRAME
     bands = high_passed(level_db, sigma) * LEVEL_SCALE
     return np.concatenate([bands, high_passed(coefficients, sigma) * MFCC_SCALE], axis=1, dtype=np.float32)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -118,7 +118,7 @@ class LipSyncTask(TrainingTask):
         world: World,
         validation: SegmentDataset | None,
         save_dir: Path | None,
-        notes: dict[str, Any],
+        notes: Mapping[str, object],
     ) -> None:
         self.model = self.network = network
         self.weight_decay, self.world, self.validation = weight_decay, world, validation
@@ -221,7 +221,7 @@ def make_trainer(
     *,
     run_dir: Path,
     save_dir: Path | None,
-    notes: dict[str, Any],
+    notes: Mapping[str, object],
     resume: str = "auto",
     events_dir: Path | None = None,
 ) -> Trainer:
@@ -269,7 +269,7 @@ def make_trainer(
         save_interval=training.checkpoint_interval,
         resume=resume,
         kind=KIND,
-        settings=lasting | {"network": network.config.to_plain()} | notes,
+        settings={**lasting, "network": network.config.to_plain(), **notes},
         events_dir=events_dir,
     )
     loader = make_loader(dataset, batches, num_workers=training.num_workers, device=world.device)
@@ -293,7 +293,17 @@ def _check_sizes(takes: Sequence[Take], config: NetworkConfig) -> None:
             )
 
 
-def notes_of(settings: Settings, split: Split) -> dict[str, Any]:
+class Notes(TypedDict):
+    """Plain values that say what a model is trained on: numbers by part, hash of the split."""
+
+    audio: dict[str, object]
+    data: dict[str, object]
+    split_hash: str
+    num_clips: dict[str, int]
+    num_speakers: dict[str, int]
+
+
+def notes_of(settings: Settings, split: Split) -> Notes:
     """Plain values that say what a model is trained on."""
     return {
         "audio": asdict(settings.audio),

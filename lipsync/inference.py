@@ -26,7 +26,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from facevox import cli
 from facevox.batch_options import BatchOptions
@@ -35,6 +35,7 @@ from lipsync.settings import Settings, add_config_arguments, load_settings
 
 if TYPE_CHECKING:
     from lipsync.clips.features import ClipFeatures
+    from lipsync.sync.answers import Details
     from lipsync.sync.scoring import ClipScore
 
 
@@ -72,12 +73,12 @@ class LipSyncInference:
 
     def compute_sync_score(
         self, video_path: str | Path, audio_path: str | Path | None = None
-    ) -> tuple[float, dict[str, Any]]:
+    ) -> tuple[float, Details]:
         """(score, details) of a video with its own sound or that of another file.
 
         The score is the probability, 0 to 1, that the clip is in sync (within 60 ms); nan: cannot tell, and
         `details["reason"]` says why. `details["offset_ms"]` > 0 says that the AUDIO IS EARLY: delay it by
-        that much; < 0: the audio is late. All keys: `lipsync.sync.answers.make_details`.
+        that much; < 0: the audio is late. All keys: `lipsync.sync.answers.Details`.
 
         Raises:
             MediaError: A file that cannot be read, no video stream, or no sound.
@@ -87,7 +88,7 @@ class LipSyncInference:
 
     def analyse(
         self, video_path: str | Path, audio_path: str | Path | None = None
-    ) -> tuple[ClipScore, dict[str, Any]]:
+    ) -> tuple[ClipScore, Details]:
         """What `compute_sync_score` says and all that it rests on (see `lipsync.sync.plots`)."""
         from facevox.media import MediaError, probe
         from lipsync.clips.clock import FRAME_HZ

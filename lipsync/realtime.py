@@ -31,15 +31,18 @@ from lipsync.clips.sounds import SAMPLE_RATE_HZ
 from lipsync.settings import add_config_arguments, load_settings
 
 if TYPE_CHECKING:
+    from av.container import InputContainer
     from numpy.typing import NDArray
 
     from lipsync.sync.streaming import LiveScore, SyncStream
+
+    Content = NDArray[Any]  # a picture or samples
 
 BLOCK_S = 0.1  # of sound handed on at a time
 QUEUE_SIZE = 64  # pictures and blocks that may wait; 2 s
 GAP_S = 0.1  # a microphone that lags the clock by more has lost sound; silence takes its place
 
-Piece = tuple[str, "NDArray[Any]"]  # "frame" or "sound", and the picture or the samples
+Piece = tuple[str, "Content"]  # "frame" or "sound", and the picture or the samples
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -91,7 +94,7 @@ class LiveDevices:
         microphone: An opened container with sound.
     """
 
-    def __init__(self, camera: Any, microphone: Any) -> None:
+    def __init__(self, camera: InputContainer, microphone: InputContainer) -> None:
         self._camera, self._microphone = camera, microphone
         self._arrived: queue.Queue[tuple[str, float, Any]] = queue.Queue(QUEUE_SIZE)
         self._is_over = threading.Event()
@@ -112,7 +115,7 @@ class LiveDevices:
         for source in (self._camera, self._microphone):
             source.close()
 
-    def _read(self, what: str, source: Any) -> None:
+    def _read(self, what: str, source: InputContainer) -> None:
         import av
 
         resampler = av.AudioResampler(format="fltp", layout="mono", rate=SAMPLE_RATE_HZ)
@@ -120,11 +123,12 @@ class LiveDevices:
         try:
             for frame in decoded:
                 now_s = time.monotonic()
-                if what == "frame":
-                    parts = [frame.to_ndarray(format="rgb24")]
-                else:
+                parts: list[Content]
+                if isinstance(frame, av.AudioFrame):
                     frame.pts = None
                     parts = [part.to_ndarray()[0] for part in resampler.resample(frame)]
+                else:
+                    parts = [frame.to_ndarray(format="rgb24")]
                 for part in parts:
                     self._put(what, now_s, part)
                 if self._is_over.is_set():
@@ -134,7 +138,7 @@ class LiveDevices:
             return
         self._put("end", time.monotonic(), None)
 
-    def _put(self, what: str, now_s: float, content: Any) -> None:
+    def _put(self, what: str, now_s: float, content: object) -> None:
         try:
             self._arrived.put((what, now_s, content), timeout=1.0)
         except queue.Full:  # the scorer does not keep up: the newest is dropped, the clock stays right
@@ -167,7 +171,7 @@ class _ArrivalClock:
         self._num_frames = 0
         self._num_samples = 0
 
-    def take(self, what: str, now_s: float, content: NDArray[Any]) -> Iterator[Piece]:
+    def take(self, what: str, now_s: float, content: Content) -> Iterator[Piece]:
         """What belongs on the clock now that `content` arrived at `now_s`."""
         import numpy as np
 
@@ -233,22 +237,20 @@ def run_stream(
     yield from stream.finish()
 
 
-def as_plain(live: LiveScore) -> dict[str, Any]:
+def as_plain(live: LiveScore) -> dict[str, object]:
     """A verdict as plain values."""
     from lipsync.sync.answers import without_nan
 
     judgement = live.score.judgement
-    plain: dict[str, Any] = without_nan(
-        {
-            "start_s": live.start_s,
-            "end_s": live.end_s,
-            "score": round(judgement.score, 4),
-            "offset_ms": round(judgement.offset_ms, 1) + 0.0,
-            "verdict": judgement.verdict.kind,
-            "reason": judgement.verdict.reason,
-        }
-    )
-    return plain
+    plain = {
+        "start_s": live.start_s,
+        "end_s": live.end_s,
+        "score": round(judgement.score, 4),
+        "offset_ms": round(judgement.offset_ms, 1) + 0.0,
+        "verdict": judgement.verdict.kind,
+        "reason": judgement.verdict.reason,
+    }
+    return {name: without_nan(value) for name, value in plain.items()}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -63,7 +63,7 @@ def write_clip(path: str | Path, clip: ClipFeatures, source: Mapping[str, str], 
     if not clip.tracks:
         raise ValueError(f"{path}: a clip without a face holds nothing to learn from")
     tracks = clip.tracks
-    content: dict[str, Any] = {
+    content: dict[str, NDArray[np.generic] | np.int64] = {
         "format": np.int64(FORMAT),
         "num_frames": np.int64(clip.num_frames),
         "shot_starts": np.array(clip.shot_starts, np.int64),

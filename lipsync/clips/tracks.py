@@ -108,7 +108,7 @@ def inverse_of(matrix: "NDArray[np.float64]") -> "NDArray[np.float64]":
     return np.column_stack([turn, -turn @ matrix[:, 2]])
 
 
-def moved(points_n2: "NDArray[Any]", matrix: "NDArray[np.float64]") -> "NDArray[np.float64]":
+def moved(points_n2: "NDArray[np.number]", matrix: "NDArray[np.float64]") -> "NDArray[np.float64]":
     """(n, 2) points through a (2, 3) transform."""
     across: NDArray[np.float64] = points_n2.astype(np.float64) @ matrix[:, :2].T + matrix[:, 2]
     return across

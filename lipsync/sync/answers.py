@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 import numpy as np
 
@@ -39,13 +39,68 @@ class Source:
     max_duration_s: float
 
 
-def make_details(clip: ClipFeatures, score: ClipScore, source: Source, method: str) -> dict[str, Any]:
-    """All about a clip as plain values; numbers that are not known are nan.
+class Judged(TypedDict):
+    """What is said of a clip or a face."""
 
-    Keys: score, offset_ms (positive: audio early), offset_frames (of the video), offset_interval_ms (90 %),
-    confidence, verdict, text, reason, band, method, curve, faces, speaking_face, drift_ppm, jump,
-    duration_s, fps, num_frames, video, audio, max_offset_ms, warnings.
-    """
+    score: float
+    offset_ms: float  # positive: audio early
+    offset_interval_ms: list[float]  # 90 %
+    confidence: float
+    verdict: str
+    text: str
+    reason: str
+    band: str
+
+
+class FaceDetails(Judged):
+    """What is said of a face."""
+
+    face: int
+    is_speaking: bool
+    start_s: float
+    end_s: float
+    box_px: list[int]
+
+
+class PointDetails(TypedDict):
+    """What is said of a second."""
+
+    time_s: float
+    score: float
+    offset_ms: float
+
+
+class JumpDetails(TypedDict):
+    """Where the offset changes at once."""
+
+    time_s: float
+    before_ms: float
+    after_ms: float
+
+
+class Details(Judged):
+    """All about a clip; numbers that are not known are nan."""
+
+    offset_frames: float  # of the video
+    method: str
+    curve: list[PointDetails]
+    faces: list[FaceDetails]
+    speaking_face: int | None
+    drift_ppm: int | None
+    jump: JumpDetails | None
+    duration_s: float
+    fps: float
+    num_frames: int
+    video: str
+    audio: str
+    max_offset_ms: float
+    warnings: list[str]
+    is_corrected: NotRequired[bool]  # where a file was to be written; `message` says what became of it
+    message: NotRequired[str]
+
+
+def make_details(clip: ClipFeatures, score: ClipScore, source: Source, method: str) -> Details:
+    """All about a clip as plain values."""
     judgement = score.judgement
     speaking = [face for face in score.faces if face.is_speaking]
     chosen = max(speaking, key=lambda face: face.evidence, default=None)
@@ -82,7 +137,7 @@ def _rounded(value: float, digits: int) -> float:
     return round(value, digits) + 0.0
 
 
-def _judged(judgement: Judgement) -> dict[str, Any]:
+def _judged(judgement: Judgement) -> Judged:
     offset = judgement.offset
     has_offset = offset is not None and not math.isnan(judgement.offset_ms)
     interval = [_rounded(side, 1) for side in offset.interval_ms] if offset and has_offset else [math.nan] * 2
@@ -98,7 +153,7 @@ def _judged(judgement: Judgement) -> dict[str, Any]:
     }
 
 
-def _face(face: FaceScore) -> dict[str, Any]:
+def _face(face: FaceScore) -> FaceDetails:
     track = face.track
     return {
         "face": track.track_id,
@@ -110,7 +165,7 @@ def _face(face: FaceScore) -> dict[str, Any]:
     }
 
 
-def _jump(jump: Jump) -> dict[str, float]:
+def _jump(jump: Jump) -> JumpDetails:
     return {
         "time_s": round(jump.time_s, 1),
         "before_ms": round(jump.before_ms, 1),
@@ -161,7 +216,7 @@ def _warnings(clip: ClipFeatures, score: ClipScore, source: Source) -> list[str]
     return found
 
 
-def without_nan(value: Any) -> Any:
+def without_nan(value: object) -> object:
     """`value` with None in place of every nan or infinity, for JSON."""
     if isinstance(value, dict):
         return {key: without_nan(part) for key, part in value.items()}
@@ -172,7 +227,7 @@ def without_nan(value: Any) -> Any:
     return value
 
 
-def summary_lines(details: dict[str, Any]) -> list[str]:
+def summary_lines(details: Details) -> list[str]:
     """The answer for a terminal."""
     lines = [f"score: {details['score']:.3f}" if not math.isnan(details["score"]) else "score: unknown"]
     lines.append(f"verdict: {details['text']}")

@@ -98,7 +98,7 @@ class SyncCalibration:
         weights = w_F[:-1] / scales
         return cls(tuple(weights.tolist()), float(w_F[-1] - weights @ means))
 
-    def to_plain(self) -> dict[str, Any]:
+    def to_plain(self) -> dict[str, object]:
         """Plain numbers, for a checkpoint or a JSON file."""
         return {"features": list(FEATURE_NAMES), "weights": list(self.weights), "bias": self.bias}
 

@@ -7,15 +7,16 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from facevox.batch import FileItem, Outcome, Task
 from facevox.errors import UserError
 from facevox.naming import plan_names
 from lipsync.settings import Settings
+from lipsync.sync.answers import Details
 
 COLUMNS = (
     "pair", "video", "audio", "score", "offset_ms", "offset_low_ms", "offset_high_ms", "confidence",
@@ -28,7 +29,7 @@ MAX_CSV_BYTES = 100_000_000
 class Scorer(Protocol):
     """What scores a pair; see `lipsync.inference.LipSyncInference.analyse`."""
 
-    def analyse(self, video_path: str, audio_path: str | None) -> tuple[Any, dict[str, Any]]: ...
+    def analyse(self, video_path: str, audio_path: str | None) -> tuple[object, Details]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +82,8 @@ class PairTask(Task[PairItem]):
         write_json(self.output_dir / target, without_nan(details))
         low_ms, high_ms = details["offset_interval_ms"]
         jump = details["jump"]
-        row: dict[str, Any] = {name: details[name] for name in COLUMNS if name in details}
+        plain: Mapping[str, object] = details
+        row = {name: plain[name] for name in COLUMNS if name in plain}
         row |= {
             "pair": item.name,
             "offset_low_ms": low_ms,
@@ -95,7 +97,7 @@ class PairTask(Task[PairItem]):
         return Outcome(rows=[row | empty], outputs=[target])
 
 
-def batch_settings(settings: Settings, checkpoint: Path | None) -> dict[str, Any]:
+def batch_settings(settings: Settings, checkpoint: Path | None) -> dict[str, object]:
     """What decides the results, for the manifest: the settings of reading and which checkpoint."""
     digest = ""
     if checkpoint is not None:

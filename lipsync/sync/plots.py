@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from lipsync.clips.clock import FRAME_HZ, IN_SYNC_MS, LAG_MS
 from lipsync.sync.verdicts import DETECTABLE_MS
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
     from lipsync.sync.scoring import ClipScore
@@ -40,7 +42,7 @@ def heat_map(similarities: NDArray[np.float32]) -> NDArray[np.float64]:
     return smooth[::step]
 
 
-def sync_figure(score: ClipScore, title: str = "") -> Any:
+def sync_figure(score: ClipScore, title: str = "") -> Figure:
     """A matplotlib figure of a score; where nothing could be told, it says why."""
     from matplotlib.figure import Figure
 
@@ -64,7 +66,7 @@ def sync_figure(score: ClipScore, title: str = "") -> Any:
     return figure
 
 
-def _draw_heat(axis: Any, score: ClipScore, lags_ms: NDArray[np.float64], total_s: float) -> None:
+def _draw_heat(axis: Axes, score: ClipScore, lags_ms: NDArray[np.float64], total_s: float) -> None:
     heat = heat_map(score.similarities)
     known = heat[np.isfinite(heat)]
     low, high = np.percentile(known, [2, 99.5]) if len(known) else (0.0, 1.0)
@@ -80,7 +82,7 @@ def _draw_heat(axis: Any, score: ClipScore, lags_ms: NDArray[np.float64], total_
     axis.set(xlabel="time (s)", ylabel="lag (ms), + = audio early", title="similarity of lips and sound")
 
 
-def _draw_lags(axis: Any, score: ClipScore, lags_ms: NDArray[np.float64]) -> None:
+def _draw_lags(axis: Axes, score: ClipScore, lags_ms: NDArray[np.float64]) -> None:
     offset = score.judgement.offset
     axis.axvspan(*DETECTABLE_MS, color="C2", alpha=0.12, label="not detectable (BT.1359)")
     axis.axvspan(-IN_SYNC_MS, IN_SYNC_MS, color="C0", alpha=0.12, label="in sync here")

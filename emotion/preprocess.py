@@ -17,7 +17,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from emotion.data.crop_task import CropConfig
 from emotion.settings import Settings, add_setting_arguments, folder_finder, load_settings
@@ -144,7 +144,7 @@ def _write_audit(found: "Collection", plan: "Plan", config: "CropConfig", table:
         sample_of(picture.part, picture.filename) for picture in found.pictures if picture.part
     )
     share = agreement([annotation.votes for annotation in found.annotations.values()])
-    value: dict[str, Any] = {
+    value = {
         "format": AUDIT_FORMAT,
         "settings": config.settings(),
         "crops": crops,

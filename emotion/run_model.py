@@ -17,14 +17,15 @@ import locale
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from emotion.settings import Settings, add_setting_arguments, load_settings
 from facevox import cli
 from facevox.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
-    from emotion.live.local_runner import RunConfig
+    from emotion.live.local_runner import Made, RunConfig, Viewer
+    from facevox.signals import StopFlag
 
 PROGRAM = "emotion_pictures"  # in the manifest
 TABLE = "faces.csv"
@@ -92,7 +93,7 @@ def _language(wanted: str) -> str:
     return "ko" if (locale.getlocale()[0] or "").lower().startswith("ko") else "en"
 
 
-def _run_pictures(settings: Settings, config: "RunConfig", args: argparse.Namespace, viewer: Any) -> int:
+def _run_pictures(settings: Settings, config: "RunConfig", args: argparse.Namespace, viewer: "Viewer") -> int:
     import hashlib
 
     from emotion.live.analysis import read_about
@@ -126,7 +127,9 @@ def _run_pictures(settings: Settings, config: "RunConfig", args: argparse.Namesp
     return summary.exit_code
 
 
-def _run_video(settings: Settings, config: "RunConfig", output_dir: Path, stop: Any, viewer: Any) -> int:
+def _run_video(
+    settings: Settings, config: "RunConfig", output_dir: Path, stop: "StopFlag", viewer: "Viewer"
+) -> int:
     from emotion.live.local_runner import Stopped, annotate_video
 
     path = settings.input_path
@@ -144,7 +147,7 @@ def _run_video(settings: Settings, config: "RunConfig", output_dir: Path, stop: 
     return ExitCode.DONE
 
 
-def _run_webcam(config: "RunConfig", args: argparse.Namespace, stop: Any, viewer: Any) -> int:
+def _run_webcam(config: "RunConfig", args: argparse.Namespace, stop: "StopFlag", viewer: "Viewer") -> int:
     from emotion.live.local_runner import record_webcam, show_webcam
     from emotion.logger_config import get_logger
 
@@ -156,7 +159,7 @@ def _run_webcam(config: "RunConfig", args: argparse.Namespace, stop: Any, viewer
     return ExitCode.STOPPED if stop else ExitCode.DONE
 
 
-def _tell(made: dict[str, Any]) -> None:
+def _tell(made: "Made") -> None:
     """Logs counts and speed, and prints where the files are."""
     from emotion.logger_config import get_logger
 
@@ -165,8 +168,8 @@ def _tell(made: dict[str, Any]) -> None:
         *(made["frames"], made["faces"], made["seconds"], made["frames"] / max(made["seconds"], 1e-9)),
         "with sound" if made["has_sound"] else "without sound",
     )
-    for name in ("video", "table", "about"):
-        print(f"  {made[name]}")
+    for path in (made["video"], made["table"], made["about"]):
+        print(f"  {path}")
 
 
 if __name__ == "__main__":

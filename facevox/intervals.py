@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
@@ -21,6 +21,14 @@ NAN = float("nan")
 LEVEL = 0.95
 NUM_DRAWS = 2000  # the ends of a 95 % interval wander by about 1 % of its width
 DRAWN_AT_ONCE = 1 << 18  # groups, in all draws of one call of the statistic
+
+
+class PlainMeasure(TypedDict):
+    """A measure as JSON has it; None where it is not defined."""
+
+    value: float | None
+    low: float | None
+    high: float | None
 
 
 @dataclass(frozen=True)
@@ -45,18 +53,18 @@ class Measure:
     num: int = 0
     num_groups: int = 0
 
-    def to_plain(self, digits: int | None = None) -> dict[str, float | None]:
+    def to_plain(self, digits: int | None = None) -> PlainMeasure:
         """Value and ends for JSON, rounded to `digits`; None where they are not defined."""
-        numbers = {"value": self.value, "low": self.low, "high": self.high}
-        return {
-            name: (float(number) if digits is None else round(float(number), digits))
-            if np.isfinite(number)
-            else None
-            for name, number in numbers.items()
-        }
+
+        def plain(number: float) -> float | None:
+            if not np.isfinite(number):
+                return None
+            return float(number) if digits is None else round(float(number), digits)
+
+        return {"value": plain(self.value), "low": plain(self.low), "high": plain(self.high)}
 
 
-def interval_text(plain: Mapping[str, Any]) -> str:
+def interval_text(plain: Mapping[str, object]) -> str:
     """The ends of a measure's plain values, as "0.812 to 0.930"; "" where it has none."""
     low, high = plain.get("low"), plain.get("high")
     return "" if low is None or high is None else f"{low:.3f} to {high:.3f}"

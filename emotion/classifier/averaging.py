@@ -9,7 +9,7 @@ Source: Polyak and Juditsky (1992); Wu and Johnson (2021), "Rethinking 'Batch' i
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
     from numpy.typing import NDArray
+
+    from emotion.classifier.batches import Batch
 
 WARM_UP = 10.0
 
@@ -51,7 +53,7 @@ class WeightAverage:
             for source in self._sources
         ]
 
-    def update(self, decay: Any) -> None:
+    def update(self, decay: "tf.Tensor") -> None:
         """average += (1 - decay) (weight - average); in a replica's step."""
         for average, source in zip(self._averages, self._sources, strict=True):
             average.assign_sub((average - source.value) * (1.0 - decay))
@@ -78,7 +80,7 @@ class WeightAverage:
                 source.assign(value)
 
 
-def averaged_weights(network: "keras.Model") -> list[Any]:
+def averaged_weights(network: "keras.Model") -> "list[keras.Variable]":
     """All weights but the statistics of BatchNorm, whether they train in this phase or not."""
     return [w for w in network.weights if not w.path.endswith(("/moving_mean", "/moving_variance"))]
 
@@ -96,7 +98,9 @@ class StatisticsProbe:
         strategy: Whose replicas see the batches.
     """
 
-    def __init__(self, network: "keras.Model", layers: list[Any], strategy: "tf.distribute.Strategy") -> None:
+    def __init__(
+        self, network: "keras.Model", layers: "list[keras.Layer]", strategy: "tf.distribute.Strategy"
+    ) -> None:
         self._layers, self._strategy = layers, strategy
         if not layers:
             return
@@ -106,14 +110,14 @@ class StatisticsProbe:
         # Up to the last of the layers only: what follows is not needed.
         probe = keras.Model(network.input, [layer.input for layer in layers])
 
-        def moments_of(images: Any) -> Any:
+        def moments_of(images: "tf.Tensor") -> "list[tf.Tensor]":
             moments = []
             for values in probe(images, training=True):
                 mean, variance = tf.nn.moments(tf.cast(values, tf.float32), axes=[0, 1, 2])
                 moments.append((mean, variance + tf.square(mean)))
             return moments
 
-        def over_replicas(images: Any) -> Any:
+        def over_replicas(images: "tf.Tensor") -> "list[tf.Tensor]":
             parts = strategy.run(moments_of, args=(images,))
             return tf.nest.map_structure(
                 lambda part: strategy.reduce(tf.distribute.ReduceOp.MEAN, part, axis=None), parts
@@ -121,11 +125,11 @@ class StatisticsProbe:
 
         self._moments = tf.function(over_replicas, reduce_retracing=True)
 
-    def update(self, batches: Iterator[Any]) -> None:
+    def update(self, batches: Iterator["Batch"]) -> None:
         """Sets the statistics to those of `batches`: (images, …) each."""
         if not self._layers:
             return
-        sums: list[Any] = [[0.0, 0.0] for _ in self._layers]
+        sums: list[list[NDArray[np.float64]]] = [[np.zeros(()), np.zeros(())] for _ in self._layers]
         count = 0
         for images, *_ in batches:
             count += 1

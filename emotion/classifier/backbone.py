@@ -7,7 +7,7 @@ weights of the one fit the other.
 Source: Howard et al. (2019), "Searching for MobileNetV3", table 1; `keras.applications.mobilenet_v3`.
 """
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import keras
@@ -81,13 +81,13 @@ def channels_of(wanted: float) -> int:
     return rounded + MULTIPLE if rounded < 0.9 * wanted else rounded
 
 
-def _normalised(x: Any, name: str) -> Any:
+def _normalised(x: "keras.KerasTensor", name: str) -> "keras.KerasTensor":
     from keras import layers
 
     return layers.BatchNormalization(epsilon=1e-3, momentum=BN_MOMENTUM, name=f"{name}_bn")(x)
 
 
-def _residual_block(x: Any, block: Block, prefix: str, expands: bool) -> Any:
+def _residual_block(x: "keras.KerasTensor", block: Block, prefix: str, expands: bool) -> "keras.KerasTensor":
     from keras import layers
 
     shortcut, channels_in = x, x.shape[-1]
@@ -116,7 +116,7 @@ def _residual_block(x: Any, block: Block, prefix: str, expands: bool) -> Any:
     return x
 
 
-def _squeeze(x: Any, channels: int, prefix: str) -> Any:
+def _squeeze(x: "keras.KerasTensor", channels: int, prefix: str) -> "keras.KerasTensor":
     """Squeeze-and-excite: each channel times a number from 0 to 1 that depends on all channels' means."""
     from keras import layers
 
@@ -132,7 +132,7 @@ def _squeeze(x: Any, channels: int, prefix: str) -> Any:
     return layers.Multiply(name=f"{name}_mul")([x, share])
 
 
-def _stride_padding(x: Any, kernel: int) -> tuple[tuple[int, int], tuple[int, int]]:
+def _stride_padding(x: "keras.KerasTensor", kernel: int) -> tuple[tuple[int, int], tuple[int, int]]:
     """Zeros before and after rows and columns, so that a stride of 2 fits odd and even sizes alike."""
     half = kernel // 2
     rows, columns = (half - (1 - side % 2) for side in x.shape[1:3])

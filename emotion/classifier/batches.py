@@ -7,7 +7,7 @@ middle. With several replicas (GPUs) the batch is split: replica r of a step get
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from facevox.files import read_image
 if TYPE_CHECKING:
     import tensorflow as tf
     from numpy.typing import NDArray
+
+    Batch = tuple[tf.Tensor, tf.Tensor, tf.Tensor]  # images, targets, weights
+    Columns = tuple[NDArray[np.generic], ...]  # of `MixPlan`
 
 GREY = 128
 PLAIN_EPOCH = 2**31  # of the pictures on which BatchNorm statistics are computed; no epoch of training
@@ -69,7 +72,7 @@ class Batches:
         """Steps of an epoch: whole batches; what remains is another rest in each epoch."""
         return max(len(self.samples) // self.config.batch_size, 1)
 
-    def training(self, epoch: int, first_step: int = 0) -> Iterator[Any]:
+    def training(self, epoch: int, first_step: int = 0) -> Iterator["Batch"]:
         """(images, targets, weights) of each step of an epoch, from `first_step` on, shuffled and mixed.
 
         Images (b, S, S, 3) float32 0–255, targets (b, C) float32, weights (b,) float32: 0 for a picture that
@@ -77,11 +80,11 @@ class Batches:
         """
         return self._shuffled(epoch, self.num_steps, first_step, is_mixed=True)
 
-    def plain(self, num_steps: int) -> Iterator[Any]:
+    def plain(self, num_steps: int) -> Iterator["Batch"]:
         """Batches of training pictures that are shuffled and turned over, but not mixed; always the same."""
         return self._shuffled(PLAIN_EPOCH, min(num_steps, self.num_steps), 0, is_mixed=False)
 
-    def in_order(self, order: "NDArray[np.int64]") -> Iterator[Any]:
+    def in_order(self, order: "NDArray[np.int64]") -> Iterator["Batch"]:
         """Batches of the pictures `order`, as they are; the last is filled with pictures of weight 0."""
         num_steps = -(-len(order) // self.config.batch_size)
         filled = np.full(num_steps * self.config.batch_size, -1, np.int64)
@@ -89,13 +92,13 @@ class Batches:
         parts = filled.reshape(num_steps * self.num_replicas, self.part_size)
         return self._iterate(parts, np.zeros(parts.shape, bool), None)
 
-    def _shuffled(self, epoch: int, num_steps: int, first_step: int, *, is_mixed: bool) -> Iterator[Any]:
+    def _shuffled(self, epoch: int, num_steps: int, first_step: int, *, is_mixed: bool) -> Iterator["Batch"]:
         rng = np.random.default_rng([self.config.seed, epoch])
         # Sets smaller than a batch are repeated to fill it.
         order = np.resize(rng.permutation(len(self.samples)), num_steps * self.config.batch_size)
         parts = order.reshape(num_steps * self.num_replicas, self.part_size)
         flips = rng.random(parts.shape) < 0.5
-        plan: tuple[NDArray[Any], ...] | None = None
+        plan: Columns | None = None
         if is_mixed:
             drawn = plan_mixing(self.config.mixing, len(parts), self.part_size, self.config.img_size, rng)
             plan = (drawn.shares, drawn.boxes, drawn.partners, drawn.kinds)
@@ -104,11 +107,11 @@ class Batches:
         return self._iterate(parts[first:], flips[first:], plan)
 
     def _iterate(
-        self, parts: "NDArray[np.int64]", flips: "NDArray[np.bool_]", plan: "tuple[Any, ...] | None"
-    ) -> Iterator[Any]:
+        self, parts: "NDArray[np.int64]", flips: "NDArray[np.bool_]", plan: "Columns | None"
+    ) -> Iterator["Batch"]:
         """The batches of `parts` (M, b), of which this process makes those of its own replicas."""
 
-        def make(context: Any) -> Any:
+        def make(context: "tf.distribute.InputContext") -> "tf.data.Dataset":
             own = np.arange(len(parts)).reshape(-1, self.num_replicas)
             width = self.num_replicas // context.num_input_pipelines
             first = context.input_pipeline_id * width
@@ -151,7 +154,7 @@ def make_dataset(
     targets: "NDArray[np.float32]",
     parts: "NDArray[np.int64]",
     flips: "NDArray[np.bool_]",
-    plan: "tuple[Any, ...] | None",
+    plan: "Columns | None",
     img_size: int,
 ) -> "tf.data.Dataset":
     """The batches of `parts` as (images, targets, weights), read ahead on all cores, in order.
@@ -170,13 +173,13 @@ def make_dataset(
 
     all_targets = tf.constant(targets)
 
-    def read_one(index: Any, is_flipped: Any) -> tuple[Any, Any, Any]:
+    def read_one(index: "tf.Tensor", is_flipped: "tf.Tensor") -> "Batch":
         image, weight = tf.numpy_function(lambda i: read(int(i)), [index], (tf.uint8, tf.float32))
         image = tf.ensure_shape(image, (img_size, img_size, 3))
         image = tf.cond(is_flipped, lambda: tf.reverse(image, [1]), lambda: image)
         return image, tf.gather(all_targets, tf.maximum(index, 0)), tf.ensure_shape(weight, ())
 
-    def mix(batch: tuple[Any, ...], row: tuple[Any, ...]) -> tuple[Any, Any, Any]:
+    def mix(batch: "Batch", row: "tuple[tf.Tensor, ...]") -> "Batch":
         return *mix_batch(batch[0], batch[1], *row), batch[2]
 
     dataset = tf.data.Dataset.from_tensor_slices((parts.reshape(-1), flips.reshape(-1)))

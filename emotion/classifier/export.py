@@ -17,18 +17,43 @@ import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from emotion.classifier.network import build_network, with_probabilities
 from facevox.files import write_bytes, write_json
 
 if TYPE_CHECKING:
     import keras
-    from numpy.typing import NDArray
+
+    from emotion.classifier.train_state import Arrays
 
 FORMAT = 1
 MEMBER = "emotion.json"
 VERSIONED = ("tensorflow", "keras", "ai-edge-litert")
+
+
+class Preprocessing(TypedDict):
+    """How a picture becomes what the model takes."""
+
+    img_size: int
+    colour: str
+    dtype: str
+    pixel_range: list[int]
+    face_box: str
+    crop: str
+    crop_margin: float
+
+
+class About(TypedDict):
+    """What a model says of itself."""
+
+    format: int
+    architecture: str
+    class_names: list[str]
+    preprocessing: Preprocessing
+    outputs: str
+    temperature: float
+    versions: dict[str, str]
 
 
 def model_name(num_classes: int) -> str:
@@ -38,7 +63,7 @@ def model_name(num_classes: int) -> str:
 
 def describe_model(
     class_names: Sequence[str], img_size: int, crop_margin: float, temperature: float
-) -> dict[str, Any]:
+) -> About:
     """What a reader of the model must know, as JSON-able values.
 
     Args:
@@ -67,7 +92,7 @@ def describe_model(
 
 
 def make_classifier(
-    weights: "dict[str, NDArray[Any]]",
+    weights: "Arrays",
     img_size: int,
     num_classes: int,
     dropout_rate: float,
@@ -94,7 +119,7 @@ def make_classifier(
         keras.mixed_precision.set_global_policy(policy)
 
 
-def export_model(classifier: "keras.Model", about: dict[str, Any], model_dir: Path) -> list[Path]:
+def export_model(classifier: "keras.Model", about: About, model_dir: Path) -> list[Path]:
     """Writes all formats; each appears whole. Returns their paths."""
     name = model_name(len(about["class_names"]))
     model_dir.mkdir(parents=True, exist_ok=True)
@@ -112,7 +137,7 @@ def export_model(classifier: "keras.Model", about: dict[str, Any], model_dir: Pa
     return paths
 
 
-def convert_to_tflite(saved_model: Path, about: dict[str, Any]) -> bytes:
+def convert_to_tflite(saved_model: Path, about: About) -> bytes:
     """A SavedModel as TFLite in float32, with `emotion.json` and `labels.txt` in a ZIP at its end.
 
     Readers of the model ignore what follows it, and ZIP tools what precedes them.
@@ -129,7 +154,7 @@ def convert_to_tflite(saved_model: Path, about: dict[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _save_h5(classifier: "keras.Model", about: dict[str, Any], path: Path) -> None:
+def _save_h5(classifier: "keras.Model", about: About, path: Path) -> None:
     import h5py
     from absl import logging
 

@@ -7,11 +7,12 @@ Both draw their share from Beta(alpha, alpha). Keras' own layers take a range th
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
+    import tensorflow as tf
     from numpy.typing import NDArray
 
 NEITHER, MIXUP, CUTMIX = 0, 1, 2
@@ -72,7 +73,14 @@ def plan_mixing(
     return MixPlan(shares.astype(np.float32), boxes.astype(np.int32), partners, kinds)
 
 
-def mix_batch(images: Any, targets: Any, share: Any, box: Any, partner: Any, kind: Any) -> tuple[Any, Any]:
+def mix_batch(
+    images: "tf.Tensor",
+    targets: "tf.Tensor",
+    share: "tf.Tensor",
+    box: "tf.Tensor",
+    partner: "tf.Tensor",
+    kind: "tf.Tensor",
+) -> "tuple[tf.Tensor, tf.Tensor]":
     """A batch mixed as its row of the plan says; TensorFlow, for tf.data.
 
     Args:
@@ -88,10 +96,10 @@ def mix_batch(images: Any, targets: Any, share: Any, box: Any, partner: Any, kin
     """
     import tensorflow as tf
 
-    def mixup() -> Any:
+    def mixup() -> "tf.Tensor":
         return share * images + (1.0 - share) * tf.gather(images, partner)
 
-    def cutmix() -> Any:
+    def cutmix() -> "tf.Tensor":
         rows, columns = tf.range(tf.shape(images)[1]), tf.range(tf.shape(images)[2])
         is_row = (rows >= box[0]) & (rows < box[2])
         is_column = (columns >= box[1]) & (columns < box[3])

@@ -2,26 +2,47 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 from facevox.intervals import interval_text
 from facevox.model_card import bullets, class_table, pairs, score_cells, table, write_card
 
+if TYPE_CHECKING:
+    from emotion.classifier.export import About
+    from emotion.scores.report import Evaluation
+
+
+class PartCounts(TypedDict):
+    """Of one part; `voted`: pictures on which the annotators differ."""
+
+    pictures: int
+    people: int
+    voted: int
+
+
+class DataCounts(TypedDict):
+    """What was trained and validated on."""
+
+    train: PartCounts
+    validation: PartCounts
+    people_in_both: int
+    unreadable: int
+
 
 def write_model_card(
     path: Path,
-    about: dict[str, Any],
-    data: dict[str, Any],
+    about: "About",
+    data: DataCounts,
     settings: dict[str, str],
     history: Sequence[dict[str, float]],
-    report: dict[str, Any],
+    report: "Evaluation",
 ) -> None:
     """Writes the card.
 
     Args:
         path: The file.
         about: Of `emotion.classifier.export.describe_model`.
-        data: "train" and "validation": counts of pictures and people; "people_in_both"; "origin".
+        data: What it learnt from.
         settings: NAME -> value of those that shape the model.
         history: A row for each epoch.
         report: Of `emotion.scores.report.evaluate`.
@@ -52,10 +73,10 @@ def write_model_card(
     )
 
 
-def _data(data: dict[str, Any]) -> str:
+def _data(data: DataCounts) -> str:
     lines = [
-        f"{part}: {data[part]['pictures']} pictures of {data[part]['people']} people"
-        for part in ("train", "validation")
+        f"{part}: {counts['pictures']} pictures of {counts['people']} people"
+        for part, counts in (("train", data["train"]), ("validation", data["validation"]))
     ]
     both = data["people_in_both"]
     if both:
@@ -71,7 +92,7 @@ def _data(data: dict[str, Any]) -> str:
     return bullets(lines)
 
 
-def _scores(report: dict[str, Any]) -> list[str]:
+def _scores(report: "Evaluation") -> list[str]:
     score, calibration = report["macro_f1"], report["calibration"]
     interval = interval_text(score)
     groups = [

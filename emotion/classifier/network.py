@@ -5,7 +5,7 @@
 Training works on the logits; what is exported ends in a softmax of them (`with_probabilities`).
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from emotion.classifier.backbone import FIRST_BLOCK_OF_STAGE_4, build_backbone
 
@@ -55,12 +55,12 @@ def with_probabilities(network: "keras.Model", temperature: float = 1.0) -> "ker
     return keras.Model(network.input, x, name="emotion_classifier")
 
 
-def backbone_layers(network: "keras.Model") -> list[Any]:
+def backbone_layers(network: "keras.Model") -> "list[keras.Layer]":
     """The layers of MobileNetV3Large, from the input on."""
     return [layer for layer in network.layers if layer.name not in HEAD_LAYERS]
 
 
-def batch_norms(layers: "list[Any]") -> list[Any]:
+def batch_norms(layers: "list[keras.Layer]") -> "list[keras.Layer]":
     """Those of `layers` that are BatchNormalization."""
     import keras
 
@@ -103,7 +103,7 @@ def unfreeze_backbone(network: "keras.Model", unfreeze_from: float, freeze_bn_mo
             layer.beta.trainable = False
 
 
-def adapting_batch_norms(network: "keras.Model") -> list[Any]:
+def adapting_batch_norms(network: "keras.Model") -> "list[keras.Layer]":
     """The BatchNorm layers that are not frozen: they work with each batch's statistics in training."""
     return [layer for layer in batch_norms(network.layers) if layer.trainable]
 

@@ -4,8 +4,8 @@ As Keras' callbacks of the same names do with their defaults; here their counter
 run which was stopped goes on with them.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import TypedDict
 
 MIN_DELTA = 1e-4  # ReduceLROnPlateau counts a smaller fall as none (Keras' default)
 
@@ -60,14 +60,19 @@ class ReduceLROnPlateau:
         return rate * self.factor
 
 
-def counters_of(monitor: EarlyStopping | ReduceLROnPlateau) -> dict[str, Any]:
-    """What of a monitor changes, as numbers; infinity as None, because JSON has none."""
-    values = asdict(monitor)
-    best = values["best"]
-    return {"best": None if best == float("inf") else best, "wait": values["wait"]}
+class Counters(TypedDict):
+    """What of a monitor changes; `best` is None where it is infinite, because JSON has none of that."""
+
+    best: float | None
+    wait: int
 
 
-def restore_counters(monitor: EarlyStopping | ReduceLROnPlateau, values: dict[str, Any]) -> None:
+def counters_of(monitor: EarlyStopping | ReduceLROnPlateau) -> Counters:
+    """The counters of a monitor."""
+    return {"best": None if monitor.best == float("inf") else monitor.best, "wait": monitor.wait}
+
+
+def restore_counters(monitor: EarlyStopping | ReduceLROnPlateau, values: Counters) -> None:
     """Takes what `counters_of` gave."""
     monitor.best = float("inf") if values["best"] is None else float(values["best"])
     monitor.wait = int(values["wait"])

@@ -24,6 +24,8 @@ from facevox.signals import StopFlag
 
 if TYPE_CHECKING:
     from emotion.classifier.devices import Devices
+    from emotion.classifier.model_card import DataCounts, PartCounts
+    from emotion.scores.report import Evaluation
 
 TRAINING_DIR, EVALUATION_DIR = "training", "evaluation"
 # The settings that shape the model; a run with others is another run.
@@ -271,13 +273,17 @@ def _fingerprint(train: Samples, validation: Samples) -> str:
     return digest.hexdigest()
 
 
-def _count_data(start: Start, num_unreadable: int) -> dict[str, Any]:
-    counts: dict[str, Any] = {
-        name: {"pictures": len(part), "people": part.num_people, "voted": part.num_voted}
-        for name, part in (("train", start.train), ("validation", start.validation))
+def _count_data(start: Start, num_unreadable: int) -> "DataCounts":
+    return {
+        "train": _count(start.train),
+        "validation": _count(start.validation),
+        "people_in_both": people_in_both(start.train, start.validation),
+        "unreadable": num_unreadable,
     }
-    both = people_in_both(start.train, start.validation)
-    return {**counts, "people_in_both": both, "unreadable": num_unreadable}
+
+
+def _count(part: Samples) -> "PartCounts":
+    return {"pictures": len(part), "people": part.num_people, "voted": part.num_voted}
 
 
 def _log_start(settings: Settings, start: Start, devices: "Devices") -> None:
@@ -309,7 +315,7 @@ def _log_start(settings: Settings, start: Start, devices: "Devices") -> None:
         )
 
 
-def _log_end(report: dict[str, Any], paths: list[Path], model_dir: Path) -> None:
+def _log_end(report: "Evaluation", paths: list[Path], model_dir: Path) -> None:
     score, logger = report["macro_f1"], get_logger("main")
     ends = "" if score["low"] is None else f" ({score['low']:.3f} to {score['high']:.3f})"
     logger.info(

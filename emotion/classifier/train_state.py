@@ -17,6 +17,7 @@ from facevox.errors import UserError, one_line
 from facevox.files import replacing
 
 if TYPE_CHECKING:
+    import keras
     from numpy.typing import NDArray
 
 FORMAT = 1
@@ -46,7 +47,7 @@ class TrainState:
         self.arrays.update({f"{name}:{path}": value for path, value in arrays.items()})
 
 
-def assign_all(variables: list[Any], arrays: Arrays, what: str) -> None:
+def assign_all(variables: "list[keras.Variable]", arrays: Arrays, what: str) -> None:
     """Puts arrays into variables.
 
     Raises:

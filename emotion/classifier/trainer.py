@@ -18,10 +18,14 @@ from facevox.errors import UserError
 
 if TYPE_CHECKING:
     import keras
+    import tensorflow as tf
     from numpy.typing import NDArray
 
+    from emotion.classifier.batches import Batch
     from emotion.classifier.devices import Devices
     from emotion.settings import Settings
+
+    TrainStep = Callable[[Batch, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 HEAD, FINETUNE = "head", "finetune"
 PHASES = (HEAD, FINETUNE)
@@ -120,9 +124,9 @@ class Trainer:
         self.position = Position()
         self._class_weights = class_weights
         self._early, self._reduce = self._new_monitors()
-        self._optimizer: Any = None
-        self._infer: Callable[[Any], Any] | None = None
-        self._step: Callable[..., Any] | None = None
+        self._optimizer: keras.optimizers.Optimizer = None
+        self._infer: Callable[[tf.Tensor], tf.Tensor] | None = None
+        self._step: TrainStep | None = None
         self._has_heard_stop = False
         self._last_save_s = time.monotonic()
         with devices.strategy.scope():
@@ -337,7 +341,7 @@ class Trainer:
             self._begin_phase(PHASES[self.position.phase])
             assign_all(self._optimizer.variables, state.group("optimizer"), what)
 
-    def _generators(self) -> list[Any]:
+    def _generators(self) -> "list[keras.Variable]":
         """The state of dropout's random generator; its path bears a number that differs between processes."""
         weights = {id(weight) for weight in self.network.weights}
         return [variable for variable in self.network.variables if id(variable) not in weights]
@@ -350,7 +354,7 @@ class Trainer:
         )
 
 
-def make_optimizer(learning_rate: float, weight_decay: float) -> Any:
+def make_optimizer(learning_rate: float, weight_decay: float) -> "keras.optimizers.Optimizer":
     """AdamW whose decay spares biases and BatchNorm; with a scaled loss under half precision.
 
     Source: Loshchilov and Hutter (2019), "Decoupled Weight Decay Regularization".
@@ -367,11 +371,11 @@ def make_optimizer(learning_rate: float, weight_decay: float) -> Any:
 
 def make_step(
     network: "keras.Model",
-    optimizer: Any,
+    optimizer: "keras.optimizers.Optimizer",
     average: WeightAverage,
     class_weights: "NDArray[np.float32]",
     devices: "Devices",
-) -> Callable[..., Any]:
+) -> "TrainStep":
     """A step as one graph: (batch, decay, is_stopping) -> (loss, how many processes want to stop).
 
     The loss is the cross-entropy to the targets, weighted by class and averaged over the pictures of all
@@ -383,7 +387,9 @@ def make_step(
     num_replicas = strategy.num_replicas_in_sync
     scales_loss = hasattr(optimizer, "inner_optimizer")  # which looks at the gradients itself
 
-    def replica_step(batch: Any, decay: Any, is_stopping: Any) -> Any:
+    def replica_step(
+        batch: "Batch", decay: "tf.Tensor", is_stopping: "tf.Tensor"
+    ) -> "tuple[tf.Tensor, tf.Tensor]":
         images, targets, weights = batch
         weights = weights * tf.linalg.matvec(targets, tf.constant(class_weights))
         variables = network.trainable_variables
@@ -403,12 +409,12 @@ def make_step(
         return loss, tf.identity(is_stopping)
 
     @tf.function(reduce_retracing=True)
-    def step(batch: Any, decay: Any, is_stopping: Any) -> Any:
+    def step(batch: "Batch", decay: "tf.Tensor", is_stopping: "tf.Tensor") -> "tuple[tf.Tensor, tf.Tensor]":
         losses, stopping = strategy.run(replica_step, args=(batch, decay, is_stopping))
         sums = [strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None) for value in (losses, stopping)]
         return tuple(sums)
 
-    result: Callable[..., Any] = step
+    result: TrainStep = step
     return result
 
 

@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 from emotion.data.aihub.collection import PictureFile, read_collection
 from emotion.data.aihub.names import TEST, TRAINING, VALIDATION, emotion_of, parse_picture_name
@@ -25,6 +25,43 @@ class Sample(NamedTuple):
     label: str
     person: str
     burst: str
+
+
+class PartCounts(TypedDict):
+    """Of one part; `classes`: pictures of each."""
+
+    pictures: int
+    people: int
+    classes: dict[str, int]
+
+
+class Bursts(TypedDict):
+    """How many uploads, and how large."""
+
+    count: int
+    largest: int
+    mean_pictures: float
+
+
+class Leak(TypedDict):
+    """Who is in both of two parts, and how much of the later part they are."""
+
+    parts: list[str]
+    people: int
+    people_of_second: int
+    pictures: int
+    pictures_of_second: int
+    bursts: int
+
+
+class Audit(TypedDict):
+    """Counts of a split; `num_unnamed`: pictures whose names tell no person."""
+
+    parts: dict[str, PartCounts]
+    bursts: Bursts
+    leaks: list[Leak]
+    is_disjoint: bool  # nobody is in two parts
+    num_unnamed: int
 
 
 def sample_of(part: str, filename: str, label: str = "") -> Sample:
@@ -44,14 +81,8 @@ def read_samples(table: Path, train_folder: str) -> Iterator[Sample]:
                 yield Sample(part, row["class"], row["person"], row["burst"])
 
 
-def audit_split(samples: Iterable[Sample]) -> dict[str, Any]:
-    """Counts of a split, as JSON-able values.
-
-    Returns:
-        `parts`: pictures, people and classes of each; `bursts`: how many uploads, and how large;
-        `leaks`: for each two parts the people of both, and how much of the later part they are;
-        `is_disjoint`: nobody is in two parts; `num_unnamed`: pictures whose names tell no person.
-    """
+def audit_split(samples: Iterable[Sample]) -> Audit:
+    """Counts of a split."""
     classes: dict[str, Counter[str]] = defaultdict(Counter)
     people: dict[str, Counter[str]] = defaultdict(Counter)
     bursts: dict[str, Counter[str]] = defaultdict(Counter)
@@ -86,9 +117,7 @@ def audit_split(samples: Iterable[Sample]) -> dict[str, Any]:
     }
 
 
-def _leak(
-    first: str, second: str, people: dict[str, Counter[str]], bursts: dict[str, Counter[str]]
-) -> dict[str, Any]:
+def _leak(first: str, second: str, people: dict[str, Counter[str]], bursts: dict[str, Counter[str]]) -> Leak:
     both = people[first].keys() & people[second].keys()
     pictures = sum(people[second][person] for person in both)
     return {
@@ -101,7 +130,7 @@ def _leak(
     }
 
 
-def audit_folder(folder: Path) -> dict[str, Any]:
+def audit_folder(folder: Path) -> Audit:
     """The audit of a split that lies in folders or ZIPs: `train/`, `validation/`, `test/`, `1.Training/` …
 
     Raises:
@@ -124,7 +153,7 @@ def _label_of(picture: PictureFile) -> str:
     return emotion_of(picture.name.split("/")[-2]) if "/" in picture.name else ""
 
 
-def describe_audit(audit: dict[str, Any]) -> Sequence[str]:
+def describe_audit(audit: Audit) -> Sequence[str]:
     """The lines that tell people of an audit."""
     lines = []
     for part, counts in audit["parts"].items():

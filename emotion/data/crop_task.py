@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from emotion.data.aihub.annotations import Edges
 from emotion.data.aihub.archives import Archive
@@ -85,7 +85,7 @@ class CropConfig(Options):
         """Where the two folders lie."""
         return self.train_dir.parent
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """What changes the crops."""
         return {
             "class_names": list(self.class_names),

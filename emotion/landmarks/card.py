@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import platform
-from typing import Any
 
 import numpy as np
 import torch
 
 from emotion.landmarks.network import DROPOUT, HIDDEN, NUM_FEATURES
-from emotion.landmarks.task import TrainConfig
+from emotion.landmarks.task import Notes, TrainConfig
+from emotion.scores.report import Evaluation
 from facevox import model_card
+from facevox.intervals import PlainMeasure
 from facevox.model_card import CARD_FILE, bullets, class_table, pairs, score_cells, table
 from facevox.training.trainer import TrainingResult
 
 
-def write_card(
-    config: TrainConfig, notes: dict[str, Any], result: TrainingResult, report: dict[str, Any]
-) -> None:
+class LandmarkEvaluation(Evaluation):
+    """All numbers about a landmark classifier."""
+
+    balanced_accuracy: PlainMeasure
+    chance_balanced_accuracy: float
+    interval_over: str
+    normalisation: str
+
+
+def write_card(config: TrainConfig, notes: Notes, result: TrainingResult, report: LandmarkEvaluation) -> None:
     """Writes MODEL_CARD.md into the folder of the run.
 
     Args:
         config: Of the run.
-        notes: Of `training_run.describe_data`.
+        notes: What it was trained on.
         result: How training ended.
         report: The evaluation.
     """
@@ -53,10 +61,9 @@ def write_card(
     )
 
 
-def _data(notes: dict[str, Any]) -> str:
+def _data(notes: Notes) -> str:
     lines = []
-    for part in ("train", "validation"):
-        counts = notes[part]
+    for part, counts in (("train", notes["train"]), ("validation", notes["validation"])):
         classes = pairs(counts["classes"])
         people = f" of {counts['people']} people" if notes["interval_over"] == "people" else ""
         lines.append(f"{part}: {counts['pictures']} faces{people} ({classes})")
@@ -69,11 +76,14 @@ def _data(notes: dict[str, Any]) -> str:
     return bullets([*lines, f"sha256 of names, labels and people: `{notes['data']}`"])
 
 
-def _scores(report: dict[str, Any]) -> list[str]:
+def _scores(report: LandmarkEvaluation) -> list[str]:
     calibration = report["calibration"]
     rows = [
-        (name.replace("_", " "), *score_cells(report[name]), report[f"chance_{name}"])
-        for name in ("balanced_accuracy", "macro_f1")
+        (name, *score_cells(score), chance)
+        for name, score, chance in (
+            ("balanced accuracy", report["balanced_accuracy"], report["chance_balanced_accuracy"]),
+            ("macro f1", report["macro_f1"], report["chance_macro_f1"]),
+        )
     ]
     return [
         table(["measure", "value", "95 % interval", "chance"], rows),

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -65,7 +64,7 @@ class LandmarkModel:
     class_names: tuple[str, ...]
     normalisation: str
     temperature: float
-    notes: dict[str, Any]
+    notes: Mapping[str, object]
 
     def probabilities(
         self, raw_NPC: NDArray[np.float32], sizes_N2: NDArray[np.integer]
@@ -124,7 +123,7 @@ def load_model(path: Path) -> LandmarkModel:
     )
 
 
-def is_class_list(names: Sequence[Any]) -> bool:
+def is_class_list(names: Sequence[object]) -> bool:
     """Whether these are two or more different names."""
     return (
         len(names) >= 2

@@ -5,17 +5,18 @@ from __future__ import annotations
 import logging
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from emotion.landmarks.card import write_card
+from emotion.landmarks.card import LandmarkEvaluation, write_card
 from emotion.landmarks.network import MODEL_FILE, LandmarkNetwork, load_model, save_model
 from emotion.landmarks.table import LandmarkTable, load_table
 from emotion.landmarks.task import (
     BatchReader,
     LandmarkTask,
+    Notes,
     Part,
+    PartCounts,
     TrainConfig,
     faces_per_step,
     score_part,
@@ -74,9 +75,7 @@ def run_training(config: TrainConfig, world: World, *, dry_run: bool = False) ->
     return result
 
 
-def make_trainer(
-    config: TrainConfig, train: Part, validation: Part, world: World, notes: dict[str, Any]
-) -> Trainer:
+def make_trainer(config: TrainConfig, train: Part, validation: Part, world: World, notes: Notes) -> Trainer:
     """What trains the network, from where an earlier run was ended if there is one.
 
     Raises:
@@ -107,25 +106,24 @@ def make_trainer(
     return Trainer(task, batches, loader, trainer_config, world)
 
 
-def describe_data(table: LandmarkTable, train: Part, validation: Part, config: TrainConfig) -> dict[str, Any]:
+def describe_data(table: LandmarkTable, train: Part, validation: Part, config: TrainConfig) -> Notes:
     """Plain values that say what is trained on what."""
-    parts = {}
-    for name, part in (("train", train), ("validation", validation)):
+
+    def count(part: Part) -> PartCounts:
         counts = np.bincount(part.labels, minlength=len(config.class_names)).tolist()
-        parts[name] = {
-            "pictures": len(part),
-            "people": len(set(part.people)),
-            "classes": dict(zip(config.class_names, counts, strict=True)),
-        }
+        classes = dict(zip(config.class_names, counts, strict=True))
+        return {"pictures": len(part), "people": len(set(part.people)), "classes": classes}
+
     return {
-        **parts,
+        "train": count(train),
+        "validation": count(validation),
         "interval_over": PEOPLE if any(table.people) else PICTURES,
         "unnamed": sum(not person for person in table.people),
         "data": table.hash(),
     }
 
 
-def _announce(notes: dict[str, Any]) -> None:
+def _announce(notes: Notes) -> None:
     """Says who is on which side."""
     train, held_out = notes["train"], notes["validation"]
     if notes["interval_over"] == PEOPLE:
@@ -141,7 +139,7 @@ def _announce(notes: dict[str, Any]) -> None:
     )
 
 
-def _split_of(validation: Part, config: TrainConfig, notes: dict[str, Any]) -> dict[str, Any]:
+def _split_of(validation: Part, config: TrainConfig, notes: Notes) -> dict[str, object]:
     return {
         "seed": config.seed,
         "val_share": config.val_share,
@@ -152,14 +150,13 @@ def _split_of(validation: Part, config: TrainConfig, notes: dict[str, Any]) -> d
     }
 
 
-def finish(config: TrainConfig, validation: Part, result: TrainingResult, notes: dict[str, Any]) -> None:
+def finish(config: TrainConfig, validation: Part, result: TrainingResult, notes: Notes) -> None:
     """Calibrates the model of the best epoch, and writes its scores, curves and card."""
     logger.info(result.message)
     model = load_model(config.save_dir / MODEL_FILE)
     logits = score_part(model.network, validation, np.arange(len(validation)), model.normalisation)
     temperature = fit_temperature(logits, validation.labels)
     answers = Answers(validation.samples, validation.rows, logits, temperature)
-    report = evaluate(answers, config.class_names)
     score = over_people(
         balanced_accuracy,
         validation.labels,
@@ -167,7 +164,8 @@ def finish(config: TrainConfig, validation: Part, result: TrainingResult, notes:
         validation.people,
         len(config.class_names),
     )
-    report |= {
+    report: LandmarkEvaluation = {
+        **evaluate(answers, config.class_names),
         "balanced_accuracy": score.to_plain(DIGITS),
         "chance_balanced_accuracy": round(1 / len(config.class_names), DIGITS),
         "interval_over": notes["interval_over"],

@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -34,6 +34,27 @@ logger = logging.getLogger(__name__)
 # ends.
 SHOWN_ROWS = 2048
 SCORED_AT_ONCE = 1024
+
+
+class PartCounts(TypedDict):
+    """Of one part; `classes`: faces of each."""
+
+    pictures: int
+    people: int
+    classes: dict[str, int]
+
+
+class Notes(TypedDict):
+    """Plain values that say what is trained on what.
+
+    `interval_over` is what intervals draw, `unnamed` counts faces of unknown people, `data` is a hash.
+    """
+
+    train: PartCounts
+    validation: PartCounts
+    interval_over: str
+    unnamed: int
+    data: str
 
 
 @dataclass(frozen=True)
@@ -154,7 +175,7 @@ class LandmarkTask(TrainingTask):
         train: Part,
         validation: Part,
         world: World,
-        notes: dict[str, Any],
+        notes: Notes,
     ) -> None:
         self.model = self.network = network
         self.config, self.world, self.notes = config, world, notes

@@ -30,6 +30,8 @@ from facevox.faces import FaceMesh
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from emotion.classifier.export import About
+
 MODEL_PATTERN = "emotion_classifier_*_classes.tflite"
 ABOUT_MEMBER = "emotion.json"  # emotion.classifier.export writes it; that module needs TensorFlow
 MAX_ABOUT_BYTES = 1_000_000
@@ -119,7 +121,7 @@ class Classifier:
         return probabilities_NC
 
 
-def read_about(path: Path) -> dict[str, Any]:
+def read_about(path: Path) -> "About":
     """What a `.tflite` of emotion/main.py says of itself (see emotion/classifier/export.py).
 
     Raises:
@@ -147,7 +149,7 @@ def read_about(path: Path) -> dict[str, Any]:
         ) from None
     if not is_usable:
         raise UserError(f"{path}: its {ABOUT_MEMBER} is of another format; export it with emotion/main.py")
-    checked: dict[str, Any] = about
+    checked: About = about
     return checked
 
 

@@ -6,13 +6,16 @@ The server's page draws the same in the browser, with the same colours (`static/
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from emotion.live.analysis import translate_labels
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from PIL.Image import Image
+    from PIL.ImageDraw import ImageDraw
+    from PIL.ImageFont import FreeTypeFont, ImageFont
 
     from emotion.live.face_tracks import Face
 
@@ -135,7 +138,7 @@ class Annotator:
         self.language = language
         self.labels = translate_labels(class_names)[language]
         self._colours = class_colours(class_names)
-        self._fonts: dict[int, Any] = {}
+        self._fonts: dict[int, FreeTypeFont | ImageFont] = {}
 
     def draw(self, image_rgb: "NDArray[np.uint8]", faces: "Sequence[Face]") -> "NDArray[np.uint8]":
         """A copy of an (H, W, 3) uint8 RGB picture with a box and bars for each face.
@@ -163,7 +166,7 @@ class Annotator:
             self._draw_panel(picture, draw, panel, [float(p) for p in face.smoothed], font_px)
         return np.asarray(picture, dtype=np.uint8).copy()
 
-    def _font(self, font_px: int) -> Any:
+    def _font(self, font_px: int) -> "FreeTypeFont | ImageFont":
         from PIL import ImageFont
 
         if font_px not in self._fonts:
@@ -179,15 +182,20 @@ class Annotator:
         return text + 1.2 * font_px, len(self.labels) * 1.75 * font_px + 0.6 * font_px
 
     def _draw_panel(
-        self, picture: Any, draw: Any, panel: _Rect, probabilities: Sequence[float], font_px: int
+        self,
+        picture: "Image",
+        draw: "ImageDraw",
+        panel: _Rect,
+        probabilities: Sequence[float],
+        font_px: int,
     ) -> None:
         """A row for each class: its name, its share in percent, and a bar below."""
         from PIL import Image
 
         font = self._font(font_px)
-        area = tuple(round(value) for value in panel)
-        under = picture.crop(area)
-        picture.paste(Image.blend(under, Image.new("RGB", under.size, GROUND), GROUND_SHARE), area[:2])
+        corner = round(panel.left), round(panel.top)
+        under = picture.crop((*corner, round(panel.right), round(panel.bottom)))
+        picture.paste(Image.blend(under, Image.new("RGB", under.size, GROUND), GROUND_SHARE), corner)
         left, right = panel.left + 0.6 * font_px, panel.right - 0.6 * font_px
         bar_px = max(font_px // 5, 2)
         best = max(range(len(probabilities)), key=probabilities.__getitem__)

@@ -6,7 +6,7 @@ Only boxes and times are looked at: a face that leaves and comes back is a new o
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
@@ -58,6 +58,34 @@ class Face:
     def best(self) -> int:
         """The class with the largest smoothed probability; -1 without a classifier."""
         return int(self.smoothed.argmax()) if len(self.smoothed) else -1
+
+
+class FaceAnswer(TypedDict):
+    """A face in JSON."""
+
+    id: int
+    box: list[float]
+    label: str
+    probabilities: list[float]
+    smoothed: list[float]
+
+
+class FrameAnswer(TypedDict):
+    """The faces of a frame in JSON."""
+
+    time_s: float
+    faces: list[FaceAnswer]
+
+
+def face_json(face: Face, class_names: Sequence[str]) -> FaceAnswer:
+    """A face as the server's answers have it."""
+    return {
+        "id": face.track_id,
+        "box": [round(float(edge), 1) for edge in face.box],
+        "label": class_names[face.best],
+        "probabilities": [round(float(p), 4) for p in face.probabilities],
+        "smoothed": [round(float(p), 4) for p in face.smoothed],
+    }
 
 
 @dataclass

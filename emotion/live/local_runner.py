@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from facevox.batch import FileItem, Outcome, Task
 from facevox.errors import UserError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from emotion.live.analysis import Classifier, FaceAnalyser
     from emotion.live.annotation import Annotator
-    from emotion.live.face_tracks import Face
+    from emotion.live.face_tracks import Face, FrameAnswer
     from facevox.signals import StopFlag
 
 logger = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ def face_columns(class_names: Sequence[str]) -> tuple[str, ...]:
     return (*FACE_COLUMNS, *class_names, *(f"{name}_smoothed" for name in class_names))
 
 
-def face_row(face: "Face", class_names: Sequence[str]) -> dict[str, Any]:
+def face_row(face: "Face", class_names: Sequence[str]) -> dict[str, object]:
     """A face as a row of `face_columns`; pixels and shares."""
     left, top, width, height = (round(float(edge), 1) for edge in face.box)
     own = {name: round(float(p), 4) for name, p in zip(class_names, face.probabilities, strict=True)}
@@ -132,15 +132,16 @@ def face_row(face: "Face", class_names: Sequence[str]) -> dict[str, Any]:
     return {"face": face.track_id, "label": class_names[face.best], **place, **own, **smoothed}
 
 
-def face_json(face: "Face", class_names: Sequence[str]) -> dict[str, Any]:
-    """A face as the server's answers have it."""
-    return {
-        "id": face.track_id,
-        "box": [round(float(edge), 1) for edge in face.box],
-        "label": class_names[face.best],
-        "probabilities": [round(float(p), 4) for p in face.probabilities],
-        "smoothed": [round(float(p), 4) for p in face.smoothed],
-    }
+class Made(TypedDict):
+    """The files of a video (paths), and what is in them; `faces` counts tracks."""
+
+    video: str
+    table: str
+    about: str
+    frames: int
+    faces: int
+    seconds: float
+    has_sound: bool
 
 
 def plan_pictures(path: Path, output_dir: Path) -> list[FileItem]:
@@ -188,6 +189,7 @@ class PictureTask(Task[FileItem]):
         Raises:
             ImageError: Not a readable picture.
         """
+        from emotion.live.face_tracks import face_json
         from facevox.files import read_image, write_image
 
         image = read_image(item.path)
@@ -211,7 +213,7 @@ class PictureTask(Task[FileItem]):
             },
         )
         self.viewer.show(annotated, self.wait_ms)
-        first = {"picture": item.name, "annotated": picture}
+        first: dict[str, object] = {"picture": item.name, "annotated": picture}
         rows = [first | face_row(face, names) for face in faces] or [first]
         return Outcome(rows=rows, outputs=[picture, about])
 
@@ -220,9 +222,7 @@ class PictureTask(Task[FileItem]):
         self.analyser.close()
 
 
-def annotate_video(
-    path: Path, output_dir: Path, config: RunConfig, stop: "StopFlag", viewer: Viewer
-) -> dict[str, Any]:
+def annotate_video(path: Path, output_dir: Path, config: RunConfig, stop: "StopFlag", viewer: Viewer) -> Made:
     """Writes `<name>.mp4` with boxes, bars and the sound (mixed to mono), `<name>.csv` and `<name>.json`.
 
     Args:
@@ -231,9 +231,6 @@ def annotate_video(
         config: How.
         stop: Ends it between two frames.
         viewer: Shows the frames as they are done.
-
-    Returns:
-        `video`, `table`, `about` (paths), `frames`, `faces` (tracks), `seconds`, `has_sound`.
 
     Raises:
         MediaError: Not a video that can be read.
@@ -300,7 +297,7 @@ def camera_frames(number: int) -> "Generator[NDArray[np.uint8], None, None]":
 
     with native_silence():  # OpenCV writes several lines about each way in which it could not be opened
         camera = cv2.VideoCapture(number)
-        image: Any = None
+        image = np.zeros((0, 0, 3), np.uint8)
         is_open = camera.isOpened()
         if is_open:
             is_open, image = camera.read()
@@ -339,13 +336,10 @@ def show_webcam(number: int, config: RunConfig, stop: "StopFlag", viewer: Viewer
 
 def record_webcam(
     number: int, output_dir: Path, config: RunConfig, stop: "StopFlag", duration_s: float
-) -> dict[str, Any]:
+) -> Made:
     """Writes the webcam with boxes and bars as `webcam_<date>_<time>.mp4`, `.csv` and `.json`.
 
     A signal ends the recording early; what there is of it is kept.
-
-    Returns:
-        As `annotate_video`.
 
     Raises:
         UserError: No such camera.
@@ -383,7 +377,7 @@ def record_webcam(
     return _made(target, log, time.monotonic() - start_s, has_sound=False)
 
 
-def _made(target: Path, log: "FaceLog", seconds: float, *, has_sound: bool) -> dict[str, Any]:
+def _made(target: Path, log: "FaceLog", seconds: float, *, has_sound: bool) -> Made:
     return {
         "video": str(target),
         "table": str(target.with_suffix(".csv")),
@@ -400,7 +394,7 @@ class FaceLog:
 
     def __init__(self, class_names: Sequence[str]) -> None:
         self._names = class_names
-        self.frames: list[dict[str, Any]] = []
+        self.frames: list[FrameAnswer] = []
         self._text = io.StringIO()
         self._writer = csv.DictWriter(self._text, ("frame", "time_s", *face_columns(class_names)))
         self._writer.writeheader()
@@ -412,6 +406,8 @@ class FaceLog:
 
     def add(self, index: int, time_s: float, faces: "Sequence[Face]") -> None:
         """The faces of one frame; a frame without any has a row without a face."""
+        from emotion.live.face_tracks import face_json
+
         first = {"frame": index, "time_s": round(time_s, 3)}
         self._writer.writerows([first | face_row(face, self._names) for face in faces] or [first])
         self.frames.append(

@@ -10,10 +10,10 @@ confusion_matrix.png, reliability.png
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, SupportsFloat, TypedDict
 
 import numpy as np
 
@@ -27,13 +27,61 @@ from emotion.scores.calibration import (
 )
 from emotion.scores.measures import confusion_counts, macro_f1, over_people
 from facevox.files import replacing, write_json, write_text
+from facevox.intervals import PlainMeasure
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
+Bins = Sequence[Mapping[str, float]]
 REPORT_FILE = "report.json"
 FORMAT = 1
 DIGITS = 4  # of measures
+
+
+# Its first key is no name that a class could hold.
+ClassScores = TypedDict(
+    "ClassScores", {"class": str, "precision": float, "recall": float, "f1": float, "pictures": int}
+)
+
+
+class SliceScores(TypedDict):
+    """Of the pictures of one gender or age."""
+
+    slice: str
+    value: str
+    pictures: int
+    people: int
+    macro_f1: PlainMeasure
+    accuracy: float
+
+
+class Calibration(TypedDict):
+    """Before and after the temperature; bins as `emotion.scores.calibration.Bin` has them."""
+
+    temperature: float
+    cross_entropy_before: float
+    cross_entropy_after: float
+    calibration_error_before: float
+    calibration_error_after: float
+    bins_before: list[dict[str, float]]
+    bins_after: list[dict[str, float]]
+
+
+class Evaluation(TypedDict):
+    """All numbers about a classifier, as `report.json` has them."""
+
+    format: int
+    class_names: list[str]
+    pictures: int
+    people: int
+    macro_f1: PlainMeasure
+    chance_macro_f1: float
+    accuracy: float
+    calibration: Calibration
+    classes: list[ClassScores]
+    confusion: list[list[int]]
+    slices: list[SliceScores]
 
 
 @dataclass(frozen=True)
@@ -63,7 +111,7 @@ class Answers:
         return [self.samples.people[index] for index in self.order]
 
 
-def evaluate(answers: Answers, class_names: Sequence[str]) -> dict[str, Any]:
+def evaluate(answers: Answers, class_names: Sequence[str]) -> Evaluation:
     """All numbers, as JSON-able values."""
     labels, chosen = answers.labels, answers.logits.argmax(axis=1)
     num_classes = len(class_names)
@@ -93,9 +141,9 @@ def evaluate(answers: Answers, class_names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def per_class(counts: "NDArray[np.int64]", class_names: Sequence[str]) -> list[dict[str, Any]]:
+def per_class(counts: "NDArray[np.int64]", class_names: Sequence[str]) -> list[ClassScores]:
     """Precision, recall, F1 and number of pictures of each class; 0 where nothing was answered or there."""
-    rows = []
+    rows: list[ClassScores] = []
     for index, name in enumerate(class_names):
         right = int(counts[index, index])
         answered, there = int(counts[:, index].sum()), int(counts[index].sum())
@@ -111,7 +159,7 @@ def per_class(counts: "NDArray[np.int64]", class_names: Sequence[str]) -> list[d
     return rows
 
 
-def slices_of(answers: Answers, num_classes: int) -> list[dict[str, Any]]:
+def slices_of(answers: Answers, num_classes: int) -> list[SliceScores]:
     """Macro-F1 and accuracy of each gender and each decade of age that the table knows."""
     samples, order = answers.samples, answers.order
     genders = np.array([samples.genders[index] for index in order])
@@ -120,7 +168,7 @@ def slices_of(answers: Answers, num_classes: int) -> list[dict[str, Any]]:
     groups += [("age", str(value), ages == value) for value in np.unique(ages) if value >= 0]
     labels, chosen = answers.labels, answers.logits.argmax(axis=1)
     people = np.array(answers.people, dtype=object)
-    rows = []
+    rows: list[SliceScores] = []
     for slice_name, value, inside in groups:
         score = over_people(macro_f1, labels[inside], chosen[inside], list(people[inside]), num_classes)
         rows.append(
@@ -136,7 +184,7 @@ def slices_of(answers: Answers, num_classes: int) -> list[dict[str, Any]]:
     return rows
 
 
-def write_evaluation(folder: Path, report: dict[str, Any], answers: Answers) -> None:
+def write_evaluation(folder: Path, report: Evaluation, answers: Answers) -> None:
     """Writes all files; each whole."""
 
     names = report["class_names"]
@@ -151,7 +199,14 @@ def write_evaluation(folder: Path, report: dict[str, Any], answers: Answers) -> 
     rows = [{**row, **row["macro_f1"], "macro_f1": row["macro_f1"]["value"]} for row in report["slices"]]
     _write_csv(folder / "slices.csv", columns, [[row[column] for column in columns] for row in rows])
     _write_predictions(folder / "predictions.csv", answers, names)
-    figures = {"confusion_matrix.png": draw_confusion(report), "reliability.png": draw_reliability(report)}
+    calibration = report["calibration"]
+    figures = {
+        "confusion_matrix.png": draw_confusion(names, report["confusion"]),
+        "reliability.png": draw_reliability(
+            (calibration["bins_before"], calibration["calibration_error_before"]),
+            (calibration["bins_after"], calibration["calibration_error_after"]),
+        ),
+    }
     for name, figure in figures.items():
         with replacing(folder / name) as file:
             figure.savefig(file, format="png", dpi=110)
@@ -173,7 +228,7 @@ def _write_predictions(path: Path, answers: Answers, names: Sequence[str]) -> No
     _write_csv(path, ["crop", "person", "true class", "answer", *names], rows)
 
 
-def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Any]) -> None:
+def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
@@ -181,15 +236,14 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Any]) -> None:
     write_text(path, buffer.getvalue())
 
 
-def _number(value: Any) -> float:
+def _number(value: SupportsFloat) -> float:
     return round(float(value), DIGITS)
 
 
-def draw_confusion(report: dict[str, Any]) -> Any:
+def draw_confusion(names: Sequence[str], counts: Sequence[Sequence[int]]) -> "Figure":
     """A matplotlib figure: the share of each true class (rows) that got each answer, with the counts."""
     from matplotlib.figure import Figure
 
-    names, counts = report["class_names"], report["confusion"]
     figure = Figure(figsize=(0.9 * len(names) + 2.2, 0.8 * len(names) + 1.6), layout="constrained")
     axes = figure.add_subplot()
     shares = [[count / max(sum(row), 1) for count in row] for row in counts]
@@ -207,17 +261,14 @@ def draw_confusion(report: dict[str, Any]) -> Any:
     return figure
 
 
-def draw_reliability(report: dict[str, Any]) -> Any:
-    """A matplotlib figure: accuracy over confidence, before and after the temperature."""
+def draw_reliability(before: tuple[Bins, float], after: tuple[Bins, float]) -> "Figure":
+    """A matplotlib figure: accuracy over confidence, before and after the temperature; with the errors."""
     from matplotlib.figure import Figure
 
-    calibration = report["calibration"]
     figure = Figure(figsize=(4.4, 4.0), layout="constrained")
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
-    for when, marker in (("before", "o"), ("after", "s")):
-        bins = calibration[f"bins_{when}"]
-        error = calibration[f"calibration_error_{when}"]
+    for when, marker, (bins, error) in (("before", "o", before), ("after", "s", after)):
         axes.plot(
             [one["confidence"] for one in bins],
             [one["accuracy"] for one in bins],

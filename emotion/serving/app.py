@@ -17,7 +17,7 @@ from starlette.staticfiles import StaticFiles
 from emotion.serving.config import STATIC_DIR
 from emotion.serving.guard import Guard
 from emotion.serving.metrics import CONTENT_TYPE
-from emotion.serving.prediction import predict
+from emotion.serving.prediction import PictureAnswer, VideoAnswer, predict
 from emotion.serving.refusals import Refusal
 from emotion.serving.service import Service
 from emotion.serving.session import CameraSession
@@ -77,7 +77,7 @@ _UPLOAD_ANSWERS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def make_app(service: Service, static_dir: Path = STATIC_DIR) -> Any:
+def make_app(service: Service, static_dir: Path = STATIC_DIR) -> Guard:
     """The ASGI application of a service, with host, origin and security headers seen to.
 
     Args:
@@ -194,7 +194,7 @@ class _Uploads:
         self._service = service
         self._num_received = self._num_analysed = 0
 
-    async def answer(self, request: Request) -> dict[str, Any]:
+    async def answer(self, request: Request) -> PictureAnswer | VideoAnswer:
         """The answer to an upload.
 
         Raises:
@@ -231,7 +231,7 @@ class _Uploads:
             # After this nobody writes the file any more.
             await asyncio.gather(receiving, stopping, return_exceptions=True)
 
-    async def _analyse(self, request: Request, file: MemoryFile) -> dict[str, Any]:
+    async def _analyse(self, request: Request, file: MemoryFile) -> PictureAnswer | VideoAnswer:
         if self._num_analysed >= MOST_ANALYSED:
             raise Refusal("busy")
         self._num_analysed += 1

@@ -73,7 +73,7 @@ class Guard:
         config: Host and allowed origins.
     """
 
-    def __init__(self, app: Any, config: ServerConfig) -> None:
+    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], config: ServerConfig) -> None:
         self._app = app
         self._config = config
 

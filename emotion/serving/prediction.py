@@ -4,9 +4,9 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TypedDict
 
-from emotion.live.face_tracks import FaceTracks, Sighting
+from emotion.live.face_tracks import FaceAnswer, FaceTracks, FrameAnswer, Sighting
 from emotion.serving.config import ServerConfig
 from emotion.serving.pictures import decode_upload, read_header
 from emotion.serving.refusals import Refusal
@@ -56,9 +56,31 @@ class VideoBounds:
             raise Refusal("too_long")
 
 
+class _Answer(TypedDict):
+    kind: str
+    width: int
+    height: int
+    classes: list[str]
+    ms: dict[str, float]
+
+
+class PictureAnswer(_Answer):
+    """Of kind "image"."""
+
+    faces: list[FaceAnswer]
+
+
+class VideoAnswer(_Answer):
+    """Of kind "video"."""
+
+    fps: float
+    duration_s: float
+    frames: list[FrameAnswer]
+
+
 async def predict(
     service: Service, file: MemoryFile, is_gone: Callable[[], Awaitable[bool]]
-) -> dict[str, Any]:
+) -> PictureAnswer | VideoAnswer:
     """The answer to an uploaded file.
 
     Args:
@@ -92,7 +114,7 @@ def _read_picture(file: MemoryFile) -> bytes | None:
     return data
 
 
-async def _predict_picture(service: Service, data: bytes, thread: ThreadPoolExecutor) -> dict[str, Any]:
+async def _predict_picture(service: Service, data: bytes, thread: ThreadPoolExecutor) -> PictureAnswer:
     loop = asyncio.get_running_loop()
     start_s = time.perf_counter()
     image, width, height = await loop.run_in_executor(
@@ -126,14 +148,14 @@ async def _predict_video(
     file: MemoryFile,
     thread: ThreadPoolExecutor,
     is_gone: Callable[[], Awaitable[bool]],
-) -> dict[str, Any]:
+) -> VideoAnswer:
     loop = asyncio.get_running_loop()
     config, start_s = service.config, time.perf_counter()
     duration_s = await loop.run_in_executor(thread, _check_video, file, config)
     bounds = VideoBounds(service)
     frames = _sampled_frames(file, config, bounds)
     tracks = FaceTracks()
-    found: list[dict[str, Any]] = []
+    found: list[FrameAnswer] = []
     width = height = 0
     try:
         while (frame := await _await_frame(frames, thread, bounds, is_gone)) is not None:

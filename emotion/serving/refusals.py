@@ -1,7 +1,5 @@
 """Why something is not analysed: a code for programs, and words for people in English and Korean."""
 
-from typing import Any
-
 # Code -> status of an HTTP answer, English, Korean. Over the WebSocket only code and words are sent.
 _REFUSALS = {
     "not_an_image": (
@@ -73,10 +71,10 @@ class Refusal(Exception):
         self.status, english, korean = _REFUSALS[code]
         self.message = {"en": english, "ko": korean}
 
-    def as_http(self) -> dict[str, Any]:
+    def as_http(self) -> dict[str, object]:
         """The body of an HTTP answer."""
         return {"error": {"code": self.code, "message": self.message}}
 
-    def as_event(self, frame: int) -> dict[str, Any]:
+    def as_event(self, frame: int) -> dict[str, object]:
         """The message over the WebSocket about the client's frame of this number."""
         return {"type": "error", "code": self.code, "frame": frame, "message": self.message}

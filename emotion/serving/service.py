@@ -4,10 +4,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from emotion.live.analysis import read_about, translate_labels
-from emotion.live.face_tracks import Face
+from emotion.live.face_tracks import Face, FaceAnswer, face_json
 from emotion.logger_config import get_logger
 from emotion.serving.config import ServerConfig
 from emotion.serving.metrics import Metrics, resident_bytes
@@ -103,7 +103,7 @@ class Service:
             *(self.metrics.value(name) for name in ("frames_analysed_total", "connections_total")),
         )
 
-    def hello(self) -> dict[str, Any]:
+    def hello(self) -> dict[str, object]:
         """What a client must know; the first message of every connection, and GET /api/model."""
         config = self.config
         return {
@@ -125,18 +125,9 @@ class Service:
             },
         }
 
-    def describe_faces(self, faces: Sequence[Face]) -> list[dict[str, Any]]:
+    def describe_faces(self, faces: Sequence[Face]) -> list[FaceAnswer]:
         """Faces as JSON."""
-        return [
-            {
-                "id": face.track_id,
-                "box": [round(edge, 1) for edge in face.box],
-                "label": self.class_names[face.best],
-                "probabilities": [round(float(p), 4) for p in face.probabilities],
-                "smoothed": [round(float(p), 4) for p in face.smoothed],
-            }
-            for face in faces
-        ]
+        return [face_json(face, self.class_names) for face in faces]
 
     def metrics_text(self) -> str:
         """The text of /metrics."""

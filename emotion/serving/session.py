@@ -5,8 +5,8 @@ import contextlib
 import json
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -196,7 +196,7 @@ class CameraSession:
                 await self._send(self._result(frame, outcome))
             is_sent.set()
 
-    def _result(self, frame: _Frame, analysed: AnalysedFrame) -> dict[str, Any]:
+    def _result(self, frame: _Frame, analysed: AnalysedFrame) -> dict[str, object]:
         findings = analysed.findings
         faces = self._tracks.update(findings.sightings, frame.arrival_s)
         stages_s = {
@@ -227,7 +227,7 @@ class CameraSession:
         self._metrics.count("frames_refused_total", label=f'code="{refusal.code}"')
         await self._send(refusal.as_event(number))
 
-    async def _send(self, message: dict[str, Any]) -> None:
+    async def _send(self, message: Mapping[str, object]) -> None:
         text = json.dumps(message, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         try:
             async with asyncio.timeout(SEND_TIMEOUT_S):

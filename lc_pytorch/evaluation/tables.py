@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facevox.files import replacing
-from facevox.intervals import Measure
+from facevox.intervals import Measure, PlainMeasure
 from lc_pytorch.evaluation.matches import Matches
 from lc_pytorch.utils.metrics import Evaluation, Retrieval
 from lc_pytorch.utils.verification import Verification
@@ -113,7 +113,13 @@ def _retrieval_json(found: Retrieval) -> dict[str, Any]:
     }
 
 
-def measure_json(measure: Measure) -> dict[str, float | None]:
+class MeasureJson(PlainMeasure):
+    """A measure in evaluation_results.json."""
+
+    chance: float | None
+
+
+def measure_json(measure: Measure) -> MeasureJson:
     """A measure with its chance and its 95 % interval."""
     return {**measure.to_plain(), "chance": _number(measure.chance)}
 

@@ -15,7 +15,7 @@ import argparse
 import socket
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from emotion.settings import Settings, add_setting_arguments, load_settings
 from facevox import cli
@@ -123,7 +123,7 @@ def make_server(service: "Service", stop: "StopFlag") -> "uvicorn.Server":
     )
     server = Server(config)
     # What uvicorn finds worth a warning goes into the same log; its access lines would name addresses.
-    log: Any = logging.getLogger("uvicorn")
+    log = logging.getLogger("uvicorn")
     log.handlers, log.propagate = list(logging.getLogger("emotion").handlers), False
     log.setLevel(logging.WARNING)
     return server

@@ -7,10 +7,9 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from facevox.errors import UserError
 
@@ -134,7 +133,7 @@ class OutputLock:
                 self._place(grave)
         grave.unlink(missing_ok=True)
 
-    def _is_dead(self, owner: dict[str, Any], age_s: float) -> bool:
+    def _is_dead(self, owner: Mapping[str, object], age_s: float) -> bool:
         """By the process itself where it can be looked at, else by the age of the heartbeat."""
         pid, started, boot = owner.get("pid"), owner.get("started"), _boot_id()
         # Host names repeat (cloned machines, containers), and so do namespace numbers; boot ids do not.
@@ -175,7 +174,7 @@ class OutputLock:
                 return
 
     @staticmethod
-    def _owner(path: Path) -> dict[str, Any]:
+    def _owner(path: Path) -> dict[str, object]:
         """What the lock says, or {} where it cannot be read."""
         try:
             return _read_owner(path)
@@ -198,7 +197,7 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
         os.close(folder_fd)  # lets the next one in
 
 
-def _read_owner(path: Path) -> dict[str, Any]:
+def _read_owner(path: Path) -> dict[str, object]:
     """What the lock says, its token at least.
 
     Raises:

@@ -4,7 +4,10 @@ import logging
 import sys
 import time
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from tqdm import tqdm as Bar
 
 logger = logging.getLogger(__name__)
 LINE_EVERY_S = 10.0  # in a log file; a night's run gives some thousand lines
@@ -61,7 +64,7 @@ class Progress:
         self._unit = unit
         self._note = ""
         self._start_s = self._last_line_s = time.monotonic()
-        self._bar: Any = None
+        self._bar: Bar[NoReturn] | None = None
         self._is_shown = self.is_wanted()
         if self._is_shown and sys.stderr.isatty():
             from tqdm import tqdm

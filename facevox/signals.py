@@ -7,8 +7,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Any
 
 # What schedulers and people send. submitit signals USR2, NCCL may take USR1, SLURM ends with TERM.
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
@@ -25,7 +25,7 @@ class StopFlag:
 
     def __init__(self) -> None:
         self.signal_name = ""
-        self._former: dict[int, Any] = {}
+        self._former: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
 
     def __bool__(self) -> bool:
         return bool(self.signal_name)

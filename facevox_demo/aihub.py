@@ -24,7 +24,6 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -74,7 +73,7 @@ class Shot:
     top: int
     is_turned: bool
     has_company: bool
-    annotation: dict[str, Any]
+    annotation: dict[str, object]
 
     @property
     def folder(self) -> str:

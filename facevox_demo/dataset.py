@@ -19,7 +19,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -69,7 +68,7 @@ def clip_frames(
         yield maker.frame(mouth, pose_at(plan, float(times_s[number])), face.actions, number)
 
 
-def clip_timeline(plan: ClipPlan, config: SetConfig) -> dict[str, Any]:
+def clip_timeline(plan: ClipPlan, config: SetConfig) -> dict[str, object]:
     """What mouth and voice do at each frame's time, for `metadata.json`."""
     times_s = config.frame_times_s
     opening, spread = articulation_at(plan, times_s)
@@ -229,6 +228,6 @@ def write_metadata(output_dir: Path, config: SetConfig) -> None:
             write_text(output_dir / path, text)
 
 
-def _vox_entry(person: Person, plan: ClipPlan, config: SetConfig) -> dict[str, Any]:
+def _vox_entry(person: Person, plan: ClipPlan, config: SetConfig) -> dict[str, object]:
     faces = [f"{person.name}/faces/{plan.name}/{crop_name(number)}" for number in crop_numbers(config)]
     return {"faces": faces, "voice": f"{person.name}/voices/{plan.name}.wav"}

@@ -6,7 +6,7 @@ the example data apart; it has never seen a real person and is no default anywhe
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from facevox_demo.people import PersonItem
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from lc_pytorch.faces.detectors import Detector
 
 SIZE_PX = 112  # as face-embedding models have it
 PREPROCESSING = "insightface"  # (x - 127.5) / 127.5
@@ -28,7 +31,6 @@ class FacePictures(Task[PersonItem]):
 
     def __init__(self, config: DemoEmbedderConfig) -> None:
         self.config = config
-        self._detector: Any = None
 
     def open(self, output_dir: Path) -> None:
         """Opens the detector in the process that uses it."""
@@ -38,7 +40,7 @@ class FacePictures(Task[PersonItem]):
 
         super().open(output_dir)
         cv2.setNumThreads(1)
-        self._detector = make_detector("mediapipe")
+        self._detector: Detector = make_detector("mediapipe")
 
     def process(self, item: PersonItem) -> Outcome:
         """Writes (pictures, 112, 112, 3) uint8 RGB; pictures without a face that is found are left out."""
@@ -96,11 +98,11 @@ def load_pictures(folder: Path) -> "tuple[NDArray[np.uint8], NDArray[np.int64]]"
     return np.concatenate(arrays), labels
 
 
-def make_network(embedding_dim: int) -> Any:
+def make_network(embedding_dim: int) -> "nn.Sequential":
     """The network: (B, 3, 112, 112) → (B, embedding_dim), 0.3 million weights."""
     from torch import nn
 
-    def block(inputs: int, outputs: int) -> list[Any]:
+    def block(inputs: int, outputs: int) -> "list[nn.Module]":
         return [nn.Conv2d(inputs, outputs, 3, 2, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
 
     return nn.Sequential(
@@ -116,7 +118,7 @@ def make_network(embedding_dim: int) -> Any:
 
 def _batches(
     images: "NDArray[np.float32]", labels: "NDArray[np.int64]", size: int, rng: np.random.Generator
-) -> Iterator[tuple[Any, Any]]:
+) -> "Iterator[tuple[Tensor, Tensor]]":
     """Shuffled, augmented batches: mirror image, brightness, a shift by a few pixels."""
     import torch
 
@@ -139,7 +141,7 @@ def _halved(images: "NDArray[np.uint8]") -> "NDArray[np.float32]":
     return parts.mean(axis=(2, 4), dtype=np.float32)
 
 
-def _normalised(images: "NDArray[Any]") -> "NDArray[np.float32]":
+def _normalised(images: "NDArray[np.number]") -> "NDArray[np.float32]":
     """(B, H, W, 3) of 0 to 255 → (B, 3, H, W) as the network takes it."""
     return ((images.astype(np.float32) - 127.5) / 127.5).transpose(0, 3, 1, 2)
 
@@ -149,7 +151,7 @@ def train(
     labels: "NDArray[np.int64]",
     config: DemoEmbedderConfig,
     report: Callable[[int, float], None] | None = None,
-) -> Any:
+) -> "nn.Sequential":
     """Trains on (N, 112, 112, 3) faces and their (N,) people; returns the network in eval mode.
 
     `report(epoch, mean loss)` is called after each epoch.
@@ -183,7 +185,7 @@ def train(
     return network.eval()
 
 
-def embed(network: Any, images: "NDArray[np.uint8]") -> "NDArray[np.float32]":
+def embed(network: "nn.Sequential", images: "NDArray[np.uint8]") -> "NDArray[np.float32]":
     """(N, 112, 112, 3) faces → (N, D) unit vectors."""
     import torch
     from torch.nn import functional
@@ -210,7 +212,7 @@ def choose_threshold(embeddings: "NDArray[np.float32]", labels: "NDArray[np.int6
     return float(candidates[best[0]]), float(scores.max())
 
 
-def export_onnx(network: Any, path: Path) -> None:
+def export_onnx(network: "nn.Sequential", path: Path) -> None:
     """Writes the network as an ONNX file that `--model_name` takes, with its preprocessing named in it."""
     import tempfile
     import warnings
@@ -245,7 +247,7 @@ def export_onnx(network: Any, path: Path) -> None:
 
 def train_and_export(
     folder: Path, config: DemoEmbedderConfig, report: Callable[[int, float], None] | None = None
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Trains on the pictures below `folder`, writes `demo_embedder.onnx` and `.json`; returns the latter."""
     images, labels = load_pictures(folder)
     held_out = labels >= config.num_people

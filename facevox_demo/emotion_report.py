@@ -2,7 +2,6 @@
 
 import csv
 from pathlib import Path
-from typing import Any
 
 from emotion.classifier.run import EVALUATION_DIR, TRAINING_DIR
 from emotion.scores.report import REPORT_FILE
@@ -14,7 +13,7 @@ SHOWN_CROPS = 8  # of each class
 SHOWN_WIDTH_PX = 900
 
 
-def add_emotion(report: Report, folder: Path) -> dict[str, Any]:
+def add_emotion(report: Report, folder: Path) -> dict[str, object]:
     """Crops by expression, the audit of the split, training curves, confusion matrix, calibration.
 
     Args:

@@ -2,8 +2,9 @@
 
 import csv
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -87,7 +88,7 @@ def _three(values: "NDArray[np.float64]") -> tuple[float, float, float]:
     return float(np.median(values)), float(values.min()), float(values.max())
 
 
-def score_groups(rows: list[dict[str, str]]) -> dict[str, Any]:
+def score_groups(rows: list[dict[str, str]]) -> dict[str, object]:
     """Groups against the people that the folders name: B-cubed F1, number of groups and of people."""
     done = [row for row in rows if row["status"] == "done"]
     truth = _numbered([Path(row["file"]).parent.as_posix() for row in done])
@@ -105,7 +106,7 @@ def _numbered(names: list[str]) -> "NDArray[np.int64]":
     return np.array([number[name] for name in names], dtype=np.int64)
 
 
-def add_groups(report: Report, base_dir: Path, embedder_facts: dict[str, Any]) -> dict[str, Any]:
+def add_groups(report: Report, base_dir: Path, embedder_facts: Mapping[str, object]) -> dict[str, object]:
     """The groups, some with all their faces, and the representatives; returns the score."""
     faces_dir, dedupe_dir = base_dir / "extracted_faces", base_dir / "deduped_faces"
     rows = read_table(dedupe_dir / "groups.csv")
@@ -180,7 +181,7 @@ def add_pairs(report: Report, folder: Path) -> None:
     )
 
 
-def add_model(report: Report, title: str, model_dir: Path) -> dict[str, Any]:
+def add_model(report: Report, title: str, model_dir: Path) -> dict[str, object]:
     """A trained and evaluated model: curves, scores with chance and interval, ROC, ranks, gallery.
 
     Returns:
@@ -219,5 +220,5 @@ def add_model(report: Report, title: str, model_dir: Path) -> dict[str, Any]:
     }
 
 
-def _columns(measure: dict[str, Any]) -> tuple[Any, str, Any]:
+def _columns(measure: Mapping[str, object]) -> tuple[object, str, object]:
     return measure["value"], interval_text(measure), measure["chance"]

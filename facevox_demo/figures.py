@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from facevox.files import read_json, write_json
 
@@ -92,7 +91,7 @@ def peak_memory_gb() -> float:
 
 def find_drops(figures: Sequence[Figure], before: Sequence[Figure]) -> list[tuple[Figure, Figure]]:
     """(now, before) of the figures that are worse by more than TOLERANCE."""
-    known: dict[str, Any] = {figure.name: figure for figure in before}
+    known = {figure.name: figure for figure in before}
     return [
         (figure, known[figure.name])
         for figure in figures

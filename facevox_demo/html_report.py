@@ -5,12 +5,13 @@ import html
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from facevox.files import encode_image, write_text
 
 if TYPE_CHECKING:
     import numpy as np
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
 _STYLE = """
@@ -57,7 +58,7 @@ class Report:
         """Commands or output, as they are."""
         self._parts.append(f"<pre>{html.escape(text)}</pre>")
 
-    def table(self, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """A table; numbers stand to the right, floats with four significant digits."""
         head = "".join(f"<th>{html.escape(str(name))}</th>" for name in columns)
         body = "".join(f"<tr>{''.join(_cell(value) for value in row)}</tr>" for row in rows)
@@ -91,7 +92,7 @@ class Report:
             f"<figcaption>{html.escape(caption)}</figcaption></figure>"
         )
 
-    def figure(self, figure: Any, caption: str = "") -> None:
+    def figure(self, figure: "Figure", caption: str = "") -> None:
         """A matplotlib figure, kept as a vector drawing."""
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", bbox_inches="tight")
@@ -114,7 +115,7 @@ class Report:
         )
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
     return f"<td{' class=number' if is_number else ''}>{html.escape(text)}</td>"

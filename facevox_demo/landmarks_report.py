@@ -1,7 +1,7 @@
 """What the demo shows of the landmark classifier: its programs, and its part of the report."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from emotion.scores.report import REPORT_FILE
 from facevox.files import read_image, read_json
@@ -42,7 +42,7 @@ def train_arguments(folder: Path, seed: int) -> list[str]:
     ]
 
 
-def add_landmarks(report: Report, folder: Path) -> dict[str, Any]:
+def add_landmarks(report: Report, folder: Path) -> dict[str, object]:
     """Mean faces, training curves, scores and confusion matrix.
 
     Args:

@@ -6,7 +6,6 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from facevox.files import read_image, read_json, write_text
 from facevox_demo.html_report import Report
@@ -54,7 +53,7 @@ def write_repaired_pairs(folder: Path) -> Path:
     return folder / REPAIRED_PAIRS_FILE
 
 
-def read_scores(folder: Path) -> dict[str, dict[str, Any]]:
+def read_scores(folder: Path) -> dict[str, dict[str, str]]:
     """The rows of `sync.csv` of the scored clips by what they are; numbers as they stand there."""
     rows = _table(folder / SCORES_DIR / "sync.csv") + _table(folder / REPAIRED_SCORES_DIR / "sync.csv")
     found = {}
@@ -73,7 +72,7 @@ def _table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def add_lipsync(report: Report, folder: Path) -> dict[str, Any]:
+def add_lipsync(report: Report, folder: Path) -> dict[str, object]:
     """Training curves, the scored clips, the lag by time of the shifted one, and the test's table.
 
     Returns:

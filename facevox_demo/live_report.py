@@ -3,7 +3,6 @@
 import csv
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 from facevox.files import read_image
 from facevox_demo.html_report import Report
@@ -49,7 +48,7 @@ def _common(folder: Path) -> list[str]:
     ]
 
 
-def add_live(report: Report, folder: Path) -> dict[str, Any]:
+def add_live(report: Report, folder: Path) -> dict[str, object]:
     """Annotated pictures of people who were not trained on, a strip of an annotated video, and its numbers.
 
     Args:

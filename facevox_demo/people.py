@@ -103,7 +103,7 @@ class Person:
     voice: Voice
     appearance: Appearance
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         """The person as JSON-able numbers, rounded to six digits."""
         return _rounded(asdict(self))
 
@@ -143,7 +143,7 @@ def make_person(seed: int, index: int) -> Person:
     )
 
 
-def law_description() -> dict[str, Any]:
+def law_description() -> dict[str, object]:
     """The law in words and numbers, for `metadata.json`."""
     return {
         "text": "voice factor = correlation * visible factor + sqrt(1 - correlation^2) * noise; "

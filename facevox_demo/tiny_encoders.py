@@ -6,13 +6,16 @@ the mel scale: from noise it would take most of a short training to become one.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from facevox.errors import UserError
 from facevox.files import require_folder
+
+if TYPE_CHECKING:
+    from transformers import ViTConfig, Wav2Vec2Config
 
 VIT_FOLDER, WAV2VEC2_FOLDER = "vit-tiny", "wav2vec2-tiny"
 RATE_HZ = 16000
@@ -21,7 +24,7 @@ NUM_BANDS = 40
 LOWEST_HZ, HIGHEST_HZ = 60.0, 7600.0
 
 
-def make_vit_config(image_size: int = 112, dropout: float = 0.0) -> Any:
+def make_vit_config(image_size: int = 112, dropout: float = 0.0) -> "ViTConfig":
     """Three layers of 96 numbers over patches of 8 x 8 pixels."""
     from transformers import ViTConfig
 
@@ -37,7 +40,7 @@ def make_vit_config(image_size: int = 112, dropout: float = 0.0) -> Any:
     )
 
 
-def make_wav2vec2_config(dropout: float = 0.0) -> Any:
+def make_wav2vec2_config(dropout: float = 0.0) -> "Wav2Vec2Config":
     """Two layers of 96 numbers over two convolutions, one frame every 20 ms at 16 kHz.
 
     The strides multiply to 320 samples, as those of wav2vec2-base; seven convolutions of its width would

@@ -1,17 +1,18 @@
 """Pictures of landmarks; matplotlib, without a screen."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
 COLUMNS = 5
 
 
-def draw_faces(faces_NPC: "NDArray[np.floating]", titles: Sequence[str]) -> Any:
+def draw_faces(faces_NPC: "NDArray[np.floating]", titles: Sequence[str]) -> "Figure":
     """A matplotlib figure of faces as dots, upright, all at one scale; the nearer a point, the darker.
 
     Args:

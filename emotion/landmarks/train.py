@@ -19,7 +19,6 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from emotion.landmarks.options import ExtractConfig, PictureBatch, TrainConfig, add_log_dir_option
 from emotion.logger_config import get_logger, log_hyperparameters, setup_logging
@@ -118,7 +117,7 @@ def _train(config: TrainConfig, *, dry_run: bool) -> ExitCode:
     logger = get_logger("landmarks.train")
     try:
         if world.is_main and not dry_run:
-            shown: dict[str, Any] = config.lasting() | {"device": str(world.device), "processes": world.size}
+            shown = {**config.lasting(), "device": str(world.device), "processes": world.size}
             log_hyperparameters(logger, shown)
         result = run_training(config, world, dry_run=dry_run)
         if world.is_main and isinstance(result, TrainingResult):

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from facevox.cluster.job import MERGE, RUN_AGAIN, Job
 from facevox.errors import ExitCode, UserError
@@ -176,7 +175,7 @@ class ProgramTable:
         return module
 
 
-def _paths(value: Any) -> list[str]:
+def _paths(value: object) -> list[str]:
     """The paths in the value of an option: none, one, or several."""
     if value is None:
         return []

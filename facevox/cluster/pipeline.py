@@ -47,7 +47,7 @@ class Stage:
 
 
 def load_pipeline(
-    file: Path, table: ProgramTable, changes: Mapping[str, str], given: Mapping[str, Any]
+    file: Path, table: ProgramTable, changes: Mapping[str, str], given: Mapping[str, object]
 ) -> list[Stage]:
     """The stages of a pipeline file, each after those that it waits for.
 
@@ -87,12 +87,12 @@ def load_pipeline(
 
 def _read_stage(
     name: str,
-    body: Any,
+    body: object,
     where: str,
     table: ProgramTable,
     values: Mapping[str, str],
-    common: dict[str, Any],
-    given: Mapping[str, Any],
+    common: dict[str, object],
+    given: Mapping[str, object],
     names: set[str],
 ) -> Stage:
     content = _section(body, where, STAGE_KEYS)
@@ -133,7 +133,7 @@ def _make_resources(values: Mapping[str, Any]) -> Resources:
     return Resources(**values)
 
 
-def _words(options: Mapping[str, Any], values: Mapping[str, str]) -> list[str]:
+def _words(options: Mapping[str, object], values: Mapping[str, str]) -> list[str]:
     """The options as a command line has them."""
     words = []
     for name, value in options.items():
@@ -148,7 +148,7 @@ def _words(options: Mapping[str, Any], values: Mapping[str, str]) -> list[str]:
     return words
 
 
-def _filled(value: Any, values: Mapping[str, str], name: str) -> str:
+def _filled(value: object, values: Mapping[str, str], name: str) -> str:
     if isinstance(value, dict | list | bool) or value is None:
         raise UserError(f"options: {name}: {value!r} is neither a text nor a number")
     try:
@@ -161,7 +161,7 @@ def _filled(value: Any, values: Mapping[str, str], name: str) -> str:
         raise UserError(f"options: {name}: {value!r}: a single $ is written as $$") from None
 
 
-def _read(file: Path) -> Any:
+def _read(file: Path) -> object:
     import yaml
 
     try:
@@ -174,7 +174,7 @@ def _read(file: Path) -> Any:
         raise UserError(f"{file}: no YAML: {' '.join(str(error).split())[:200]}") from None
 
 
-def _mapping(value: Any, where: str) -> dict[str, Any]:
+def _mapping(value: object, where: str) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
@@ -182,12 +182,12 @@ def _mapping(value: Any, where: str) -> dict[str, Any]:
     return value
 
 
-def _section(value: Any, where: str, known: Sequence[str]) -> dict[str, Any]:
+def _section(value: object, where: str, known: Sequence[str]) -> dict[str, Any]:
     content = _mapping(value, where)
     _refuse_unknown(content, known, where)
     return content
 
 
-def _refuse_unknown(names: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+def _refuse_unknown(names: Mapping[str, object], known: Sequence[str], where: str) -> None:
     if unknown := [name for name in names if name not in known]:
         raise UserError(f"{where}: unknown: {', '.join(unknown)}; known: {' '.join(known)}")

@@ -22,6 +22,7 @@ from facevox.errors import ExitCode
 from facevox.files import read_json, write_json
 
 if TYPE_CHECKING:
+    from submitit import JobEnvironment
     from submitit.core.utils import DelayedSubmission
 
 # How long a task that ended badly leaves the first one to end too: it may be writing a checkpoint.
@@ -106,7 +107,7 @@ class Run:
             sys.argv = former
         return ExitCode.DONE
 
-    def _run_in_child(self, environment: Any) -> int:
+    def _run_in_child(self, environment: "JobEnvironment") -> int:
         """Runs the program; its exit code, or minus the signal that killed it."""
         variables = dict(os.environ) | {"PYTHONUNBUFFERED": "1"}
         if self.port:
@@ -140,7 +141,7 @@ class Run:
     def _note_signal(self, number: int, frame: FrameType | None) -> None:
         self._signal = number
 
-    def _may_requeue(self, environment: Any) -> bool:
+    def _may_requeue(self, environment: "JobEnvironment") -> bool:
         """Whether it is on us to requeue: the job is neither cancelled nor already requeued by SLURM."""
         if environment.cluster != "slurm":
             # Locally SIGTERM is the user, and SIGUSR2 the time limit.

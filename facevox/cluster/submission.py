@@ -134,7 +134,7 @@ def make_executor(submission: Submission, folder: Path) -> Any:
     executor = submitit.AutoExecutor(folder, cluster=resources.cluster, slurm_max_num_timeout=MAX_TIMEOUTS)
     minutes = parse_minutes(resources.time)
     num_tasks = resources.num_tasks(request)
-    parameters: dict[str, Any] = {
+    parameters: dict[str, object] = {
         "name": submission.stage or request.name,
         "timeout_min": minutes,
         "nodes": resources.nodes,
@@ -147,7 +147,7 @@ def make_executor(submission: Submission, folder: Path) -> Any:
         ids = list(submission.after_ids)
         for record in submission.after:
             ids += sorted({job_id.split("_")[0] for job_id in record.job_ids})
-        extra: dict[str, Any] = {"requeue": True, "kill-on-invalid-dep": "yes"}
+        extra: dict[str, object] = {"requeue": True, "kill-on-invalid-dep": "yes"}
         parameters |= {
             "slurm_partition": resources.partition or None,
             "slurm_account": resources.account or None,

@@ -87,7 +87,7 @@ def make_loader(
     )
 
 
-def end_workers(loader: Iterable[Any]) -> None:
+def end_workers(loader: Iterable[object]) -> None:
     """Ends the processes of a loader now, not when somebody drops it; it may be used again."""
     iterator = getattr(loader, "_iterator", None)  # of persistent workers; torch has no public way
     if iterator is not None:

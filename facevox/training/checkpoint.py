@@ -13,7 +13,7 @@ from facevox.errors import UserError, one_line
 from facevox.files import replacing
 
 
-def save_checkpoint(path: str | Path, content: Mapping[str, Any]) -> None:
+def save_checkpoint(path: str | Path, content: Mapping[str, object]) -> None:
     """Writes tensors, plain numbers, strings, lists and dicts in torch's format.
 
     Nothing else may be inside: `load_checkpoint` reads weights only, and even a NumPy number would make the
@@ -42,7 +42,7 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dic
     return content
 
 
-def load_weights(module: nn.Module, state: Any, path: str | Path) -> None:
+def load_weights(module: nn.Module, state: object, path: str | Path) -> None:
     """Puts `state` into `module`, all of it and nothing else.
 
     Raises:

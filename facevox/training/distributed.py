@@ -351,7 +351,7 @@ def sum_over_ranks(values: Sequence[float]) -> list[float]:
     return summed
 
 
-def gather_objects(value: Any) -> list[Any]:
+def gather_objects(value: _Result) -> list[_Result]:
     """What every process has, in rank order."""
     if not is_distributed():
         return [value]

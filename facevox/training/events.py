@@ -11,7 +11,6 @@ import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 
 class EventWriter:
@@ -43,7 +42,7 @@ class EventWriter:
         parts = [self._summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
         self._write(step=step, summary=self._summary(value=parts))
 
-    def _write(self, **fields: Any) -> None:
+    def _write(self, **fields: object) -> None:
         self._records.write(self._event(wall_time=time.time(), **fields).SerializeToString())
         self._file.flush()
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from facevox.files import replacing, write_json
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 HISTORY_FILE, CURVES_FILE = "history.json", "curves.png"
 # How the run went on the machine, not how the model learnt; in the JSON only.
@@ -22,7 +25,7 @@ def write_history(save_dir: Path, rows: Sequence[dict[str, float]]) -> None:
     )
 
 
-def draw_curves(rows: Sequence[dict[str, float]], best_epoch: int = 0) -> Any:
+def draw_curves(rows: Sequence[dict[str, float]], best_epoch: int = 0) -> Figure:
     """A matplotlib figure: losses together, every other value in a field of its own, over epochs.
 
     Args:

@@ -37,7 +37,7 @@ class RandomState:
         if self._cuda is not None:
             torch.cuda.set_rng_state(self._cuda)
 
-    def to_plain(self) -> dict[str, Any]:
+    def to_plain(self) -> dict[str, object]:
         """Numbers, lists and tensors only, as a checkpoint may hold them."""
         version, words, gauss = self._python
         name, keys, position, has_gauss, cached = self._numpy

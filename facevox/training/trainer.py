@@ -241,7 +241,7 @@ class Trainer:
         self,
         task: TrainingTask,
         batches: EpochBatches,
-        loader: Iterable[Any],
+        loader: Iterable[object],
         config: TrainerConfig,
         world: World,
     ) -> None:
@@ -376,7 +376,7 @@ class Trainer:
                 return STOPPED
         return DONE
 
-    def _timed(self, loader: Iterable[Any]) -> Iterable[Any]:
+    def _timed(self, loader: Iterable[object]) -> Iterable[object]:
         """The batches, with the time that was spent waiting for them."""
         batches = iter(loader)
         while True:
@@ -535,7 +535,7 @@ class Trainer:
                     f"--num_epochs changed ({content['num_steps']} steps before): the schedule is stretched"
                 )
 
-    def _check(self, content: dict[str, Any], file: Path) -> None:
+    def _check(self, content: Mapping[str, Any], file: Path) -> None:
         if content.get("kind") != self.config.kind:
             raise UserError(f"{file}: a checkpoint of {content.get('kind', 'something else')!r}, not of this")
         if content.get("format") != FORMAT:

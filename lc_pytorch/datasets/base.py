@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal, SupportsIndex
+from typing import ClassVar, Literal, SupportsIndex
 
 import numpy as np
 import torch
@@ -64,7 +64,7 @@ class PairDataset(Dataset[dict[str, Tensor]]):
         # Not a list: each loader process that looks at Python numbers gets a copy of the list of its own.
         self.identity_numbers = np.array([place_of[name] for name in self.identities], np.int64)
         self.seed = seed
-        self.collate: Callable[[list[dict[str, Tensor]]], dict[str, Any]] = default_collate
+        self.collate: Callable[[list[dict[str, Tensor]]], dict[str, object]] = default_collate
 
     def __len__(self) -> int:
         return len(self.identities)

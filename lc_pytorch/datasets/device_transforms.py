@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -60,7 +59,7 @@ class DeviceTransform(ImageTransform):
             pixels_HWC = image[rows, columns]  # no copy: `collate` makes one
         return {"face": torch.from_numpy(pixels_HWC), "is_mirrored": torch.tensor(is_mirrored)}
 
-    def collate(self, items: Sequence[dict[str, Tensor]]) -> dict[str, Any]:
+    def collate(self, items: Sequence[dict[str, Tensor]]) -> dict[str, object]:
         """A batch of items: {"face": `PackedFaces`, the others stacked}."""
         own = ("face", "is_mirrored")
         batch = default_collate(

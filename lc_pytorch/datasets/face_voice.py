@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import soundfile
@@ -178,7 +178,7 @@ def _file_pair(pair: FilePair | tuple[str | Path, str | Path]) -> FilePair:
     return FilePair(face, voice, identity_of_paths(face, voice) or face.stem)
 
 
-def _checked_normalisation(processor: Any, target_sr: int) -> bool:
+def _checked_normalisation(processor: object, target_sr: int) -> bool:
     """Whether the voice encoder wants normalised sound; UserError where it wants another kind of input."""
     rate_hz, is_normalised = (getattr(processor, name, None) for name in ("sampling_rate", "do_normalize"))
     if rate_hz is None or is_normalised is None or getattr(processor, "feature_size", 1) != 1:

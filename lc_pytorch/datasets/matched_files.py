@@ -4,7 +4,7 @@ import errno
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from facevox.errors import UserError
 from facevox.files import read_json, replacing, require_folder
@@ -47,7 +47,7 @@ def load_identities(path: str | Path) -> list[str]:
     return list(value)
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     return {list: "list", str: "string", int: "number", float: "number"}.get(
         type(value), type(value).__name__
     )

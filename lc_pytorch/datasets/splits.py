@@ -187,7 +187,7 @@ def _take(groups: dict[str, list[str]], count: int) -> list[str]:
 
 def write_split(path: str | Path, split: Split) -> None:
     """Writes `split.json`."""
-    value: dict[str, Any] = {
+    value: dict[str, object] = {
         "format": FORMAT,
         "seed": split.seed,
         "test_size": split.test_size,

@@ -10,7 +10,7 @@ voice.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from transformers import Wav2Vec2FeatureExtractor
 
 # The preprocessor_config.json of the two default models on the hub, which therefore need no network here.
-_KNOWN: dict[str, dict[str, Any]] = {
+_KNOWN: dict[str, dict[str, object]] = {
     DEFAULT_FACE_MODEL: {"size": 224, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "do_normalize": True},
     DEFAULT_VOICE_MODEL: {
         "feature_size": 1,
@@ -111,9 +111,9 @@ class ImageTransform:
         """What an item of a data set has of a picture: {"face": (3, image_size, image_size) float32}."""
         return {"face": self(image, rng)}
 
-    def collate(self, items: Sequence[dict[str, Tensor]]) -> dict[str, Any]:
+    def collate(self, items: Sequence[dict[str, Tensor]]) -> dict[str, object]:
         """A batch of items: {"face": (B, 3, image_size, image_size) float32, the others stacked}."""
-        batch: dict[str, Any] = default_collate(list(items))
+        batch: dict[str, object] = default_collate(list(items))
         return batch
 
 
@@ -166,7 +166,7 @@ def create_data_transforms(
     return _image_transform(face, face_file, image_size), _sound_processor(voice, voice_file)
 
 
-def _settings(model: str | Path | None, default: str, option: str) -> tuple[str, dict[str, Any]]:
+def _settings(model: str | Path | None, default: str, option: str) -> tuple[str, dict[str, object]]:
     """(where they are from, the settings) of a model."""
     name = default if model is None else str(model)
     folder = Path(name).expanduser()
@@ -219,7 +219,7 @@ def _three(values: Any) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def _sound_processor(settings: dict[str, Any], where: str) -> Wav2Vec2FeatureExtractor:
+def _sound_processor(settings: Mapping[str, object], where: str) -> Wav2Vec2FeatureExtractor:
     from transformers import Wav2Vec2FeatureExtractor
 
     kind = settings.get("feature_extractor_type", "Wav2Vec2FeatureExtractor")

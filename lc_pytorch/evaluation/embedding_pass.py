@@ -199,7 +199,7 @@ class _Reader(Dataset[tuple[int, Tensor | None, str]]):
             return row, None, one_line(error).removeprefix(f"{' '.join(str(file).split())}: ")
 
 
-def _as_list(items: list[Any]) -> list[Any]:
+def _as_list(items: list[object]) -> list[object]:
     return items
 
 

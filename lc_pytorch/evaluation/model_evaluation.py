@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -197,10 +196,10 @@ def _about(
     embedded: Sequence[Embedded],
     metadata: Metadata | None,
     people: set[str],
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """What was evaluated, on whom, with which program."""
     names = ("facevox", "torch", "transformers", "numpy")
-    about: dict[str, Any] = {
+    about: dict[str, object] = {
         "format": FORMAT,
         "model": {
             "kind": trained.kind,

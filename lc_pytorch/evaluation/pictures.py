@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -253,7 +253,7 @@ def _figure(size_inch: tuple[float, float], layout: Literal["constrained"] | Non
     return Figure(figsize=size_inch, layout=layout)
 
 
-def _finish(axes: Any, title: str) -> None:
+def _finish(axes: Axes, title: str) -> None:
     axes.set_title(plain_text(title, 90), fontsize=9, parse_math=False)
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right", fontsize=8)

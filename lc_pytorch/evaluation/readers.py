@@ -5,7 +5,7 @@ A recording that stands in ten pairs is one file here, and a broken picture cost
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,7 +40,7 @@ class MediaFiles:
     files: Sequence[Path]
     identities: Sequence[str]
     load: Callable[[Path], Tensor]
-    settings: dict[str, Any]
+    settings: Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class FaceReader:
     def __call__(self, file: Path) -> Tensor:
         return self.transform(read_image(file))
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """What decides the result besides the file."""
         return asdict(self.transform)
 
@@ -76,7 +76,7 @@ class VoiceReader:
         samples = read_voice(file, num_samples, self.rate_hz, lambda total: max(total - num_samples, 0) // 2)
         return torch.from_numpy(normalise_sound(samples) if self.is_normalised else samples)
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """What decides the result besides the file."""
         return asdict(self)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -110,7 +109,9 @@ def choose_subjects(
     )
 
 
-def require_same_people(split: Split, data: Mapping[str, Any], identities: Iterable[str], rule: str) -> None:
+def require_same_people(
+    split: Split, data: Mapping[str, object], identities: Iterable[str], rule: str
+) -> None:
     """Sees that split.json and the names of the data are those that the model knew its people by.
 
     Args:

@@ -74,7 +74,7 @@ def write_results(
                 writer.writerow(cells + [""] * 3 * (top_k - len(items)))
 
 
-def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
+def evaluation_json(evaluation: Evaluation) -> dict[str, object]:
     """All measures as plain values; what is not defined (NaN) is None."""
     result: dict[str, Any] = {
         "gallery": {
@@ -103,7 +103,7 @@ def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
     return result
 
 
-def _retrieval_json(found: Retrieval) -> dict[str, Any]:
+def _retrieval_json(found: Retrieval) -> dict[str, object]:
     return {
         "num_queries": found.num_queries,
         "num_without_positive": found.num_without_positive,

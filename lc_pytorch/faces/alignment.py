@@ -6,7 +6,7 @@ face and the half of its size around it are looked at; what lies outside of the 
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -91,7 +91,7 @@ def cut_face(image: "NDArray[np.uint8]", box: Box, eyes: Eyes | None, *, align: 
         return FaceCrop(black_crop(image, x, y, w, h), final, _shift(x, y))
     half_w, half_h = int(0.5 * w), int(0.5 * h)
     rows, columns = h + 2 * half_h, w + 2 * half_w
-    matrix: Any = cv2.getRotationMatrix2D((columns // 2, rows // 2), angle_deg, 1.0)
+    matrix: NDArray[np.float64] = cv2.getRotationMatrix2D((columns // 2, rows // 2), angle_deg, 1.0)
     left, top, right, bottom = _turned_box((half_w, half_h, w, h), angle_deg, (columns, rows))
     if right <= left or bottom <= top:
         return None
@@ -99,7 +99,9 @@ def cut_face(image: "NDArray[np.uint8]", box: Box, eyes: Eyes | None, *, align: 
     matrix[:, 2] -= matrix[:, :2] @ (x - half_w, y - half_h)
     # Only what is kept is turned, straight from the picture. DeepFace turns all around it and then cuts;
     # OpenCV rounds positions to 1/32 pixel, so one pixel in a hundred differs by a grey level or two.
-    turned: Any = cv2.warpAffine(image, matrix, (right - left, bottom - top), flags=cv2.INTER_CUBIC)
+    turned: NDArray[np.uint8] = cv2.warpAffine(
+        image, matrix, (right - left, bottom - top), flags=cv2.INTER_CUBIC
+    )
     return FaceCrop(turned, final, matrix)
 
 

@@ -224,7 +224,7 @@ class Detector:
         if self._mesh is None:
             self._mesh = FaceMesh()
         left, top = x - int(_MESH_MARGIN * w), y - int(_MESH_MARGIN * h)
-        part: Any = black_crop(image, left, top, w + 2 * (x - left), h + 2 * (y - top))
+        part = black_crop(image, left, top, w + 2 * (x - left), h + 2 * (y - top))
         scale = min(1.0, _MESH_SIDE_PX / max(part.shape[:2]))
         if scale < 1:
             part = cv2.resize(part, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
@@ -258,7 +258,7 @@ def _bordered(image: "NDArray[np.uint8]", border: bool) -> "NDArray[np.uint8]":
     rim_x, rim_y = _rims(image, border)
     if not border:
         return image
-    bordered: Any = cv2.copyMakeBorder(
+    bordered: NDArray[np.uint8] = cv2.copyMakeBorder(
         image, rim_y, rim_y, rim_x, rim_x, cv2.BORDER_CONSTANT, value=(0, 0, 0)
     )
     return bordered

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ from numpy.typing import NDArray
 from facevox.errors import UserError
 from lc_pytorch.faces.options import ONNX_PREPROCESSINGS
 from lc_pytorch.faces.weights import WeightFile, require_weights, weights_dir
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 Picture = NDArray[np.uint8]
 
@@ -313,7 +316,7 @@ def _find_onnx(text: str, preprocessing: str) -> FaceModel:
     )
 
 
-def _open_session(file: Path, device: str) -> Any:
+def _open_session(file: Path, device: str) -> onnxruntime.InferenceSession:
     # onnxruntime sends telemetry and keeps an identifier of the device below the home folder otherwise.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
@@ -335,7 +338,7 @@ def _open_session(file: Path, device: str) -> Any:
         raise UserError(f"{file}: not an ONNX model that can be loaded ({type(error).__name__})") from error
 
 
-def _onnx_input_size(session: Any, file: Path) -> tuple[int, int]:
+def _onnx_input_size(session: onnxruntime.InferenceSession, file: Path) -> tuple[int, int]:
     """(width, height), once it is clear that this is a face-embedding model."""
     inputs, outputs = session.get_inputs(), session.get_outputs()
     shape = inputs[0].shape

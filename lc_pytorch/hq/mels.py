@@ -94,7 +94,7 @@ def read_mel(path: str | Path, num_mels: int | None = None) -> NDArray[np.float3
     return oriented(array, num_mels, path)
 
 
-def oriented(array: NDArray[Any], num_mels: int | None, path: str | Path) -> NDArray[np.float32]:
+def oriented(array: NDArray[np.generic], num_mels: int | None, path: str | Path) -> NDArray[np.float32]:
     """`array` (mels, T) or (T, mels) as (mels, T) float32; errors as in `read_mel`."""
     is_first, is_second = (
         side == num_mels or (num_mels is None and side in KNOWN_NUM_MELS) for side in array.shape
@@ -117,7 +117,7 @@ def oriented(array: NDArray[Any], num_mels: int | None, path: str | Path) -> NDA
     return mel
 
 
-def load_array(path: str | Path) -> tuple[NDArray[Any], str]:
+def load_array(path: str | Path) -> tuple[NDArray[np.generic], str]:
     """The 2-D array of numbers in a file as it lies there, and its key ("" where it is not in a dictionary).
 
     Raises:
@@ -146,7 +146,7 @@ def load_array(path: str | Path) -> tuple[NDArray[Any], str]:
     return value, key
 
 
-def _is_spectrogram(value: Any) -> bool:
+def _is_spectrogram(value: object) -> bool:
     return isinstance(value, np.ndarray) and value.ndim == 2 and value.dtype.kind in "fiu"
 
 
@@ -163,7 +163,7 @@ def _find_key(value: dict[Any, Any], path: str | Path) -> str:
     return keys[0]
 
 
-def _read_npy(data: bytes, path: str | Path) -> NDArray[Any]:
+def _read_npy(data: bytes, path: str | Path) -> NDArray[np.generic]:
     """The array in a .npy file; its header is held against the file before anything is allocated."""
     stream = io.BytesIO(data)
     try:
@@ -205,7 +205,7 @@ def survey(files: Sequence[Path], num_mels: int | None = None, *, max_files: int
     """
     count = min(max_files, len(files))
     chosen = [files[k * len(files) // count] for k in range(count)]
-    arrays: list[tuple[Path, NDArray[Any], str]] = []
+    arrays: list[tuple[Path, NDArray[np.generic], str]] = []
     failures: list[tuple[Path, str]] = []
     for path in chosen:
         try:

@@ -17,7 +17,7 @@ import re
 import stat
 import struct
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
@@ -198,7 +198,7 @@ _NAMES: dict[tuple[str, str], Named] = {
 _LEAVES = (str, bytes, bytearray, bool, int, float, complex, type(None))
 
 
-def load_plain(source: str | Path | bytes, max_bytes: int = MAX_BYTES, *, name: str = "pickle") -> Any:
+def load_plain(source: str | Path | bytes, max_bytes: int = MAX_BYTES, *, name: str = "pickle") -> object:
     """The value in a pickle of plain data.
 
     Plain are dict, list, tuple, str, bytes, bytearray, bool, int, float, complex, None, and NumPy arrays and
@@ -253,15 +253,15 @@ def read_limited(path: str | Path, max_bytes: int) -> bytes:
         raise PickleError(f"{path}: {error.strerror or one_line(error)}") from None
 
 
-def _check_result(value: Any) -> None:
+def _check_result(value: object) -> None:
     """Refuses what is deep, circular, too many-fold, or not data (a bare name, an array without content)."""
-    waiting: list[tuple[Any, int]] = [(value, 0)]
+    waiting: list[tuple[object, int]] = [(value, 0)]
     count = 0
     while waiting:
         item, depth = waiting.pop()
         count += 1
         if isinstance(item, dict):
-            children: Any = item.values()
+            children: Iterable[object] = item.values()
         elif isinstance(item, (list, tuple)):
             children = item
         elif isinstance(item, (np.ndarray, np.generic, *_LEAVES)):
@@ -285,13 +285,13 @@ class _Machine:
     def __init__(self, data: bytes) -> None:
         self.data = data
         self.position = 0
-        self.stack: list[Any] = []
+        self.stack: list[object] = []
         self.marks: list[int] = []
-        self.memo: dict[int, Any] = {}
+        self.memo: dict[int, object] = {}
         # Calls copy texts and bytes: one long text in the memo could be copied a million times.
         self.budget_bytes = 4 * len(data) + 1000
 
-    def run(self) -> Any:
+    def run(self) -> object:
         """Interprets the pickle up to its STOP; returns the value on top."""
         data, end = self.data, len(self.data)
         handlers = _HANDLERS
@@ -344,7 +344,7 @@ class _Machine:
         if self.budget_bytes < 0:
             raise PickleError("its calls copy more than four times its size")
 
-    def since_mark(self) -> list[Any]:
+    def since_mark(self) -> list[object]:
         """Takes what lies above the last mark off the stack."""
         if not self.marks:
             raise PickleError("a mark is missing")
@@ -355,7 +355,7 @@ class _Machine:
 
     # Instructions.
 
-    def push(self, value: Any) -> None:
+    def push(self, value: object) -> None:
         self.stack.append(value)
 
     def mark(self) -> None:
@@ -417,11 +417,11 @@ class _Machine:
 
     def dictionary(self) -> None:
         values = self.since_mark()
-        found: dict[Any, Any] = {}
+        found: dict[object, object] = {}
         self.push(found)
         _set_items(found, values)
 
-    def set_items(self, values: list[Any]) -> None:
+    def set_items(self, values: list[object]) -> None:
         target = self.stack[-1]
         if type(target) is not dict:
             raise PickleError("items for what is not a dictionary")
@@ -432,7 +432,7 @@ class _Machine:
         key = self.stack.pop()
         self.set_items([key, value])
 
-    def append(self, values: list[Any]) -> None:
+    def append(self, values: list[object]) -> None:
         target = self.stack[-1]
         if type(target) is not list:
             raise PickleError("elements for what is not a list")

@@ -161,7 +161,7 @@ def load_split(path: str | Path) -> HQSplit:
     return HQSplit(names=names, **facts)
 
 
-def _is_folder_name(name: Any) -> bool:
+def _is_folder_name(name: object) -> bool:
     # A name with a slash would lead out of the tree.
     return isinstance(name, str) and bool(name) and name not in (".", "..") and not set("/\0") & set(name)
 

@@ -14,16 +14,26 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from torch import Tensor, nn
 
 from facevox.errors import UserError, one_line
 from lc_pytorch.models.hub import from_hub, read_weights
 
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
 _KINDS = {"face": ("image_size", "a ViT"), "voice": ("conv_stride", "a Wav2Vec2")}
 # Weights that a checkpoint may lack: nothing here uses them (pooler: not built; the others: masking, off).
 _UNUSED = ("pooler.", "masked_spec_embed", "mask_token")
+
+
+class LoadingInfo(TypedDict):
+    """What transformers says of weights that it has loaded."""
+
+    missing_keys: list[str]
+    mismatched_keys: list[str]
 
 
 def load_face_encoder(name: str | Path, *, is_pretrained: bool = True) -> nn.Module:
@@ -61,10 +71,10 @@ def build_encoder(config: dict[str, Any]) -> nn.Module:
         ) from None
 
 
-def encoder_config(encoder: nn.Module) -> dict[str, Any]:
+def encoder_config(encoder: nn.Module) -> dict[str, object]:
     """What `build_encoder` needs, as plain JSON values."""
     config: Any = encoder.config
-    settings: dict[str, Any] = config.to_diff_dict()
+    settings: dict[str, object] = config.to_diff_dict()
     dropped = ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype")
     return {name: value for name, value in settings.items() if name not in dropped} | {
         "model_type": config.model_type
@@ -105,9 +115,9 @@ def _load(name: str | Path, kind: str, is_pretrained: bool) -> nn.Module:
     if not is_pretrained:
         return _from_config(found)
 
-    def load(**where: Any) -> tuple[Any, dict[str, Any]]:
+    def load(**where: Any) -> tuple[PreTrainedModel, LoadingInfo]:
         model_class = _model_class(found)
-        loaded: tuple[Any, dict[str, Any]] = model_class.from_pretrained(
+        loaded: tuple[PreTrainedModel, LoadingInfo] = model_class.from_pretrained(
             source, config=found, output_loading_info=True, **_extras(model_class), **where
         )
         return loaded
@@ -136,7 +146,7 @@ def _source(name: str | Path, option: str) -> tuple[str, bool]:
     return text, False
 
 
-def _model_class(config: Any) -> Any:
+def _model_class(config: PretrainedConfig) -> Any:
     from transformers import AutoModel
 
     try:
@@ -145,17 +155,17 @@ def _model_class(config: Any) -> Any:
         raise UserError(f"there is no encoder for a {config.model_type!r} model") from None
 
 
-def _extras(model_class: Any) -> dict[str, Any]:
+def _extras(model_class: Any) -> dict[str, bool]:
     has_pooler = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
     return {"add_pooling_layer": False} if has_pooler else {}
 
 
-def _from_config(config: Any) -> nn.Module:
+def _from_config(config: PretrainedConfig) -> nn.Module:
     model_class = _model_class(config)
     return _prepared(model_class(config, **_extras(model_class)))
 
 
-def _prepared(model: Any) -> nn.Module:
+def _prepared(model: PreTrainedModel) -> nn.Module:
     for name in ("layerdrop", "mask_time_prob", "mask_feature_prob"):
         if hasattr(model.config, name):
             setattr(model.config, name, 0.0)
@@ -171,7 +181,7 @@ def _prepared(model: Any) -> nn.Module:
     return prepared
 
 
-def _refuse_missing(info: dict[str, Any], name: str | Path, option: str) -> None:
+def _refuse_missing(info: LoadingInfo, name: str | Path, option: str) -> None:
     missing = [
         key for key in info["missing_keys"] if not key.endswith(_UNUSED) and not key.startswith(_UNUSED)
     ]

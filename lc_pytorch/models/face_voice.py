@@ -77,7 +77,7 @@ class TwoTowerModel(nn.Module):
         """The other side → (B, D) unit vectors, float32."""
         raise NotImplementedError
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """Plain values from which `from_settings` builds a model of the same shape, without any download."""
         raise NotImplementedError
 
@@ -135,7 +135,7 @@ class FaceVoiceModel(TwoTowerModel):
         """(B, T) sounds → (B, D) unit vectors, float32."""
         return unit_rows(self.audio_projection(pool_tokens(self.audio_encoder, voices)))
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """See the base class."""
         return {
             "embedding_dim": self.embedding_dim,

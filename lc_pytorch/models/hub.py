@@ -2,15 +2,18 @@
 
 import os
 import pickle
-from typing import Any
+from collections.abc import Callable
+from typing import TypeVar
 
 from safetensors import SafetensorError
 
 from facevox.downloads import answers
 from facevox.errors import UserError, one_line
 
+T = TypeVar("T")
 
-def read_weights(read: Any, source: str, option: str) -> Any:
+
+def read_weights(read: Callable[[], T], source: str, option: str) -> T:
     """What `read` gives; its many errors as one line with the option and the source."""
     try:
         return read()
@@ -20,7 +23,7 @@ def read_weights(read: Any, source: str, option: str) -> Any:
         raise UserError(f"{option} {source}: cannot be loaded ({one_line(error)})") from None
 
 
-def from_hub(load: Any, source: str, option: str) -> Any:
+def from_hub(load: Callable[..., T], source: str, option: str) -> T:
     """What `load` gives from the cache, else over the network where it answers.
 
     Args:

@@ -9,6 +9,7 @@ config.json       how the model is built and what its inputs are; no hub is need
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -55,7 +56,12 @@ def _model_class(kind: str) -> type[Any]:
 
 
 def save_config(
-    save_dir: Path, model: TwoTowerModel, *, kind: str, data: dict[str, Any], training: dict[str, Any]
+    save_dir: Path,
+    model: TwoTowerModel,
+    *,
+    kind: str,
+    data: Mapping[str, object],
+    training: Mapping[str, object],
 ) -> None:
     """Writes config.json.
 
@@ -119,7 +125,7 @@ def load_model(
     return TrainedModel(model=model, kind=kind, config=config, model_dir=folder, weights_file=weights_file)
 
 
-def _checked(config: Any, file: Path) -> tuple[str, dict[str, Any]]:
+def _checked(config: object, file: Path) -> tuple[str, dict[str, Any]]:
     if not isinstance(config, dict) or config.get("kind") not in KINDS:
         raise UserError(f"{file}: not the configuration of a face-voice model (one of {', '.join(KINDS)})")
     if config.get("format") != FORMAT:

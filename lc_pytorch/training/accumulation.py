@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -62,7 +62,7 @@ def accumulated_step(
     identity_B: Tensor,
     *,
     loss_fn: Loss = symmetric_info_nce,
-    no_sync: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    no_sync: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> StepResult:
     """Adds the gradients of the loss over the whole batch, of all parts and processes, to the parameters.
 
@@ -108,7 +108,7 @@ def _step_in_parts(
     identity_B: Tensor,
     identity_G: Tensor,
     loss_fn: Loss,
-    no_sync: Callable[[], AbstractContextManager[Any]],
+    no_sync: Callable[[], AbstractContextManager[None]],
 ) -> StepResult:
     cached, states = _embed_without_graph(model_forward, parts)
     end_state = RandomState()

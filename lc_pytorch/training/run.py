@@ -235,7 +235,7 @@ def _bring_best_model(config: TrainConfig) -> None:
                 file.write(source.read_bytes())
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, Path):
         return str(value.absolute())  # a later program may be started elsewhere
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

@@ -12,8 +12,8 @@ from __future__ import annotations
 import csv
 import logging
 import re
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,9 @@ class ContrastiveTask(TrainingTask):
             for encoder in model.encoders():
                 encoder.compile(dynamic=False)
         self._forward = distributed.wrap(_TrainingForward(model, config.precision), world)
-        self._no_sync: Any = getattr(self._forward, "no_sync", nullcontext)
+        self._no_sync: Callable[[], AbstractContextManager[None]] = getattr(
+            self._forward, "no_sync", nullcontext
+        )
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """See the base class."""
@@ -163,7 +165,7 @@ def train_contrastive(
     kind: str,
     validate: Callable[[TwoTowerModel], dict[str, float]] | None,
     save: Callable[[bool], None],
-    settings: dict[str, Any],
+    settings: Mapping[str, object],
 ) -> TrainingResult | Estimate:
     """Trains, from where an earlier run was ended if there is one.
 
@@ -219,7 +221,7 @@ def train_contrastive(
             patience=config.patience,
             resume=config.resume,
             kind=kind,
-            settings=config.lasting() | settings,
+            settings=config.lasting() | dict(settings),
         ),
         world,
     )
@@ -288,7 +290,7 @@ def _write_bad_files(
     file: Path, train_set: PairDataset, bad_items: Sequence[tuple[int, int]], is_resumed: bool
 ) -> None:
     """Lists the items in whose place others were trained on, with reasons, over all starts of a run."""
-    found: dict[str, list[Any]] = {}
+    found: dict[str, list[object]] = {}
     if is_resumed and file.is_file():
         with file.open(encoding="utf-8", errors="surrogateescape", newline="") as lines:
             found = {row["reason"]: list(row.values()) for row in csv.DictReader(lines)}

@@ -11,9 +11,8 @@ Another form of the same lists has flat keys: `faceExp_A` and `faceBB_A`. Boxes 
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from emotion.data.aihub.names import GENDERS, emotion_of, normalise
 from facevox.errors import UserError
@@ -87,7 +86,7 @@ def read_annotations(data: bytes, name: str) -> Iterator[Annotation | str]:
             yield f"record {number} has no filename"
 
 
-def _annotation(record: dict[str, Any], filename: str) -> Annotation:
+def _annotation(record: Mapping[str, object], filename: str) -> Annotation:
     votes, boxes = [], []
     for letter in ANNOTATORS:
         annot = record.get(f"annot_{letter}")
@@ -108,12 +107,12 @@ def _annotation(record: dict[str, Any], filename: str) -> Annotation:
     )
 
 
-def _age(value: Any) -> int:
+def _age(value: object) -> int:
     number = _number(value)
     return int(number) if 0 <= number <= 150 else -1
 
 
-def _edges(value: Any) -> Edges | None:
+def _edges(value: object) -> Edges | None:
     """Left, top, right, bottom of a box: named edges, a list of four, or a list with one such box."""
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
@@ -125,7 +124,7 @@ def _edges(value: Any) -> Edges | None:
     return None if any(map(math.isnan, (left, top, right, bottom))) else (left, top, right, bottom)
 
 
-def _number(value: Any) -> float:
+def _number(value: object) -> float:
     """A JSON number, or a number in quotes; nan for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return math.nan

@@ -104,7 +104,7 @@ class HQVoxCelebModel(TwoTowerModel):
             size = " x ".join(str(side) for side in shape[1:])
             raise UserError(f"spectrograms of {size} (mels x frames); this model takes {wanted}")
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """See the base class."""
         return {
             "embedding_dim": self.embedding_dim,

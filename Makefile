@@ -34,22 +34,23 @@ help: ## list the tasks
 # --- set-up ----------------------------------------------------------------------------------------------
 
 install: ## set everything up in .venv (CUDA=1: for GPUs, CUDA=0: back to CPU; PYTHON=/path/to/python3.12)
-	@python=$$(sh scripts/setup/find_python.sh) && \
-	"$$python" scripts/setup/install.py $(if $(CUDA),--torch $(if $(filter 0 no off,$(CUDA)),cpu,cuda))
+	@sh scripts/setup/install.sh $(if $(CUDA),--torch $(if $(filter 0 no off,$(CUDA)),cpu,cuda))
 
 doctor: ## what this machine and this set-up have: versions, GPU, weights, disk, optional parts
-	@if [ -x $(PYTHON_IN_VENV) ]; then python=$(PYTHON_IN_VENV); else python=$$(sh scripts/setup/find_python.sh); fi \
-	&& "$$python" scripts/setup/doctor.py
+	@python=$(PYTHON_IN_VENV); [ -x "$$python" ] || python=python3; "$$python" scripts/setup/doctor.py
 
 weights: install ## fetch the real weights ahead of time (ONLY="facenet vit": only these)
 	@$(PYTHON_IN_VENV) scripts/setup/fetch_weights.py $${FACEVOX_ONLY:+--only $$FACEVOX_ONLY}
 
-lock: install ## pin every version in requirements.lock (UPGRADE=1: the newest that go together)
-	@$(PYTHON_IN_VENV) scripts/setup/lock.py $(if $(UPGRADE),--upgrade)
+# What everybody can reach, whatever this machine's own settings say; tests/setup/test_lock.py looks at the lock.
+UV_LOCK = env -u UV_INDEX -u UV_EXTRA_INDEX_URL -u UV_FIND_LINKS .venv/bin/uv lock --default-index https://pypi.org/simple
+
+lock: install ## pin every version in uv.lock (UPGRADE=1: the newest that go together)
+	@$(UV_LOCK) $(if $(UPGRADE),--upgrade)
 
 clean: ## remove caches and build leftovers (keeps .venv, .env and runs/)
 	rm -rf build dist ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .coverage
-	find . \( -name .venv -o -name .git -o -name runs \) -prune -o -name __pycache__ -type d -exec rm -rf {} +
+	find . \( -name .venv -o -name .uv -o -name .git -o -name runs \) -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 # --- work ------------------------------------------------------------------------------------------------
 
@@ -223,7 +224,8 @@ check: install ## format, lint, types, JavaScript, shell scripts, Dockerfiles, l
 	@sh scripts/setup/check_page.sh
 	.venv/bin/shellcheck $(SHELL_FILES)
 	.venv/bin/hadolint docker/*.Dockerfile
-	$(PYTHON_IN_VENV) scripts/setup/lock.py --check
+	$(UV_LOCK) --check --offline
+	$(PYTHON_IN_VENV) scripts/setup/install.py --check
 	$(PYTHON_IN_VENV) scripts/setup/check_commits.py
 
 bench: install ## the benchmarks, each with its table

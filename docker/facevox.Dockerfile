@@ -14,12 +14,11 @@ WORKDIR /app
 
 # OpenCV loads libGL and GLib, even without a screen. A Python comes along where the base image has none.
 # Versions are those of the base image's release: a pinned one would vanish with the next security update.
-COPY scripts/setup/find_python.sh scripts/setup/
 # hadolint ignore=DL3008
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
         ca-certificates libgl1 libglib2.0-0 \
-    && if ! sh scripts/setup/find_python.sh; then \
+    && if ! python3 -c 'import ensurepip, sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))'; then \
         DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3 python3-venv; fi \
     && apt-get clean \
     && rm -rf /var/lib/apt/lists/*
@@ -29,12 +28,13 @@ ARG ACCELERATOR=cuda
 ARG EXTRAS="face-voice lipsync landmarks cluster demo"
 # Folders or pages with wheels, for uv. Indexes may hold passwords: they come by the secret pip_conf.
 ARG UV_FIND_LINKS=""
-COPY pyproject.toml requirements.lock ./
-COPY scripts/setup/install.py scripts/setup/
-COPY docker/install_packages.sh docker/
+COPY pyproject.toml uv.lock ./
+COPY scripts/setup/install.sh scripts/setup/install.py scripts/setup/
 RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
     --mount=type=secret,id=ca_crt,target=/run/secrets/ca.crt \
-    sh docker/install_packages.sh /opt/venv "${ACCELERATOR}" ${EXTRAS}
+    UV_NO_CACHE=1 PIP_NO_CACHE_DIR=1 sh scripts/setup/install.sh \
+        --venv /opt/venv --torch "${ACCELERATOR}" --extras ${EXTRAS} \
+    && rm -rf .uv
 
 # Weights stay outside: mount them on /weights. What programs keep for a while goes to /tmp, so that neither the
 # home folder nor the image has to be writable.

@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 
 import pytest
-from image_tool import ImageTool, read_pip_settings, start_or_skip
+from image_tool import ImageTool, start_or_skip
 
 
 @pytest.fixture(scope="session")
 def image_tool(load_script: Callable[[str], ModuleType]) -> Iterator[ImageTool]:
     """What builds images and runs containers; the tests are skipped where that cannot be."""
-    tool = start_or_skip(read_pip_settings(load_script("setup/install").parse_pip_config))
+    tool = start_or_skip(load_script("setup/install").read_pip_settings())
     yield tool
     tool.close()
 

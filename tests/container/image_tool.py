@@ -11,7 +11,6 @@ import contextlib
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -264,12 +263,6 @@ def _debian_mirror() -> list[str]:
                 if found:
                     return found[:1]
     return []
-
-
-def read_pip_settings(parse: Callable[[str], dict[str, str]]) -> dict[str, str]:
-    """pip's settings on this machine by name; `parse` reads what `pip config list` prints."""
-    answer = _run([sys.executable, "-m", "pip", "config", "list"], os.environ, 60)
-    return parse(answer.stdout)
 
 
 def start_or_skip(pip_settings: Mapping[str, str]) -> ImageTool:

@@ -1,8 +1,6 @@
 """Dockerfiles, .dockerignore and the compose file: what can be said about them without building anything."""
 
-import os
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -72,14 +70,11 @@ def test_base_image_is_an_argument_with_a_pinned_cuda_default(dockerfile):
 def test_locked_packages_are_a_layer_of_their_own_before_the_source(dockerfile):
     instructions = read_instructions(dockerfile.read_text())
     source = instructions.index(("COPY", ". ."))
-    (packages,) = [
-        k for k, (name, rest) in enumerate(instructions) if name == "RUN" and "install_packages" in rest
-    ]
+    (packages,) = [k for k, (name, rest) in enumerate(instructions) if name == "RUN" and "install.sh" in rest]
     assert packages < source
     # What the layer depends on: neither source nor anything that changes with it.
     assert set(copied_sources(instructions[:packages])) == {
-        "pyproject.toml", "requirements.lock", "docker/install_packages.sh",
-        "scripts/setup/find_python.sh", "scripts/setup/install.py",
+        "pyproject.toml", "uv.lock", "scripts/setup/install.sh", "scripts/setup/install.py",
     }  # fmt: skip
 
 
@@ -97,7 +92,7 @@ def test_user_is_a_plain_one_with_a_number_to_choose(dockerfile):
 def test_what_is_copied_exists_and_is_let_through(dockerfile):
     rules = (ROOT / ".dockerignore").read_text()
     sources = [name for name in copied_sources(read_instructions(dockerfile.read_text())) if name != "."]
-    assert len(sources) >= 5
+    assert len(sources) >= 4
     assert [name for name in sources if not (ROOT / name).is_file()] == []
     assert [name for name in sources if not is_in_context(rules, name)] == []
 
@@ -135,112 +130,6 @@ def test_extras_exist_and_the_torch_image_asks_for_no_tensorflow(project):
     assert any(line.startswith("tensorflow==") for line in extras["emotion"])
 
 
-# --- the packages of an image ------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def install(tmp_path):
-    """Calls install_packages.sh with a Python that only notes what it is called with."""
-    setup = tmp_path / "scripts" / "setup"
-    setup.mkdir(parents=True)
-    stub, notes = tmp_path / "python", tmp_path / "calls.txt"
-    # As `python -m venv FOLDER` it makes FOLDER/bin/python; a call with the text of $FAILS fails.
-    stub.write_text(
-        "#!/bin/sh\n"
-        f'echo "$*" >> "{notes}"\n'
-        f'if [ "$2" = venv ]; then mkdir -p "$3/bin"; cp "{stub}" "$3/bin/python"; fi\n'
-        'if [ -n "$FAILS" ]; then case "$*" in *"$FAILS"*) exit 1 ;; esac; fi\n'
-    )
-    stub.chmod(0o755)
-    (setup / "find_python.sh").write_text(f'echo "{stub}"\n')
-    shutil.copy(ROOT / "requirements.lock", tmp_path)
-
-    def run(*arguments: str, fails: str = "") -> tuple["subprocess.CompletedProcess[str]", list[str]]:
-        notes.unlink(missing_ok=True)
-        answer = subprocess.run(
-            ["sh", str(ROOT / "docker" / "install_packages.sh"), str(tmp_path / "venv"), *arguments],
-            cwd=tmp_path,
-            env={"PATH": os.environ["PATH"], "FAILS": fails},
-            capture_output=True,
-            text=True,
-        )
-        return answer, notes.read_text().splitlines() if notes.exists() else []
-
-    return run
-
-
-def pin(name: str) -> str:
-    found = re.search(rf"^{name}==(\S+)$", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
-    assert found is not None
-    return found[1]
-
-
-def installed(calls: list[str]) -> str:
-    (call,) = [call for call in calls if "--compile-bytecode" in call]
-    assert "-c requirements.lock" in call
-    return call.split("-r pyproject.toml setuptools")[1].strip()
-
-
-def test_cuda_takes_torch_and_torchvision_of_the_cuda_extra(install):
-    answer, calls = install("cuda", "face-voice", "lipsync")
-    assert answer.returncode == 0, answer.stderr
-    assert installed(calls) == "--extra face-voice --extra lipsync --extra cuda"
-
-
-def test_cuda_takes_tensorflow_with_its_libraries(install):
-    answer, calls = install("cuda", "emotion", "cluster")
-    assert answer.returncode == 0, answer.stderr
-    assert installed(calls) == f"--extra emotion --extra cluster tensorflow[and-cuda]=={pin('tensorflow')}"
-
-
-def test_server_alone_is_the_same_with_and_without_cuda(install):
-    for accelerator in ("cpu", "cuda"):
-        answer, calls = install(accelerator, "emotion-server")
-        assert answer.returncode == 0, answer.stderr
-        assert installed(calls) == "--extra emotion-server"
-
-
-def test_cpu_takes_the_cpu_build_from_where_it_is(install):
-    answer, calls = install("cpu", "landmarks")
-    assert answer.returncode == 0, answer.stderr
-    assert installed(calls) == f"--extra landmarks torch=={pin('torch')}+cpu"
-    # Not among the machine's own packages: PyTorch's index.
-    answer, calls = install("cpu", "landmarks", fails="--quiet torch==")
-    assert answer.returncode == 0, answer.stderr
-    assert installed(calls) == f"--extra landmarks --torch-backend cpu torch=={pin('torch')}+cpu"
-
-
-def test_no_cpu_build_within_reach_ends_the_build_and_says_so(install):
-    answer, calls = install("cpu", "landmarks", fails="--dry-run")
-    assert answer.returncode == 1
-    assert "UV_FIND_LINKS" in answer.stderr
-    assert not any("--compile-bytecode" in call for call in calls)
-
-
-def test_unknown_accelerator_is_one_line(install):
-    answer, calls = install("rocm", "face-voice")
-    assert (answer.returncode, answer.stderr) == (2, "error: ACCELERATOR=rocm: cpu or cuda\n")
-    assert calls == []
-
-
-def test_every_extra_with_torch_or_tensorflow_is_known_to_the_installer(project):
-    script = (ROOT / "docker" / "install_packages.sh").read_text()
-    torch, tensorflow = (
-        set(re.search(rf"^ +(.*)\) {name}=yes ;;$", script, re.MULTILINE)[1].split(" | "))
-        for name in ("has_torch", "has_tensorflow")
-    )
-    extras = {
-        name: lines for name, lines in project["optional-dependencies"].items() if name not in ("dev", "cuda")
-    }
-    assert torch == {
-        name for name, lines in extras.items() if any(line.startswith("torch==") for line in lines)
-    }
-    # DeepFace's mtcnn stays on the CPU: two CUDA versions in one image would be 3 GB for one detector.
-    assert tensorflow | {"mtcnn"} == {
-        name for name, lines in extras.items() if any(line.startswith("tensorflow==") for line in lines)
-    }
-
-
 # --- .dockerignore -----------------------------------------------------------------------------------------
 
 
@@ -270,7 +159,7 @@ def test_all_sources_reach_the_images():
     ]
     assert len(sources) > 150
     assert [path for path in sources if not is_in_context(rules, path)] == []
-    for path in (".env.example", "pyproject.toml", "requirements.lock", "README.md", "LICENSE"):
+    for path in (".env.example", "pyproject.toml", "uv.lock", "README.md", "LICENSE"):
         assert is_in_context(rules, path)
 
 

@@ -44,19 +44,26 @@ def test_other_pythons_are_a_fault(doctor, version, mark):
     assert doctor.python_line(version)[0] == mark
 
 
-def test_versions_are_compared_with_the_lock_without_the_build(doctor):
-    installed = {"facevox": "0.1.0", "numpy": "1.26.4", "torch": "2.13.0+cpu"}
-    lines = list(doctor.package_lines({"numpy": "1.26.4", "torch": "2.13.0"}, installed))
-    assert lines[1] == ("ok", "lock", "all 2 versions as pinned")
-    lines = list(doctor.package_lines({"numpy": "1.26.4", "torch": "2.12.0", "scipy": "1.17.1"}, installed))
-    assert lines[1][0] == "--"
-    assert (
-        lines[1][2] == "not installed: scipy; other versions: torch 2.13.0+cpu (lock: 2.12.0): make install"
-    )
+def test_difference_from_the_lock_is_no_fault_but_told(doctor, monkeypatch):
+    installed = {"facevox": "0.1.0", "numpy": "1.26.4"}
+    for answer, line in (
+        (("all packages as in uv.lock", ""), ("ok", "lock", "all packages as in uv.lock")),
+        (("", "error: not as in uv.lock (+ six==1): make install"), ("--", "lock", "error: not as in")),
+    ):
+        monkeypatch.setattr(doctor, "_ask", lambda *_, answer=answer: answer)
+        lines = list(doctor.package_lines(installed, 9))
+        assert lines[0] == ("ok", "packages", "numpy 1.26.4")
+        assert lines[1][:2] == line[:2]
+        assert lines[1][2].startswith(line[2])
+
+
+def test_environment_without_uv_is_not_compared(doctor, monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor.sys, "prefix", str(tmp_path))
+    assert list(doctor.package_lines({"facevox": "0.1.0"}, 9))[1][:2] == ("--", "lock")
 
 
 def test_python_without_the_project_is_a_fault_that_names_make_install(doctor):
-    assert list(doctor.package_lines({"numpy": "1.26.4"}, {"pip": "23"})) == [
+    assert list(doctor.package_lines({"pip": "23"}, 9)) == [
         ("!!", "packages", "facevox is not installed in this Python: make install")
     ]
 

@@ -1,8 +1,11 @@
 """scripts/setup/install.py: what is skipped, done again, handed to uv and written beside the environment."""
 
 import json
+import shutil
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -12,22 +15,19 @@ def project(load_script, tmp_path, monkeypatch):
     """install.py on a made-up repository; what it would do to the environment is noted in `.done`."""
     install = load_script("setup/install")
     (tmp_path / "pyproject.toml").write_text("[project]\n")
-    (tmp_path / "requirements.lock").write_text(
-        "numpy==1.26.4\ntorch==2.13.0\n# cuda: more\nnvidia-nvtx==13.0\n"
-    )
+    (tmp_path / "uv.lock").write_text('[[package]]\nname = "torch"\nversion = "2.13.0"\n')
     (tmp_path / ".env.example").write_text("SERVER_PORT=8001\n")
     done: list[str] = []
 
-    def make_venv(venv):
+    def make_venv(venv, uv):
         done.append("venv")
         (venv / "bin").mkdir(parents=True, exist_ok=True)
         python = venv / "bin" / "python"
         python.unlink(missing_ok=True)
         python.symlink_to(sys.executable)
-        (venv / "pyvenv.cfg").write_text("version = {}.{}.{}\n".format(*sys.version_info[:3]))
         (venv / "facevox-install.json").unlink(missing_ok=True)
 
-    def install_packages(venv, *, is_cuda):
+    def install_packages(venv, uv, *, is_cuda):
         done.append("cuda packages" if is_cuda else "cpu packages")
 
     monkeypatch.setattr(install, "ROOT", tmp_path)
@@ -54,7 +54,7 @@ def test_second_install_does_nothing_and_says_so(project, capsys):
     assert capsys.readouterr().out.startswith("facevox is set up")
 
 
-@pytest.mark.parametrize("name", ["pyproject.toml", "requirements.lock"])
+@pytest.mark.parametrize("name", ["pyproject.toml", "uv.lock"])
 def test_changed_requirements_are_installed_into_the_same_environment(project, name):
     run_install(project)
     file = project.ROOT / name
@@ -63,7 +63,7 @@ def test_changed_requirements_are_installed_into_the_same_environment(project, n
 
 
 def test_interrupted_install_starts_from_nothing(project, monkeypatch):
-    def killed(venv, *, is_cuda):
+    def killed(venv, uv, *, is_cuda):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -72,7 +72,7 @@ def test_interrupted_install_starts_from_nothing(project, monkeypatch):
     assert run_install(project) == (0, ["venv", "cpu packages", "imports"])
 
 
-def test_missing_system_library_is_asked_for_again_without_installing_again(project, monkeypatch, capsys):
+def test_missing_system_library_is_asked_for_again_in_the_same_environment(project, monkeypatch, capsys):
     def fails(venv):
         raise project.SetupError("cv2 cannot load libGL.so.1: sudo apt-get install libgl1")
 
@@ -81,7 +81,7 @@ def test_missing_system_library_is_asked_for_again_without_installing_again(proj
         assert run_install(project) == (2, ["venv", "cpu packages"])
         assert capsys.readouterr().err == "error: cv2 cannot load libGL.so.1: sudo apt-get install libgl1\n"
         assert run_install(project)[0] == 2
-    assert run_install(project) == (0, ["imports"])
+    assert run_install(project) == (0, ["cpu packages", "imports"])
 
 
 def test_build_of_torch_stays_until_another_is_asked_for(project):
@@ -95,27 +95,29 @@ def test_environment_of_a_moved_repository_is_made_anew(project, monkeypatch, tm
     run_install(project)
     moved = tmp_path / "moved"
     moved.mkdir()
-    for name in ("pyproject.toml", "requirements.lock", ".venv"):
+    for name in ("pyproject.toml", "uv.lock", ".venv"):
         (tmp_path / name).rename(moved / name)
     monkeypatch.setattr(project, "ROOT", moved)
     assert run_install(project) == (0, ["venv", "cpu packages", "imports"])
 
 
+def note_python(project, version):
+    """Lets the environment be one that was made with another Python."""
+    file = project.ROOT / ".venv" / "facevox-install.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"python": version}))
+
+
 @pytest.mark.parametrize("version", ["3.10.13", "3.13.0"])
 def test_environment_of_another_python_is_made_anew(project, version):
     run_install(project)
-    (project.ROOT / ".venv" / "pyvenv.cfg").write_text(f"version = {version}\n")
+    note_python(project, version)
     assert run_install(project) == (0, ["venv", "cpu packages", "imports"])
 
 
 def test_python_that_is_asked_for_replaces_an_environment_of_another_version(project, monkeypatch):
     run_install(project)
-    other = "3.11.0" if sys.version_info[:2] == (3, 12) else "3.12.0"
-    (project.ROOT / ".venv" / "pyvenv.cfg").write_text(f"version = {other}\n")
-    assert run_install(project)[1] == [
-        "cpu packages",
-        "imports",
-    ]  # supported, and nobody asked for another one
+    note_python(project, "3.11.0" if sys.version_info[:2] == (3, 12) else "3.12.0")
+    assert run_install(project) == (0, [])  # supported, and nobody asked for another one
     monkeypatch.setenv("PYTHON", sys.executable)
     assert run_install(project) == (0, ["venv", "cpu packages", "imports"])
 
@@ -129,18 +131,11 @@ def test_env_is_copied_once_and_never_overwritten(project):
     assert settings.read_text() == "SERVER_PORT=9000\n"
 
 
-def test_requirements_txt_holds_the_pins_without_the_cuda_part_and_the_project(project):
-    run_install(project)
-    lines = (project.ROOT / "requirements.txt").read_text().splitlines()
-    assert [line for line in lines if not line.startswith("#")] == ["numpy==1.26.4", "torch==2.13.0", "-e ."]
-    assert "requirements.lock" in lines[0]
-
-
 def test_missing_lock_is_one_line(project, capsys):
-    (project.ROOT / "requirements.lock").unlink()
+    (project.ROOT / "uv.lock").unlink()
     assert run_install(project) == (2, [])
     said = capsys.readouterr().err
-    assert "requirements.lock" in said
+    assert "uv.lock" in said
     assert said.count("\n") == 1
 
 
@@ -162,7 +157,7 @@ def test_pip_settings_are_read_with_pips_own_order_of_precedence(load_script):
 
 
 def test_pip_settings_become_uvs(load_script):
-    uv_environment = load_script("setup/install").uv_environment
+    uv_variables = load_script("setup/install").uv_variables
     pip = {
         "index-url": "https://mirror.example/simple",
         "extra-index-url": "https://b.example/simple\nhttps://c.example/simple",
@@ -172,110 +167,210 @@ def test_pip_settings_become_uvs(load_script):
         "proxy": "http://proxy:3128",
         "timeout": "90",
     }
-    assert uv_environment(pip, {}) == {
+    assert uv_variables(pip, {}) == {
         "UV_DEFAULT_INDEX": "https://mirror.example/simple",
-        "UV_INDEX": "https://mirror.example/simple https://b.example/simple https://c.example/simple",
+        "UV_INDEX": "https://b.example/simple https://c.example/simple",
         "UV_INDEX_STRATEGY": "unsafe-best-match",
         "UV_FIND_LINKS": "/wheels,/more",
         "SSL_CERT_FILE": "/ca.pem",
         "UV_INSECURE_HOST": "mirror.example",
-        "HTTPS_PROXY": "http://proxy:3128",
-        "HTTP_PROXY": "http://proxy:3128",
+        "ALL_PROXY": "http://proxy:3128",
         "UV_HTTP_TIMEOUT": "90",
     }
-    assert uv_environment({}, {}) == {}
+    assert uv_variables({}, {}) == {}
 
 
 def test_what_is_set_for_uv_wins_over_pips_settings(load_script):
-    uv_environment = load_script("setup/install").uv_environment
+    uv_variables = load_script("setup/install").uv_variables
     mine = {"UV_DEFAULT_INDEX": "https://mine.example", "SSL_CERT_FILE": "/mine.pem"}
     pip = {"index-url": "https://mirror.example", "extra-index-url": "https://b.example", "cert": "/ca.pem"}
-    assert uv_environment(pip, mine) == {}
+    assert uv_variables(pip, mine) == {}
 
 
-def test_failing_installer_is_shown_in_full_and_ends_in_one_line(load_script, capfd):
+@pytest.fixture
+def uv(load_script, tmp_path, monkeypatch):
+    """install.py with a uv that notes its calls in `calls()`; one that holds the text of $FAILS fails."""
     install = load_script("setup/install")
-    noisy = [
-        sys.executable,
-        "-c",
-        "print('Resolved 2 packages'); print('why: no wheel'); raise SystemExit(3)",
-    ]
-    with pytest.raises(install.SetupError, match="could not") as caught:
-        install._run(noisy, {}, "could not install")
-    assert caught.value.code == 1
-    said = capfd.readouterr()
-    assert "setup: Resolved 2 packages" in said.out
-    assert "why: no wheel" in said.err
-    install._run([sys.executable, "-c", "print('why: quiet')"], {}, "could not install")
-    assert "why: quiet" not in "".join(capfd.readouterr())
-
-
-def test_state_of_this_kind_is_on_disk_after_a_set_up(project):
-    run_install(project)
-    state = json.loads((project.ROOT / ".venv" / "facevox-install.json").read_text())
-    assert state["status"] == "done"
-    assert state["root"] == str(project.ROOT)
-
-
-def fake_python(folder, name, version, has_venv=True):
-    """A program that answers find_python.sh as a Python of `version` would."""
-    folder.mkdir(exist_ok=True)
-    program = folder / name
-    answer = f"{version} {'yes' if has_venv else 'no'} {program}"
-    program.write_text(f"#!/bin/sh\necho '{answer}'\n")
+    notes, program = tmp_path / "calls.txt", tmp_path / "uv"
+    program.write_text(
+        f'#!/bin/sh\necho "$* [$UV_FIND_LINKS]" >> "{notes}"\n'
+        'if [ -n "$FAILS" ]; then case "$*" in *"$FAILS"*) echo "why: no wheel" >&2; exit 3 ;; esac; fi\n'
+    )
     program.chmod(0o755)
-    return program
+    monkeypatch.setenv("UV_FIND_LINKS", "/wheels")
+
+    def run(*options, fails=""):
+        notes.unlink(missing_ok=True)
+        monkeypatch.setenv("FAILS", fails)
+        code = install.main(["--venv", str(tmp_path / "venv"), "--uv", str(program), *options])
+        return code, notes.read_text().splitlines() if notes.exists() else []
+
+    run.install, run.program = install, str(program)
+    return run
 
 
-def find_python(repository, path, **variables):
-    """What find_python.sh answers with only `path` to look in."""
-    return subprocess.run(
-        ["/bin/sh", str(repository / "scripts" / "setup" / "find_python.sh")],
-        env={"PATH": str(path), "HOME": "/nonexistent", **variables},
-        capture_output=True, text=True,
-    )  # fmt: skip
+def packages(calls):
+    """What the one call that installs asks for, and where it may look."""
+    (call,) = [call for call in calls if call.startswith("pip install") and "--dry-run" not in call]
+    return call.partition("constraints.txt ")[2]
 
 
-def test_supported_python_is_found_behind_others(repository, tmp_path):
-    fake_python(tmp_path, "python3", "3.10.13")
-    wanted = fake_python(tmp_path, "python3.12", "3.12.1")
-    answer = find_python(repository, tmp_path)
-    assert (answer.returncode, answer.stdout, answer.stderr) == (0, f"{wanted}\n", "")
+def test_cpu_build_of_torch_is_taken_from_where_it_is(uv, monkeypatch, tmp_path, capsys):
+    def install(fails=""):
+        monkeypatch.setenv("FAILS", fails)
+        (tmp_path / "calls.txt").unlink(missing_ok=True)
+        uv.install._install_packages(tmp_path / "venv", uv.program, is_cuda=False)
+        return packages((tmp_path / "calls.txt").read_text().splitlines())
+
+    torch = f"torch=={locked('torch')}+cpu"
+    assert install() == f"-e .[dev] {torch} [/wheels]"
+    # Not among the machine's own packages: PyTorch's index. Nor there: what the index has, told before.
+    assert install(fails=f"--quiet {torch}") == f"-e .[dev] {torch} --torch-backend cpu [/wheels]"
+    assert "several GB" not in capsys.readouterr().out
+    assert install(fails="--dry-run") == "-e .[dev] [/wheels]"
+    assert "a CUDA build of several GB" in capsys.readouterr().out
 
 
-def test_python_of_pyenv_is_found_when_path_has_none(repository, tmp_path):
-    (tmp_path / "versions" / "3.11.7").mkdir(parents=True)
-    wanted = fake_python(tmp_path / "versions" / "3.11.7" / "bin", "python", "3.11.7")
-    answer = find_python(repository, "/nonexistent", PYENV_ROOT=str(tmp_path))
-    assert (answer.returncode, answer.stdout) == (0, f"{wanted}\n")
+def test_cuda_build_is_not_taken_from_local_wheels(uv, tmp_path):
+    uv.install._install_packages(tmp_path / "venv", uv.program, is_cuda=True)
+    assert packages((tmp_path / "calls.txt").read_text().splitlines()) == "-e .[dev,cuda] []"
 
 
-@pytest.mark.parametrize("version", ["3.10.13", "3.13.0", "2.7.18", "3.1.2"])
-def test_other_pythons_are_told_in_one_line_with_the_way_to_get_one(repository, tmp_path, version):
-    fake_python(tmp_path, "python3", version)
-    answer = find_python(repository, tmp_path)
+def test_versions_and_hashes_are_those_of_the_lock(uv):
+    _, calls = uv("--extras", "cluster")
+    (export,) = [call for call in calls if call.startswith("export")]
+    assert "--frozen" in export
+    assert "--all-extras" in export
+    assert "--no-hashes" not in export
+    assert "-c" in calls[-1].split()
+
+
+def test_failing_uv_is_shown_and_ends_in_one_line(uv, capfd):
+    assert uv("--extras", "cluster", fails="pip install")[0] == 1
+    assert capfd.readouterr().err == "why: no wheel\nerror: the packages could not be installed (above)\n"
+
+
+# --- the packages of an image ----------------------------------------------------------------------------
+
+
+def locked(name):
+    found = tomllib.loads((Path(__file__).resolve().parents[2] / "uv.lock").read_text("utf-8"))["package"]
+    return next(package["version"] for package in found if package["name"] == name)
+
+
+IMAGE = "--compile-bytecode -r pyproject.toml setuptools"
+
+
+def test_cuda_image_takes_torch_and_torchvision_of_the_cuda_extra(uv):
+    code, calls = uv("--torch", "cuda", "--extras", "face-voice", "lipsync")
+    assert (code, packages(calls)) == (
+        *(0, f"{IMAGE} --extra face-voice --extra lipsync --extra cuda [/wheels]"),
+    )
+
+
+def test_cuda_image_takes_tensorflow_with_its_libraries_but_not_for_mtcnn(uv):
+    code, calls = uv("--torch", "cuda", "--extras", "emotion", "cluster")
+    tensorflow = f"tensorflow[and-cuda]=={locked('tensorflow')}"
+    assert (code, packages(calls)) == (0, f"{IMAGE} --extra emotion --extra cluster {tensorflow} [/wheels]")
+    _, calls = uv("--torch", "cuda", "--extras", "landmarks", "mtcnn")
+    assert packages(calls) == f"{IMAGE} --extra landmarks --extra mtcnn --extra cuda [/wheels]"
+
+
+def test_image_of_the_server_alone_is_the_same_with_and_without_cuda(uv):
+    for accelerator in ("cpu", "cuda"):
+        code, calls = uv("--torch", accelerator, "--extras", "emotion-server")
+        assert (code, packages(calls)) == (0, f"{IMAGE} --extra emotion-server [/wheels]")
+
+
+def test_image_for_cpus_takes_the_cpu_build_or_ends_and_says_so(uv, capsys):
+    code, calls = uv("--torch", "cpu", "--extras", "landmarks")
+    assert (code, packages(calls)) == (0, f"{IMAGE} --extra landmarks torch=={locked('torch')}+cpu [/wheels]")
+    code, calls = uv("--torch", "cpu", "--extras", "landmarks", fails="--dry-run")
+    assert code == 1
+    assert "UV_FIND_LINKS" in capsys.readouterr().err
+    assert not any("--compile-bytecode" in call for call in calls)
+
+
+def test_unknown_extra_is_one_line(uv, capsys):
+    assert uv("--extras", "landmark", "cluster") == (2, [])
+    said = capsys.readouterr().err
+    assert said.startswith("error: no such extra: landmark (there are face-voice, ")
+    assert said.count("\n") == 1
+
+
+# --- install.sh: uv and a Python -------------------------------------------------------------------------
+
+
+def fake_program(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def install_sh(repository, tmp_path):
+    """Runs a copy of install.sh with only the folder `bin` to look for programs in."""
+    setup = tmp_path / "a b" / "scripts" / "setup"
+    setup.mkdir(parents=True)
+    shutil.copy(repository / "scripts" / "setup" / "install.sh", setup)
+    (tmp_path / "a b" / "uv.lock").write_text('name = "uv"\nversion = "0.13.8"\n')
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "sed").symlink_to(shutil.which("sed"))
+    (tmp_path / "bin" / "dirname").symlink_to(shutil.which("dirname"))
+
+    def run(*options, **variables):
+        return subprocess.run(
+            ["/bin/sh", str(setup / "install.sh"), *options],
+            env={"PATH": str(tmp_path / "bin"), "HOME": "/nonexistent", **variables},
+            capture_output=True, text=True,
+        )  # fmt: skip
+
+    return run
+
+
+UV = 'case "$1" in --version) echo "uv 0.13.8 (x)" ;; python) shift 4; echo "$FOUND" ;; esac'
+
+
+def test_uv_on_path_finds_the_python_that_sets_up(install_sh, tmp_path):
+    uv = fake_program(tmp_path / "bin" / "uv", UV)
+    python = fake_program(tmp_path / "py thon", 'echo "$@"')
+    answer = install_sh("--torch", "cuda", FOUND=str(python))
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert answer.stdout == f"scripts/setup/install.py --uv {uv} --torch cuda\n"
+
+
+def test_uv_is_fetched_once_at_the_locked_version_where_there_is_none(install_sh, tmp_path):
+    own = tmp_path / "a b" / ".uv" / "bin"
+    fake_program(tmp_path / "uv", UV)
+    pip = f'case "$*" in *" uv==0.13.8") /bin/cp "{tmp_path}/uv" "{own}/uv" ;; esac'
+    fake_program(tmp_path / "pip", pip)
+    make = f'if [ "$2" = venv ]; then /bin/mkdir -p "{own}"; /bin/cp "{tmp_path}/pip" "{own}/python"; fi'
+    fake_program(tmp_path / "bin" / "python3", make)
+    python = fake_program(tmp_path / "python", 'echo "$@"')
+    for fetched in ("setup: fetching uv 0.13.8\n", ""):
+        answer = install_sh(FOUND=str(python))
+        assert (answer.returncode, answer.stderr) == (0, "")
+        assert answer.stdout == f"{fetched}scripts/setup/install.py --uv {own}/uv\n"
+
+
+def test_no_uv_and_no_python_to_fetch_it_is_one_line(install_sh, tmp_path):
+    fake_program(tmp_path / "bin" / "python3", "exit 1")  # as Debian's without python3-venv
+    answer = install_sh()
     assert (answer.returncode, answer.stdout) == (2, "")
     assert answer.stderr.count("\n") == 1
-    assert f"python3 is {version}" in answer.stderr
-    assert "apt-get install" in answer.stderr
+    assert "sudo apt-get install python3-venv" in answer.stderr
 
 
-def test_python_without_venv_names_debians_package(repository, tmp_path):
-    fake_python(tmp_path, "python3", "3.11.2", has_venv=False)
-    answer = find_python(repository, tmp_path)
-    assert answer.returncode == 2
-    assert "sudo apt-get install python3.11-venv" in answer.stderr
-    assert answer.stderr.count("\n") == 1
-
-
-def test_python_given_by_name_is_the_only_one_looked_at(repository, tmp_path):
-    fake_python(tmp_path, "python3", "3.11.7")
-    other = fake_python(tmp_path / "else where", "python3", "3.9.1")
-    answer = find_python(repository, tmp_path, PYTHON=str(other))
+def test_no_python_that_fits_is_one_line_with_the_way_to_get_one(install_sh, tmp_path):
+    fake_program(tmp_path / "bin" / "uv", '[ "$1" = --version ]')
+    answer = install_sh()
     assert (answer.returncode, answer.stdout) == (2, "")
-    missing = find_python(repository, tmp_path, PYTHON="/no/such/python")
-    assert missing.returncode == 2
-    assert "/no/such/python is not a Python that runs" in missing.stderr
+    assert answer.stderr.count("\n") == 1
+    assert "uv python install 3.12" in answer.stderr
+    named = install_sh(PYTHON="/no/such/python")
+    assert named.returncode == 2
+    assert named.stderr.startswith("error: PYTHON=/no/such/python does not run")
 
 
 def test_package_is_found_beside_a_clone_of_its_name(repository, tmp_path):
@@ -291,7 +386,7 @@ def test_the_large_packages_are_compiled_once_at_set_up(project, monkeypatch):
     venv = project.ROOT / ".venv"
     package = venv / "lib" / "python3.11" / "site-packages" / "keras"
 
-    def install_packages(venv, *, is_cuda):
+    def install_packages(venv, uv, *, is_cuda):
         package.mkdir(parents=True)
         (package / "layers.py").write_text("x = 1\n")
         (package / "broken.py").write_text("x = = 1\n")  # is passed over

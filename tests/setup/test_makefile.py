@@ -36,9 +36,9 @@ def make(repository, tmp_path):
     # Not by a first line that names the interpreter: such a line cannot hold a path with a space.
     python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {shlex.quote(str(note))} "$@"\n')
     python.chmod(0o755)
-    finder = tmp_path / "scripts" / "setup" / "find_python.sh"
-    finder.parent.mkdir(parents=True)
-    finder.write_text(f"echo '{python}'\n")
+    setup = tmp_path / "scripts" / "setup" / "install.sh"
+    setup.parent.mkdir(parents=True)
+    setup.write_text(f"exec '{python}' scripts/setup/install.py \"$@\"\n")
 
     def run(*arguments):
         notes.unlink(missing_ok=True)
@@ -233,7 +233,7 @@ def test_clean_keeps_the_environment_the_settings_and_the_results(make, tmp_path
     assert make("clean")[0].returncode == 0
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert left == {
-        "Makefile", "note.py", ".env", ".venv/bin/python", "scripts/setup/find_python.sh",
+        "Makefile", "note.py", ".env", ".venv/bin/python", "scripts/setup/install.sh",
         "runs/extract/__pycache__/x",
     }  # fmt: skip
 

@@ -222,6 +222,8 @@ def _check_machine(venv: Path) -> None:
 
 
 def _make_venv(venv: Path, uv: str) -> None:
+    if venv.is_symlink():
+        venv.unlink()  # what it points to belongs to somebody else, and would be cleared
     _say(f"making {venv.name} with Python {platform.python_version()}")
     command = [uv, "venv", "--quiet", "--clear", "--no-project", "--seed", "--python", sys.executable]
     _run([*command, str(venv)], _uv_environment(), "could not make the environment")

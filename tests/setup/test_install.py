@@ -215,6 +215,15 @@ def packages(calls):
     return call.partition("constraints.txt ")[2]
 
 
+def test_environment_that_is_a_link_is_replaced_and_its_target_left_alone(uv, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (tmp_path / "venv").symlink_to(other)
+    uv("--extras", "cluster")
+    assert not (tmp_path / "venv").is_symlink()
+    assert other.is_dir()
+
+
 def test_cpu_build_of_torch_is_taken_from_where_it_is(uv, monkeypatch, tmp_path, capsys):
     def install(fails=""):
         monkeypatch.setenv("FAILS", fails)

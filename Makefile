@@ -54,10 +54,10 @@ clean: ## remove caches and build leftovers (keeps .venv, .env and runs/)
 
 # --- work ------------------------------------------------------------------------------------------------
 
-demo: install ## the whole job on made-up people, with a report: runs/demo/report.html
+demo: install ## the whole job on synthetic people, with a report: runs/demo/report.html
 	@$(PYTHON_IN_VENV) scripts/demo/run_demo.py --output_dir runs/demo
 
-# Asked for before anything is set up, so that the answer is this one line.
+# Checked before anything is set up, so that this one line is the whole output.
 ifneq ($(filter extract voices faces pairs,$(MAKECMDGOALS)),)
 ifndef DATASET
 $(error DATASET is missing: make $(firstword $(filter extract voices faces pairs,$(MAKECMDGOALS))) DATASET=/path/to/folder)
@@ -202,7 +202,7 @@ docker-test: install ## both images built and tried for real, without an engine 
 # --- development -----------------------------------------------------------------------------------------
 
 # A file of tests goes to one process: what its tests share is made once.
-test: install ## the tests, but for those marked slow, slurm, container or browser; on up to 4 cores
+test: install ## the tests, except those marked slow, slurm, container or browser; on up to 4 cores
 	@echo "tests marked $(LEFT_OUT) are left out; make test-all runs every one that this machine can"
 	@$(PYTHON_IN_VENV) -m pytest -n logical --maxprocesses 4 --dist loadfile \
 	    -m "not slow and not slurm and not container and not browser"

@@ -14,8 +14,8 @@ FROM ${BASE_IMAGE}
 
 WORKDIR /app
 
-# OpenCV loads libGL and GLib, even without a screen; the font is for Korean labels in pictures. A Python comes
-# along where the base image has none.
+# OpenCV loads libGL and GLib, even without a screen; the font is for Korean labels in pictures. Python is
+# added where the base image has none.
 # Versions are those of the base image's release: a pinned one would vanish with the next security update.
 # hadolint ignore=DL3008
 RUN apt-get update \
@@ -41,7 +41,7 @@ RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
 
 # Weights stay outside: mount them on /weights. What programs keep for a while goes to /tmp, so that neither the
 # home folder nor the image has to be writable. The server listens to the container's network, or nobody could
-# reach it; who outside it may is said where its port is published.
+# reach it; who outside it may is decided where its port is published.
 ENV PATH=/opt/venv/bin:${PATH} \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \

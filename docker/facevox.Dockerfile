@@ -12,7 +12,7 @@ FROM ${BASE_IMAGE}
 
 WORKDIR /app
 
-# OpenCV loads libGL and GLib, even without a screen. A Python comes along where the base image has none.
+# OpenCV loads libGL and GLib, even without a screen. Python is added where the base image has none.
 # Versions are those of the base image's release: a pinned one would vanish with the next security update.
 # hadolint ignore=DL3008
 RUN apt-get update \

@@ -1,4 +1,4 @@
-"""What a task of an sbatch script runs: `python -m facevox_programs.plan JOB [job options]`.
+"""Prints the command of a task of an sbatch script: `python -m facevox_programs.plan JOB [job options]`.
 
 The shared body of the scripts in slurm/ calls this inside a job. It checks job, options and allocation, so
 that a wrong value ends the job with one line before anything is started, and writes the command to stdout:

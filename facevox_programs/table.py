@@ -5,10 +5,10 @@ from pathlib import Path
 from facevox.cluster.jobs import ProgramTable
 
 _HERE = Path(__file__).resolve().parent
-# An installed package bears the scripts inside; in a checkout they lie beside it.
+# An installed package has the scripts inside; in a checkout they are beside it.
 _SCRIPTS = "facevox_programs/scripts" if (_HERE / "scripts").is_dir() else "scripts"
 
-# The name of the job, and where its program lies. All else a program says itself, by its JOB.
+# The name of the job, and the path of its program. The program itself says the rest, by its JOB.
 PROGRAMS = {
     "extract_faces": f"{_SCRIPTS}/preprocessing/extract_faces.py",
     "extract_voices": f"{_SCRIPTS}/preprocessing/extract_voices.py",

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # What all scripts of this folder share: it is sourced by them, inside the job, in the root of the repository.
 #
-# Variables that every script heeds:
+# Variables that every script reads:
 #   PYTHON            interpreter                 (.venv/bin/python; in a container: python)
 #   CONTAINER         image.sif for Apptainer, or an image name or .sqsh file for pyxis    (none)
 #   CONTAINER_MOUNTS  folders to see inside it besides the repository, a:b as SLURM's PATH  (none)
@@ -10,7 +10,7 @@
 #   SRUN_OPTIONS      further options of srun, separated by blanks
 #
 # A signal before the time limit (--signal=B:USR2@300 in the headers), or one by `scancel --signal=USR2`, makes
-# the program save and end with 75; the job is then put back into the queue and goes on from there.
+# the program save and end with 75; the job is then put back into the queue and continues from there.
 
 readonly STOPPED=75
 launcher=()     # puts a command into the container
@@ -48,7 +48,7 @@ run_job() {
 set_environment() {
     export PYTHONUNBUFFERED=1
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}
-    # sbatch brings along the shell that it was called in: what an earlier run left there is not ours.
+    # sbatch passes on the environment of the shell that called it: these may be left from an earlier run.
     unset RANK WORLD_SIZE LOCAL_RANK
     local hosts
     mapfile -t hosts < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
@@ -88,7 +88,7 @@ set_container() {
         for mount in "${mounts[@]}"; do launcher+=(--bind "$mount"); done
         launcher+=("$CONTAINER")
     else
-        # Not by a pipe into grep -q: srun would be killed by the closed pipe, and pipefail would tell.
+        # Not by a pipe into grep -q: srun would be killed by the closed pipe, and pipefail would make that a failure.
         [[ $(srun --help) == *--container-image* ]] \
             || fail "CONTAINER=$CONTAINER: no .sif file, and this SLURM has no pyxis for other images"
         local list
@@ -128,7 +128,7 @@ run_step() {
     return "$code"
 }
 
-# Requeues a job that stopped in good order, or lost a node; ends.
+# Requeues a job that stopped cleanly, or lost a node; exits.
 end_job() {
     local code=$1
     case $code in
@@ -147,7 +147,7 @@ have_all_nodes() {
 }
 
 requeue() {
-    # Of an array this task alone; the bare number of its first task would mean all of them.
+    # Of an array only this task; the bare number of its first task would mean all of them.
     local job=$SLURM_JOB_ID
     [[ -z ${SLURM_ARRAY_TASK_ID:-} ]] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
     # Cancelled, out of time or requeued by SLURM itself: it decides what becomes of the job.

@@ -2,16 +2,16 @@
 # One task of a step: bash slurm/task.sh STATUS_FILE COMMAND...
 #
 # srun ends all tasks as soon as one fails, or the others of a crashed one would wait for it for ever. But a
-# task that stopped in good order must not take with it the first one, which is still writing the checkpoint:
-# whoever fails leaves the first task time to end too. The first task's exit code goes to STATUS_FILE, because
-# srun tells the highest of all, those that it killed itself included.
+# task that stopped cleanly must not take down the first one, which is still writing the checkpoint:
+# a task that fails leaves the first one time to end too. The first task's exit code goes to STATUS_FILE, because
+# srun returns the highest of all, including those that it killed itself.
 set -uo pipefail
 
 status_file=$1
 shift
 patience_s=300
 
-# SLURM signals every process of the task: the program hears it by itself, and this shell lives on.
+# SLURM signals every process of the task: the program receives it by itself, and this shell lives on.
 trap : USR1 USR2 TERM
 code=0
 "$@" || code=$?
@@ -24,6 +24,6 @@ elif ((code != 0)); then
         sleep 1
     done
 fi
-# A task that is alone ends nobody, and its own words say more than what srun would add.
+# A task that is alone ends no others, and its own message says more than what srun would add.
 ((${SLURM_STEP_NUM_TASKS:-1} > 1)) || exit 0
 exit "$code"

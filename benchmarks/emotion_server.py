@@ -1,13 +1,13 @@
-"""Frames a second of the live server with one and four faces, fairness, memory, and what classifies fastest.
+"""Frames a second of the live server with one and four faces, fairness, memory, and the fastest classifier.
 
     python benchmarks/emotion_server.py
     python benchmarks/emotion_server.py --parts memory --minutes 10
     python benchmarks/emotion_server.py --model_dir models
 
-The real server in a process of its own, with everything switched on (tracks, smoothing, limits, origin,
-metrics, log; only the frames a second of one client are not held back), and clients of this process on the
+The real server in a separate process, with everything switched on (tracks, smoothing, limits, origin,
+metrics, log; only the frames a second of one client are not limited), and clients in this process on the
 same cores. A client sends 640 x 480 JPEGs of real talking people (../shared/data or $FACEVOX_TEST_DATA;
-made-up people where there are none) and has two frames on the way. Without --model_dir the network is the
+synthetic people where there are none) and has two frames in flight. Without --model_dir the network is the
 real MobileNetV3Large at 224 pixels with random weights, on which its speed does not depend. Exit codes: 0
 every bar is reached; 1 one is not; 2 bad usage.
 """
@@ -147,7 +147,7 @@ class Server:
         raise RuntimeError(f"the server never answered {path}")
 
     def memory_mb(self) -> float:
-        """What the process holds now."""
+        """Memory that the process holds now."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as answer:
             lines = answer.read().decode().splitlines()
         return float(next(line for line in lines if line.startswith("emotion_memory_bytes")).split()[1]) / 1e6
@@ -155,7 +155,7 @@ class Server:
 
 @dataclass
 class Load:
-    """What one client saw; times in ms."""
+    """Results of one client; times in ms."""
 
     latencies_ms: list[float] = field(default_factory=list)
     stages: list[dict[str, float]] = field(default_factory=list)
@@ -163,7 +163,7 @@ class Load:
     num_dropped: int = 0
 
     def mean_ms(self, stage: str) -> float:
-        """Of the frames' stages."""
+        """Mean time of a stage over the frames."""
         return sum(stages[stage] for stages in self.stages) / len(self.stages)
 
 
@@ -198,7 +198,7 @@ async def _run_client(port: int, scene: Sequence[bytes], seconds: float) -> Load
 
 
 def run_clients(port: int, scene: Sequence[bytes], seconds: float, count: int = 1) -> list[Load]:
-    """What `count` clients saw who sent at the same time."""
+    """Results of `count` clients that send at the same time."""
 
     async def run() -> list[Load]:
         return await asyncio.gather(*(_run_client(port, scene, seconds) for _ in range(count)))
@@ -250,7 +250,7 @@ def measure_fair(server: Server, args: argparse.Namespace) -> "list[Figure]":
 
 
 def measure_memory(server: Server, args: argparse.Namespace) -> "list[Figure]":
-    """Memory after a long load of clients who come and go, and how much of it came after the first sixth."""
+    """Memory after a long load of clients that come and go, and how much of it came after the first sixth."""
     from facevox_demo.figures import Figure
 
     scene = make_scene(4)
@@ -274,9 +274,9 @@ def measure_memory(server: Server, args: argparse.Namespace) -> "list[Figure]":
 
 
 def best_ms(works: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """The time of a call of each: the median of a round, the best of rounds in which all take their turns.
+    """The time of a call of each: the median of a round, the best of rounds in which all take turns.
 
-    What else the machine does comes and goes; so it meets all of them alike.
+    Other work on the machine comes and goes; taking turns, all of them see the same of it.
     """
     import statistics
 
@@ -294,7 +294,7 @@ def best_ms(works: dict[str, Callable[[], object]]) -> dict[str, float]:
 
 
 def measure_classifier(model_dir: Path, folder: Path) -> "list[Figure]":
-    """ms a face of what could classify, one thread each where it can be said."""
+    """Milliseconds a face of possible classifiers, with one thread each where that can be set."""
     import numpy as np
 
     from emotion.live.analysis import Classifier, find_model
@@ -302,7 +302,7 @@ def measure_classifier(model_dir: Path, folder: Path) -> "list[Figure]":
 
     crop = np.random.default_rng(0).integers(0, 256, (1, IMG_SIZE, IMG_SIZE, 3), dtype=np.uint8)
     path = find_model(model_dir)
-    assert path is not None, "made or given above"
+    assert path is not None, "exported or given above"
     classifier = Classifier(path)
     ours = "TFLite (the server's)"
     works = {ours: lambda: classifier.predict(crop), **_others(folder, crop.astype(np.float32))}
@@ -324,7 +324,7 @@ def _others(folder: Path, pixels: "NDArray[np.float32]") -> dict[str, Callable[[
     import onnxruntime
     import tensorflow as tf
 
-    logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # tracebacks of optimisations that it passes over
+    logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # tracebacks of optimisations that it skips
     model = make_network()
     model(pixels)  # Keras exports what was called before
     call = tf.function(lambda x: model(x, training=False))

@@ -4,8 +4,8 @@
     python benchmarks/emotion_training.py --num_pictures 2000 --img_size 224
 
 An RTX 3060 is documented to train 350,000 pictures (280,000 of them in training) for 48 epochs in 1.5 to 2
-hours: 2,490 to 1,870 pictures a second. The pipeline reads, decodes, turns over and mixes crops as training
-does; its pictures a second of processor time tell how many cores feed such a card at the faster of the two.
+hours: 2,490 to 1,870 pictures a second. The pipeline reads, decodes, mirrors and mixes crops as training
+does; its pictures a second of processor time show how many cores feed such a card at the faster of the two.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def make_samples(folder: Path, count: int, size: int) -> "Samples":
-    """Crops of example people, as the demo has them, drawn at the wanted size."""
+    """Crops of example people, as the demo has them, drawn at the given size."""
     import cv2
     import numpy as np
 

@@ -3,9 +3,9 @@
     python benchmarks/evaluation.py
     python benchmarks/evaluation.py --num 100000
 
-All measures (retrieval, 1:N, verification, intervals) of made-up people with one face and one voice each,
+All measures (retrieval, 1:N, verification, intervals) of synthetic people with one face and one voice each,
 unit vectors of 512 numbers. Bare product is the matrix of all similarities once, block by block and thrown
-away, in the same run. Each part runs in a process of its own, so that the peak memory is its own.
+away, in the same run. Each part runs in a separate process, so that its peak memory is its own.
 
 Exit codes: 0 done, 1 a bar is missed, 2 bad usage.
 """
@@ -41,7 +41,7 @@ MAX_MEMORY_GB = 2.0
 def get_args_parser() -> argparse.ArgumentParser:
     """The options of this program."""
     parser = cli.make_parser(__doc__, "python benchmarks/evaluation.py --num 20000")
-    parser.add_argument("--num", type=cli.positive_int, default=10_000, help="made-up faces, and voices")
+    parser.add_argument("--num", type=cli.positive_int, default=10_000, help="synthetic faces, and voices")
     parser.add_argument(
         "--sklearn_num",
         type=cli.natural_int,
@@ -51,9 +51,9 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--strata",
         action="store_true",
-        help="with made-up genders and nationalities: strata and floors (default: without)",
+        help="with synthetic genders and nationalities: strata and floors (default: without)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the made-up people")
+    parser.add_argument("--seed", type=int, default=0, help="of the synthetic people")
     parser.add_argument("--json", metavar="FILE", help="also write the figures there (default: none)")
     parser.add_argument("--part", choices=("evaluation", "sklearn"), help=argparse.SUPPRESS)
     return parser
@@ -104,7 +104,7 @@ def _sklearn_figures(results: dict[str, Any], num: int) -> "list[Figure]":
 
 
 def make_people(num: int, seed: int) -> "tuple[NDArray[np.float32], NDArray[np.float32]]":
-    """Made-up faces (N, 512) and voices (N, 512); row i of both is person i."""
+    """Synthetic faces (N, 512) and voices (N, 512); row i of both is person i."""
     import numpy as np
 
     generator = np.random.default_rng(seed)
@@ -114,8 +114,8 @@ def make_people(num: int, seed: int) -> "tuple[NDArray[np.float32], NDArray[np.f
         count = len(sides[0, part])
         common = generator.standard_normal((count, NUM_VALUES), dtype=np.float32)
         for side in sides:
-            own = generator.standard_normal((count, NUM_VALUES), dtype=np.float32)
-            mixed = LIKENESS * common + own
+            noise = generator.standard_normal((count, NUM_VALUES), dtype=np.float32)
+            mixed = LIKENESS * common + noise
             side[part] = mixed / np.linalg.norm(mixed, axis=1, keepdims=True)
     return sides[0], sides[1]
 

@@ -1,11 +1,11 @@
 """Measures the example people: are they faces to detectors, people to an embedder, speakers to a lip reader?
 
     python benchmarks/example_data.py                       # makes 120 people x 2 clips of 2 s, then measures
-    python benchmarks/example_data.py --set_dir runs/example  # measures a set that is there
+    python benchmarks/example_data.py --set_dir runs/example  # measures an existing set
     python benchmarks/example_data.py --json figures.json
 
 Prints a table of figure, bar and verdict. MobileFaceNet is read from $FACEVOX_TEST_DATA (the folder of real
-sample data); without it and without TensorFlow (MTCNN) those figures are left out and said so.
+sample data); without it and without TensorFlow (MTCNN) those figures are left out, with a message.
 
 Exit codes: 0 every bar is met; 1 one is missed; 2 bad usage or bad input.
 """
@@ -36,7 +36,7 @@ TRAITS = {
     "jaw_width": ((172, 397),),
     "eye_distance": ((33, 263), (133, 362)),
 }
-# Traits that show as a cast as well: which of a and b of the cheeks' colour in CIE Lab.
+# Traits that also show as a cast: which of a and b of the cheeks' colour in CIE Lab.
 CAST_CHANNELS = {"face_length": 1, "jaw_width": 2}
 FACE_WIDTH = (234, 454)
 CHEEKS = (50, 280)
@@ -45,21 +45,22 @@ import json, sys
 import cv2
 from mtcnn import MTCNN
 detector = MTCNN()
-found = [len(detector.detect_faces(cv2.cvtColor(cv2.imread(p), cv2.COLOR_BGR2RGB))) > 0 for p in sys.argv[1:]]
-print("found", json.dumps(found))
+pictures = (cv2.cvtColor(cv2.imread(path), cv2.COLOR_BGR2RGB) for path in sys.argv[1:])
+has_face = [len(detector.detect_faces(picture)) > 0 for picture in pictures]
+print("has_face", json.dumps(has_face))
 """
 
 
 def get_args_parser() -> argparse.ArgumentParser:
     """The options of this program."""
     parser = cli.make_parser(__doc__, "python benchmarks/example_data.py --set_dir runs/example")
-    parser.add_argument("--set_dir", type=Path, help="a set that is there (default: one is made and timed)")
+    parser.add_argument("--set_dir", type=Path, help="an existing set (default: one is made and timed)")
     parser.add_argument("--num_people", type=cli.positive_int, default=120, help="people of the set to make")
     parser.add_argument(
         "--measured_people", type=cli.positive_int, default=40, help="people whose clips are read"
     )
     parser.add_argument(
-        "--step", type=cli.positive_int, default=10, help="detectors see every so many frames"
+        "--step", type=cli.positive_int, default=10, help="detectors see one frame in this many"
     )
     parser.add_argument(
         "--expression_people", type=cli.positive_int, default=60, help="half train, half test"
@@ -147,9 +148,9 @@ def read_clips(set_dir: Path, num_people: int) -> list[ReadClip]:
                     middle = round(frame.time_s * 16_000)
                     loudness.append(np.sqrt(np.mean(sound[max(middle - half, 0) : middle + half] ** 2)))
                 pictures = [frame.image for frame in frames]
-                found = [mesh.find(picture) for picture in pictures]
+                faces = [mesh.find(picture) for picture in pictures]
                 clips.append(
-                    ReadClip(person, clip, pictures, [f[0] if f else None for f in found], np.array(loudness))
+                    ReadClip(person, clip, pictures, [f[0] if f else None for f in faces], np.array(loudness))
                 )
     return clips
 
@@ -160,10 +161,10 @@ def speech_figures(clips: list[ReadClip]) -> list[Figure]:
 
     from facevox.faces import mouth_opening
 
-    correlations, commands, lags, found = [], [], [], []
+    correlations, commands, lags, face_shares = [], [], [], []
     for clip in clips:
         has_face = np.array([p is not None for p in clip.landmarks])
-        found.append(has_face.mean())
+        face_shares.append(has_face.mean())
         if not has_face.all():
             continue
         opening = np.array([mouth_opening(p) for p in clip.landmarks])
@@ -176,7 +177,7 @@ def speech_figures(clips: list[ReadClip]) -> list[Figure]:
         }
         lags.append(max(by_lag, key=lambda lag: by_lag[lag]))
     return [
-        Figure(name="FaceMesh: share of frames with 478 points", value=float(np.mean(found)), bar=0.95),
+        Figure(name="FaceMesh: share of frames with 478 points", value=float(np.mean(face_shares)), bar=0.95),
         Figure(
             name="mouth opening x loudness, median correlation", value=float(np.median(correlations)), bar=0.5
         ),
@@ -209,21 +210,21 @@ def measured_traits(landmarks: "np.ndarray", picture: "np.ndarray") -> dict[str,
 
 
 def correlation_of_traits(clips: list[ReadClip]) -> dict[str, float]:
-    """How well each trait that carries the law can be read off the decoded video, over people."""
+    """Correlation over people of each trait that carries the law with its value in the decoded video."""
     import numpy as np
 
-    seen: dict[str, dict[str, list[float]]] = {}
+    measured: dict[str, dict[str, list[float]]] = {}
     truth = {clip.person["name"]: clip.person["geometry"] for clip in clips}
     for clip in clips:
-        of_person = seen.setdefault(clip.person["name"], {})
+        of_person = measured.setdefault(clip.person["name"], {})
         for picture, points in zip(clip.frames, clip.landmarks, strict=True):
             if points is not None:
                 for trait, value in measured_traits(points, picture).items():
                     of_person.setdefault(trait, []).append(value)
     correlations = {}
-    for trait in next(iter(seen.values())):
+    for trait in next(iter(measured.values())):
         law_trait = trait.removeprefix("cast of ")
-        pairs = [(np.median(seen[name][trait]), truth[name][law_trait]) for name in seen]
+        pairs = [(np.median(measured[name][trait]), truth[name][law_trait]) for name in measured]
         correlations[trait] = float(np.corrcoef(pairs, rowvar=False)[0, 1])
     return correlations
 
@@ -257,14 +258,14 @@ def cascade_figure(frames: list[Any]) -> Figure:
     import numpy as np
 
     cascade = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_default.xml")  # type: ignore[attr-defined]
-    found = []
+    has_face = []
     for frame in frames:
         boxes = cascade.detectMultiScale3(
             cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), 1.1, 10, outputRejectLevels=True
         )
-        found.append(len(boxes[0]) > 0)
+        has_face.append(len(boxes[0]) > 0)
     return Figure(
-        name=f"OpenCV cascade: share of {len(frames)} frames", value=float(np.mean(found)), bar=0.95
+        name=f"OpenCV cascade: share of {len(frames)} frames", value=float(np.mean(has_face)), bar=0.95
     )
 
 
@@ -279,16 +280,16 @@ def detector_figures(frames: list[Any], folder: Path, num_mtcnn: int = 60) -> li
     for number, frame in enumerate(frames[::step]):
         files.append(str(folder / f"frame_{number:04d}.png"))
         cv2.imwrite(files[-1], cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-    # In a process of its own: it loads TensorFlow, which MediaPipe here was kept from.
-    done = subprocess.run(
+    # In a separate process: it loads TensorFlow, which MediaPipe was kept from loading here.
+    process = subprocess.run(
         [sys.executable, "-c", MTCNN_PROGRAM, *files], capture_output=True, text=True, check=False
     )
-    lines = [line for line in done.stdout.splitlines() if line.startswith("found ")]
+    lines = [line for line in process.stdout.splitlines() if line.startswith("has_face ")]
     if lines:
-        value = float(np.mean(json.loads(lines[-1].removeprefix("found "))))
+        value = float(np.mean(json.loads(lines[-1].removeprefix("has_face "))))
         figures.append(Figure(name=f"MTCNN: share of {len(files)} frames", value=value, bar=0.95))
     else:
-        print(f"MTCNN left out: {(done.stderr.strip().splitlines() or ['no output'])[-1]}")
+        print(f"MTCNN left out: {(process.stderr.strip().splitlines() or ['no output'])[-1]}")
     return figures
 
 
@@ -317,7 +318,7 @@ def embedding_figures(clips: list[ReadClip], step: int) -> list[Figure]:
     vectors = make_embedder(model_file, preprocessing="imagenet").embed(faces)
     cosine = vectors @ vectors.T
     same = np.array(people)[:, None] == np.array(people)[None, :]
-    # Pictures of one clip resemble each other for free: pairs come from different clips.
+    # Pictures of one clip resemble each other anyway: pairs come from different clips.
     pairs = np.triu(np.array(numbers)[:, None] != np.array(numbers)[None, :])
     auc = float(roc_auc_score(same[pairs], cosine[pairs]))
     return [
@@ -332,7 +333,7 @@ def embedding_figures(clips: list[ReadClip], step: int) -> list[Figure]:
 
 
 def expression_figures(num_people: int, pictures_each: int = 2, first_index: int = 1000) -> list[Figure]:
-    """Accuracy of a linear classifier of landmarks on people held out; five classes, chance 0.2."""
+    """Accuracy of a linear classifier of landmarks on held-out people; five classes, chance 0.2."""
     import numpy as np
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import confusion_matrix
@@ -352,9 +353,9 @@ def expression_figures(num_people: int, pictures_each: int = 2, first_index: int
             portrait = draw_portrait(person)
             for label, name in enumerate(EXPRESSIONS):
                 for seed in range(pictures_each):
-                    found = mesh.find(render_portrait(person, name, seed, portrait=portrait))
-                    if found:
-                        rows.append(normalised_landmarks(found[0]))
+                    faces = mesh.find(render_portrait(person, name, seed, portrait=portrait))
+                    if faces:
+                        rows.append(normalised_landmarks(faces[0]))
                         labels.append(label)
                         owners.append(owner)
     features, classes, owner_of = np.array(rows), np.array(labels), np.array(owners)

@@ -11,7 +11,7 @@ For each detector, interleaved block by block in one run, milliseconds a video:
   OpenCV with all its threads);
 - floor: two processes, each cv2.VideoCapture and DeepFace's bare detector client on the frame;
 - ours: extract_faces.py's own task and runner with two workers, pictures and table written. Steady state
-  is read off the times of the pictures written; start-up (spawn, imports) is what is left, shown apart.
+  is read off the times of the pictures written; start-up (spawn, imports) is the remainder, shown separately.
 Also: on how many of 100 videos the box is DeepFace's own, for the frame as facevox reads it.
 
 Exit codes: 0 every bar is met; 1 one is missed; 2 bad usage or bad input.
@@ -47,12 +47,12 @@ WORKERS = 2
 NUM_DISTINCT = 100
 NUM_BOXES = 100
 MIN_BLOCK = 20
-WARM_UP = 4  # one picture in so many, at a block's start, is not counted: workers begin at different times
+WARM_UP = 4  # the first quarter of a block's pictures is not counted: workers begin at different times
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What was measured for one detector; times in milliseconds a video, medians over the blocks."""
+    """Measurements of one detector; times in milliseconds a video, medians over the blocks."""
 
     detector: str
     num_videos: int
@@ -65,12 +65,12 @@ class Measured:
 
     @property
     def speedup(self) -> float:
-        """How many times faster than the plain loop."""
+        """Factor by which it is faster than the plain loop."""
         return self.plain_ms / self.ours_ms
 
     @property
     def over_floor(self) -> float:
-        """How many times as long as decoding and the bare detector."""
+        """Time as a multiple of decoding and the bare detector."""
         return self.ours_ms / self.floor_ms
 
 
@@ -85,7 +85,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         "--size", type=cli.positive_int, default=512, help="side of the example videos to make, in pixels"
     )
     parser.add_argument(
-        "--videos_dir", type=Path, help="short videos that are there (default: example people are made)"
+        "--videos_dir", type=Path, help="existing short videos (default: example people are made)"
     )
     parser.add_argument("--detectors", nargs="+", choices=DETECTORS, default=DETECTORS, help="which")
     parser.add_argument(
@@ -97,7 +97,7 @@ def get_args_parser() -> argparse.ArgumentParser:
 def serve(kind: str, backend: str, pipe: Any) -> None:
     """A measuring process: answers each list of videos with (seconds, boxes)."""
     silence = os.open(os.devnull, os.O_WRONLY)
-    for descriptor in (1, 2):  # what libraries say about themselves
+    for descriptor in (1, 2):  # the libraries' own messages
         os.dup2(silence, descriptor)
     os.environ |= {"DEEPFACE_BACKEND_ENGINE": "pytorch", "DEEPFACE_HOME": tempfile.mkdtemp()}
     os.environ |= {"MEDIAPIPE_MODEL_SELECTION": "1", "MEDIAPIPE_MIN_DETECTION_CONFIDENCE": "0.5"}
@@ -106,7 +106,7 @@ def serve(kind: str, backend: str, pipe: Any) -> None:
     from facevox.faces import import_mediapipe
     from facevox.media import read_first_frame
 
-    import_mediapipe()  # before DeepFace, which would drag TensorFlow in
+    import_mediapipe()  # before DeepFace, which would import TensorFlow
     from deepface import DeepFace
     from deepface.modules import modeling
 
@@ -177,9 +177,9 @@ def run_ours(videos_dir: Path, output_dir: Path, backend: str) -> tuple[float, f
     ]
     command += ["--detector_backend", backend, "--workers", str(WORKERS)]
     begin_s = time.time()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode not in (0, 1):
-        raise UserError(f"extract_faces.py failed: {done.stderr.strip()}")
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    if process.returncode not in (0, 1):
+        raise UserError(f"extract_faces.py failed: {process.stderr.strip()}")
     times_s = sorted(path.stat().st_mtime_ns / 1e9 for path in output_dir.rglob("*.jpg"))
     if len(times_s) < MIN_BLOCK:
         raise UserError(f"{videos_dir}: {len(times_s)} faces found; too few to measure")
@@ -189,7 +189,7 @@ def run_ours(videos_dir: Path, output_dir: Path, backend: str) -> tuple[float, f
 
 
 def count_same_boxes(output_dir: Path, videos_dir: Path, backend: str) -> tuple[int, int]:
-    """On how many videos faces.csv has DeepFace's box for the frame as facevox reads it, and of how many."""
+    """Numbers of videos with DeepFace's box in faces.csv (for the frame as facevox reads it), and of all."""
     with (output_dir / "faces.csv").open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["frame_index"] == "0"][:NUM_BOXES]
     server = Server("boxes", backend)
@@ -278,21 +278,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     return ExitCode.DONE if is_met else ExitCode.SOME_FAILED
 
 
-def figures_of(one: Measured) -> "list[Figure]":
-    """What was measured for one detector, with its bars."""
+def figures_of(measured: Measured) -> "list[Figure]":
+    """Figures of one detector, with its bars."""
     from facevox_demo.figures import Figure
 
-    name = one.detector
-    same = one.same_boxes / max(one.num_boxes, 1)
+    name = measured.detector
+    same = measured.same_boxes / max(measured.num_boxes, 1)
     speedup_bar, floor_bar = BARS.get(name, (None, None))
     return [
-        Figure(f"{name}: times faster than the plain loop", round(one.speedup, 2), "x", speedup_bar),
-        Figure(f"{name}: over decoding and bare detector", round(one.over_floor, 2), "x", floor_bar, False),
+        Figure(f"{name}: times faster than the plain loop", round(measured.speedup, 2), "x", speedup_bar),
+        Figure(
+            f"{name}: over decoding and bare detector", round(measured.over_floor, 2), "x", floor_bar, False
+        ),
         Figure(f"{name}: boxes equal to DeepFace's", round(same, 3), "", SAME_BOXES_BAR),
-        Figure(f"{name}: plain loop", round(one.plain_ms, 2), "ms/video", None, False, False),
-        Figure(f"{name}: floor, two processes", round(one.floor_ms, 2), "ms/video", None, False, False),
-        Figure(f"{name}: ours, two workers", round(one.ours_ms, 2), "ms/video", None, False, False),
-        Figure(f"{name}: start-up", round(one.startup_s, 2), "s", None, False, False),
+        Figure(f"{name}: plain loop", round(measured.plain_ms, 2), "ms/video", None, False, False),
+        Figure(f"{name}: floor, two processes", round(measured.floor_ms, 2), "ms/video", None, False, False),
+        Figure(f"{name}: ours, two workers", round(measured.ours_ms, 2), "ms/video", None, False, False),
+        Figure(f"{name}: start-up", round(measured.startup_s, 2), "s", None, False, False),
     ]
 
 

@@ -3,12 +3,13 @@
     python benchmarks/face_voice_loading.py
     python benchmarks/face_voice_loading.py --picture_px 1024 --num 32
 
-Training items of made-up people: a jpg, cropped, mirrored and resized to 224 px; and 4 s out of a wav of
+Training items of synthetic people: a jpg, cropped, mirrored and resized to 224 px; and 4 s out of a wav of
 10 s at 16 kHz, normalised. Processor time of one thread counts, so that other work on the machine does not
-(but for the last figure). The files lie in memory, as after the first epoch: a slow disk adds its own time.
-Beside it stand the same work by the usual calls (transformers' processors, the whole recording by librosa),
-and by faces that lie in memory decoded and resized, which is the most that a cache of them could save. And
-batches whose faces are packed for the device (--picture_transforms torchvision), held against ready ones.
+(except for the last figure). The files are in memory, as after the first epoch: a slow disk adds its own
+time. For comparison: the same work by the usual calls (transformers' processors, the whole recording by
+librosa), and with faces that are in memory decoded and resized, which is the most that a cache of them could
+save. And batches whose faces are packed for the device (--picture_transforms torchvision), compared with
+ready ones.
 
 Exit codes: 0 done, 1 a bar is missed, 2 bad usage.
 """
@@ -32,7 +33,7 @@ FACE_PX, CROP_S, RECORDING_S, RATE_HZ = 224, 4.0, 10.0, 16000
 BATCH = 32
 NUM_PEOPLE = 8
 ROUNDS = 3
-# What one GPU takes in training: pairs of a face and 4 s of voice on an H200 at 40 % of its peak in bf16,
+# Consumption of one GPU in training: pairs of a face and 4 s of voice on an H200 at 40 % of its peak in bf16,
 # and pictures for a ViT-B/16 on an A100.
 H200_PAIRS_HZ, A100_PAIRS_HZ = 1440, 390
 MAX_CORES = 8  # machines come with twelve cores or more for each GPU
@@ -46,7 +47,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--workers", type=cli.natural_int, default=cli.num_cores(), help="loader processes of the last figure"
     )
-    parser.add_argument("--seed", type=cli.natural_int, default=0, help="of the made-up people")
+    parser.add_argument("--seed", type=cli.natural_int, default=0, help="of the synthetic people")
     parser.add_argument("--json", metavar="FILE", help="also write the figures there (default: none)")
     return parser
 
@@ -168,7 +169,7 @@ def _usual_way(pairs: "list[FilePair]", items: "FaceVoiceDataset") -> Callable[[
 
 
 def _with_decoded_faces(pairs: "list[FilePair]", items: "FaceVoiceDataset") -> Callable[[int], Any]:
-    """As ours, with the faces at model size in memory."""
+    """Our own way, with the faces at model size in memory."""
     import cv2
     import torch
 

@@ -1,10 +1,10 @@
-"""A training step of ViT-Base with Wav2Vec2-Base, held against the bare forward, backward and optimizer.
+"""A training step of ViT-Base with Wav2Vec2-Base, compared with the bare forward, backward and optimizer.
 
     python benchmarks/face_voice_training.py    # CPU: batch 4, 5 s of voice, data in memory
     python benchmarks/face_voice_training.py --device cuda --precision bf16 --batch_size 64    # on a GPU
 
 The encoders have the sizes of the real ones and random weights. Both steps see the same batches, in turn; the
-bare one is what anybody would write: forward, InfoNCE over the batch, backward, AdamW. On a GPU also pairs/s
+bare one is the obvious code: forward, InfoNCE over the batch, backward, AdamW. On a GPU also pairs/s
 and the share of the peak of matrix products that they come to (MFU).
 """
 
@@ -74,7 +74,7 @@ def make_batches(args: argparse.Namespace, count: int) -> "list[dict[str, torch.
 
 
 def make_bare_step(model: Any, args: argparse.Namespace, device: "torch.device") -> Any:
-    """What anybody would write."""
+    """The obvious training step, without checks."""
     import torch
     import torch.nn.functional as F
 

@@ -3,9 +3,9 @@
     python benchmarks/grouping.py
     python benchmarks/grouping.py --num_faces 20000
 
-The faces are made up: unit vectors of 512 numbers, 20 for each person, with cosines of about 0.65 inside a
+The faces are synthetic: unit vectors of 512 numbers, 20 for each person, with cosines of about 0.65 inside a
 person. Bare products are half of the matrix of all similarities, computed block by block and thrown away (the
-faster of two block sizes, all cores). Each part runs in a process of its own, so that the peak memory is its
+faster of two block sizes, all cores). Each part runs in a separate process, so that its peak memory is its
 own. The bar of a comparison with DBSCAN is DBSCAN's own value.
 
 Exit codes: 0 done, 1 a bar is missed, 2 bad usage.
@@ -40,7 +40,7 @@ MAX_MEMORY_GB = 2.0
 def get_args_parser() -> argparse.ArgumentParser:
     """The options of this program."""
     parser = cli.make_parser(__doc__, "python benchmarks/grouping.py --num_faces 20000")
-    parser.add_argument("--num_faces", type=cli.positive_int, default=100_000, help="made-up faces")
+    parser.add_argument("--num_faces", type=cli.positive_int, default=100_000, help="synthetic faces")
     parser.add_argument("--faces_per_person", type=cli.positive_int, default=20, help="of each person")
     parser.add_argument(
         "--dbscan_faces",
@@ -48,7 +48,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         default=20_000,
         help="faces for the comparison with DBSCAN; 0: without",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the made-up faces")
+    parser.add_argument("--seed", type=int, default=0, help="of the synthetic faces")
     parser.add_argument("--json", metavar="FILE", help="also write the figures there (default: none)")
     parser.add_argument("--part", choices=("products", "grouping", "dbscan"), help=argparse.SUPPRESS)
     return parser
@@ -87,7 +87,7 @@ def _grouping_figures(results: dict[str, Any], num_faces: int) -> "list[Figure]"
 
 
 def _dbscan_figures(results: dict[str, Any], num_faces: int) -> "list[Figure]":
-    """Against scikit-learn's DBSCAN (same threshold, min_samples 2): as fast, and as good, at least."""
+    """Comparison with scikit-learn's DBSCAN (same threshold, min_samples 2): no slower and no worse."""
     from facevox_demo.figures import Figure
 
     figures = []
@@ -104,13 +104,13 @@ def _dbscan_figures(results: dict[str, Any], num_faces: int) -> "list[Figure]":
 def make_faces(
     num_faces: int, faces_per_person: int, seed: int, between_share: float = 0.0
 ) -> "tuple[NDArray[np.float32], NDArray[np.int64]]":
-    """Made-up embeddings (N, 512) and their people (N,).
+    """Synthetic embeddings (N, 512) and their people (N,).
 
     Args:
         num_faces: N.
         faces_per_person: Of each person.
         seed: Of the random numbers.
-        between_share: Share of faces that lie half-way to the next person: look-alikes that link people.
+        between_share: Share of faces that are half-way to the next person: look-alikes that link people.
     """
     import numpy as np
 
@@ -125,8 +125,8 @@ def make_faces(
     for start in range(0, num_faces, 4096):  # in parts: the peak memory is to be that of the grouping
         part = slice(start, start + 4096)
         middle = centres[people[part]].copy()
-        other = centres[(people[part] + 1) % num_people]
-        middle[is_between[part]] += other[is_between[part]]
+        neighbour = centres[(people[part] + 1) % num_people]
+        middle[is_between[part]] += neighbour[is_between[part]]
         faces[part] += middle / np.linalg.norm(middle, axis=1, keepdims=True)
         faces[part] /= np.linalg.norm(faces[part], axis=1, keepdims=True)
     return faces, people

@@ -1,4 +1,4 @@
-"""Measures how long `--help` of every program takes: nobody waits for imports to read options.
+"""Measures how long `--help` of every program takes: nobody should wait for imports to read options.
 
     python benchmarks/help_time.py
 

@@ -4,10 +4,10 @@
     python benchmarks/hq_loading.py --num 64 --mel_s 20
 
 Training items of HQ VoxCeleb: a jpg, cropped, mirrored and resized to 224 px; and 1.5 s out of a spectrogram,
-normalised. The spectrogram lies in a pickle (a dictionary, 40 x T, float64, as in the real set), in a .npy as
+normalised. The spectrogram is in a pickle (a dictionary, 40 x T, float64, as in the real set), in a .npy as
 releases have it (T x 40, float64), or converted by convert_mels.py (40 x T, float32, or float16).
-Processor time of one thread counts, so that other work on the machine does not. The files lie in memory, as
-after the first epoch. Beside it: the standard library's unpickler, which would run what is in the file; a
+Processor time of one thread counts, so that other work on the machine does not. The files are in memory, as
+after the first epoch. For comparison: the standard library's unpickler, which would run code in the file; a
 bare training step of the default network (ViT-Base, random weights) on two cores of this machine; and the
 cores that feed a GPU which trains a ViT-Base at 390 pictures a second (an RTX 3090 or A100, published).
 
@@ -34,7 +34,7 @@ FACE_PX, CROP_FRAMES, NUM_MELS = 224, 150, 40
 NUM_PEOPLE = 8
 ROUNDS = 3
 GPU_PICTURES_HZ = 390
-MIN_PICKLES_HZ = 3000  # spectrograms of 2.5 s: reading them must not be what training waits for
+MIN_PICKLES_HZ = 3000  # spectrograms of 2.5 s: training must not wait for reading them
 MAX_CORES = 8  # machines come with twelve cores or more for each GPU
 FORMS = ("pickle", "npy", "converted", "converted float16")
 
@@ -47,7 +47,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         "--mel_s", type=cli.positive_float, default=8.0, help="length of a spectrogram in seconds"
     )
     parser.add_argument("--picture_px", type=cli.positive_int, default=256, help="side of the jpgs in pixels")
-    parser.add_argument("--seed", type=cli.natural_int, default=0, help="of the made-up people")
+    parser.add_argument("--seed", type=cli.natural_int, default=0, help="of the synthetic people")
     parser.add_argument("--json", metavar="FILE", help="also write the figures there (default: none)")
     return parser
 

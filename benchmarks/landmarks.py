@@ -8,9 +8,9 @@ Archives of 12-megapixel pictures (4032 x 3024, as phones make them) and of 1080
 people in a grainy room. They are read in this process, by one worker process and by two; the best of three
 rounds counts, by wall clock and by processor time ("a core"), which other work on the machine changes little.
 The bar of 20 pictures a second and core is for 12 megapixels, decoded no larger than the mesh needs; the rate
-without that is shown beside it. The shares are those of one process: read (the archive, with its checksum),
+without that is shown next to it. The shares are those of one process: read (the archive, with its checksum),
 decode, mesh (finding the face and its points), rest. Memory is that of a process that reads an archive of
-many small pictures: what it gained from the second fifth of the run to the last.
+many small pictures: its growth from the second fifth of the run to the last.
 Exit codes: 0 every bar is met; 1 one is missed; 2 bad usage.
 """
 
@@ -131,13 +131,13 @@ def measure_rate(archive: Path, count: int, workers: int, folder: Path) -> Rates
 
 
 def best_rates(archive: Path, count: int, folder: Path) -> dict[int, Rates]:
-    """The best of some rounds by number of workers: what other work on the machine took is left out."""
+    """The best of some rounds by number of workers: time lost to other work on the machine is left out."""
     rounds = [
         {workers: measure_rate(archive, count, workers, folder) for workers in (0, 1, 2)}
         for _ in range(ROUNDS)
     ]
     return {
-        workers: Rates(*(max(found[workers][k] for found in rounds) for k in (0, 1))) for workers in (0, 1, 2)
+        workers: Rates(*(max(rates[workers][k] for rates in rounds) for k in (0, 1))) for workers in (0, 1, 2)
     }
 
 

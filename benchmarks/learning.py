@@ -1,4 +1,4 @@
-"""What the demo's models learn: scores on people never seen, and what shuffled voices give.
+"""Scores of the demo's models on unseen people, and the scores that shuffled voices give.
 
     python benchmarks/learning.py
 
@@ -6,7 +6,7 @@ Each seed runs the demo (120 people, 24 of them held out; identities from groups
 with the voices shuffled among the people, where nothing can be learnt: its intervals must hold chance.
 
 The demo's batch sizes, epochs and choice of checkpoint were picked on the test people of seeds 0, 1 and 2, so
-the figures of these seeds may be somewhat too good. Seeds 3, 4 and 5 were first run when the settings stood.
+the figures of these seeds may be somewhat too good. Seeds 3, 4 and 5 were first run with the final settings.
 
 Exit codes: 0 done, 1 a bar is missed, 2 bad usage.
 """
@@ -71,15 +71,15 @@ def shuffled_scores(demo: Path, settings: Sequence[str], seed: int) -> dict[str,
         voices.setdefault(pair.identity, []).append(pair.voice)
     people = sorted(voices)
     order = np.random.default_rng(seed).permutation(len(people))
-    # A cycle along a random order: nobody keeps the own voice.
+    # A cycle along a random order: nobody keeps their own voice.
     owner = {people[order[k]]: people[order[(k + 1) % len(people)]] for k in range(len(people))}
-    taken = dict.fromkeys(people, 0)
+    num_used = dict.fromkeys(people, 0)
     listing = demo / "shuffled.txt"
     with listing.open("w", encoding="utf-8") as out:
         for pair in pairs:
-            other = voices[owner[pair.identity]]
-            out.write(f"{pair.face}\t{other[taken[pair.identity] % len(other)]}\n")
-            taken[pair.identity] += 1
+            other_voices = voices[owner[pair.identity]]
+            out.write(f"{pair.face}\t{other_voices[num_used[pair.identity] % len(other_voices)]}\n")
+            num_used[pair.identity] += 1
     model, encoders = demo / "shuffled", demo / "encoders"
     run(
         "scripts/training/train_face_voice_from_matched_file.py",
@@ -92,8 +92,8 @@ def shuffled_scores(demo: Path, settings: Sequence[str], seed: int) -> dict[str,
         *("--matched_file", listing, "--identity_csv", groups, "--model_dir", model),
         *("--output_file", model / "results.csv", "--audio_duration_sec", "2", "--checkpoint", "last"),
     )
-    found: dict[str, Any] = read_json(model / "evaluation_results.json")
-    return found
+    results: dict[str, Any] = read_json(model / "evaluation_results.json")
+    return results
 
 
 def figures_of(name: str, seed: int, scores: dict[str, Any]) -> list[Figure]:
@@ -110,7 +110,7 @@ def figures_of(name: str, seed: int, scores: dict[str, Any]) -> list[Figure]:
 
 
 def holds_chance(measure: dict[str, Any]) -> bool:
-    """Whether chance lies in the 95 % interval."""
+    """True if chance is within the 95 % interval."""
     return bool(measure["low"] <= measure["chance"] <= measure["high"])
 
 
@@ -123,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     settings = load_demo().FACE_VOICE_SETTINGS
     figures: list[Figure] = []
-    held: list[bool] = []
+    is_chance_inside: list[bool] = []
     with tempfile.TemporaryDirectory() as temporary:
         for seed in args.seeds:
             demo = Path(args.output_dir or temporary) / f"seed{seed}"
@@ -134,12 +134,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             shuffled = shuffled_scores(demo, settings, seed)
             measures = [shuffled["verification"]["all"]["auc"]]
             measures += [shuffled[way]["all"]["top_1"] for way in ("face_to_voice", "voice_to_face")]
-            held += map(holds_chance, measures)
+            is_chance_inside += map(holds_chance, measures)
             figures.append(Figure(f"shuffled voices, seed {seed}: AUC", measures[0]["value"]))
     # Of 95 % intervals one in twenty misses; as many misses as one in a hundred such sets has are allowed.
-    num_allowed = int(binom.ppf(0.99, len(held), 0.05))
-    name = f"shuffled voices: 95 % intervals of {len(held)} that hold chance"
-    figures.append(Figure(name, sum(held), "", len(held) - num_allowed))
+    num_allowed = int(binom.ppf(0.99, len(is_chance_inside), 0.05))
+    name = f"shuffled voices: 95 % intervals of {len(is_chance_inside)} that hold chance"
+    figures.append(Figure(name, sum(is_chance_inside), "", len(is_chance_inside) - num_allowed))
     is_met = print_figures(figures)
     if args.json:
         write_figures(args.json, figures)

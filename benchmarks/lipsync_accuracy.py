@@ -1,20 +1,20 @@
-"""Measures lip-sync: offsets found and clips told apart on people never seen, and the speed end to end.
+"""Measures lip-sync: offsets found and clips distinguished on unseen people, and the speed end to end.
 
     python benchmarks/lipsync_accuracy.py                     # example people, real clips if there, speed
     python benchmarks/lipsync_accuracy.py --parts real --features_dir runs/features
     python benchmarks/lipsync_accuracy.py --parts speed --json figures.json
     python benchmarks/lipsync_accuracy.py --parts variants --results_dir runs/variants
 
-Parts: example (12 made-up people, in folds), real (the clips of $FACEVOX_TEST_DATA, ../shared/data without
-it; left out, and said so, where there are none) and speed (scoring a clip of 360, 720 and 1080 lines end to
-end, with the shares of its steps; "by processor time" is what a single core gives that does nothing else).
+Parts: example (12 synthetic people, in folds), real (the clips of $FACEVOX_TEST_DATA, ../shared/data without
+it; left out, with a message, where there are none) and speed (scoring a clip of 360, 720 and 1080 lines end
+to end, with the shares of its steps; "by processor time" is the rate of an otherwise idle core).
 Only where it is asked for, as it takes an hour: variants (the folds, clips and windows of real for other
-settings, each less the shipped ones, small.yaml; a mean over seeds, as they differ by several points).
+settings, each minus the shipped ones, small.yaml; a mean over seeds, as they differ by several points).
 In all but speed the speakers are dealt into folds: network and ridge are fitted on the others, the untrained
-estimator on nobody. In brackets behind a figure: 95 % interval over speakers, with the seeds as they are.
+estimator on nobody. In brackets after a figure: 95 % interval over speakers, with the seeds as they are.
 
 Exit codes: 0 every bar is met; 1 one is missed; 2 bad usage or bad input; 75 stopped (with
---results_dir the same command goes on).
+--results_dir the same command continues).
 """
 
 import argparse
@@ -46,10 +46,10 @@ EXAMPLE_ACCURACY_BAR, EXAMPLE_AUC_BAR = 0.95, 0.98
 NO_WORSE_BAR = 0.0  # of the network less the ridge
 SPEED_BAR = 3.0  # times real time, 720 lines, two cores
 HEIGHTS = (360, 720, 1080)
-EXAMPLE_EPOCHS = 30  # made-up lips follow their voice closely: soon learned
+EXAMPLE_EPOCHS = 30  # synthetic lips follow their voice closely: soon learned
 VARIANTS_PART = "variants"
 SHIPPED = "shipped"
-VARIANTS = {  # what small.yaml is changed by, as --set of lipsync/train.py takes it
+VARIANTS = {  # changes of small.yaml, as --set of lipsync/train.py takes them
     SHIPPED: (),
     "transformer": ("model.temporal=transformer",),
     "width_16": ("model.hidden_dim=16",),
@@ -78,7 +78,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         "--features_dir",
         type=Path,
         metavar="DIR",
-        help="keep the features of real clips there, and use those that are there (default: a temporary one)",
+        help="keep the features of real clips there, and use those that exist (default: a temporary one)",
     )
     add(
         "--variants",
@@ -100,9 +100,9 @@ def get_args_parser() -> argparse.ArgumentParser:
         "--results_dir",
         type=Path,
         metavar="DIR",
-        help="keep each fold of the variants there, and go on from those that are there (default: none)",
+        help="keep each fold of the variants there, and continue from those that exist (default: none)",
     )
-    add("--processed_dir", type=Path, metavar="DIR", help="example clips that are there (default: are made)")
+    add("--processed_dir", type=Path, metavar="DIR", help="existing example clips (default: they are made)")
     add("--clip_s", type=cli.positive_float, default=10.0, help="length of the clips of the part speed, in s")
     add("--json", type=Path, metavar="FILE", help="also write the figures there (default: none)")
     return parser
@@ -127,13 +127,13 @@ def _figure(name: str, value: "Measure", bar: float | None = None, **options: An
 
 
 def accuracy_figures(
-    head: str, found: "Mapping[str, Measurements]", bars: dict[int, float]
+    head: str, measurements: "Mapping[str, Measurements]", bars: dict[int, float]
 ) -> "list[Figure]":
     """Offsets within a frame by window, of each estimator, and the network less the ridge.
 
     Args:
         head: Begins the names.
-        found: By estimator.
+        measurements: By estimator.
         bars: Least share for the network, by frames of a window.
     """
     from facevox_demo.lipsync_folds import NETWORK, RIDGE, accuracy_difference
@@ -142,23 +142,23 @@ def accuracy_figures(
     figures = []
     for length in WINDOW_FRAMES:
         title = f"{head}: offset within a frame, {length / 25:g} s"
-        for name, measured in found.items():
+        for name, measured in measurements.items():
             bar = bars.get(length) if name == NETWORK else None
             figures.append(_figure(f"{title}, {name}", accuracy(measured, length), bar))
-        difference = accuracy_difference(found[NETWORK], found[RIDGE], length)
+        difference = accuracy_difference(measurements[NETWORK], measurements[RIDGE], length)
         no_worse = NO_WORSE_BAR if length in (50, 125) else None
         figures.append(_figure(f"{title}, network less ridge", difference, no_worse, is_comparable=False))
     return figures
 
 
 def score_figures(
-    head: str, found: "dict[str, FoldMeasurements]", folds: Sequence[Sequence[str]], bar: float | None
+    head: str, measurements: "dict[str, FoldMeasurements]", folds: Sequence[Sequence[str]], bar: float | None
 ) -> "list[Figure]":
     """AUC and calibration error of each estimator, and the network's AUC less the ridge's.
 
     Args:
         head: Begins the names.
-        found: By estimator.
+        measurements: By estimator.
         folds: Of speakers; each is scored by a calibration fitted on the others, as training does it.
         bar: Least AUC of the network for far shifts and swapped sound.
     """
@@ -172,16 +172,16 @@ def score_figures(
     )
     from lipsync.network.evaluation import KINDS, SCORED_FRAMES, auc
 
-    likely = {name: calibrated_as_trained(measured, folds) for name, measured in found.items()}
-    refitted = {name: calibrated(measured, folds) for name, measured in found.items()}
+    likely = {name: calibrated_as_trained(measured, folds) for name, measured in measurements.items()}
+    refitted = {name: calibrated(measured, folds) for name, measured in measurements.items()}
     figures = []
     for length in SCORED_FRAMES:
         for kind in KINDS[1:]:
             title = f"{head}: AUC, {kind}, {length / 25:g} s"
             is_barred = length == SCORED_FRAMES[-1] and kind in (KINDS[1], KINDS[3])
             for name, values in likely.items():
-                wanted = bar if is_barred and name == NETWORK else None
-                figures.append(_figure(f"{title}, {name}", auc(values, length, kind), wanted))
+                least = bar if is_barred and name == NETWORK else None
+                figures.append(_figure(f"{title}, {name}", auc(values, length, kind), least))
             difference = auc_difference(likely[NETWORK], likely[RIDGE], length, kind)
             figures.append(_figure(f"{title}, network less ridge", difference, is_comparable=False))
         for name, values in likely.items():
@@ -193,7 +193,7 @@ def score_figures(
 
 
 def measure_example(args: argparse.Namespace, folder: Path) -> "list[Figure]":
-    """Made-up people: 12 with two clips of 10 s."""
+    """Synthetic people: 12 with two clips of 10 s."""
     from dataclasses import replace
 
     from facevox_demo.lipsync_folds import RECIPE, cross_validate, deal_folds
@@ -202,9 +202,9 @@ def measure_example(args: argparse.Namespace, folder: Path) -> "list[Figure]":
     processed = args.processed_dir or make_example_clips(folder)
     takes = list(load_takes(list_clips(processed)))
     folds = deal_folds(takes, args.example_folds)
-    found = cross_validate(takes, folds, training=replace(RECIPE, num_epochs=EXAMPLE_EPOCHS))
-    figures = accuracy_figures("example", found, {125: EXAMPLE_ACCURACY_BAR})
-    return figures + score_figures("example", found, folds, EXAMPLE_AUC_BAR)
+    measurements = cross_validate(takes, folds, training=replace(RECIPE, num_epochs=EXAMPLE_EPOCHS))
+    figures = accuracy_figures("example", measurements, {125: EXAMPLE_ACCURACY_BAR})
+    return figures + score_figures("example", measurements, folds, EXAMPLE_AUC_BAR)
 
 
 def make_example_clips(folder: Path) -> Path:
@@ -236,7 +236,7 @@ def make_example_clips(folder: Path) -> Path:
 
 
 def measure_real(args: argparse.Namespace, folder: Path) -> "list[Figure]":
-    """Real people; nothing without their clips."""
+    """Real people; no figures without their clips."""
     from dataclasses import replace
 
     from facevox_demo.lipsync_folds import RECIPE, cross_validate, deal_folds
@@ -245,14 +245,14 @@ def measure_real(args: argparse.Namespace, folder: Path) -> "list[Figure]":
     if not takes:
         return []
     folds = deal_folds(takes, args.folds)
-    found = cross_validate(
+    measurements = cross_validate(
         takes, folds, training=replace(RECIPE, num_epochs=args.num_epochs or RECIPE.num_epochs)
     )
-    return accuracy_figures("real", found, {}) + score_figures("real", found, folds, None)
+    return accuracy_figures("real", measurements, {}) + score_figures("real", measurements, folds, None)
 
 
 def load_real_takes(args: argparse.Namespace, folder: Path) -> "list[Take]":
-    """Real people's clips of known offset; none, and said so, where there are no clips."""
+    """Real people's clips of known offset; an empty list, with a message, where there are no clips."""
     from facevox_demo.lipsync_folds import real_takes
 
     data_dir = Path(os.environ.get("FACEVOX_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
@@ -263,7 +263,7 @@ def load_real_takes(args: argparse.Namespace, folder: Path) -> "list[Take]":
 
 
 def measure_variants(args: argparse.Namespace, folder: Path) -> "list[Figure]":
-    """Other settings on real people; nothing without their clips."""
+    """Other settings on real people; no figures without their clips."""
     from facevox_demo.lipsync_folds import deal_folds, offsets_fold_by_fold, pool_seeds
 
     takes = load_real_takes(args, folder)
@@ -272,7 +272,7 @@ def measure_variants(args: argparse.Namespace, folder: Path) -> "list[Figure]":
     folds = deal_folds(takes, args.folds)
     results_dir = args.results_dir or folder / "results"
     seeds = list(dict.fromkeys(args.seeds))
-    found = {}
+    measurements = {}
     for name in dict.fromkeys((SHIPPED, *args.variants)):
         by_seed = [
             offsets_fold_by_fold(
@@ -283,8 +283,8 @@ def measure_variants(args: argparse.Namespace, folder: Path) -> "list[Figure]":
             )
             for seed in seeds
         ]
-        found[name] = pool_seeds(by_seed)
-    return variant_figures(found, seeds)
+        measurements[name] = pool_seeds(by_seed)
+    return variant_figures(measurements, seeds)
 
 
 def variant_settings(name: str, seed: int, num_epochs: int | None = None) -> "Settings":
@@ -295,12 +295,14 @@ def variant_settings(name: str, seed: int, num_epochs: int | None = None) -> "Se
     return load_settings(SMALL_SET_FILE, (*VARIANTS[name], f"training.seed={seed}", *epochs))
 
 
-def variant_figures(found: "dict[str, dict[str, Measurements]]", seeds: Sequence[int]) -> "list[Figure]":
+def variant_figures(
+    measurements: "dict[str, dict[str, Measurements]]", seeds: Sequence[int]
+) -> "list[Figure]":
     """Offsets within a frame of each variant and of the ridge, and of each less the shipped network.
 
     Args:
-        found: By variant and estimator. A variant is its network with the ridge, as a training leaves it;
-            "NAME alone" is its network without.
+        measurements: By variant and estimator. A variant is its network with the ridge, as a training leaves
+            it; "NAME alone" is its network without.
         seeds: That are pooled in each.
     """
     from dataclasses import replace
@@ -308,9 +310,9 @@ def variant_figures(found: "dict[str, dict[str, Measurements]]", seeds: Sequence
     from facevox_demo.lipsync_folds import ALONE, NETWORK, RIDGE, accuracy_difference
     from lipsync.network.evaluation import accuracy
 
-    rows = {name: own[NETWORK] for name, own in found.items()}
-    rows |= {f"{name} alone": own[ALONE] for name, own in found.items()}
-    rows[RIDGE] = found[SHIPPED][RIDGE]
+    rows = {name: by_estimator[NETWORK] for name, by_estimator in measurements.items()}
+    rows |= {f"{name} alone": by_estimator[ALONE] for name, by_estimator in measurements.items()}
+    rows[RIDGE] = measurements[SHIPPED][RIDGE]
     figures = []
     for length in VARIANT_FRAMES:
         title = f"variants: offset within a frame, {length / 25:g} s"
@@ -406,7 +408,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from facevox_demo.figures import print_figures, write_figures
 
-    torch.set_num_threads(1)  # nets this small are fastest so
+    torch.set_num_threads(1)  # networks this small are fastest on one thread
     parts = {
         "example": measure_example,
         "real": measure_real,

@@ -6,7 +6,7 @@
 Without --videos an example person is put into a grainy room of 1280 x 720 pixels. Times real time is the
 length of all clips over the seconds of a data_processing.py run with two workers: the seconds that the
 workers spent on clips, as in a long batch; those of the whole run, start included; and by processor time,
-which is what two cores give that have nothing else to do. The shares are measured apart, in one process, on
+which is the rate of two otherwise idle cores. The shares are measured separately, in one process, on
 one clip: decode (and conversion to RGB), detect (the face detector), mesh (FaceMesh), sound (its decoding
 and features), write (compression), rest (crops, cuts, smoothing).
 Exit codes: 0 the bar is met; 1 it is missed; 2 bad usage or bad input.
@@ -87,7 +87,7 @@ class Stopwatch:
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
     def around(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """`function`, its time counted."""
+        """`function` with its time counted."""
 
         def timed(*args: Any, **options: Any) -> Any:
             start_s = time.perf_counter()
@@ -99,7 +99,7 @@ class Stopwatch:
         return timed
 
     def through(self, name: str, function: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
-        """A generator, the time to its next value counted."""
+        """The generator `function` with the time to each next value counted."""
 
         def timed(*args: Any, **options: Any) -> Iterator[Any]:
             source = function(*args, **options)

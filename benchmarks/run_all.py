@@ -1,7 +1,7 @@
-"""Run every benchmark, hold the figures against the kept ones, and say what became worse.
+"""Run every benchmark, compare the figures with the kept ones, and report what became worse.
 
     python benchmarks/run_all.py                # compares with docs/benchmarks.json
-    python benchmarks/run_all.py --update       # keeps the figures, and writes docs/benchmarks.md anew
+    python benchmarks/run_all.py --update       # keeps the figures, and rewrites docs/benchmarks.md
 
 Ratios within one run are compared; seconds depend on the machine and are only shown.
 
@@ -61,26 +61,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     from facevox.files import read_json, write_json
     from facevox_demo.figures import Figure, find_drops
 
-    kept: dict[str, Any] = read_json(KEPT_FILE) if KEPT_FILE.exists() else {}
+    kept_figures: dict[str, Any] = read_json(KEPT_FILE) if KEPT_FILE.exists() else {}
     is_good = True
     for name in args.only or program_names():
         print(f"\n== python benchmarks/{name}.py", flush=True)
         code, figures = run_program(name)
         is_good &= code == ExitCode.DONE
-        drops = find_drops(figures, [Figure(**row) for row in kept.get(name, [])])
+        drops = find_drops(figures, [Figure(**row) for row in kept_figures.get(name, [])])
         for now, before in drops:
             print(f"dropped: {now.name}: {now.value:.4g} {now.unit}, was {before.value:.4g} {before.unit}")
         is_good &= not drops
         if figures:
-            kept[name] = [asdict(figure) for figure in figures]
+            kept_figures[name] = [asdict(figure) for figure in figures]
     if args.update:
-        write_json(KEPT_FILE, dict(sorted(kept.items())))
-        write_tables(kept)
+        write_json(KEPT_FILE, dict(sorted(kept_figures.items())))
+        write_tables(kept_figures)
         print(f"\nkept in {KEPT_FILE.relative_to(REPOSITORY)} and {TABLES_FILE.relative_to(REPOSITORY)}")
     return ExitCode.DONE if is_good else ExitCode.SOME_FAILED
 
 
-def write_tables(kept: dict[str, Any]) -> None:
+def write_tables(figures: dict[str, Any]) -> None:
     """Writes docs/benchmarks.md: for each benchmark what it is, its command, and its figures."""
     import ast
 
@@ -90,11 +90,11 @@ def write_tables(kept: dict[str, Any]) -> None:
     parts = [
         "# Benchmarks",
         "",
-        "Measured on two processor cores without a GPU. `make bench` measures again and says what became",
-        "worse than `benchmarks.json` beside this page; `python benchmarks/run_all.py --update` writes both",
-        "anew.",
+        "Measured on two processor cores without a GPU. `make bench` measures again and reports what became",
+        "worse than `benchmarks.json` beside this page; `python benchmarks/run_all.py --update` rewrites",
+        "both.",
     ]
-    for name, rows in sorted(kept.items()):
+    for name, rows in sorted(figures.items()):
         text = ast.get_docstring(ast.parse((REPOSITORY / "benchmarks" / f"{name}.py").read_text())) or ""
         parts += [
             "",

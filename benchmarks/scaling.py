@@ -5,10 +5,10 @@
 
 Example people are made, and train_face_voice_from_matched_file.py runs on them with one thread for each
 process: one process with the whole batch, two that share it over gloo. Both see the same pairs in the same
-batches, so each epoch's loss must be the same but for rounding. Pairs a second are the median over the epochs
-after the first, loader included. Beside it what grows with the number of processes: gathering is measured
-between two processes, the product of all similarities on one core by itself; and what reading voices costs,
-out of the videos and out of wavs.
+batches, so each epoch's loss must be the same except for rounding. Pairs a second are the median over the
+epochs after the first, loader included. In addition, what grows with the number of processes: gathering is
+measured between two processes, the product of all similarities on one core by itself; and the cost of
+reading voices out of the videos and out of wavs.
 
 Exit codes: 0 every bar is reached; 1 one is not; 2 bad usage.
 """
@@ -118,7 +118,7 @@ def variables_of(rank: int, size: int, port: int) -> dict[str, str]:
 
 
 def run_processes(words: Sequence[str], size: int) -> list[str]:
-    """Runs a command as `size` processes of one group; what each prints to stdout."""
+    """Runs a command as `size` processes of one group; returns what each prints to stdout."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = int(listener.getsockname()[1])
@@ -128,10 +128,10 @@ def run_processes(words: Sequence[str], size: int) -> list[str]:
         )
         for rank in range(size)
     ]
-    shown = [process.communicate()[0] for process in processes]
+    outputs = [process.communicate()[0] for process in processes]
     if any(process.returncode for process in processes):
         raise UserError(f"{words[1]} ended with {[process.returncode for process in processes]}")
-    return shown
+    return outputs
 
 
 def train(folder: Path, pairs: Path, encoders: Path, size: int, num_epochs: int) -> list[dict[str, Any]]:
@@ -160,8 +160,8 @@ def train(folder: Path, pairs: Path, encoders: Path, size: int, num_epochs: int)
 def measure_gathering() -> list[float]:
     """Milliseconds of each size of GATHERED."""
     words = [sys.executable, str(Path(__file__).resolve()), "--gather_rank", "0"]
-    found: list[float] = json.loads(run_processes(words, 2)[0])
-    return found
+    times_ms: list[float] = json.loads(run_processes(words, 2)[0])
+    return times_ms
 
 
 def print_gathering() -> int:
@@ -172,27 +172,27 @@ def print_gathering() -> int:
 
     world = distributed.init("cpu")
     try:
-        found = []
+        times_ms = []
         for rows in GATHERED:
-            own = torch.randn(rows // world.size, EMBEDDING_DIM, requires_grad=True)
+            features = torch.randn(rows // world.size, EMBEDDING_DIM, requires_grad=True)
             seconds = []
             for _ in range(TIMES + 1):
                 start_s = time.perf_counter()
-                distributed.all_gather_rows(own).sum().backward()
+                distributed.all_gather_rows(features).sum().backward()
                 seconds.append(time.perf_counter() - start_s)
-            found.append(1000 * statistics.median(seconds[1:]))
-        print(json.dumps(found))
+            times_ms.append(1000 * statistics.median(seconds[1:]))
+        print(json.dumps(times_ms))
     finally:
         distributed.cleanup()
     return ExitCode.DONE
 
 
 def measure_similarities() -> dict[int, float]:
-    """Milliseconds of the loss over so many pairs, forward and backward, on one core."""
+    """Milliseconds of the loss by number of pairs, forward and backward, on one core."""
     import torch
 
     torch.set_num_threads(1)
-    found = {}
+    times_ms = {}
     for rows in GATHERED[:1]:
         faces, voices = (torch.randn(rows, EMBEDDING_DIM, requires_grad=True) for _ in range(2))
         seconds = []
@@ -203,22 +203,22 @@ def measure_similarities() -> dict[int, float]:
             loss = torch.nn.functional.cross_entropy(logits, targets)
             (loss + torch.nn.functional.cross_entropy(logits.T, targets)).backward()
             seconds.append(time.perf_counter() - start_s)
-        found[rows] = 1000 * statistics.median(seconds[1:])
-    return found
+        times_ms[rows] = 1000 * statistics.median(seconds[1:])
+    return times_ms
 
 
 def measure_decoding(people: Path) -> dict[str, float]:
     """Seconds of voice in a second of processor time, out of videos (AAC) and out of wavs."""
     from facevox.media import read_audio
 
-    found = {}
+    rates = {}
     for name, pattern in (("AAC in mp4", "videos/**/*.mp4"), ("wav", "vox/**/*.wav")):
         files = sorted(people.glob(pattern))
         read_audio(files[0], RATE_HZ)
         start_s = time.process_time()
         num_samples = sum(len(read_audio(file, RATE_HZ)) for file in files for _ in range(TIMES))
-        found[name] = num_samples / RATE_HZ / (time.process_time() - start_s)
-    return found
+        rates[name] = num_samples / RATE_HZ / (time.process_time() - start_s)
+    return rates
 
 
 if __name__ == "__main__":

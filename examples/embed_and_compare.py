@@ -1,8 +1,8 @@
-"""How well do one face and one voice go together, by a trained model?
+"""Compares one face with one voice, by a trained model.
 
     python examples/embed_and_compare.py --model_dir runs/train --face face.jpg --voice voice.wav
 
-Prints the cosine similarity, from -1 to 1. It means something beside those of other voices only: see
+Prints the cosine similarity, from -1 to 1. It is only meaningful in comparison with other voices: see
 scripts/evaluation/match.py for a ranking.
 """
 

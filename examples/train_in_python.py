@@ -44,12 +44,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    found = list_folder_pairs(args.image_folder, args.audio_folder)
-    split = split_identities(found.identities, test_size=0.2, val_size=0.0, seed=0)
+    listing = list_folder_pairs(args.image_folder, args.audio_folder)
+    split = split_identities(listing.identities, test_size=0.2, val_size=0.0, seed=0)
     image_transform, processor = create_data_transforms(args.face_model, args.voice_model)
     sets = {
         part: FaceVoiceDataset(
-            [found.pairs[row] for row in select_items(split, found.identities, part)],
+            [listing.pairs[row] for row in select_items(split, listing.identities, part)],
             processor,
             image_transform,
             audio_duration_sec=1.0,

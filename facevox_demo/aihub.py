@@ -1,4 +1,4 @@
-"""A set of five expressions of made-up people, in the shape of AIHub's "한국인 감정인식을 위한 복합 영상".
+"""A set of five expressions of synthetic people, in the shape of AIHub's "한국인 감정인식을 위한 복합 영상".
 
     folders/092.…/01.데이터/1.Training/원천데이터/EMOIMG_기쁨_TRAIN_01/<picture>.jpg
     folders/092.…/01.데이터/1.Training/라벨링데이터/EMOIMG_기쁨_TRAIN/img_emotion_training_data(기쁨).json
@@ -12,7 +12,7 @@ empty, lists in three encodings, and people in both Training and Validation. The
 straight; a tilted one sits in them as loosely as in boxes that people draw.
 
 A picture depends on (seed, person, expression, number, size) alone: on one kind of processor to the last
-byte, on another but for last digits.
+byte, on another except for last digits.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ PROGRAM = "make_example_aihub"
 TABLE = "aihub.csv"
 COLUMNS = ("person", "uploader", "training", "validation")
 KOREAN = dict(zip(EXPRESSIONS, ("기쁨", "슬픔", "중립", "당황", "불안"), strict=True))
-OTHER_ANSWERS = ("분노", "상처", "알수없음")  # what annotators may answer beside the five
+OTHER_ANSWERS = ("분노", "상처", "알수없음")  # what annotators may answer besides the five
 ROOT = "092.한국인 감정인식을 위한 복합 영상 데이터/01.데이터"
 # Folder, word in archive and folder names, word in JSON names.
 PARTS = {"train": ("1.Training", "TRAIN", "training"), "valid": ("2.Validation", "VALID", "validation")}
@@ -60,7 +60,7 @@ _ORIENTATION, _TURN_CLOCKWISE = 0x0112, 6  # EXIF: to be turned by 90° clockwis
 
 @dataclass(frozen=True)
 class Shot:
-    """One picture: whom and what it shows, where the portrait lies in it, and what is said about it."""
+    """One picture: its person and expression, the position of the portrait in it, and its annotation."""
 
     person: Person
     expression: str
@@ -77,7 +77,7 @@ class Shot:
 
     @property
     def folder(self) -> str:
-        """Of the picture, below `folders`."""
+        """Folder of the picture, below `folders`."""
         part, word, _ = PARTS[self.part]
         return f"{ROOT}/{part}/원천데이터/EMOIMG_{KOREAN[self.expression]}_{word}_01"
 
@@ -98,8 +98,8 @@ def make_shots(config: AihubConfig, index: int) -> list[Shot]:
 
 
 def _make_shot(config: AihubConfig, person: Person, expression: str, number: int) -> Shot:
-    place = EXPRESSIONS.index(expression)
-    rng = random_generator(config.seed, person.index, 5, place, number)
+    expression_index = EXPRESSIONS.index(expression)
+    rng = random_generator(config.seed, person.index, 5, expression_index, number)
     uploader = uploader_of(person)
     who = random_generator(config.seed, person.index, 6)
     gender, age = str(who.choice(("남", "여"))), int(who.choice((20, 30, 40, 50)))
@@ -107,7 +107,7 @@ def _make_shot(config: AihubConfig, person: Person, expression: str, number: int
     part = "valid" if rng.random() < VALIDATION_SHARE else "train"
     suffix = ".jpeg" if rng.random() < 0.1 else ".jpg"
     # A person uploads the pictures of one expression together: they share the number up to the hyphen.
-    upload = f"202101{10 + place:02d}{person.index % 24:02d}{person.index // 24 % 60:02d}00"
+    upload = f"202101{10 + expression_index:02d}{person.index % 24:02d}{person.index // 24 % 60:02d}00"
     word = KOREAN[expression]
     filename = f"{uploader}_{gender}_{age}_{word}_{background}_{upload}-001-{number + 1:03d}{suffix}"
     has_company = bool(rng.random() < COMPANY_SHARE)
@@ -157,15 +157,15 @@ def _answer(word: str, rng: np.random.Generator) -> str:
 
 
 def _drawn_box(box: np.ndarray, rng: np.random.Generator) -> dict[str, float]:
-    """The box as somebody draws it: with a hand's accuracy, and now and then wrongly."""
+    """The box as an annotator draws it: inexactly, and now and then wrongly."""
     side = float(box[2] - box[0])
     left, top, right, bottom = (round(float(v), 2) for v in box + rng.normal(0, 0.03 * side, 4))
-    fault = rng.random() / BAD_BOX_SHARE
-    if fault < 1 / 3:
+    draw = rng.random() / BAD_BOX_SHARE
+    if draw < 1 / 3:
         left, right = right, left
-    elif fault < 2 / 3:
+    elif draw < 2 / 3:
         left, top = -left - 1, -top - 1
-    elif fault < 1:
+    elif draw < 1:
         left = top = right = bottom = 0.0
     return {"maxX": right, "maxY": bottom, "minX": left, "minY": top}
 
@@ -177,7 +177,7 @@ class AihubTask(Task[PersonItem]):
         self.config = config
 
     def check(self) -> None:
-        """Looks whether the two portraits are there."""
+        """Checks that the two portraits are there."""
         sources.check_files()
 
     def open(self, output_dir: Path) -> None:
@@ -204,9 +204,9 @@ class AihubTask(Task[PersonItem]):
             )
         outputs = []
         for shot in shots:
-            place = EXPRESSIONS.index(shot.expression)
+            expression_index = EXPRESSIONS.index(shot.expression)
             face = render_portrait(
-                person, shot.expression, place * 100 + shot.number, config.picture_size, portrait
+                person, shot.expression, expression_index * 100 + shot.number, config.picture_size, portrait
             )
             outputs.append(f"folders/{shot.folder}/{shot.filename}")
             scene = _scene(shot, face, passer_by if shot.has_company else None)
@@ -221,9 +221,9 @@ class AihubTask(Task[PersonItem]):
 
 
 def _scene(shot: Shot, face: np.ndarray, passer_by: np.ndarray | None) -> np.ndarray:
-    """(height, width, 3) uint8 RGB: the portrait in its place, its backdrop drawn on to the borders."""
+    """(height, width, 3) uint8 RGB: the portrait at its position, its backdrop extended to the borders."""
     size = face.shape[0]
-    room = round(size * 1.5)  # the passer-by stands beside it
+    room = round(size * 1.5)  # the passer-by is next to it
     below, right = shot.height - shot.top - size, room - shot.left - size
     scene = cv2.copyMakeBorder(face, shot.top, below, shot.left, right, cv2.BORDER_REPLICATE)
     if passer_by is None:

@@ -1,4 +1,4 @@
-"""What a person says in one clip and how the face moves with it: one clock for sound and pictures.
+"""Speech of a person in one clip and the movements of the face with it: one clock for sound and pictures.
 
 A clip is a list of syllables. `loudness_at` and `articulation_at` are functions of time in seconds, so that
 sound (sampled at 16 kHz) and pictures (sampled at each frame's presentation time) agree to the sample: no
@@ -22,7 +22,7 @@ ATTACK_S, RELEASE_S = 0.045, 0.075
 # Onset -> (its length in seconds, opening of the mouth while it lasts). "" starts with the vowel at once.
 ONSETS = {"b": (0.070, 0.0), "s": (0.080, 0.10), "t": (0.045, 0.06), "": (0.0, 0.0)}
 LOUDNESS_POWER = 0.85  # opening = vowel's opening * loudness ** this: quiet vowels keep some opening
-END_GUARD_S = 0.06  # the last syllable ends so long before the clip does
+END_GUARD_S = 0.06  # the last syllable ends this long before the clip does
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,13 +38,13 @@ class Syllable:
 
     @property
     def vowel_s(self) -> float:
-        """When the vowel begins."""
+        """Time at which the vowel begins, in seconds."""
         return self.start_s + ONSETS[self.onset][0]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipPlan:
-    """All that is particular to one clip of a person."""
+    """Everything that distinguishes one clip of a person."""
 
     person: Person
     number: int
@@ -99,7 +99,7 @@ def _speech(person: Person, clip_s: float, rng: np.random.Generator) -> tuple[Sy
     time_s = float(rng.uniform(0.05, 0.35))
     while True:
         count = int(rng.integers(2, 7))
-        for place in range(count):
+        for position in range(count):
             length_s = float(rng.uniform(0.75, 1.3)) / person.voice.syllables_per_s
             if time_s + length_s > clip_s - END_GUARD_S:
                 return tuple(syllables)
@@ -110,8 +110,8 @@ def _speech(person: Person, clip_s: float, rng: np.random.Generator) -> tuple[Sy
                     onset=str(rng.choice(("b", "s", "t", ""), p=(0.3, 0.2, 0.25, 0.25))),
                     vowel=str(rng.choice(tuple(VOWELS))),
                     loudness=float(rng.uniform(0.35, 1.0)),
-                    # Sentences fall in pitch; each syllable has an accent of its own.
-                    pitch=1.06 - 0.12 * place / count + float(rng.uniform(-0.05, 0.05)),
+                    # Sentences fall in pitch; each syllable has its own accent.
+                    pitch=1.06 - 0.12 * position / count + float(rng.uniform(-0.05, 0.05)),
                 )
             )
             time_s += length_s
@@ -158,7 +158,7 @@ def vowels_at(plan: ClipPlan, time_s: np.ndarray) -> str:
 
 
 def pose_at(plan: ClipPlan, time_s: float) -> Pose:
-    """Where the head is at a time: the clip's own pose, the sway, and what the expression adds."""
+    """Pose of the head at a time: the clip's own pose, the sway, and what the expression adds."""
     amplitude, rate_hz, phase = np.moveaxis(plan.sway, -1, 0)
     shift, roll, turn, nod = (amplitude * np.sin(2 * np.pi * rate_hz * time_s + phase)).sum(-1)
     base, face = plan.base_pose, plan.expression

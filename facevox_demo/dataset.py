@@ -69,7 +69,7 @@ def clip_frames(
 
 
 def clip_timeline(plan: ClipPlan, config: SetConfig) -> dict[str, object]:
-    """What mouth and voice do at each frame's time, for `metadata.json`."""
+    """State of mouth and voice at each frame's time, for `metadata.json`."""
     times_s = config.frame_times_s
     opening, spread = articulation_at(plan, times_s)
     return {
@@ -92,7 +92,7 @@ class PeopleTask(Task[PersonItem]):
         self.config = config
 
     def check(self) -> None:
-        """Looks whether the two portraits are there."""
+        """Checks that the two portraits are there."""
         from facevox_demo import sources
 
         sources.check_files()
@@ -133,14 +133,14 @@ class PeopleTask(Task[PersonItem]):
 
         config, name = self.config, plan.person.name
         sound = speak(plan)
-        wanted = crop_numbers(config)
-        kept: dict[int, np.ndarray] = {}
+        numbers = crop_numbers(config)
+        crop_frames: dict[int, np.ndarray] = {}
 
         def watched() -> Iterator[np.ndarray]:
             # A long clip is never in memory as a whole.
             for number, frame in enumerate(clip_frames(plan, config, portrait)):
-                if number in wanted:
-                    kept[number] = frame
+                if number in numbers:
+                    crop_frames[number] = frame
                 yield frame
 
         outputs = []
@@ -149,16 +149,16 @@ class PeopleTask(Task[PersonItem]):
             write_video(self.output_dir / outputs[0], watched(), config.fps, sound, RATE_HZ)
             write_wav(self.output_dir / outputs[1], sound, RATE_HZ)
         else:
-            kept = dict(zip(wanted, clip_frames(plan, config, portrait, wanted), strict=True))
+            crop_frames = dict(zip(numbers, clip_frames(plan, config, portrait, numbers), strict=True))
         if "vox" in config.shapes:
             outputs.append(f"vox/{name}/voices/{plan.name}.wav")
             write_wav(self.output_dir / outputs[-1], sound, RATE_HZ)
-            for number, frame in kept.items():
+            for number, frame in crop_frames.items():
                 outputs.append(f"vox/{name}/faces/{plan.name}/{crop_name(number)}")
                 crop = face_crop(frame, plan, number / config.fps)
                 write_image(self.output_dir / outputs[-1], crop)
         if "hq" in config.shapes:
-            outputs += self._write_hq(plan, portrait, sound, kept)
+            outputs += self._write_hq(plan, portrait, sound, crop_frames)
         return outputs
 
     def _write_hq(
@@ -180,7 +180,7 @@ class PeopleTask(Task[PersonItem]):
 
 
 def crop_numbers(config: SetConfig) -> list[int]:
-    """Which frames of a clip the two VoxCeleb-shaped trees hold: spread over the clip."""
+    """Numbers of the frames of a clip that the two VoxCeleb-shaped trees hold: spread over the clip."""
     count = min(FRAMES_PER_CLIP, config.frames_per_clip)
     return [int((k + 0.5) * config.frames_per_clip / count) for k in range(count)]
 
@@ -191,7 +191,7 @@ def crop_name(number: int) -> str:
 
 
 def face_crop(frame: np.ndarray, plan: ClipPlan, time_s: float) -> np.ndarray:
-    """The square around the face, cut at the head's place at `time_s`."""
+    """The square around the face, cut at the head's position at `time_s`."""
     size = frame.shape[0]
     unit = size * FACE_UNIT_SHARE
     pose = pose_at(plan, time_s)

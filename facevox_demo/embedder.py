@@ -43,7 +43,7 @@ class FacePictures(Task[PersonItem]):
         self._detector: Detector = make_detector("mediapipe")
 
     def process(self, item: PersonItem) -> Outcome:
-        """Writes (pictures, 112, 112, 3) uint8 RGB; pictures without a face that is found are left out."""
+        """Writes (pictures, 112, 112, 3) uint8 RGB; pictures in which no face is found are left out."""
         from facevox_demo.expressions import EXPRESSIONS
         from facevox_demo.people import make_person
         from facevox_demo.pictures import render_portrait
@@ -64,7 +64,7 @@ class FacePictures(Task[PersonItem]):
         return Outcome(rows=[{"pictures": len(crops)}], outputs=[target])
 
     def _aligned_faces(self, picture: "NDArray[np.uint8]") -> "list[NDArray[np.uint8]]":
-        """What grouping will feed the model: faces cut out as extraction cuts them, then aligned."""
+        """Faces as grouping will feed them to the model: cropped as extraction crops them, then aligned."""
         from facevox.faces import align_five_points
         from lc_pytorch.faces.alignment import cut_face, widen
 
@@ -85,7 +85,7 @@ class FacePictures(Task[PersonItem]):
 
 
 def picture_items(config: DemoEmbedderConfig) -> list[PersonItem]:
-    """An item for each person, those held out last."""
+    """An item for each person, the held-out ones last."""
     total = config.num_people + config.num_held_out
     return [PersonItem(f"person-{index:04d}", "", index=index) for index in range(total)]
 
@@ -173,8 +173,8 @@ def train(
         losses = []
         for batch, people in _batches(halved, labels, config.batch_size, rng):
             cosine = functional.normalize(network[1:](batch)) @ functional.normalize(centres).T
-            own = functional.one_hot(people, len(centres))
-            loss = functional.cross_entropy(config.scale * (cosine - config.margin * own), people)
+            targets = functional.one_hot(people, len(centres))
+            loss = functional.cross_entropy(config.scale * (cosine - config.margin * targets), people)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -1,4 +1,4 @@
-"""What the demo's report shows of the expressions: crops, training, scores."""
+"""The demo report's part on expressions: crops, training, scores."""
 
 import csv
 from pathlib import Path
@@ -80,21 +80,21 @@ def add_emotion(report: Report, folder: Path) -> dict[str, object]:
 
 
 def _add_crops(report: Report, crops: Path, class_names: list[str]) -> None:
-    """Some crops of each class, of different people, and what the audit says of both splits."""
+    """Some crops of each class, of different people, and the audit's findings on both splits."""
     from emotion.data.audit import describe_audit
 
     with (crops / "crops.csv").open(encoding="utf-8", errors="surrogateescape", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["status"] == "done"]
     for name in class_names:
         of_class = {row["person"]: row for row in rows if row["class"] == name}  # one of each person
-        shown = list(of_class.values())[:SHOWN_CROPS]
-        report.images(((read_image(crops / row["crop"]), name) for row in shown), width_px=96, row=True)
+        crop_rows = list(of_class.values())[:SHOWN_CROPS]
+        report.images(((read_image(crops / row["crop"]), name) for row in crop_rows), width_px=96, row=True)
     audit = read_json(crops / "audit.json")
     for line in describe_audit(audit["crops"]):
         report.text(line)
     for leak in audit["aihub"]["leaks"]:
         first, second = leak["parts"]
         report.text(
-            f"The set's own {first} and {second} parts, as AIHub cuts them, share {leak['people']} of "
+            f"The set's own {first} and {second} parts, as AIHub divides them, share {leak['people']} of "
             f"{leak['people_of_second']} people: scores on such a split are too good."
         )

@@ -37,7 +37,7 @@ ACTIONS: dict[str, tuple[tuple[int, int, float, float, float], ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Expression:
-    """A face that somebody makes.
+    """Expression of a face: its movements.
 
     Attributes:
         actions: Strength by action; 1 is the size of `ACTIONS`.
@@ -107,7 +107,7 @@ BEHIND_GLASSES_SHARE = 0.55
 
 
 def action_fields(points: np.ndarray, landmarks: np.ndarray, has_glasses: bool) -> dict[str, np.ndarray]:
-    """How far each action moves each point.
+    """Displacement of each point by each action.
 
     Args:
         points: (..., 2) in face units.
@@ -126,8 +126,8 @@ def action_fields(points: np.ndarray, landmarks: np.ndarray, has_glasses: bool) 
             for number, side in ((left, -1.0), (right, 1.0))[: 1 if left == right else 2]:
                 near = bell(np.hypot(*np.moveaxis(points - landmarks[number], -1, 0)), width)
                 total += near[..., None] * (side * outwards, downwards)
-        held = BEHIND_GLASSES_SHARE if has_glasses and action in BEHIND_GLASSES else 1.0
-        fields[action] = held * total
+        strength = BEHIND_GLASSES_SHARE if has_glasses and action in BEHIND_GLASSES else 1.0
+        fields[action] = strength * total
     middle = bell(np.hypot(points[..., 0], points[..., 1] - 0.35), 0.42)[..., None]
     fields["turn"] = middle * (0.07, 0.0)
     fields["nod"] = middle * (0.0, 0.05)

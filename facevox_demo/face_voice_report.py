@@ -1,4 +1,4 @@
-"""What the demo's report shows of faces, groups, voices and pairs."""
+"""The demo report's part on faces, groups, voices and pairs."""
 
 import csv
 from collections import Counter, defaultdict
@@ -45,12 +45,12 @@ def count_statuses(rows: list[dict[str, str]]) -> str:
 
 
 def add_example_data(report: Report, folder: Path) -> None:
-    """The people: how many, and by which law the voice follows the face."""
+    """The people: their number, and the law by which the voice follows the face."""
     people = read_table(folder / "people.csv")
     metadata = read_json(folder / "metadata.json")
     report.section("Example data")
     report.text(
-        f"{len(people)} made-up people, {sum(int(row['videos']) for row in people)} videos with sound "
+        f"{len(people)} synthetic people, {sum(int(row['videos']) for row in people)} videos with sound "
         "(H.264 and AAC). None of them exists: two public-domain portraits are warped and blended."
     )
     law = metadata["law"]
@@ -60,25 +60,27 @@ def add_example_data(report: Report, folder: Path) -> None:
 
 
 def add_faces(report: Report, folder: Path) -> None:
-    """The extracted faces and what became of each video."""
+    """The extracted faces and the result of each video."""
     rows = read_table(folder / "faces.csv")
-    done = [row for row in rows if row["status"] == "done"]
+    done_rows = [row for row in rows if row["status"] == "done"]
     report.section("Faces")
     report.text(f"{count_statuses(rows)}; first frame with a face, best face, eyes level.")
-    if done:
-        sizes = np.array([(float(row["box_w_px"]), float(row["box_h_px"])) for row in done])
-        confidence = np.array([float(row["confidence"]) for row in done])
+    if done_rows:
+        sizes = np.array([(float(row["box_w_px"]), float(row["box_h_px"])) for row in done_rows])
+        confidence = np.array([float(row["confidence"]) for row in done_rows])
         report.table(
             ["", "median", "smallest", "largest"],
             [
                 ("box width (px)", *_three(sizes[:, 0])),
                 ("box height (px)", *_three(sizes[:, 1])),
                 ("confidence", *_three(confidence)),
-                ("sharpness", *_three(np.array([float(row["sharpness"]) for row in done]))),
+                ("sharpness", *_three(np.array([float(row["sharpness"]) for row in done_rows]))),
             ],
         )
-        step = max(len(done) // SHOWN_FACES, 1)
-        report.images((read_image(folder / r["face_file"]), r["video"]) for r in done[::step][:SHOWN_FACES])
+        step = max(len(done_rows) // SHOWN_FACES, 1)
+        report.images(
+            (read_image(folder / r["face_file"]), r["video"]) for r in done_rows[::step][:SHOWN_FACES]
+        )
     failed = [row for row in rows if row["status"] == "failed"]
     if failed:
         report.table(["video", "reason"], [(row["video"], row["reason"]) for row in failed[:10]])
@@ -89,12 +91,12 @@ def _three(values: "NDArray[np.float64]") -> tuple[float, float, float]:
 
 
 def score_groups(rows: list[dict[str, str]]) -> dict[str, object]:
-    """Groups against the people that the folders name: B-cubed F1, number of groups and of people."""
-    done = [row for row in rows if row["status"] == "done"]
-    truth = _numbered([Path(row["file"]).parent.as_posix() for row in done])
-    labels = _numbered([row["group"] for row in done])
+    """Groups compared with the people that the folders name: B-cubed F1, number of groups and of people."""
+    done_rows = [row for row in rows if row["status"] == "done"]
+    truth = _numbered([Path(row["file"]).parent.as_posix() for row in done_rows])
+    labels = _numbered([row["group"] for row in done_rows])
     return {
-        "faces": len(done),
+        "faces": len(done_rows),
         "people": int(truth.max()) + 1,
         "groups": int(labels.max()) + 1,
         "bcubed_f1": round(bcubed_f1(labels, truth), 4),
@@ -132,8 +134,8 @@ def add_groups(report: Report, base_dir: Path, embedder_facts: Mapping[str, obje
             + f"quality {float(row['quality']):.2f}"
             for row in group
         ]
-        shown = zip(group[:8], captions, strict=False)
-        report.images(((read_image(faces_dir / row["file"]), caption) for row, caption in shown), row=True)
+        faces = zip(group[:8], captions, strict=False)
+        report.images(((read_image(faces_dir / row["file"]), caption) for row, caption in faces), row=True)
     report.section("Representatives")
     chosen = [row for row in rows if row["status"] == "done" and row["file"] == row["representative"]]
     report.images(
@@ -149,18 +151,19 @@ def add_voices(report: Report, folder: Path) -> None:
     from facevox.media import read_audio
 
     rows = read_table(folder / "voices.csv")
-    done = [row for row in rows if row["status"] == "done"]
+    done_rows = [row for row in rows if row["status"] == "done"]
     report.section("Voices")
     report.text(f"{count_statuses(rows)}; mono wavs on the clock of the pictures.")
-    if not done:
+    if not done_rows:
         return
     numbers = {
-        name: np.array([float(r[name]) for r in done]) for name in ("duration_s", "rms_db", "speech_share")
+        name: np.array([float(r[name]) for r in done_rows])
+        for name in ("duration_s", "rms_db", "speech_share")
     }
     report.table(["", "median", "smallest", "largest"], [(name, *_three(v)) for name, v in numbers.items()])
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     axes = figure.subplots(1, 3, sharey=True)
-    for axis, row in zip(axes, done[:: max(len(done) // 3, 1)], strict=False):
+    for axis, row in zip(axes, done_rows[:: max(len(done_rows) // 3, 1)], strict=False):
         rate_hz = int(row["rate_hz"])
         with np.errstate(divide="ignore"):  # pauses of the example voices are true zeros
             axis.specgram(read_audio(folder / row["voice_file"], rate_hz), NFFT=512, noverlap=352, Fs=rate_hz)
@@ -170,11 +173,11 @@ def add_voices(report: Report, folder: Path) -> None:
 
 
 def add_pairs(report: Report, folder: Path) -> None:
-    """How many pairs each list holds, and the first pairs."""
+    """Number of pairs in each list, and the first pairs."""
     files = sorted(folder.glob("matched_files-*.txt"), key=lambda p: int(p.stem.rpartition("-")[2]))
     report.section("Pairs")
     pairs = {path: list(iter_matched_file(path)) for path in files}
-    report.table(["list", "pairs"], [(path.name, len(found)) for path, found in pairs.items()])
+    report.table(["list", "pairs"], [(path.name, len(listed)) for path, listed in pairs.items()])
     first = pairs[files[0]][:SHOWN_PAIRS]
     report.images(
         (read_image(face), f"with {voice.parent.parent.name}/{voice.name}") for _, face, voice in first

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from facevox.files import read_json, write_json
 
-# Ratios measured on a machine that does other work too wander by a tenth or two; more is a change.
+# Ratios measured on a busy machine vary by a tenth or two; more is a change.
 TOLERANCE = 0.25
 
 
@@ -20,7 +20,7 @@ class Figure:
         unit: "x" for a ratio, "s", "ms", "GB", "" …
         bar: What it must reach, or None.
         is_better_higher: Whether more is better; otherwise the bar is an upper limit.
-        is_comparable: Whether it can be held against one of another run (a ratio within one run can; seconds
+        is_comparable: Whether it can be compared with one of another run (a ratio within one run can; seconds
             depend on the machine).
     """
 
@@ -33,7 +33,7 @@ class Figure:
 
     @property
     def is_met(self) -> bool:
-        """Whether the bar is reached; true where there is none."""
+        """True if the bar is reached or there is none."""
         if self.bar is None:
             return True
         return self.value >= self.bar if self.is_better_higher else self.value <= self.bar
@@ -46,7 +46,7 @@ class Figure:
         return f"{'at least' if self.is_better_higher else 'at most'} {self.bar:g} {self.unit}".strip()
 
     def drop(self, before: "Figure") -> float:
-        """By which share this is worse than `before`; negative where it is better, 0 where not comparable."""
+        """Fraction by which this is worse than `before`; negative where better, 0 where not comparable."""
         if not self.is_comparable or before.value <= 0 or self.value <= 0:
             return 0.0
         ratio = before.value / self.value if self.is_better_higher else self.value / before.value
@@ -91,9 +91,9 @@ def peak_memory_gb() -> float:
 
 def find_drops(figures: Sequence[Figure], before: Sequence[Figure]) -> list[tuple[Figure, Figure]]:
     """(now, before) of the figures that are worse by more than TOLERANCE."""
-    known = {figure.name: figure for figure in before}
+    earlier = {figure.name: figure for figure in before}
     return [
-        (figure, known[figure.name])
+        (figure, earlier[figure.name])
         for figure in figures
-        if figure.name in known and figure.drop(known[figure.name]) > TOLERANCE
+        if figure.name in earlier and figure.drop(earlier[figure.name]) > TOLERANCE
     ]

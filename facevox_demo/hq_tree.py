@@ -46,7 +46,7 @@ def folder_name(person: Person) -> str:
 
 
 def sets_of(index: int) -> tuple[str, ...]:
-    """In which of vox1 and vox2 a person is."""
+    """Those of vox1 and vox2 that a person is in."""
     if index % 12 == 5:
         return ("vox1", "vox2")
     return ("vox1",) if index % 3 == 0 else ("vox2",)
@@ -55,10 +55,10 @@ def sets_of(index: int) -> tuple[str, ...]:
 def log_mel(sound: np.ndarray) -> np.ndarray:
     """(40, T) float64 log of the mel power of a sound (n,) in [-1, 1] at 16 kHz, 100 frames a second.
 
-    Frames lie within the sound: T = 1 + (n - 400) // 160. A sound shorter than one frame is repeated.
+    Frames are within the sound: T = 1 + (n - 400) // 160. A sound shorter than one frame is repeated.
     """
     samples = np.resize(sound, max(len(sound), WINDOW)).astype(np.float64) * SAMPLE_SCALE
-    # The window lies at the start of the transform, and zeros behind it, also behind the last frame.
+    # The window is at the start of the transform, with zeros after it, also after the last frame.
     samples = np.pad(samples, (0, FFT_SIZE - WINDOW))
     window = np.pad(np.hamming(WINDOW), (0, FFT_SIZE - WINDOW))
     power_TB = mel_power(samples, window, FFT_SIZE, HOP, htk_bands(RATE_HZ, FFT_SIZE, NUM_MELS)) / FFT_SIZE
@@ -109,7 +109,7 @@ class MaskedFaces:
 
 
 def face_files(person: Person, clip: str, number: int) -> list[str]:
-    """Where the masked face of frame `number` of a clip goes, in each of the person's sets."""
+    """Paths of the masked face of frame `number` of a clip, in each of the person's sets."""
     suffix = {"vox1": ".jpg", "vox2": ".png"}
     return [
         f"hq/{set_name}/masked_faces/{folder_name(person)}/{clip}_{number:06d}{suffix[set_name]}"

@@ -59,7 +59,7 @@ class Report:
         self._parts.append(f"<pre>{html.escape(text)}</pre>")
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """A table; numbers stand to the right, floats with four significant digits."""
+        """A table; numbers are aligned to the right, floats with four significant digits."""
         head = "".join(f"<th>{html.escape(str(name))}</th>" for name in columns)
         body = "".join(f"<tr>{''.join(_cell(value) for value in row)}</tr>" for row in rows)
         self._parts.append(f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>')
@@ -84,7 +84,7 @@ class Report:
         self._parts.append(f'<div class="{"row" if row else "images"}">{"".join(figures)}</div>')
 
     def video(self, file: str | Path, caption: str = "", *, width_px: int = 320) -> None:
-        """An mp4 of a few seconds, inside of the page."""
+        """An mp4 of a few seconds, inside the page."""
         data = base64.b64encode(Path(file).read_bytes()).decode("ascii")
         self._parts.append(
             f'<figure><video controls loop muted playsinline width="{width_px}" '

@@ -1,4 +1,4 @@
-"""What the demo shows of the landmark classifier: its programs, and its part of the report."""
+"""The demo's part on the landmark classifier: its programs, and its part of the report."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -95,7 +95,7 @@ def _add_mean_faces(report: Report, table: "LandmarkTable", class_names: list[st
     rows = [
         row
         for name in class_names
-        for row in [place for place, label in enumerate(table.labels) if label == name][:MEAN_OF]
+        for row in [index for index, label in enumerate(table.labels) if label == name][:MEAN_OF]
     ]
     faces = normalise_landmarks(table.rows.read(rows), table.sizes[rows], ALIGNED)
     means = mean_faces(faces, [table.labels[row] for row in rows], class_names)

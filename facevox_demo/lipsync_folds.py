@@ -58,10 +58,10 @@ NUM_BINS = 10  # of the calibration error: there are a hundred windows
 
 @dataclass
 class FoldMeasurements(Measurements):
-    """Measurements, and what calibrations are fitted on.
+    """Measurements, and the examples that calibrations are fitted on.
 
     Attributes:
-        examples: By fold: (features, is in sync) of what training would calibrate on.
+        examples: By fold: (features, is in sync) of the windows that training would calibrate on.
     """
 
     examples: dict[int, list[tuple[NDArray[np.float64], bool]]] = field(default_factory=dict)
@@ -70,12 +70,12 @@ class FoldMeasurements(Measurements):
 def real_takes(data_dir: Path, features_dir: Path) -> list[Take]:
     """The real clips whose offset is known: lab clips, and those estimated with z of at least MIN_Z.
 
-    Where two people are seen at once, that face is taken that follows the sound best at the known offset:
-    who speaks is not what is measured, and it is the same face for every estimator.
+    Where two people are visible at once, the face that follows the sound best at the known offset is used:
+    finding the speaker is not measured here, and it is the same face for every estimator.
 
     Args:
         data_dir: With MANIFEST.csv (file, identity, est_offset_ms, est_offset_z) and its talking clips.
-        features_dir: Where their features are kept, one file a clip; those that are missing are made.
+        features_dir: Folder of their features, one file a clip; missing ones are made.
 
     Raises:
         UserError: No manifest, or no clip in it.
@@ -92,12 +92,12 @@ def real_takes(data_dir: Path, features_dir: Path) -> list[Take]:
         is_lab = video.name.startswith(LAB_PREFIX)
         if not is_lab and float(row["est_offset_z"] or 0) < MIN_Z:
             continue
-        kept = features_dir / f"{video.stem}.npz"
-        if not kept.exists():
+        features_file = features_dir / f"{video.stem}.npz"
+        if not features_file.exists():
             features_dir.mkdir(parents=True, exist_ok=True)
-            write_clip(kept, extract_clip(video), {"video": video.name, "speaker": row["identity"]})
+            write_clip(features_file, extract_clip(video), {"video": video.name, "speaker": row["identity"]})
         offset_ms = 0.0 if is_lab else float(row["est_offset_ms"])
-        takes += takes_of(load_clip(kept)[0], video.name, row["identity"], offset_ms)
+        takes += takes_of(load_clip(features_file)[0], video.name, row["identity"], offset_ms)
     if not takes:
         raise UserError(f"{manifest}: not one clip whose offset is known")
     return takes
@@ -163,31 +163,31 @@ def cross_validate(
     """All four on the same windows, each speaker held out once.
 
     Args:
-        takes: With known offsets, which the fits use as well.
+        takes: With known offsets, which the fits also use.
         folds: Speakers, from `deal_folds`.
         model: Of the network (None: the shipped configuration).
-        training: How it is trained (by default as small.yaml says).
+        training: Its training settings (by default those of small.yaml).
     """
-    found = {name: FoldMeasurements() for name in ESTIMATORS}
+    measurements = {name: FoldMeasurements() for name in ESTIMATORS}
     for number in range(len(folds)):
-        measure_fold(found, takes, folds, number, model or ModelSettings(), training)
-    return found
+        measure_fold(measurements, takes, folds, number, model or ModelSettings(), training)
+    return measurements
 
 
 def measure_fold(
-    found: dict[str, FoldMeasurements],
+    measurements: dict[str, FoldMeasurements],
     takes: Sequence[Take],
     folds: Sequence[Sequence[str]],
     number: int,
     model: ModelSettings,
     training: TrainingSettings,
 ) -> None:
-    """Adds what all four find on the speakers of fold `number`, fitted on everybody else."""
+    """Adds the results of all four on the speakers of fold `number`, fitted on everybody else."""
     learned = [take for take in takes if take.speaker not in folds[number]]
     held_out = [take for take in takes if take.speaker in folds[number]]
     network, ridge = train_fold(learned, model, training), fit_ridge(learned)
     if ridge is None:
-        raise UserError(f"the ridge wants {RidgeEstimator.NUM_BANDS} mel bands (audio.num_mels)")
+        raise UserError(f"the ridge needs {RidgeEstimator.NUM_BANDS} mel bands (audio.num_mels)")
     estimators: dict[str, SyncEstimator] = {
         NETWORK: NetworkEstimator(network, ridge),
         ALONE: NetworkEstimator(network),
@@ -196,20 +196,20 @@ def measure_fold(
     }
     for name, estimator in estimators.items():
         rng = np.random.default_rng([training.seed, number])  # the same windows for each
-        for place, take in enumerate(held_out):
+        for index, take in enumerate(held_out):
             # A fold of one speaker has to borrow the foreign sound from others.
-            foreign = foreign_of(held_out, place) or foreign_of([take, *learned], 0)
-            measure_take(found[name], take, foreign, estimator, rng)
-        add_examples(found[name], number, held_out, learned[0], estimator)
+            foreign = foreign_of(held_out, index) or foreign_of([take, *learned], 0)
+            measure_take(measurements[name], take, foreign, estimator, rng)
+        add_examples(measurements[name], number, held_out, learned[0], estimator)
 
 
 def offsets_fold_by_fold(
     takes: Sequence[Take], folds: Sequence[Sequence[str]], settings: Settings, kept_dir: Path
 ) -> dict[str, Measurements]:
-    """The `hits` of `cross_validate`, kept after each fold: what an earlier call kept is not done again.
+    """The `hits` of `cross_validate`, kept after each fold: folds of an earlier call are not done again.
 
-    A fold is known again by clips, speakers and settings, not by the program: after a change of the program
-    take a fresh folder.
+    A fold is recognised by clips, speakers and settings, not by the program: after a change of the program
+    use a fresh folder.
 
     Args:
         takes: As for `cross_validate`.
@@ -233,14 +233,17 @@ def offsets_fold_by_fold(
             "training": training,
         }
         file = kept_dir / f"fold_{number + 1}_of_{len(folds)}.json"
-        kept = read_json(file) if file.exists() else {}
-        if kept.get("made_of") != made_of:
-            found = {name: FoldMeasurements() for name in ESTIMATORS}
-            measure_fold(found, takes, folds, number, settings.model, settings.training)
-            kept = {"made_of": made_of, "hits": {name: measured.hits for name, measured in found.items()}}
-            write_json(file, kept)
+        results = read_json(file) if file.exists() else {}
+        if results.get("made_of") != made_of:
+            measurements = {name: FoldMeasurements() for name in ESTIMATORS}
+            measure_fold(measurements, takes, folds, number, settings.model, settings.training)
+            results = {
+                "made_of": made_of,
+                "hits": {name: measured.hits for name, measured in measurements.items()},
+            }
+            write_json(file, results)
         for name, measured in whole.items():
-            for length, hits in kept["hits"][name].items():  # in JSON the lengths are text
+            for length, hits in results["hits"][name].items():  # in JSON the lengths are text
                 measured.hits[int(length)].update(hits)
     return whole
 
@@ -248,8 +251,8 @@ def offsets_fold_by_fold(
 def pool_seeds(by_seed: Sequence[dict[str, Measurements]]) -> dict[str, Measurements]:
     """The `hits` of the same windows under several seeds as one: a mean is over windows and seeds."""
     pooled = {name: Measurements() for name in ESTIMATORS}
-    for found in by_seed:
-        for name, measured in found.items():
+    for measurements in by_seed:
+        for name, measured in measurements.items():
             for length, by_speaker in measured.hits.items():
                 for speaker, hits in by_speaker.items():
                     pooled[name].hits[length].setdefault(speaker, []).extend(hits)
@@ -257,50 +260,51 @@ def pool_seeds(by_seed: Sequence[dict[str, Measurements]]) -> dict[str, Measurem
 
 
 def add_examples(
-    found: FoldMeasurements, fold: int, takes: Sequence[Take], lender: Take, estimator: SyncEstimator
+    measured: FoldMeasurements, fold: int, takes: Sequence[Take], lender: Take, estimator: SyncEstimator
 ) -> None:
     """Adds the calibration examples of a fold, made as training makes them of its validation clips.
 
     Args:
-        found: Grows.
+        measured: Gets the examples.
         fold: Its number.
         takes: Of the fold.
         lender: Lends its sound to swap where the fold has one take alone.
         estimator: Not fitted on `takes`.
     """
     clips = [clip_in_sync(take) for take in (takes if len(takes) > 1 else [*takes, lender])]
-    found.examples[fold] = list(calibration_examples(clips, estimator, seed=fold))
+    measured.examples[fold] = list(calibration_examples(clips, estimator, seed=fold))
 
 
 def clip_in_sync(take: Take) -> ClipFeatures:
     """A clip of one face whose sound is moved by its known offset, in whole rows."""
     rows = np.arange(len(take.sound.log_mel)) - take.lag
     exists = (rows >= 0) & (rows < len(rows))
-    # What would lie before the recording is its first row, again and again: less than half a second.
+    # Rows before the recording repeat its first row: less than half a second.
     rows = np.clip(rows[: len(rows) if take.lag >= 0 else int(exists.sum())], 0, len(rows) - 1)
     sound = SoundFeatures(take.sound.log_mel[rows], take.sound.mfcc[rows])
     return ClipFeatures(take.track.start + len(take.track), (0,), (take.track,), sound)
 
 
 def accuracy_difference(one: Measurements, other: Measurements, length: int) -> Measure:
-    """Accuracy of `one` less that of `other` on the same windows."""
+    """Accuracy of `one` minus that of `other` on the same windows."""
     return mean_over_speakers(
         {
             speaker: [
-                int(hit) - int(beside) for hit, beside in zip(own, other.hits[length][speaker], strict=True)
+                int(hit) - int(other_hit)
+                for hit, other_hit in zip(hits, other.hits[length][speaker], strict=True)
             ]
-            for speaker, own in one.hits[length].items()
+            for speaker, hits in one.hits[length].items()
         }
     )
 
 
-def calibrated(found: Measurements, folds: Sequence[Sequence[str]]) -> Probabilities:
+def calibrated(measured: Measurements, folds: Sequence[Sequence[str]]) -> Probabilities:
     """Probabilities of being in sync, each by a calibration fitted on the speakers of the other folds."""
     fitted = []
     for fold in folds:
         rows = [
             (features, kind == KINDS[0])
-            for (_, kind), entries in found.features.items()
+            for (_, kind), entries in measured.features.items()
             for speaker, features in entries
             if speaker not in fold and kind != KINDS[2]
         ]
@@ -312,24 +316,24 @@ def calibrated(found: Measurements, folds: Sequence[Sequence[str]]) -> Probabili
             (speaker, float(fitted[number_of[speaker]].probabilities(features[None])[0]))
             for speaker, features in entries
         ]
-        for key, entries in found.features.items()
+        for key, entries in measured.features.items()
     }
 
 
-def calibrated_as_trained(found: FoldMeasurements, folds: Sequence[Sequence[str]]) -> Probabilities:
-    """As `calibrated`, but fitted as training does it: on what `add_examples` made of the other folds."""
-    likely: dict[tuple[int, str], list[tuple[str, float]]] = {key: [] for key in found.features}
+def calibrated_as_trained(measured: FoldMeasurements, folds: Sequence[Sequence[str]]) -> Probabilities:
+    """Like `calibrated`, but fitted as in training: on the examples of `add_examples` of the other folds."""
+    likely: dict[tuple[int, str], list[tuple[str, float]]] = {key: [] for key in measured.features}
     for number, fold in enumerate(folds):
-        rows = [row for other, own in found.examples.items() if other != number for row in own]
+        rows = [row for other, examples in measured.examples.items() if other != number for row in examples]
         features, labels = zip(*rows, strict=True)
         fitted = SyncCalibration.fit(np.stack(features), np.array(labels))
-        for key, entries in probabilities_by(found, fitted).items():
+        for key, entries in probabilities_by(measured, fitted).items():
             likely[key] += [(speaker, value) for speaker, value in entries if speaker in fold]
     return likely
 
 
 def auc_difference(one: Probabilities, other: Probabilities, length: int, kind: str) -> Measure:
-    """AUC of `one` less that of `other`, on the same windows and the same draws of speakers."""
+    """AUC of `one` minus that of `other`, on the same windows and the same draws of speakers."""
     speakers = sorted({speaker for speaker, _ in one[length, kind]})
     first, second = (area_by_draw(likely, length, kind, speakers) for likely in (one, other))
     return bootstrap_over_groups(

@@ -1,4 +1,4 @@
-"""What the demo shows of lip-sync: which clips it scores, and what its report says about them."""
+"""The demo's part on lip-sync: the clips that it scores, and its part of the report."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def write_pairs(path: Path, pairs: Sequence[tuple[Path, Path | None]]) -> None:
 
 def write_demo_pairs(folder: Path, videos_dir: Path) -> Path:
     """The three clips that are scored: in sync, shifted, with another person's sound."""
-    clip, other = held_out_clips(folder, videos_dir)
-    pairs: list[tuple[Path, Path | None]] = [(clip, None), (folder / SHIFTED_FILE, None), (clip, other)]
+    clip, other_sound = held_out_clips(folder, videos_dir)
+    pairs: list[tuple[Path, Path | None]] = [(clip, None), (folder / SHIFTED_FILE, None), (clip, other_sound)]
     write_pairs(folder / PAIRS_FILE, pairs)
     return folder / PAIRS_FILE
 
@@ -54,17 +54,17 @@ def write_repaired_pairs(folder: Path) -> Path:
 
 
 def read_scores(folder: Path) -> dict[str, dict[str, str]]:
-    """The rows of `sync.csv` of the scored clips by what they are; numbers as they stand there."""
+    """The rows of `sync.csv` of the scored clips, by kind of clip; numbers as in the file."""
     rows = _table(folder / SCORES_DIR / "sync.csv") + _table(folder / REPAIRED_SCORES_DIR / "sync.csv")
-    found = {}
+    row_by_kind = {}
     for row in rows:
         stem = Path(row["video"]).name
         if row["audio"]:
             kind = SWAPPED
         else:
             kind = {SHIFTED_FILE: SHIFTED, REPAIRED_FILE: REPAIRED}.get(stem, IN_SYNC)
-        found[kind] = row
-    return {kind: found[kind] for kind in (IN_SYNC, SHIFTED, SWAPPED, REPAIRED) if kind in found}
+        row_by_kind[kind] = row
+    return {kind: row_by_kind[kind] for kind in (IN_SYNC, SHIFTED, SWAPPED, REPAIRED) if kind in row_by_kind}
 
 
 def _table(path: Path) -> list[dict[str, str]]:
@@ -76,7 +76,7 @@ def add_lipsync(report: Report, folder: Path) -> dict[str, object]:
     """Training curves, the scored clips, the lag by time of the shifted one, and the test's table.
 
     Returns:
-        Score and offset of each clip, by what it is.
+        Score and offset of each clip, by kind of clip.
     """
     from matplotlib.figure import Figure
 
@@ -87,7 +87,7 @@ def add_lipsync(report: Report, folder: Path) -> dict[str, object]:
     report.section("Lip-sync")
     report.text(
         f"{len(history)} epochs on the lips and voices of {len(split['train'])} clips; what follows is of "
-        "people never seen. The score is the probability that lips and sound are in sync; a positive offset "
+        "unseen people. The score is the probability that lips and sound are in sync; a positive offset "
         "says that the audio is early."
     )
     report.table(
@@ -132,5 +132,5 @@ def _number(text: str) -> float | str:
 
 
 def _test_table(card: str) -> str:
-    """The section of the model card that says what was measured on the test clips."""
+    """The section of the model card with the scores on the test clips."""
     return card.partition("## Test clips")[2].partition("## Use")[0].strip()

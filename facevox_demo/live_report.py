@@ -1,4 +1,4 @@
-"""What the demo shows of the trained classifier at work: annotated pictures, and a video frame by frame."""
+"""The demo's part on the trained classifier at work: annotated pictures, and a video frame by frame."""
 
 import csv
 from collections import Counter
@@ -66,12 +66,14 @@ def add_live(report: Report, folder: Path) -> dict[str, object]:
         "emotion/run_model.py on whole scenes and on a clip; the live page (make serve) draws the same. "
         "An expression is not a feeling: the shares say how a face looks to the classifier."
     )
-    # With a passer-by in the picture the label would not say whose it is.
+    # With a passer-by in the picture it would be unclear whose label it is.
     num_faces = Counter(row["picture"] for row in rows if row["face"])
-    shown = [row for row in rows if num_faces[row["picture"]] == 1 and Path(row["picture"]).name in held_out]
+    unambiguous = [
+        row for row in rows if num_faces[row["picture"]] == 1 and Path(row["picture"]).name in held_out
+    ]
     # One of each class where there is one, then others.
-    firsts = {held_out[Path(row["picture"]).name]: row for row in reversed(shown)}
-    chosen = [*firsts.values(), *(row for row in shown if row not in firsts.values())][:SHOWN_PICTURES]
+    firsts = {held_out[Path(row["picture"]).name]: row for row in reversed(unambiguous)}
+    chosen = [*firsts.values(), *(row for row in unambiguous if row not in firsts.values())][:SHOWN_PICTURES]
     report.images(
         (
             (
@@ -114,9 +116,12 @@ def _add_strip(report: Report, video: Path) -> None:
     from facevox.media import iter_frames
 
     frames = list(iter_frames(video))
-    places = [round(k * (len(frames) - 1) / (SHOWN_FRAMES - 1)) for k in range(SHOWN_FRAMES)]
+    positions = [round(k * (len(frames) - 1) / (SHOWN_FRAMES - 1)) for k in range(SHOWN_FRAMES)]
     report.images(
-        ((frames[place].image, f"{frames[place].time_s:.2f} s") for place in dict.fromkeys(places)),
+        (
+            (frames[position].image, f"{frames[position].time_s:.2f} s")
+            for position in dict.fromkeys(positions)
+        ),
         width_px=208,
         row=True,
     )

@@ -18,7 +18,7 @@ EVEN_SIZE = where(whole(128, 1024), lambda size: size % 2 == 0, "an even number 
 
 @dataclass(frozen=True, kw_only=True)
 class SetConfig(Options):
-    """What a set of people who speak holds.
+    """Contents of a set of people who speak.
 
     Attributes:
         shapes: Which parts are written, of `SHAPES`.
@@ -37,7 +37,7 @@ class SetConfig(Options):
         unknown = [shape for shape in self.shapes if shape not in SHAPES]
         if self.shapes and not unknown:
             return []
-        return [f"--shape {' '.join(unknown)}: choose of {', '.join(SHAPES)}"]
+        return [f"--shape {' '.join(unknown)}: choose from {', '.join(SHAPES)}"]
 
     @property
     def frames_per_clip(self) -> int:
@@ -50,7 +50,7 @@ class SetConfig(Options):
         return np.arange(self.frames_per_clip) / self.fps
 
     def settings(self) -> dict[str, Any]:
-        """What changes the files of a person (the number of people does not)."""
+        """Settings that change the files of a person (the number of people does not)."""
         return {
             "version": people.VERSION,
             "seed": self.seed,
@@ -64,7 +64,7 @@ class SetConfig(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class AihubConfig(Options):
-    """What an AIHub-shaped set holds; pictures are half as wide again as the portraits in them."""
+    """Contents of an AIHub-shaped set; pictures are half as wide again as the portraits in them."""
 
     num_people: int = option(40, whole(1, 10_000), "how many people")
     pictures_per_expression: int = option(3, whole(1, 99), "aihub: of each person")
@@ -75,7 +75,7 @@ class AihubConfig(Options):
     )
 
     def settings(self) -> dict[str, Any]:
-        """What changes the pictures of a person."""
+        """Settings that change the pictures of a person."""
         return {
             "version": people.VERSION,
             "seed": self.seed,
@@ -86,12 +86,12 @@ class AihubConfig(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class DemoEmbedderConfig(Options):
-    """How the demo embedder is trained; a further fifth of the people is held out to choose the threshold.
+    """Training of the demo embedder; a further fifth of the people is held out to choose the threshold.
 
     Attributes:
         embedding_dim: Numbers per face.
         scale: Of the cosines in the softmax (1 / temperature).
-        margin: Taken off the cosine to the own person, so that people end up apart (CosFace,
+        margin: Subtracted from the cosine to the same person, so that people end up apart (CosFace,
             arXiv:1801.09414, eq. 4).
     """
 

@@ -1,4 +1,4 @@
-"""Who a made-up person is: visible geometry, appearance, and the voice that follows from the geometry.
+"""A synthetic person: visible geometry, appearance, and the voice that follows from the geometry.
 
 The law that ties the voice to the face (written into `metadata.json` by `law_description`):
 
@@ -62,7 +62,7 @@ class PersonItem(Item):
 
 @dataclass(frozen=True, kw_only=True)
 class Appearance:
-    """What a person looks like beside the geometry. Shares are in [0, 1]; Lab shifts in CIE Lab units."""
+    """Appearance of a person apart from the geometry. Shares are in [0, 1]; Lab shifts in CIE Lab units."""
 
     head: str  # "hair" (the astronaut's) or "cap" (the officer's)
     body: str  # "suit" or "spacesuit"
@@ -93,7 +93,7 @@ class Voice:
 
 @dataclass(frozen=True, kw_only=True)
 class Person:
-    """One made-up person; `geometry` and `voice_factors` have mean 0 and variance 1."""
+    """One synthetic person; `geometry` and `voice_factors` have mean 0 and variance 1."""
 
     name: str
     seed: int
@@ -109,7 +109,7 @@ class Person:
 
 
 def random_generator(*key: int) -> np.random.Generator:
-    """A generator that depends on the numbers in `key` alone, so that nobody's draws shift another's."""
+    """A generator that depends on the numbers in `key` alone, so that no person's draws shift another's."""
     return np.random.default_rng(np.random.SeedSequence(list(key)))
 
 
@@ -119,7 +119,7 @@ def person_name(index: int) -> str:
 
 
 def make_person(seed: int, index: int) -> Person:
-    """The person `index` of the set `seed`; nothing else has an influence.
+    """The person `index` of the set `seed`; depends on nothing else.
 
     Args:
         seed: Seed of the set, at least 0. Another seed gives other people.
@@ -175,7 +175,7 @@ def _voice(factors: dict[str, float], syllables_per_s: float) -> Voice:
 def _appearance(rng: np.random.Generator) -> Appearance:
     has_cap = rng.random() < 0.3
     has_spacesuit = not has_cap and rng.random() < 0.2
-    # Skin: from fair to dark along the line on which human skin lies (darker skin is a little redder).
+    # Skin: from fair to dark along the line of human skin (darker skin is a little redder).
     darkness = float(rng.beta(1.2, 1.6))
     skin = (8.0 - 40.0 * darkness, rng.normal(0, 0.7) + 1.0 * darkness, rng.normal(0, 1.0) + 2.0 * darkness)
     # Hair: lightness and warmth; the darker the skin the rarer light hair, as in most places.

@@ -1,7 +1,7 @@
 """Frames of a speaking person: the mouth is opened, the face moved, the head turned, the light set.
 
-All movement is a displacement that is smooth but for the gap between the lips: the mouth is opened on a small
-piece of the canvas, everything else goes through one coarse grid and a single `cv2.remap`.
+All movement is a displacement that is smooth except at the gap between the lips: the mouth is opened on a
+small piece of the canvas, everything else goes through one coarse grid and a single `cv2.remap`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TEETH_HEIGHT = 0.075
 
 @dataclass(frozen=True, kw_only=True)
 class Pose:
-    """Where the head is: shifts in face units, roll in degrees (clockwise), turn and nod about -1 to 1."""
+    """Position of the head: shifts in face units, roll in degrees (clockwise), turn and nod about -1 to 1."""
 
     shift_x: float = 0.0
     shift_y: float = 0.0
@@ -136,7 +136,7 @@ class PictureMaker:
         for action, strength in {**(actions or {}), "turn": pose.turn, "nod": pose.nod}.items():
             if strength:
                 shift += strength * self._fields[action]
-        # Fields live where the head would be at rest; within a few degrees the difference is not seen.
+        # Fields are those of the head in its neutral pose; within a few degrees the difference is invisible.
         coarse = ((nodes - shift) * unit + centre - 0.5).astype(np.float32)
         picture = cv2.remap(
             canvas, refine_grid(coarse, self.size), None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
@@ -147,7 +147,7 @@ class PictureMaker:
         return cv2.convertScaleAbs(np.maximum(lit, 0.0, out=lit))
 
     def _placed(self, pose: Pose) -> np.ndarray:
-        """Face units (at rest) that show at each node when the head is in `pose`."""
+        """Face units (in the neutral pose) that appear at each node when the head is in `pose`."""
         angle = np.deg2rad(pose.roll_deg)
         pivot = np.array([0.0, CHIN_Y + 0.5])
         back = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) / pose.scale
@@ -155,7 +155,7 @@ class PictureMaker:
         return self._nodes + self._follows[..., None] * (moved - self._nodes)
 
     def _opened(self, mouth: Mouth) -> np.ndarray:
-        """The canvas with the mouth in the wanted shape (the canvas itself when it is shut)."""
+        """The canvas with the mouth in the given shape (the canvas itself when it is shut)."""
         if mouth.opening < 0.01 and abs(mouth.spread) < 0.01:
             return self._canvas
         seam, unit = self._seam, self.portrait.unit_px
@@ -217,17 +217,23 @@ def render_portrait(
         portrait: `portraits.draw_portrait(person, size)`, to make several pictures faster.
     """
     rng = random_generator(person.seed, person.index, 4, seed)
-    made: Expression = make_expression(expression, float(rng.uniform(0.85, 1.25)), float(rng.choice((-1, 1))))
+    expression_moves: Expression = make_expression(
+        expression, float(rng.uniform(0.85, 1.25)), float(rng.choice((-1, 1)))
+    )
     pose = Pose(
         shift_x=float(rng.uniform(-0.06, 0.06)),
         shift_y=float(rng.uniform(-0.04, 0.04)),
-        roll_deg=made.roll_deg + float(rng.uniform(-3, 3)),
+        roll_deg=expression_moves.roll_deg + float(rng.uniform(-3, 3)),
         scale=float(rng.uniform(0.96, 1.04)),
-        turn=made.turn + float(rng.uniform(-0.3, 0.3)),
-        nod=made.nod + float(rng.uniform(-0.2, 0.2)),
+        turn=expression_moves.turn + float(rng.uniform(-0.3, 0.3)),
+        nod=expression_moves.nod + float(rng.uniform(-0.2, 0.2)),
     )
-    maker = PictureMaker(person, size, random_light(rng), portrait, made.blush)
-    return maker.frame(Mouth(opening=made.opening, spread=made.spread), pose, made.actions)
+    maker = PictureMaker(person, size, random_light(rng), portrait, expression_moves.blush)
+    return maker.frame(
+        Mouth(opening=expression_moves.opening, spread=expression_moves.spread),
+        pose,
+        expression_moves.actions,
+    )
 
 
 def random_light(rng: np.random.Generator) -> Light:

@@ -81,7 +81,7 @@ def mirrored_numbers() -> np.ndarray:
     points = sources.template_landmarks()
     points = points - (points[:, :1].mean(), 0.0)
     distance = ((points[:, None, :] * (-1.0, 1.0) - points[None, :, :]) ** 2).sum(-1)
-    # Lids of the inner lip coincide nearly: the canonical pairs of the lips are fixed by hand below.
+    # Edges of the inner lip nearly coincide: the canonical pairs of the lips are fixed by hand below.
     numbers = distance.argmin(1)
     for row in (sources.UPPER_SEAM, sources.LOWER_SEAM):
         numbers[list(row)] = row[::-1]
@@ -122,7 +122,7 @@ def refine_grid(coarse: np.ndarray, size_px: int) -> np.ndarray:
     """Values (size, size, 2) at pixel centres of a grid (n + 1, n + 1, 2) whose nodes span the picture."""
     cells = coarse.shape[0] - 1
     scale = cells / size_px
-    # A pixel centre (i + 0.5) lies at (i + 0.5) * scale among the nodes.
+    # A pixel centre (i + 0.5) is at (i + 0.5) * scale among the nodes.
     matrix = np.array([[scale, 0.0, 0.5 * scale], [0.0, scale, 0.5 * scale]])
     return cv2.warpAffine(
         coarse,
@@ -185,7 +185,7 @@ def _oval(units: np.ndarray, goal: np.ndarray) -> np.ndarray:
 
 
 def _officer_share(units: np.ndarray, look: Appearance, goal: np.ndarray) -> np.ndarray:
-    """How much of the officer there is in each pixel of the face: `dissolve` but for eyes and mouth.
+    """Share of the officer in each pixel of the face: `dissolve` except for eyes and mouth.
 
     Glasses and an open smile do not dissolve into anything decent: eyes are wholly one portrait's, the mouth
     is always the officer's, which is shut.

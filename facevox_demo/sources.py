@@ -2,7 +2,7 @@
 
 Both are photographs by NASA and the US Navy and free to use: scikit-image's `astronaut.png` (in the wheel, no
 download) and matplotlib's `grace_hopper.jpg`. FaceMesh gives their landmarks, MediaPipe's selfie segmentation
-their outline; the borders of hair, cap and clothes are drawn by hand, in pixels of those very files.
+their outline; the borders of hair, cap and clothes are drawn by hand, in pixels of exactly those files.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Source:
     """One portrait.
 
     Attributes:
-        lab: (H, W, 3) float32 CIE Lab, skin brought to `SKIN_LAB` in the mean.
+        lab: (H, W, 3) float32 CIE Lab, skin shifted to `SKIN_LAB` in the mean.
         masks: (H, W, 4) float32 in [0, 1]: person, top (hair or cap), clothes, skin; top and clothes reach
             beyond the outline of the person.
         landmarks: (478, 2) float64 in face units (see `warps`).
@@ -80,11 +80,11 @@ class Source:
     to_pixels: np.ndarray
 
     def pixels(self, points: np.ndarray) -> np.ndarray:
-        """Pixels (..., 2) of the portrait at `points` (..., 2) in face units of this very portrait."""
+        """Pixels (..., 2) of the portrait at `points` (..., 2) in face units of this portrait."""
         return points @ self.to_pixels[:, :2].T + self.to_pixels[:, 2]
 
 
-SKIN_LAB = (68.0, 16.0, 17.0)  # both portraits are brought here; a person's own skin is a shift from it
+SKIN_LAB = (68.0, 16.0, 17.0)  # both portraits are shifted here; a person's own skin is a shift from it
 PERSON, TOP, CLOTHES, SKIN = range(4)
 
 
@@ -100,7 +100,7 @@ def load_sources() -> tuple[Source, Source]:
 
 
 def check_files() -> None:
-    """Looks whether both portraits lie in their packages.
+    """Checks that both portraits are in their packages.
 
     Raises:
         UserError: One does not, or its package is not installed.
@@ -164,13 +164,13 @@ def _detect(rgb: np.ndarray, path: Path) -> tuple[np.ndarray, np.ndarray]:
     from facevox.faces import FaceMesh, import_mediapipe
 
     with FaceMesh() as mesh:
-        found = mesh.find(rgb)
-    if not found:
+        faces = mesh.find(rgb)
+    if not faces:
         raise UserError(f"{path}: FaceMesh finds no face in it; the package's picture has changed")
     solutions = import_mediapipe().solutions
     with solutions.selfie_segmentation.SelfieSegmentation(model_selection=0) as segmentation:
         person = segmentation.process(rgb).segmentation_mask
-    return found[0][:, :2].astype(np.float64), person
+    return faces[0][:, :2].astype(np.float64), person
 
 
 def _masks(shape: tuple[int, int], person: np.ndarray, outline: Outline) -> np.ndarray:

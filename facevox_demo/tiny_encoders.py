@@ -103,12 +103,12 @@ def write_tiny_encoders(
         The two folders, to be given as `--face_model` and `--voice_model`.
 
     Raises:
-        UserError: A size that is no multiple of the patch, or a dropout out of range.
+        UserError: A size that is not a multiple of the patch, or a dropout out of range.
     """
     if image_size < 16 or image_size % 8:
-        raise UserError(f"--image_size {image_size}: a multiple of 8, at least 16, is wanted")
+        raise UserError(f"--image_size {image_size}: a multiple of 8, at least 16, is expected")
     if not 0 <= dropout < 1:
-        raise UserError(f"--dropout {dropout:g}: from 0 to below 1 is wanted")
+        raise UserError(f"--dropout {dropout:g}: from 0 to below 1 is expected")
     import torch
     from transformers import ViTImageProcessorPil, ViTModel, Wav2Vec2FeatureExtractor, Wav2Vec2Model
     from transformers.utils import logging

@@ -1,7 +1,7 @@
 """Speech of a person by source and filter, 16 kHz.
 
 Source: glottal pulses with jitter and a spectral tilt. Filter: five resonances per vowel, scaled by the
-person's vocal tract. Breath is high-pass noise beside them. Each vowel is brought to the loudness of the
+person's vocal tract. Breath is high-pass noise added to them. Each vowel is scaled to the loudness of the
 clip's plan, so the sound's envelope is the very function that opens the mouth.
 
 Source of the vowels' formants: Peterson and Barney 1952, means of adult men (rounded).
@@ -34,7 +34,7 @@ def speak(plan: ClipPlan) -> np.ndarray:
     rng = random_generator(plan.person.seed, plan.person.index, 6, plan.sound_seed)
     voice = plan.person.voice
     source = _source(voice, _pitch(plan, count), rng)
-    # Breath hisses at the lips as well, above the resonances: it sounds as loud as the vowel asks.
+    # Breath also hisses at the lips, above the resonances: it sounds as loud as the vowel asks.
     breath = lfilter([1.0, -1.8, 0.81], [1.0], rng.normal(size=count))
     breath *= voice.breathiness / breath.std()
     sound = np.zeros(count)

@@ -67,12 +67,12 @@ EYE_X = 0.34
 
 
 def apply_geometry(points: np.ndarray, geometry: Mapping[str, float], hair_volume: float = 0.0) -> np.ndarray:
-    """Where points of the average face lie in the face of a person.
+    """Positions of points of the average face in the face of a person.
 
     Args:
         points: (..., 2) in face units.
         geometry: Factors of mean 0 and variance 1 by name, see `people.LAW` and `people.NUISANCE`.
-        hair_volume: Share by which what lies outside the face is pushed outwards.
+        hair_volume: Share by which everything outside the face is pushed outwards.
 
     Returns:
         (..., 2) in face units of the average face, so a wide-set pair of eyes is more than 1 apart.

@@ -1,4 +1,4 @@
-"""The bad videos that every program must survive, each with what is wrong with it."""
+"""The bad videos that every program must survive, each with its fault."""
 
 import struct
 from pathlib import Path
@@ -15,7 +15,7 @@ def rotate_header(path: Path, degrees: int) -> None:
     matrices = {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}
     a, b, c, d = (value * 65536 for value in matrices[degrees])
     data = bytearray(path.read_bytes())
-    start = data.index(b"tkhd") + 4 + 40  # version 0: the matrix lies 40 bytes behind the version
+    start = data.index(b"tkhd") + 4 + 40  # version 0: the matrix is 40 bytes after the version
     struct.pack_into(">9i", data, start, a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(bytes(data))
 

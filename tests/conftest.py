@@ -1,4 +1,4 @@
-"""What tests share: scripts as modules, the real sample data, a small set of example data."""
+"""Fixtures that tests share: scripts as modules, the real sample data, a small set of example data."""
 
 import importlib.util
 import multiprocessing
@@ -82,7 +82,7 @@ def example_videos(example_data_dir: Path) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_process_is_left() -> Iterator[None]:
-    """A worker that a test leaves behind would keep pytest from ending, for ever if it ignores signals."""
+    """Fails if a worker is left behind: it would keep pytest from ending, for ever if it ignores signals."""
     yield
     left = [child for child in multiprocessing.active_children() if child.daemon]
     for child in left:
@@ -92,7 +92,7 @@ def _no_process_is_left() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _no_cluster_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests see no shard of a SLURM array that they may happen to run in."""
+    """Hides the SLURM array that the tests may happen to run in."""
     for name in ("NUM_SHARDS", "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN"):
         monkeypatch.delenv(name, raising=False)
 
@@ -109,7 +109,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """Tiny networks are fastest on one thread, above all beside other work."""
+    """Limits torch to one thread: tiny networks are fastest so, especially on a busy machine."""
     import torch
 
     before = torch.get_num_threads()

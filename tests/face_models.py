@@ -1,4 +1,4 @@
-"""Small ONNX embedding models and made-up face pictures for tests (no real weights, no face detector)."""
+"""Small ONNX embedding models and synthetic face pictures for tests (no real weights, no face detector)."""
 
 import csv
 from pathlib import Path
@@ -15,7 +15,7 @@ from lc_pytorch.faces.extractor import COLUMNS, LANDMARK_COLUMNS
 def make_onnx(
     path: Path, *, batch=1, side=112, channels=3, num_values=8, own_normalisation=False, metadata=None
 ) -> Path:
-    """A network that averages patches of 28 × 28 pixels and projects them at random (but always alike)."""
+    """A network that averages patches of 28 × 28 pixels and projects them at random, with a fixed seed."""
     nodes, weights = [], []
     last = "face"
     if own_normalisation:

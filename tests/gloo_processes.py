@@ -28,7 +28,7 @@ def torchrun_variables(rank: int, size: int, port: int) -> dict[str, str]:
 
 
 def slurm_variables(rank: int, size: int, port: int) -> dict[str, str]:
-    """Those of an srun step; the job number is such that the port derived from it is the free one."""
+    """Variables of an srun step; the job number is such that the port derived from it is the free one."""
     return {
         "SLURM_PROCID": str(rank),
         "SLURM_LOCALID": str(rank),
@@ -63,8 +63,8 @@ def run_ranks(
     *arguments: Any,
     variables: Callable[[int, int, int], dict[str, str]] = torchrun_variables,
 ) -> list[Any]:
-    """What `function(world, *arguments)`, a function of a module, returns on each rank."""
-    # Starting is importing torch (and what DistributedDataParallel and optimizers load besides): one process
+    """Results of `function(world, *arguments)`, a function of a module, on each rank."""
+    # Starting means importing torch (with all that DistributedDataParallel and optimizers load): one process
     # does it, and the ranks of all tests are forked from it.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch.nn.parallel", "torch._dynamo", "facevox.training.distributed"])

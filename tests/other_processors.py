@@ -3,7 +3,7 @@
     make test-cpus
     python tests/other_processors.py [pytest options]
 
-Kernels round differently, and the edges of their blocks lie elsewhere. What docs/equality.md promises has to
+Kernels round differently, and the edges of their blocks are elsewhere. What docs/equality.md promises has to
 hold under each: the tests marked `numeric` run under every set of variables, those marked `resume` under two.
 A set that this processor cannot run is named and left out. `make test` runs them all as the processor is.
 Exit codes: 0 all passed; 1 a test failed.
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Kernels:
-    """What makes the libraries take the kernels of one kind of processor.
+    """Settings that make the libraries use the kernels of one kind of processor.
 
     Attributes:
         name: Of the processor.
@@ -90,7 +90,7 @@ CHOOSERS = {name for kernels in SETS for name in kernels.variables} | {"OPENBLAS
 
 
 def processor_flags() -> set[str]:
-    """What the processor can do, by the names of /proc/cpuinfo; empty where that does not say."""
+    """Features of the processor, by the names of /proc/cpuinfo; empty where that does not name them."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -109,7 +109,7 @@ def files_with(markers: tuple[str, ...]) -> list[str]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the sets one after the other; returns the exit code."""
+    """Runs the sets in sequence; returns the exit code."""
     options = sys.argv[1:] if argv is None else argv
     flags = processor_flags()
     failed = []

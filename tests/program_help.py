@@ -1,4 +1,4 @@
-"""A program asked for its help: seconds differ between machines, what it imports for it does not."""
+"""Asks a program for its help: seconds differ between machines, the modules imported for it do not."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ HEAVY = frozenset(
 
 
 def light_help(program: str, option: str = "--help") -> str:
-    """What a program of the repository, named by its path in it, prints when it is asked for its help.
+    """Help text of a program of the repository, named by its path.
 
     Raises:
         AssertionError: It did not print it, or imported something heavy before.

@@ -1,7 +1,7 @@
 """A real SLURM for tests: several slurmd on this machine, each playing a node, with fake GPUs.
 
 `RealSlurm` starts munged, slurmctld and the slurmd below a folder of its own and ends them again; nothing of
-the machine is touched but for a marked line in /etc/hosts, without which the nodes' names would not resolve.
+the machine changes except for a marked line in /etc/hosts, without which the nodes' names would not resolve.
 Where a SLURM with two idle nodes is there already, `start_slurm` takes that.
 """
 
@@ -268,7 +268,7 @@ class RealSlurm:
                 yield int(folder.name)
 
     def ask(self, *command: str) -> str:
-        """What a command of SLURM prints, without the last line feed; "" where it fails."""
+        """Output of a command of SLURM, without the last line feed; "" where it fails."""
         try:
             answer = subprocess.run(
                 command, env=self.environment, capture_output=True, text=True, timeout=120, check=False
@@ -331,7 +331,7 @@ class RealSlurm:
 
 
 def start_or_skip() -> RealSlurm:
-    """A cluster of this test's own; the test is skipped (or fails, see REQUIRED) where there is none."""
+    """A cluster for this test; the test is skipped (or fails, see REQUIRED) where there is none."""
     try:
         return RealSlurm().start()
     except SlurmUnavailable as error:

@@ -40,7 +40,7 @@ def vit_config(dropout: float = 0.1) -> Any:
 
 
 def wav2vec2_config(dropout: float = 0.1, norm: str = "layer") -> Any:
-    """Masking and layer drop stay as transformers has them: loading must switch them off."""
+    """A configuration; masking and layer drop stay as transformers has them: loading must switch them off."""
     from transformers import Wav2Vec2Config
 
     return Wav2Vec2Config(
@@ -75,7 +75,7 @@ def make_model(dropout: float = 0.1, norm: str = "layer", seed: int = 0, **optio
 
 
 def write_encoders(folder: Path, dropout: float = 0.1) -> tuple[Path, Path]:
-    """A ViT and a Wav2Vec2 in transformers' format, with what their inputs are."""
+    """A ViT and a Wav2Vec2 in transformers' format, with a description of their inputs."""
     from transformers import ViTImageProcessorPil, ViTModel, Wav2Vec2FeatureExtractor, Wav2Vec2Model
     from transformers.utils import logging
 
@@ -116,7 +116,7 @@ def write_people(folder: Path, num_people: int = 10, clips: int = 2) -> Path:
 
 
 def options_for(listing: Path, encoders: Sequence[Path], save_dir: Path, **changes: object) -> list[str]:
-    """Arguments of train_face_voice_from_matched_file.py; `changes` replaces or adds, True stands alone."""
+    """Arguments of train_face_voice_from_matched_file.py; `changes` replaces or adds, True is a bare flag."""
     options: dict[str, object] = {
         "matched_file": listing,
         "save_dir": save_dir,
@@ -168,7 +168,7 @@ class MemoryPairs(PairDataset):
 
 
 def plain_rows(history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of a history without what the machine's speed decides."""
+    """The rows of a history without the values that depend on the machine's speed."""
     return [{name: value for name, value in row.items() if name not in MACHINE_VALUES} for row in history]
 
 
@@ -177,7 +177,7 @@ def copy_of(module: nn.Module) -> dict[str, Tensor]:
 
 
 def assert_same(found: Any, expected: Any, where: str = "") -> None:
-    """Both are equal to the bit: tensors, numbers, and lists and dicts of them."""
+    """Asserts that both are equal to the bit: tensors, numbers, and lists and dicts of them."""
     if isinstance(expected, Tensor):
         assert isinstance(found, Tensor), where
         assert found.dtype == expected.dtype, where

@@ -1,4 +1,4 @@
-"""The examples run on a few made-up people."""
+"""The examples run on a few synthetic people."""
 
 import importlib.util
 import re

@@ -1,4 +1,4 @@
-"""A model folder with tiny encoders, and people with faces and voices: for tests of what uses such models."""
+"""A model folder with tiny encoders, and people with faces and voices: for tests of model users."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def make_tiny_model(embedding_dim: int = 16) -> FaceVoiceModel:
 
 
 def write_split(file: Path, *, train: list[str], val: list[str], test: list[str]) -> Split:
-    """A split.json with the names as they are given."""
+    """A split.json with the given names."""
     lists = {"train": train, "val": val, "test": test}
     split = Split(**{part: tuple(map(normalise_identity, names)) for part, names in lists.items()})
     write_json(file, {"format": 1, **lists, "hash": split.hash})

@@ -24,7 +24,7 @@ class Jobs:
     logs: Path
 
     def submit(self, script: str, *arguments: str, options: tuple[str, ...] = (), **variables: str) -> str:
-        """Submits from the repository's root; the job's number."""
+        """Submits from the repository's root; returns the job's number."""
         self.logs.mkdir(exist_ok=True)
         answer = subprocess.run(
             ["sbatch", "--parsable", f"--output={self.logs}/%x-%j.out", *options, script, *arguments],
@@ -39,11 +39,11 @@ class Jobs:
 
     @property
     def environment(self) -> dict[str, str]:
-        """That of the cluster, with this interpreter, one thread, and few processes."""
+        """Environment of the cluster, with this interpreter, one thread, and few processes."""
         return self.slurm.environment | {"PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
 
     def log(self, job: str = "") -> str:
-        """What the job has printed so far, in all its starts; of all jobs without a number."""
+        """Output of the job so far, in all its starts; of all jobs without a number."""
         return "\n".join(
             file.read_text(errors="replace")
             for file in sorted(self.logs.glob(f"*-{job}*.out" if job else "*.out"))
@@ -81,7 +81,7 @@ def slurm() -> Iterator[RealSlurm]:
 
 @pytest.fixture
 def jobs(slurm: RealSlurm, tmp_path: Path) -> Iterator[Jobs]:
-    """Of this test; the cluster is left empty and whole."""
+    """Jobs of this test; the cluster is left empty and whole."""
     wait_until(lambda: slurm.num_idle() == slurm.num_nodes, "idle nodes")
     yield Jobs(slurm, tmp_path / "logs")
     left = slurm.ask("squeue", "--noheader", "--format=%A").split()

@@ -9,7 +9,7 @@ from image_tool import ImageTool, start_or_skip
 
 @pytest.fixture(scope="session")
 def image_tool(load_script: Callable[[str], ModuleType]) -> Iterator[ImageTool]:
-    """What builds images and runs containers; the tests are skipped where that cannot be."""
+    """Tool that builds images and runs containers; the tests are skipped where that cannot be."""
     tool = start_or_skip(load_script("setup/install").read_pip_settings())
     yield tool
     tool.close()

@@ -14,7 +14,7 @@ def read_instructions(text: str) -> list[tuple[str, str]]:
 
 
 def copied_sources(instructions: list[tuple[str, str]]) -> list[str]:
-    """What COPY takes out of the build context."""
+    """Sources that COPY takes out of the build context."""
     words = [shlex.split(rest) for name, rest in instructions if name == "COPY"]
     return [word for line in words for word in line[:-1] if not word.startswith("--")]
 
@@ -32,7 +32,7 @@ def _expression(pattern: str) -> re.Pattern[str]:
 
 
 def is_in_context(dockerignore: str, path: str) -> bool:
-    """Whether a file reaches the build: the last line that fits it or a folder above it decides."""
+    """True if a file reaches the build: the last line that fits it or a folder above it decides."""
     names = [path, *(str(parent) for parent in PurePosixPath(path).parents if str(parent) != ".")]
     is_kept_out = False
     for line in dockerignore.splitlines():

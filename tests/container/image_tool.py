@@ -1,7 +1,7 @@
 """Builds Dockerfiles and runs their images for real, without a container engine: buildah, podman and crun.
 
 No daemon and no registry: the base image is made from Debian's packages. Builds run in a chroot, containers
-without network unless asked for. Everything lies in one folder. Needs root on a Debian machine.
+without network unless asked for. Everything is in one folder. Needs root on a Debian machine.
 
 What this machine says about where packages come from (pip's settings) reaches a build as its users would hand
 it over: as secrets, a build argument, and read-only mounts of local folders.
@@ -23,7 +23,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PROGRAMS = ("buildah", "podman", "crun", "mmdebstrap")  # each in the Debian package of its name
 # Set by `make docker-test`: there a machine that cannot build images is a failure.
 REQUIRED = "FACEVOX_REQUIRE_CONTAINERS"
-# A folder to keep and to use again; without it everything is built anew and removed at the end.
+# A folder to keep and to use again; without it everything is built from scratch and removed at the end.
 KEPT = "FACEVOX_CONTAINER_FOLDER"
 DEBIAN = "bookworm"
 BASE_IMAGE = f"localhost/facevox-test-base:{DEBIAN}"
@@ -178,14 +178,14 @@ class ImageTool:
             self.pip_settings.get(key, "") for key in ("index-url", "extra-index-url", "find-links")
         )
         paths = {Path(word.removeprefix("file://")) for word in named.split()}
-        # A page of an index names files beside its own folder.
+        # A page of an index names files next to its own folder.
         paths |= {path.parent for path in paths if path.name == "simple"}
         return [
             f"--volume={path}:{path}:ro" for path in sorted(paths) if path.is_absolute() and path.is_dir()
         ]
 
     def build(self, dockerfile: str, image: str, **arguments: str) -> float:
-        """Builds a Dockerfile of the repository on the Debian base for CPUs; the seconds it took."""
+        """Builds a Dockerfile of the repository on the Debian base for CPUs; returns the seconds it took."""
         links = self.pip_settings.get("find-links", "")
         given = {"BASE_IMAGE": BASE_IMAGE, "ACCELERATOR": "cpu"} | arguments
         if links:
@@ -204,7 +204,7 @@ class ImageTool:
         return time.monotonic() - started_s
 
     def size_gb(self, image: str) -> float:
-        """What an image and all below it take, as `docker images` says."""
+        """Size of an image with all below it, as `docker images` says."""
         return int(self.podman("image", "inspect", "--format", "{{.Size}}", image).stdout) / 1e9
 
     # --- containers --------------------------------------------------------------------------------------
@@ -212,7 +212,7 @@ class ImageTool:
     def run(
         self, image: str, *command: str, options: Sequence[str] = (), timeout_s: float = 300
     ) -> "subprocess.CompletedProcess[str]":
-        """Runs a command in a new container, which is gone afterwards."""
+        """Runs a command in a new container, which is removed afterwards."""
         return self.podman("run", "--rm", *options, image, *command, timeout_s=timeout_s)
 
     def start_container(self, name: str, image: str, *command: str, options: Sequence[str] = ()) -> None:
@@ -222,7 +222,7 @@ class ImageTool:
         assert answer.returncode == 0, answer.stderr
 
     def stop_container(self, name: str, seconds: int = 60) -> int:
-        """Ends a container as `docker stop` does; its exit code (137: it had to be killed)."""
+        """Ends a container as `docker stop` does; returns its exit code (137: it had to be killed)."""
         self.podman("stop", "--time", str(seconds), name, timeout_s=seconds + 120)
         answer = self.podman("inspect", "--format", "{{.State.ExitCode}}", name)
         self.podman("rm", "--force", name)
@@ -266,7 +266,7 @@ def _debian_mirror() -> list[str]:
 
 
 def start_or_skip(pip_settings: Mapping[str, str]) -> ImageTool:
-    """A tool of these tests' own; they are skipped (or fail, see REQUIRED) where images cannot be built."""
+    """A tool for these tests; they are skipped (or fail, see REQUIRED) where images cannot be built."""
     try:
         return ImageTool(pip_settings).start()
     except ContainersUnavailable as error:

@@ -18,13 +18,13 @@ BIASES = np.linspace(-0.5, 0.5, len(CLASSES), dtype=np.float32)
 
 
 def about(**changes: Any) -> dict[str, Any]:
-    """What the model says of itself."""
+    """Description of the model, as stored in it."""
     preprocessing = {"img_size": SIZE, "crop_margin": MARGIN, "colour": "RGB", "pixel_range": [0, 255]}
     return {"format": 1, "class_names": list(CLASSES), "preprocessing": preprocessing, **changes}
 
 
 def write_small_classifier(folder: Path, description: dict[str, Any] | None = None) -> Path:
-    """The model's path in `folder`."""
+    """Writes the model into `folder`; returns its path."""
     path = folder / NAME
     path.write_bytes(_network())
     with zipfile.ZipFile(path, "a") as archive:
@@ -33,7 +33,7 @@ def write_small_classifier(folder: Path, description: dict[str, Any] | None = No
 
 
 def expected_probabilities(crops_NSS3: np.ndarray) -> np.ndarray:
-    """(N, C) by the formula."""
+    """Probabilities (N, C) by the formula."""
     logits = crops_NSS3.astype(np.float64).mean(axis=(1, 2)) @ WEIGHTS.T.astype(np.float64) + BIASES
     shares = np.exp(logits - logits.max(axis=1, keepdims=True))
     return shares / shares.sum(axis=1, keepdims=True)

@@ -18,7 +18,7 @@ HALF_MIXING = MixConfig(mixup_alpha=0.2, cutmix_alpha=0.2, p_mixup=0.4, p_cutmix
 
 
 def write_crops(folder: Path, num_people: int = 4, per_person: int = 2, size: int = SIZE) -> Path:
-    """train/ and validation/ with people of their own, named as AIHub names pictures."""
+    """train/ and validation/ with different people, named as AIHub names pictures."""
     rng = np.random.default_rng(0)
     for part, first in (("train", 0), ("validation", 100)):
         for person in range(first, first + num_people):
@@ -37,7 +37,7 @@ def read_parts(folder: Path) -> tuple[Samples, Samples]:
 
 
 def small_network(seed: int = 0) -> Any:
-    """With the layer names that the phases go by: a backbone of two BatchNorms, and the head."""
+    """A network with the layer names that the phases use: a backbone of two BatchNorms, and the head."""
     import keras
     from keras import layers
 
@@ -92,7 +92,7 @@ def make_trainer(crops: Path, save_dir: Path, mixing: MixConfig = HALF_MIXING, *
 
 
 def run_all(trainer: Trainer, stop_after: int | None = None) -> bool:
-    """Trains; stops after so many steps of this call."""
+    """Trains; stops after that many steps of this call."""
     steps: list[int] = []
     return trainer.run(
         lambda: stop_after is not None and len(steps) + 1 >= stop_after,

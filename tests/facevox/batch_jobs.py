@@ -73,7 +73,7 @@ def config_of(output_dir: Path, **changes: object) -> BatchConfig:
 
 
 def limit_only(monkeypatch: "pytest.MonkeyPatch", name: str) -> None:
-    """Lets the limit on an item's time hold for the item of this name alone: slowness costs no other."""
+    """Applies the limit on an item's time to the item of this name alone: slowness costs no other."""
     limit_s = _Worker.limit_s
 
     def limit_of_one(worker: _Worker, item_timeout_s: float) -> float:

@@ -21,7 +21,7 @@ def clip_frames(example_videos: Path) -> dict[str, list[np.ndarray]]:
 
 @pytest.fixture(scope="session")
 def openings(example_data_dir: Path) -> dict[str, list[float]]:
-    """How far each mouth is open in each frame (0 to 1), as it was asked for, by the clip's name."""
+    """Requested opening of the mouth in each frame (0 to 1), by the clip's name."""
     people = json.loads((example_data_dir / "metadata.json").read_text(encoding="utf-8"))["people"]
     return {
         f"{person['name']}/{clip['clip']}.mp4": clip["opening"]
@@ -54,7 +54,7 @@ def hidden_face(clip_frames: dict[str, list[np.ndarray]]):
 
 @pytest.fixture
 def fill_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
-    """A function: what is written below a folder finds the disk full from now on, as the kernel says it."""
+    """A function: writing below a folder fails with a full disk from now on, with the kernel's error."""
     plain = Path.open
 
     def fill(folder: Path) -> None:

@@ -101,7 +101,7 @@ def sound_rate_hz(path: Path) -> int:
 
 
 def offsets_by_stamps_ms(path: Path) -> np.ndarray:
-    """By how much each beep is later than its flash, for a reader that goes by time stamps."""
+    """Delay of each beep after its flash, for a reader that uses time stamps."""
     flashes = [frame.time_s for frame in iter_frames(path) if frame.image.mean() > 128]
     sound_hz = sound_rate_hz(path)
     return (_onsets_s(read_audio(path, sound_hz), sound_hz) - flashes) * 1000

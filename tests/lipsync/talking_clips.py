@@ -61,7 +61,7 @@ def voice_of(video: Path) -> np.ndarray:
 
 
 def shifted(samples: np.ndarray, early_ms: float) -> np.ndarray:
-    """The same number of samples, early by so much (negative: late); silence comes in at the other end."""
+    """The same number of samples, early by that much (negative: late); silence comes in at the other end."""
     count = round(abs(early_ms) / 1000 * RATE_HZ)
     quiet = np.zeros(count, np.float32)
     if early_ms >= 0:

@@ -1,4 +1,4 @@
-"""Extracted folders made of numbers: a class shows in the shape of a face, a person in its size and place."""
+"""Extracted folders made of numbers: the class is the shape of a face, the person its size and position."""
 
 import csv
 from pathlib import Path
@@ -61,7 +61,7 @@ def make_folder(
 
 
 def train_on_rank(world: Any, landmarks_dir: str, save_dir: str) -> int:
-    """What each process of a group runs."""
+    """Program of each process of a group."""
     from emotion.landmarks.run import run_training
     from emotion.landmarks.task import TrainConfig
 

@@ -22,13 +22,13 @@ SHARD_PICTURES = 5
 
 
 def points_of(data: bytes) -> np.ndarray:
-    """Landmarks that the content alone decides."""
+    """Landmarks that depend on the content alone."""
     seed = int.from_bytes(hashlib.sha256(data).digest()[:4], "big")
     return np.random.default_rng(seed).random((NUM_POINTS, 3), np.float32)
 
 
 def release_file(archive: Path) -> Path:
-    """Made by a test when the pictures of `archive` that wait may go on."""
+    """File that a test makes when the waiting pictures of `archive` may continue."""
     return archive.with_suffix(".go")
 
 

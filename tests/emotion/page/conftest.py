@@ -64,7 +64,7 @@ def face_frames(num_faces: int) -> list[np.ndarray]:
     if not clip.is_file():
         frames = [frame_of_faces(num_faces, int(20 * np.sin(k / 5))) for k in range(CAMERA_FRAMES)]
         for image in frames:
-            image[400:, :200] = 230  # left and right can be told apart
+            image[400:, :200] = 230  # left and right can be distinguished
         return frames
     frames = []
     width, height = CAMERA_SIZE
@@ -126,7 +126,7 @@ class Browser:
         self.complaints: list[str] = []
 
     def open(self, address: str, *, camera: bool = True, **options: Any) -> Any:
-        """A page of a context of its own, on a desktop's size where nothing else is said."""
+        """A page in its own context, of a desktop's size unless stated otherwise."""
         chosen = {"viewport": {"width": 1366, "height": 860}, "locale": "en-US", **options}
         context = self.browser.new_context(**chosen, permissions=["camera"] if camera else [])
         context.set_default_timeout(120_000)

@@ -1,4 +1,4 @@
-"""The real server as a process of its own, and clients that talk to it."""
+"""The real server as a separate process, and clients that talk to it."""
 
 import json
 import os
@@ -81,7 +81,7 @@ class LiveServer:
             if status in statuses and is_right(body):
                 return
             time.sleep(0.02)
-        raise AssertionError(f"{path} never answered as wanted")
+        raise AssertionError(f"{path} never answered as expected")
 
     def kill(self) -> None:
         """Ends the process, whatever it is doing."""
@@ -90,7 +90,7 @@ class LiveServer:
         self.wait()
 
     def wait(self) -> int:
-        """The exit code; what it printed is in `output`."""
+        """Waits for the exit code; the output is in `output`."""
         code = self.process.wait(HANG_S)
         self._printed.seek(0)
         self.output = self._printed.read().decode()
@@ -122,7 +122,7 @@ class LiveServer:
         return status, json.loads(answer)
 
     def metric(self, name: str) -> float:
-        """A value of /metrics by its name with labels, 0 where it is not there yet."""
+        """A value of /metrics by its name with labels, 0 where it does not exist yet."""
         text = self.request("/metrics")[1].decode()
         values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
         return float(values.get(name, 0))
@@ -133,7 +133,7 @@ class LiveServer:
         return connect(address, compression=None, max_size=None, legacy=True, **options)
 
     def memory_mb(self) -> float:
-        """What the process holds now."""
+        """Memory that the process holds now."""
         lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
         return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) / 1024
 

@@ -256,3 +256,65 @@ def test_pythonpath_is_not_needed():
         capture_output=True, text=True,
     )  # fmt: skip
     assert answer.returncode == 0, answer.stderr
+
+
+# The worst words of the section Words in CONTRIBUTING.md do not come back where they are gone.
+PLAIN_ENGLISH = [
+    "README.md", "CONTRIBUTING.md", "Makefile", "docs", "slurm", "docker", "examples", "benchmarks",
+    "facevox_demo", "facevox_programs",
+]  # fmt: skip
+CALQUES = re.compile(
+    r"\bwanted\b|\bh[eo]ld (?:\w+ )*against\b|\banew\b|\b(?:goes|went|going) on\b|\bl(?:ie|ies|ay)\b"
+    r"|\bmade-up\b|\bso (?:many|much) [a-z]+s\b|\bof all processes\b|\bamong all\b|\btold\b|\bis said\b"
+    r"|(?:\band|,) said\b|\bgives? (?:\w+ ){1,3}back\b|\bbut for\b|\bin good order\b|\blooks whether\b"
+    r"|\bstands? (?:in|at|on|behind|beside)\b|\bheeds?\b|\bnobody ended\b|\bdoes no harm\b",
+    re.IGNORECASE,
+)
+# Names that say how a value came about, not what it is; docstrings that begin with neither a noun nor a verb.
+_PARTICIPLES = "(?:found|known|said|own|given|shown|wanted|told|held|kept|seen|taken|place)"
+PARTICIPLE = re.compile(rf"^ *{_PARTICIPLES}(?:: [^=\n]+)? = |\bfor {_PARTICIPLES} in ", re.MULTILINE)
+QUESTION = re.compile(r'"""\s?(?:What|Whether|Who|Whose|How|Where|Which|When|See|As)\b')
+
+
+def plain_files() -> list[Path]:
+    """Text files of PLAIN_ENGLISH; emotion_settings.md has the words of emotion/settings.py."""
+    files = []
+    for name in PLAIN_ENGLISH:
+        path = ROOT / name
+        files += [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    suffixes = (".md", ".py", ".sh", ".sbatch", ".yaml", ".Dockerfile", "")
+    return sorted(file for file in files if file.suffix in suffixes and file.name != "emotion_settings.md")
+
+
+def calques(text: str, is_code: bool) -> list[str]:
+    """Calques in a text; quoted words (`…`) of a document, which programs print, do not count."""
+    if not is_code:
+        text = re.sub(r"^## Words\n.*?(?=^## )", "", text, flags=re.MULTILINE | re.DOTALL)
+        text = re.sub(r"`[^`\n]*`", "`", text)
+    patterns = (CALQUES, PARTICIPLE, QUESTION) if is_code else (CALQUES,)
+    return [match.group() for pattern in patterns for match in pattern.finditer(text)]
+
+
+def test_calques_do_not_come_back() -> None:
+    files = plain_files()
+    assert {ROOT / name for name in ("README.md", "facevox_demo/people.py", "slurm/body.sh")} <= set(files)
+    hits = {
+        str(file.relative_to(ROOT)): calques(file.read_text(encoding="utf-8"), file.suffix == ".py")
+        for file in files
+    }
+    assert {name: words for name, words in hits.items() if words} == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a multiple of 8 is wanted, held against it", ["wanted", "held against"]),
+        ("the run goes on, and that is said", ["goes on", "is said"]),
+        ("    found: list[int] = []", ["    found: list[int] = "]),
+        ("for place in places:", ["for place in "]),
+        ('"""Whether it is done."""', ['"""Whether']),
+        ("a held-out set, the left side, its own name = 1, face_found = 2", []),
+    ],
+)
+def test_calques_are_found(text: str, words: list[str]) -> None:
+    assert calques(text, is_code=True) == words

@@ -28,13 +28,6 @@ def option_string_actions() -> Any:
     return argparse.ArgumentParser()._option_string_actions["--help"]
 
 
-def default_index() -> str:
-    pytest.importorskip("pip")
-    from pip._internal.models.index import PyPI
-
-    return PyPI.simple_url
-
-
 def auto_executor() -> Any:
     submitit = pytest.importorskip("submitit")
     with tempfile.TemporaryDirectory() as folder:
@@ -97,7 +90,6 @@ USES: list[tuple[str, str, str, Callable[[], Any]]] = [
     ("facevox/training/batches.py", "_iterator", "torch", loader_iterator),
     ("facevox/training/batches.py", "_shutdown_workers", "torch", shutdown_workers),
     ("lc_pytorch/models/encoders.py", "_model_mapping", "transformers", model_mapping),
-    ("scripts/setup/install.py", "_internal", "pip", default_index),
 ]
 # Overridden, not called: what looks through the files does not see it.
 OVERRIDDEN = ("facevox/cli.py", "_get_help_string", "Python", lambda: argparse.HelpFormatter._get_help_string)

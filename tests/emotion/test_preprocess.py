@@ -296,7 +296,7 @@ def test_large_turned_picture_is_decoded_smaller_and_its_box_stays(
         (lambda raw: raw.mkdir(), [], "it is empty"),
         (lambda raw: (raw.mkdir(), (raw / "a_b_c_d_e.jpg").touch()), [], "no annotations (라벨링"),
         (lambda raw: (raw.mkdir(), (raw / "a.json").write_text("[]")), [], "no pictures (원천데이터)"),
-        (lambda raw: None, ["--val_share", "0"], "--val_share 0"),
+        (lambda raw: None, ["--val_share", "0"], "--val_share: '0' is not"),
         (lambda raw: None, ["--data_dir_val", "elsewhere/validation"], "two folders of one parent"),
         (lambda raw: None, ["--audit", "no such folder"], "--audit: no such folder"),
         (lambda raw: None, ["--num_shards", "2", "--shard_index", "2"], "--shard_index 2"),

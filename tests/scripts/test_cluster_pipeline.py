@@ -12,6 +12,7 @@ from facevox import cli
 from facevox.cluster.pipeline import load_pipeline
 from facevox.cluster.records import load_records
 from facevox.errors import UserError
+from facevox_programs.table import TABLE
 
 STAGE = "stages: {a: {job: extract_voices, options: {dataset_path: '${videos}', output_dir: '${out}'}}}\n"
 SETTINGS = "settings: {videos: ., out: x}\n"
@@ -30,9 +31,7 @@ def write(folder: Path, text: str) -> Path:
 
 def test_example_is_right_and_its_stages_are_in_order(repository: Path, tmp_path: Path) -> None:
     file = repository / "examples" / "pipeline.yaml"
-    stages = load_pipeline(
-        file, repository, {"videos": str(tmp_path), "out": "runs/a b"}, {"partition": "big"}
-    )
+    stages = load_pipeline(file, TABLE, {"videos": str(tmp_path), "out": "runs/a b"}, {"partition": "big"})
     names = [stage.name for stage in stages]
     assert sorted(names) == ["evaluate", "faces", "groups", "train", "voices"]
     for stage in stages:
@@ -46,14 +45,14 @@ def test_example_is_right_and_its_stages_are_in_order(repository: Path, tmp_path
     assert by_name["groups"].request.parsed.threshold == 0.4
 
 
-def test_values_reach_the_programs_as_they_are(tmp_path: Path, repository: Path) -> None:
+def test_values_reach_the_programs_as_they_are(tmp_path: Path) -> None:
     odd = "한 글'\"; rm -rf $HOME\n-x"
     text = (
         "settings: {videos: ., out: x}\n"
         "stages: {a: {job: extract_faces, options: {dataset_path: '${videos}', output_dir: '${out}', "
         "video_extensions: ['*.mp4', '*.avi'], all_faces: true, align_faces: false, max_frames: 3}}}\n"
     )
-    (stage,) = load_pipeline(write(tmp_path, text), repository, {"out": odd}, {})
+    (stage,) = load_pipeline(write(tmp_path, text), TABLE, {"out": odd}, {})
     parsed = stage.request.parsed
     assert parsed.output_dir == odd
     assert parsed.video_extensions == ["*.mp4", "*.avi"]
@@ -122,10 +121,10 @@ def test_wrong_command_is_refused_in_one_line(
     assert said in shown
 
 
-def test_every_fault_of_a_file_is_told_at_once(tmp_path: Path, repository: Path) -> None:
+def test_every_fault_of_a_file_is_told_at_once(tmp_path: Path) -> None:
     text = "stages: {a: {job: x}, b: {job: y}}\n"
     with pytest.raises(UserError, match=r"a: no job 'x'.*b: no job 'y'"):
-        load_pipeline(write(tmp_path, text), repository, {}, {})
+        load_pipeline(write(tmp_path, text), TABLE, {}, {})
 
 
 def test_stages_run_here_one_after_the_other_and_a_failed_one_ends_them(

@@ -251,7 +251,7 @@ def test_spectrograms_of_several_lengths_are_embedded_without_padding(tmp_path: 
 
 
 def test_options_out_of_range_are_all_named() -> None:
-    with pytest.raises(UserError, match=r"--batch_size is 0.*--num_workers is -1.*--precision is 'fp8'"):
+    with pytest.raises(UserError, match=r"--batch_size: 0 .*--num_workers: -1 .*--precision: 'fp8'"):
         PassOptions(batch_size=0, num_workers=-1, precision="fp8")
 
 

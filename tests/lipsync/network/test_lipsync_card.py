@@ -2,7 +2,6 @@
 
 import platform
 import re
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -38,8 +37,7 @@ def measurements(seed: int, speakers: int = 6) -> Measurements:
 
 
 def written(folder: Path, results: dict[str, Measurements]) -> str:
-    settings = asdict(Settings())
-    card = write_model_card(folder, settings, NOTES, RESULT, results, LOUDNESS_CALIBRATION)
+    card = write_model_card(folder, Settings(), NOTES, RESULT, results, LOUDNESS_CALIBRATION)
     versions = f"Python {platform.python_version()}, torch {torch.__version__}, NumPy {np.__version__}"
     return card.read_text(encoding="utf-8").replace(versions, "VERSIONS")
 

@@ -1,6 +1,6 @@
-"""Faces out of videos, one group per person, face-voice pairs, contrastive training, evaluation; HQ too."""
+"""Faces of videos grouped by person, face-voice pairs, contrastive training and evaluation; HQ too."""
 
 import os
 
-# The hub's client would report its use, once a process, even where only the cache is asked.
+# The hub's client reports its use once per process, even where only the cache is read.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

@@ -1,4 +1,4 @@
-"""What options offer and networks take, in one place that costs nothing to import."""
+"""Choices that options offer and networks take, in one place that costs nothing to import."""
 
 DEFAULT_FACE_MODEL = "google/vit-base-patch16-224-in21k"
 DEFAULT_VOICE_MODEL = "facebook/wav2vec2-base"

@@ -1,12 +1,12 @@
 """Contrastive loss between faces and voices, as pure functions of tensors.
 
-Shape suffixes: B samples of this process (of the whole batch in a single process), G samples of all
-processes, D numbers per embedding.
+Shape suffixes: B samples of this rank (of the whole batch in a single process), G samples of all ranks,
+D numbers per embedding.
 
 Source: InfoNCE after van den Oord, Li and Vinyals, "Representation Learning with Contrastive Predictive
 Coding" (2018), eq. 4; both directions averaged and a learnable temperature kept as a logarithm after Radford
 et al., "Learning Transferable Visual Models From Natural Language Supervision" (CLIP, 2021), section 2.3 and
-figure 3. What differs: other samples of the anchor's own identity are no negatives here. CLIP pushes them
+figure 3. What differs: other samples of the anchor's own identity are not negatives here. CLIP pushes them
 apart, and with 901 people and a batch of 512 that hits 43 % of the anchors.
 """
 
@@ -72,6 +72,7 @@ def symmetric_info_nce(
         face_GD, voice_GD, temperature = face_GD.to(dtype), voice_GD.to(dtype), temperature.to(dtype)
         identity_G = identity_G.to(face_GD.device, non_blocking=True)
         positive_B = torch.arange(first, last, device=face_GD.device)
+        # Everybody of the anchor's identity is masked, and then the positive itself is let in again.
         is_masked_BG = identity_G[first:last, None] == identity_G[None, :]
         is_masked_BG.scatter_(1, positive_B[:, None], False)
         losses = [
@@ -131,5 +132,5 @@ def temperature_of(log_temperature: Tensor) -> Tensor:
 
 @torch.no_grad()
 def clamp_log_temperature_(log_temperature: Tensor) -> None:
-    """Puts the learnt logarithm back within its bounds, in place."""
+    """Clamps the learnt logarithm to its bounds, in place."""
     log_temperature.clamp_(math.log(MIN_TEMPERATURE), math.log(MAX_TEMPERATURE))

@@ -5,9 +5,9 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from facevox.batch import FileItem, Outcome, Task
 from facevox.errors import NoSpeechError, UserError
@@ -15,13 +15,10 @@ from facevox.files import relative_name
 from facevox.naming import plan_names
 from facevox.options import Options, option, switch, whole
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 COLUMNS = ("video", "voice_file", "start_s", "duration_s", "rate_hz", "rms_db", "peak", "speech_share")
 
 FRAME_S = 0.02  # loudness is measured over 20 ms: shorter than a syllable, longer than a pitch period
-# Speech is what is louder than the noise floor (10th percentile) by this, or by half of the way up to the
+# Speech is louder than the noise floor (10th percentile) by this, or by half of the way up to the
 # loud parts (95th percentile) where that is less, and within 40 dB of them: room noise of steady level
 # counts as silence however loud it is.
 ABOVE_FLOOR_DB = 9.0
@@ -29,7 +26,7 @@ ABOVE_FLOOR_DB = 9.0
 MIN_RANGE_DB = 12.0
 BELOW_LOUD_DB = 40.0
 SILENCE_DB = -60.0  # below this nothing counts as speech: 16-bit noise and codec residue
-# A pause up to this long belongs to the stretch of speech around it; longer ones part it.
+# A pause up to this long belongs to the stretch of speech around it; longer ones divide it.
 MAX_PAUSE_S = 0.6
 MARGIN_S = 0.1  # kept before and after a stretch, for soft onsets
 
@@ -56,10 +53,10 @@ class VoiceTask(Task[FileItem]):
         With `trim_silence` it is decoded twice: for the loudness, then for the stretch that is written.
 
         Raises:
-            MediaError: No sound, or not readable.
-            NoSpeechError: `trim_silence` and there is no speech in it.
+            MediaError: The video has no sound or cannot be read.
+            NoSpeechError: `trim_silence` is on and there is no speech in it.
         """
-        from facevox.media import iter_audio, write_wav
+        from facevox.media import iter_audio, write_wav  # PyAV would slow down the program's --help
 
         rate_hz = self.config.target_sr
         target = self.output_dir / item.output
@@ -71,7 +68,7 @@ class VoiceTask(Task[FileItem]):
             blocks = iter_audio(item.path, rate_hz)
         first = next(blocks, None)  # before the file is opened: a video without sound leaves nothing
         if first is None:
-            raise UserError("its sound track holds not one sample")
+            raise UserError("its sound track has no sample")
         meter = _Meter(rate_hz)
         count = write_wav(target, meter.watch(itertools.chain([first], blocks)), rate_hz, sync=False)
         row = {
@@ -86,7 +83,7 @@ class VoiceTask(Task[FileItem]):
 
 
 def plan_voices(videos: Sequence[Path], root: Path) -> list[FileItem]:
-    """An item for each video, with the name of its wav; two videos of one stem both get one."""
+    """An item for each video, with the name of its wav; two videos of one stem get two names."""
     names = [relative_name(path, root) for path in videos]
     targets = plan_names(names, ".wav")
     return [
@@ -94,24 +91,24 @@ def plan_voices(videos: Sequence[Path], root: Path) -> list[FileItem]:
     ]
 
 
-def _find_speech(blocks: Iterator["NDArray[np.float32]"], rate_hz: int) -> tuple[int, int]:
+def _find_speech(blocks: Iterator[NDArray[np.float32]], rate_hz: int) -> tuple[int, int]:
     """(first, one past last) sample of the longest stretch with speech; NoSpeechError where there is none."""
     meter = _Meter(rate_hz)
     for _ in meter.watch(blocks):
         pass
-    found = longest_speech(meter.levels_db(), rate_hz, meter.count)
-    if found is None:
+    stretch = longest_speech(meter.levels_db(), rate_hz, meter.count)
+    if stretch is None:
         raise NoSpeechError(f"no speech in {meter.count / rate_hz:.1f} s of sound")
-    return found
+    return stretch
 
 
-def _cut(blocks: Iterator["NDArray[np.float32]"], start: int, stop: int) -> Iterator["NDArray[np.float32]"]:
-    """The samples from `start` to before `stop`; blocks behind them are not asked for."""
+def _cut(blocks: Iterator[NDArray[np.float32]], start: int, stop: int) -> Iterator[NDArray[np.float32]]:
+    """The samples from `start` to before `stop`; blocks after them are not read."""
     begin = 0  # of the block
     for block in blocks:
-        kept = block[max(start - begin, 0) : stop - begin]
-        if len(kept):
-            yield kept
+        part = block[max(start - begin, 0) : stop - begin]
+        if len(part):
+            yield part
         begin += len(block)
         if begin >= stop:
             return
@@ -125,24 +122,25 @@ class _Meter:
 
     def __init__(self, rate_hz: int) -> None:
         self._frame = max(round(FRAME_S * rate_hz), 1)
-        self._rest = np.zeros(0, np.float32)
+        self._pending = np.zeros(0, np.float32)
         self._levels = array("f")
         self._sum = 0.0
         self.count = 0  # samples so far
         self._peak = 0.0
 
-    def watch(self, blocks: Iterator["NDArray[np.float32]"]) -> Iterator["NDArray[np.float32]"]:
+    def watch(self, blocks: Iterator[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+        # A block rarely ends with a frame: the samples after its last whole frame wait for the next block.
         for block in blocks:
             self._sum += float(np.square(block, dtype=np.float64).sum())
             self.count += len(block)
             self._peak = max(self._peak, float(np.abs(block).max(initial=0.0)))
-            joined = np.concatenate([self._rest, block])
+            joined = np.concatenate([self._pending, block])
             whole = len(joined) // self._frame * self._frame
             self._levels.frombytes(frame_levels_db(joined[:whole], self._frame).tobytes())
-            self._rest = joined[whole:]
+            self._pending = joined[whole:]
             yield block
 
-    def levels_db(self) -> "NDArray[np.float32]":
+    def levels_db(self) -> NDArray[np.float32]:
         return np.array(self._levels, np.float32)
 
     def values(self) -> dict[str, float]:
@@ -155,15 +153,16 @@ class _Meter:
         }
 
 
-def frame_levels_db(samples: "NDArray[np.float32]", frame: int) -> "NDArray[np.float32]":
+def frame_levels_db(samples: NDArray[np.float32], frame: int) -> NDArray[np.float32]:
     """The level of each whole frame of `frame` samples, in dB of full scale (0 is the loudest)."""
     whole = len(samples) // frame
-    power = np.square(samples[: whole * frame].reshape(whole, frame)).mean(axis=1)
-    return (10 * np.log10(np.maximum(power, 1e-12))).astype(np.float32)
+    power: NDArray[np.float32] = np.square(samples[: whole * frame].reshape(whole, frame)).mean(axis=1)
+    levels_db: NDArray[np.float32] = (10 * np.log10(np.maximum(power, 1e-12))).astype(np.float32)
+    return levels_db
 
 
-def speech_frames(levels_db: "NDArray[np.float32]") -> "NDArray[np.bool_]":
-    """Which frames are loud enough for speech, by the noise floor and the loud parts of this recording."""
+def speech_frames(levels_db: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """True for frames loud enough for speech, by the noise floor and the loud parts of this recording."""
     if not len(levels_db):
         return np.zeros(0, np.bool_)
     loud_db = float(np.percentile(levels_db, 95))
@@ -174,20 +173,19 @@ def speech_frames(levels_db: "NDArray[np.float32]") -> "NDArray[np.bool_]":
     return levels_db > bar_db
 
 
-def longest_speech(
-    levels_db: "NDArray[np.float32]", rate_hz: int, num_samples: int
-) -> tuple[int, int] | None:
+def longest_speech(levels_db: NDArray[np.float32], rate_hz: int, num_samples: int) -> tuple[int, int] | None:
     """(first, one past last) sample of the longest stretch with speech, or None where there is none.
 
     Args:
         levels_db: Of each whole frame of FRAME_S, as `frame_levels_db` has them.
         rate_hz: Samples a second.
-        num_samples: Of the sound; the margin behind a stretch ends there.
+        num_samples: Of the sound; the margin after a stretch ends there.
     """
     frame = max(round(FRAME_S * rate_hz), 1)
     active = np.flatnonzero(speech_frames(levels_db))
     if not len(active):
         return None
+    # A stretch ends where the next active frame comes after a pause that is too long to belong to speech.
     breaks = np.flatnonzero(np.diff(active) * FRAME_S > MAX_PAUSE_S)
     starts = active[np.concatenate([[0], breaks + 1])]
     stops = active[np.concatenate([breaks, [len(active) - 1]])] + 1

@@ -1,4 +1,4 @@
-"""Voices: speech found, wavs written."""
+"""Voices: stretches of speech, and the wavs that are written."""
 
 import tracemalloc
 from collections.abc import Iterator
@@ -33,9 +33,9 @@ def speech_of(samples: np.ndarray) -> tuple[int, int] | None:
 
 
 def stretch_s(samples: np.ndarray) -> tuple[float, float]:
-    found = speech_of(samples)
-    assert found is not None
-    return found[0] / RATE_HZ, found[1] / RATE_HZ
+    stretch = speech_of(samples)
+    assert stretch is not None
+    return stretch[0] / RATE_HZ, stretch[1] / RATE_HZ
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.001, 0.03])
@@ -89,15 +89,15 @@ def test_trimmed_wav_is_that_stretch_of_the_sound_to_the_sample(tmp_path: Path) 
     samples = sound((1.013, 0), (2, 0.3), (1, 0), (1, 0.3), (0.507, 0))
     write_wav(tmp_path / "x.wav", samples, RATE_HZ)
     row = run_task(tmp_path, tmp_path / "x.wav", trim_silence=True)
-    found = speech_of(read_audio(tmp_path / "x.wav"))
-    assert found is not None
+    stretch = speech_of(read_audio(tmp_path / "x.wav"))
+    assert stretch is not None
     written = read_audio(tmp_path / "out" / "x.wav")
-    assert np.array_equal(written, read_audio(tmp_path / "x.wav")[slice(*found)])
-    assert row["start_s"] == pytest.approx(found[0] / RATE_HZ, abs=1e-4)
+    assert np.array_equal(written, read_audio(tmp_path / "x.wav")[slice(*stretch)])
+    assert row["start_s"] == pytest.approx(stretch[0] / RATE_HZ, abs=1e-4)
     assert row["peak"] == pytest.approx(np.abs(written).max(), abs=1e-4)
 
 
-def test_trimming_holds_little_and_stops_reading_behind_the_stretch(
+def test_trimming_needs_little_memory_and_stops_reading_after_the_stretch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     length = 100 * RATE_HZ

@@ -1,18 +1,15 @@
 """Cutting faces out of pictures exactly as DeepFace's `extract_faces` does, without its detours.
 
 DeepFace copies the whole picture into one of four times its size to have room for turning. Here only the
-face and the half of its size around it are looked at; what lies outside of the picture is black in both.
+face and half of its size around it are read; what is outside of the picture is black in both.
 """
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from numpy.typing import NDArray
 
 Box = tuple[int, int, int, int]  # x, y, width, height in pixels
 Eyes = tuple[tuple[float, float], tuple[float, float]]  # left and right as seen in the picture, pixels
@@ -22,17 +19,18 @@ Eyes = tuple[tuple[float, float], tuple[float, float]]  # left and right as seen
 class FaceCrop:
     """A face cut out of a picture."""
 
-    image: "NDArray[np.uint8]"  # (h, w, 3), in the picture's channel order
+    image: NDArray[np.uint8]  # (h, w, 3), in the picture's channel order
     box: Box  # DeepFace's facial_area, inside the picture
-    matrix: "NDArray[np.float64]"  # (2, 3): takes pixels of the picture to pixels of the crop
+    matrix: NDArray[np.float64]  # (2, 3): takes pixels of the picture to pixels of the crop
 
-    def to_crop(self, points_n2: "NDArray[np.float32]") -> "NDArray[np.float32]":
+    def to_crop(self, points_n2: NDArray[np.float32]) -> NDArray[np.float32]:
         """Points (N, 2) of the picture in pixels of the crop."""
-        return (points_n2 @ self.matrix[:, :2].T + self.matrix[:, 2]).astype(np.float32)
+        points: NDArray[np.float64] = points_n2 @ self.matrix[:, :2].T + self.matrix[:, 2]
+        return points.astype(np.float32)
 
 
-def black_crop(image: "NDArray[np.uint8]", x: int, y: int, w: int, h: int) -> "NDArray[np.uint8]":
-    """The (h, w, C) part of `image` with its corner at (x, y); what lies outside of the picture is black."""
+def black_crop(image: NDArray[np.uint8], x: int, y: int, w: int, h: int) -> NDArray[np.uint8]:
+    """The (h, w, C) part of `image` with its corner at (x, y); what is outside of the picture is black."""
     height, width = image.shape[:2]
     if x >= 0 and y >= 0 and x + w <= width and y + h <= height:
         return image[y : y + h, x : x + w]
@@ -66,16 +64,16 @@ def widen(box: Box, size: tuple[int, int], border: bool, expand_percentage: int)
     return corner[0], corner[1], sides[0], sides[1]
 
 
-def cut_face(image: "NDArray[np.uint8]", box: Box, eyes: Eyes | None, *, align: bool) -> FaceCrop | None:
-    """The face in `box`, with `align` turned so that the eyes lie level; None where nothing is left of it.
+def cut_face(image: NDArray[np.uint8], box: Box, eyes: Eyes | None, *, align: bool) -> FaceCrop | None:
+    """The face in `box`, with `align` turned so that its eyes are level; None where nothing is left of it.
 
-    The crop has no margin beside the box: whoever wants one widens the box first. Turning keeps the
+    The crop has no margin around the box: a caller that needs one widens the box first. Turning keeps the
     box's size and moves its centre with the face.
 
     Args:
         image: (H, W, 3) uint8.
         box: As `widen` returns it.
-        eyes: By which the face is turned; None leaves it as it is.
+        eyes: The face is turned until they are level; None leaves it as it is.
         align: Off cuts at the picture's edge; on fills with black beyond it.
     """
     height, width = image.shape[:2]
@@ -105,20 +103,20 @@ def cut_face(image: "NDArray[np.uint8]", box: Box, eyes: Eyes | None, *, align: 
     return FaceCrop(turned, final, matrix)
 
 
-def centre_square(image: "NDArray[np.uint8]") -> FaceCrop:
-    """The largest square in the middle of a picture: what is kept of a frame without a face."""
+def centre_square(image: NDArray[np.uint8]) -> FaceCrop:
+    """The largest square in the middle of a picture: it stands in for the face in a frame without one."""
     height, width = image.shape[:2]
     side = min(height, width)
     x, y = (width - side) // 2, (height - side) // 2
     return FaceCrop(image[y : y + side, x : x + side], (x, y, side, side), _shift(x, y))
 
 
-def _shift(x: int, y: int) -> "NDArray[np.float64]":
+def _shift(x: int, y: int) -> NDArray[np.float64]:
     return np.array([[1, 0, -x], [0, 1, -y]], np.float64)
 
 
 def _eye_angle_deg(eyes: Eyes | None) -> float:
-    """By how much the line from the left to the right eye falls, in degrees (y points down)."""
+    """Angle by which the line from the left to the right eye falls, in degrees (y points down)."""
     if eyes is None:
         return 0.0
     (left_x, left_y), (right_x, right_y) = eyes
@@ -126,7 +124,7 @@ def _eye_angle_deg(eyes: Eyes | None) -> float:
 
 
 def _turned_box(box: Box, angle_deg: float, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Left, top, right, bottom of `box` after its picture of `size` was turned; sides keep their length."""
+    """Left, top, right, bottom of `box` once its picture of `size` is turned; its sides keep their length."""
     x, y, w, h = box
     columns, rows = size
     angle = math.radians(angle_deg)

@@ -1,4 +1,4 @@
-"""One group per person out of a folder of faces: embed, group, choose representatives, write the files."""
+"""One group per person from a folder of faces: embed, group, choose representatives, write the files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,18 +61,18 @@ NO_FACE = "no face found in the picture (--no-enforce_detection keeps such pictu
 
 @dataclass(frozen=True, kw_only=True)
 class DedupeSummary:
-    """What a run did.
+    """Result of a run.
 
     Attributes:
-        num_faces: Pictures looked at.
-        num_groups: People found; 0 where only embeddings were made (a shard, a dry run, a stop).
+        num_faces: Pictures in the folder.
+        num_groups: Number of people; 0 where only embeddings were made (a shard, a dry run, a stop).
         num_failed: Pictures left out because they cannot be read or embedded.
         num_nobody: Pictures left out because there is no face in them.
         is_empty: No picture was grouped.
         max_failed: See `BatchOptions`.
-        seconds: Of the whole run.
+        seconds: Duration of the whole run.
         stopped: Name of the signal that ended it early, or "".
-        table: groups.csv, where it was written.
+        table: Path of groups.csv; None where it was not written.
     """
 
     num_faces: int
@@ -87,7 +87,7 @@ class DedupeSummary:
 
     @property
     def exit_code(self) -> ExitCode:
-        """What the program returns."""
+        """Exit code of the program."""
         if self.stopped:
             return ExitCode.STOPPED
         is_bad = is_too_much(self.num_failed, self.num_faces - self.num_nobody, self.max_failed)
@@ -96,7 +96,7 @@ class DedupeSummary:
 
 @dataclass
 class _Faces:
-    """The faces that can be grouped, and why the others cannot."""
+    """The faces that can be grouped, and the reasons why the others cannot."""
 
     names: list[str] = field(default_factory=list)
     keys: list[bytes] = field(default_factory=list)
@@ -105,14 +105,27 @@ class _Faces:
     left_out: dict[str, tuple[str, str, float | None]] = field(default_factory=dict)
 
 
-def deduplicate(config: DedupeConfig) -> DedupeSummary:
-    """Groups a folder of faces and writes the files; logs what it did.
+class _GroupRow(TypedDict):
+    """A line of groups.csv; a picture that was left out has no group."""
 
-    Started again it embeds only what is new, whatever the threshold, and replaces the files of the earlier
-    grouping. Killed and started again it comes to the same result.
+    file: str
+    status: str
+    reason: str
+    quality: float | str
+    group: NotRequired[int]
+    representative: NotRequired[str]
+    distance: NotRequired[float]
+    dedupe_file: NotRequired[str]
+
+
+def deduplicate(config: DedupeConfig) -> DedupeSummary:
+    """Groups a folder of faces, writes the files and logs a summary.
+
+    A second run embeds only new faces, whatever the threshold, and replaces the files of the earlier
+    grouping. A run that was killed and started again comes to the same result.
 
     Raises:
-        UserError: Missing weights, no faces, a threshold missing, foreign files in the output folders.
+        UserError: Weights, faces or a threshold are missing, or foreign files are in the output folders.
     """
     start_s = time.monotonic()
     model = find_model(config.model_name, preprocessing=config.onnx_preprocessing)
@@ -120,6 +133,7 @@ def deduplicate(config: DedupeConfig) -> DedupeSummary:
     items = _find_items(config)
     logger.info(f"{PROGRAM}: model {model.description}")
     store_dir = config.dedupe_dir / EMBEDDINGS_FOLDER / _folder_name(model.key)
+    # A shard sees only some of the faces, and people are grouped over all of them.
     if config.dry_run or config.num_shards > 1:
         embedded = _embed(config, model, items, store_dir)
         return DedupeSummary(
@@ -169,14 +183,14 @@ def _chosen_threshold(config: DedupeConfig, model: FaceModel) -> float:
 
 
 def _find_items(config: DedupeConfig) -> list[embedding_task.FaceItem]:
-    """The pictures as items, with the landmarks that face extraction knows of them."""
+    """The pictures as items, with the landmarks that face extraction wrote."""
     faces_dir = require_folder(config.faces_dir, "--faces_dir")
     outputs = (config.dedupe_dir, config.representative_dir)
     files = find_files(faces_dir, IMAGE_PATTERNS, exclude=outputs, what="--faces_dir")
-    known = read_face_table(faces_dir / "faces.csv")
+    table = read_face_table(faces_dir / "faces.csv")
     names = [relative_name(path, faces_dir) for path in files]
     return [
-        embedding_task.FaceItem(name, str(path), known=known.get(name, {}))
+        embedding_task.FaceItem(name, str(path), extracted=table.get(name, {}))
         for name, path in zip(names, files, strict=True)
     ]
 
@@ -186,7 +200,7 @@ def _embed(
 ) -> BatchSummary:
     task = embedding_task.EmbedTask(model, config.device, use_store=not config.overwrite)
     options = config.batch_options()
-    # Vectors that are gone are made again: their faces are only seen to be missing here.
+    # The batch reads only its manifest, so this is the place to notice that vectors are gone: embed again.
     options["overwrite"] |= not (config.dry_run or _is_store_whole(store_dir))
     return run_batch(
         task,
@@ -207,7 +221,7 @@ def _embed(
 
 
 def _is_store_whole(store_dir: Path) -> bool:
-    """Whether the store still holds the vectors that the manifest says are done."""
+    """True if the store still has the vectors of all faces that the manifest calls done."""
     if not find_manifests(store_dir, embedding_task.PROGRAM):
         return True
     store = VectorStore(store_dir / embedding_task.STORE_FOLDER)
@@ -221,13 +235,13 @@ def _is_store_whole(store_dir: Path) -> bool:
 
 
 def _load_faces(config: DedupeConfig, items: Sequence[embedding_task.FaceItem], store_dir: Path) -> _Faces:
-    """The faces of this run, in the order of their names, out of the embedding step's manifests."""
+    """The faces of this run, in the order of their names, from the embedding step's manifests."""
     faces = _Faces()
-    wanted = {item.name for item in items}
+    names = {item.name for item in items}
     for record in read_manifest(store_dir, embedding_task.PROGRAM):
         name = record["item"]
-        if name not in wanted:
-            continue  # a face that was taken away since
+        if name not in names:
+            continue  # a face that has been removed since
         if record["status"] != "done":
             faces.left_out[name] = (record["status"], record["reason"], None)
             continue
@@ -242,7 +256,7 @@ def _load_faces(config: DedupeConfig, items: Sequence[embedding_task.FaceItem], 
 
 
 def choose_representatives(labels: NDArray[np.int64], quality: Sequence[float]) -> NDArray[np.int64]:
-    """(N,) index of the best face of each face's group: highest quality, the first one of equals.
+    """(N,) index of the best face of each face's group: highest quality, the first of equals.
 
     Args:
         labels: (N,) groups, numbered from 0.
@@ -265,20 +279,20 @@ def _group(
     stop: StopFlag,
     start_s: float,
 ) -> DedupeSummary:
-    """Groups, and replaces the files of the earlier grouping by those of this one."""
+    """Groups the faces and replaces the files of the earlier grouping with those of this one."""
     vectors = VectorStore(store_dir / embedding_task.STORE_FOLDER).vectors(faces.keys)
     labels = group_faces(vectors, threshold) if len(vectors) else np.empty(0, np.int64)
     leaders = choose_representatives(labels, faces.quality)
     distances = 1.0 - pair_similarities(vectors, vectors, np.arange(len(vectors)), leaders)
-    places = name_members(faces.names, leaders.tolist())
-    # Absolute, but as the user wrote it: a linked folder keeps its name.
+    targets = name_members(faces.names, leaders.tolist())
+    # Absolute, but as the user wrote them: a linked folder keeps its name.
     source, dedupe, representatives = (
         Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links
         for path in (config.faces_dir, config.dedupe_dir, config.representative_dir)
     )
     placements = []
     for face, name in enumerate(faces.names):
-        placements.append(Placement(source / name, dedupe / places[face]))
+        placements.append(Placement(source / name, dedupe / targets[face]))
         if leaders[face] == face:
             placements.append(Placement(source / name, representatives / name))
     with Progress(len(placements), PROGRAM, "file") as progress:
@@ -290,7 +304,7 @@ def _group(
         finished = replace_files(
             placements, (dedupe, representatives), overwrite=config.overwrite, on_copied=on_copied
         )
-    rows = _rows(faces, labels, leaders, distances, places)
+    rows = _rows(faces, labels, leaders, distances, targets)
     num_faces = len(faces.names) + len(faces.left_out)
     statuses = Counter(status for status, _, _ in faces.left_out.values())
     if not finished:
@@ -319,18 +333,18 @@ def _rows(
     labels: NDArray[np.int64],
     leaders: NDArray[np.int64],
     distances: NDArray[np.float32],
-    places: Sequence[str],
-) -> list[dict[str, Any]]:
+    targets: Sequence[str],
+) -> list[_GroupRow]:
     """The lines of groups.csv, sorted by file."""
-    rows = [
+    rows: list[_GroupRow] = [
         {
             "file": name,
             "group": int(labels[face]),
             "representative": faces.names[leaders[face]],
-            # A face against itself is off by rounding.
+            # A face compared with itself is off by rounding.
             "distance": 0.0 if leaders[face] == face else round(max(float(distances[face]), 0.0), 6),
             "quality": faces.quality[face],
-            "dedupe_file": places[face],
+            "dedupe_file": targets[face],
             "status": "done",
             "reason": "",
         }
@@ -347,7 +361,7 @@ def _write_records(
     config: DedupeConfig,
     model: FaceModel,
     threshold: float,
-    rows: Sequence[dict[str, Any]],
+    rows: Sequence[_GroupRow],
     folders: tuple[Path, Path],
 ) -> Path:
     """Writes the manifest of the grouping and groups.csv."""
@@ -360,7 +374,7 @@ def _write_records(
     header = make_header(PROGRAM, settings, TABLE, COLUMNS, "file")
     path = manifest_file(dedupe, PROGRAM)
 
-    def record_of(row: dict[str, Any]) -> Record:
+    def record_of(row: _GroupRow) -> Record:
         targets = []
         if row["status"] == "done":
             targets = [dedupe / row["dedupe_file"]]
@@ -400,5 +414,5 @@ def _log_summary(summary: DedupeSummary, faces: _Faces, config: DedupeConfig) ->
 
 
 def _folder_name(key: str) -> str:
-    """A model's key as the name of a folder."""
+    """Name of a model's folder, by its key."""
     return "".join(c if c.isalnum() or c in "-_." else "_" for c in key)[-120:].lstrip(".")

@@ -2,28 +2,30 @@
 
 DeepFace's `extract_faces` copies each picture into one of four times its size before the detector sees
 it. The boxes depend on that black border (detectors scale their input, so a border halves the faces in
-it), so it is part of the settings here as well: on with alignment, off without, as in DeepFace. mediapipe
-looks at the bordered picture without making it; deepface itself is never imported, because that takes
-seconds, silences all warnings and makes a folder in the home folder.
+it), so it is part of the settings here as well: on with alignment, off without, as in DeepFace. For
+mediapipe the bordered picture is never made. deepface itself is never imported, because that takes
+seconds, silences all warnings and creates a folder in the home folder.
 
-What a face comes with, and what is filled in (`Candidate.points`, NaN where the detector gives nothing):
+Where the landmarks of each detector come from (`Candidate.points` is NaN where it returns none):
 
 | detector   | turned by       | five landmarks                                               |
 |------------|-----------------|--------------------------------------------------------------|
 | retinaface | its eyes        | its own                                                      |
 | mtcnn      | its eyes        | its own                                                      |
-| mediapipe  | its eyes        | eyes and nose its own; mouth corners beside its mouth centre |
+| mediapipe  | its eyes        | eyes and nose its own; mouth corners around its mouth centre |
 | dlib       | its eyes        | eyes its own; nose and mouth by FaceMesh on the face         |
 | opencv     | FaceMesh's eyes | by FaceMesh on the face                                      |
 | ssd        | FaceMesh's eyes | by FaceMesh on the face                                      |
 
-For opencv and ssd DeepFace looks for eyes with OpenCV's eye cascade, which takes longer than FaceMesh and
-takes a nostril or mouth corner for an eye in one face of five, so that the face comes out lying on its
-side. The cascade is asked only where FaceMesh finds nothing; the landmarks are then those of an average
-face in the box.
-Other settings that differ from DeepFace's defaults: mediapipe is handed RGB (DeepFace hands it BGR as if it
-were RGB, which lowers its confidence), and looks for faces at any distance (model 1) from a confidence
-of 0.5 on, where DeepFace's model 0 at 0.7 misses most faces that do not fill the picture.
+For opencv and ssd DeepFace finds the eyes with OpenCV's eye cascade. That is slower than FaceMesh and takes
+a nostril or mouth corner for an eye in one face of five, so that the crop is turned on its side. Here the
+cascade is used only where FaceMesh finds nothing; the landmarks are then those of an average face in the
+box.
+Other settings that differ from DeepFace's defaults: mediapipe gets RGB (DeepFace gives it BGR as if it were
+RGB, which lowers its confidence), and finds faces at any distance (model 1) from a confidence of 0.5 on,
+where DeepFace's model 0 at 0.7 misses most faces that do not fill the picture.
+
+The detectors' packages are imported in the constructors: each is optional, and takes seconds to import.
 
 Source: DeepFace 0.0.103, deepface/models/face_detection and deepface/modules/detection.py.
 """
@@ -34,20 +36,17 @@ import os
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from facevox.errors import UserError, one_line
 from facevox.faces import ARCFACE_POINTS_112, FaceMesh, five_points, import_mediapipe, similarity_transform
 from lc_pytorch.faces.alignment import Box, Eyes, black_crop
 from lc_pytorch.faces.options import BACKENDS
 from lc_pytorch.faces.weights import WeightFile, require_weights
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 _RELEASES = "https://github.com/serengil/deepface_models/releases/download/v1.0/"
 WEIGHTS: dict[str, tuple[WeightFile, ...]] = {
@@ -80,7 +79,7 @@ WEIGHTS: dict[str, tuple[WeightFile, ...]] = {
         ),
     ),
 }
-# Packages beside the core ones, and the extra that brings them.
+# Packages besides the core ones, and the extra that installs them.
 _PACKAGES = {
     "retinaface": (("torch", "retinaface"), "face-voice"),
     "mtcnn": (("mtcnn", "tensorflow"), "mtcnn"),
@@ -101,36 +100,36 @@ _HALF_MOUTH = 0.414
 # Where the five points of an upright face lie in its box, as shares of the sides: medians over FaceMesh
 # points in the boxes of the opencv detector.
 _AVERAGE_FACE = np.array([[0.31, 0.39], [0.69, 0.39], [0.50, 0.60], [0.36, 0.77], [0.64, 0.77]], np.float32)
-# Share of the box's sides that FaceMesh sees on each side of it: its detector misses faces that fill a
-# picture. Larger ones are reduced, because its landmark model sees 256 x 256 pixels of the face anyway.
+# Margin around the box for FaceMesh, as a share of its sides: its detector misses faces that fill a picture.
+# Larger pictures are reduced, because its landmark model gets 256 x 256 pixels of the face anyway.
 _MESH_MARGIN = 0.5
 _MESH_SIDE_PX = 512
 
 LandmarkSource = Literal["detector", "facemesh", "average"]
 
 
-def _unknown_points() -> "NDArray[np.float32]":
+def _unknown_points() -> NDArray[np.float32]:
     return np.full((5, 2), np.nan, np.float32)
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A face as the detector gives it, in pixels of the picture (outside of it where a border was)."""
+    """A face as the detector returns it, in pixels of the picture (outside of it if it was in a border)."""
 
     box: Box
-    confidence: float  # the detector's own measure; for opencv no probability
+    confidence: float  # the detector's own measure; for opencv not a probability
     eyes: Eyes | None = None  # whole pixels, by which DeepFace turns the face
     # (5, 2): left eye, right eye, nose, left and right mouth corner, left and right as seen in the picture
-    points: "NDArray[np.float32]" = field(default_factory=_unknown_points)
+    points: NDArray[np.float32] = field(default_factory=_unknown_points)
 
 
 def check_backend(backend: str) -> None:
-    """Makes sure that `backend` can run, without importing it: packages first, then weights.
+    """Checks that `backend` can run, without importing it: packages first, then weights.
 
     Missing weights are downloaded where the network answers.
 
     Raises:
-        UserError: What is missing and how to get it.
+        UserError: Something is missing; the message names it and how to get it.
     """
     if backend not in BACKENDS:
         raise UserError(f"detector {backend!r} is not known; choose from {', '.join(BACKENDS)}")
@@ -152,7 +151,7 @@ def _is_installed(name: str) -> bool:
 
 
 def make_detector(backend: str, threads: int = 1) -> "Detector":
-    """The detector `backend`, ready to use in this process (imports and loading happen here).
+    """The detector `backend`, loaded and ready to use in this process.
 
     Args:
         backend: One of BACKENDS.
@@ -167,7 +166,7 @@ def make_detector(backend: str, threads: int = 1) -> "Detector":
         return _DETECTORS[backend](threads)
     except UserError:
         raise
-    except Exception as error:
+    except Exception as error:  # each package has errors of its own for a damaged file
         files = [str(path) for path in require_weights(WEIGHTS.get(backend, ()), f"detector {backend}")]
         if not files:
             raise
@@ -178,19 +177,19 @@ def make_detector(backend: str, threads: int = 1) -> "Detector":
 
 
 class Detector:
-    """Base of the detectors: `find` gives the faces, `landmarks` completes the five points of one.
+    """Base of the detectors: `find` returns the faces, `landmarks` completes the five points of a face.
 
-    Not thread-safe, and not to be used in a forked child: make one in each process.
+    Not thread-safe, and not usable in a forked child: make one in each process.
     """
 
-    colour: Literal["rgb", "bgr"] = "bgr"  # channel order that `find` wants
-    # Whether every picture is reduced to one size: then a border halves the faces, and small ones are lost.
+    colour: Literal["rgb", "bgr"] = "bgr"  # channel order of the pictures for `find`
+    # Whether every picture is reduced to one size: then a border halves the faces, and small ones are missed.
     has_fixed_input = False
 
     def __init__(self, threads: int = 1) -> None:
         self._mesh: FaceMesh | None = None
 
-    def find(self, image: "NDArray[np.uint8]", border: bool = True) -> list[Candidate]:
+    def find(self, image: NDArray[np.uint8], border: bool = True) -> list[Candidate]:
         """The faces of an (H, W, 3) uint8 picture in the channel order `colour`.
 
         Args:
@@ -200,24 +199,24 @@ class Detector:
         """
         raise NotImplementedError
 
-    def find_eyes(self, image: "NDArray[np.uint8]", candidate: Candidate, widened: Box) -> Eyes | None:
+    def find_eyes(self, image: NDArray[np.uint8], candidate: Candidate, widened: Box) -> Eyes | None:
         """The eyes by which DeepFace turns `candidate`; `widened` is its box as DeepFace cuts it."""
         return candidate.eyes
 
     def landmarks(
-        self, image: "NDArray[np.uint8]", candidate: Candidate
-    ) -> "tuple[NDArray[np.float32], LandmarkSource]":
+        self, image: NDArray[np.uint8], candidate: Candidate
+    ) -> tuple[NDArray[np.float32], LandmarkSource]:
         """The five points (5, 2) of a face in pixels of the picture, and where they come from."""
-        known = np.isfinite(candidate.points).all(axis=1)
-        if known.all():
+        is_known = np.isfinite(candidate.points).all(axis=1)
+        if is_known.all():
             return candidate.points, "detector"
         mesh = self._mesh_points(image, candidate.box)
         source: LandmarkSource = "average" if mesh is None else "facemesh"
         points = _average_points(candidate) if mesh is None else mesh
-        points[known] = candidate.points[known]
+        points[is_known] = candidate.points[is_known]
         return points, source
 
-    def _mesh_points(self, image: "NDArray[np.uint8]", box: Box) -> "NDArray[np.float32] | None":
+    def _mesh_points(self, image: NDArray[np.uint8], box: Box) -> NDArray[np.float32] | None:
         x, y, w, h = box
         if w <= 0 or h <= 0:
             return None
@@ -228,33 +227,35 @@ class Detector:
         scale = min(1.0, _MESH_SIDE_PX / max(part.shape[:2]))
         if scale < 1:
             part = cv2.resize(part, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        found = self._mesh.find(part if self.colour == "rgb" else part[..., ::-1])
-        return five_points(found[0]) / scale + np.array([left, top], np.float32) if found else None
+        faces = self._mesh.find(part if self.colour == "rgb" else part[..., ::-1])
+        return five_points(faces[0]) / scale + np.array([left, top], np.float32) if faces else None
 
     def close(self) -> None:
-        """Gives back what the detector holds."""
+        """Releases the memory of the detector."""
         if self._mesh is not None:
             self._mesh.close()
             self._mesh = None
 
 
-def _average_points(candidate: Candidate) -> "NDArray[np.float32]":
-    """The five points of an average face: laid on its known points, else put into its box."""
-    known = np.isfinite(candidate.points).all(axis=1)
-    if known.sum() >= 2:
-        matrix = similarity_transform(ARCFACE_POINTS_112[known], candidate.points[known])
-        return (ARCFACE_POINTS_112 @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
-    x, y, w, h = candidate.box
-    return (_AVERAGE_FACE * np.array([w, h]) + np.array([x, y])).astype(np.float32)
+def _average_points(candidate: Candidate) -> NDArray[np.float32]:
+    """The five points of an average face, fitted to the points that are is_known, else to the box."""
+    is_known = np.isfinite(candidate.points).all(axis=1)
+    if is_known.sum() >= 2:
+        matrix = similarity_transform(ARCFACE_POINTS_112[is_known], candidate.points[is_known])
+        points: NDArray[np.float64] = ARCFACE_POINTS_112 @ matrix[:, :2].T + matrix[:, 2]
+    else:
+        x, y, w, h = candidate.box
+        points = _AVERAGE_FACE * np.array([w, h]) + np.array([x, y])
+    return points.astype(np.float32)
 
 
-def _rims(image: "NDArray[np.uint8]", border: bool) -> tuple[int, int]:
+def _rims(image: NDArray[np.uint8], border: bool) -> tuple[int, int]:
     """Width of DeepFace's border at the left and right, and at the top and bottom, in pixels."""
     height, width = image.shape[:2]
     return (int(0.5 * width), int(0.5 * height)) if border else (0, 0)
 
 
-def _bordered(image: "NDArray[np.uint8]", border: bool) -> "NDArray[np.uint8]":
+def _bordered(image: NDArray[np.uint8], border: bool) -> NDArray[np.uint8]:
     rim_x, rim_y = _rims(image, border)
     if not border:
         return image
@@ -265,9 +266,9 @@ def _bordered(image: "NDArray[np.uint8]", border: bool) -> "NDArray[np.uint8]":
 
 
 def _candidate(
-    box: "tuple[float, ...]", confidence: float, points: "NDArray[np.floating] | None", rims: tuple[int, int]
+    box: tuple[float, ...], confidence: float, points: NDArray[np.float64] | None, rims: tuple[int, int]
 ) -> Candidate:
-    """A candidate from what a detector says about the bordered picture; rounded there, as DeepFace does."""
+    """A candidate from the detector's numbers for the bordered picture; rounded there, as DeepFace does."""
     x, y, w, h = (int(value) for value in box)
     moved = (x - rims[0], y - rims[1], w, h)
     if points is None:
@@ -276,15 +277,15 @@ def _candidate(
     return Candidate(moved, confidence, (left, right), (points - rims).astype(np.float32))
 
 
-def _cascade(name: str) -> Any:
+def _cascade(name: str) -> cv2.CascadeClassifier:
     return cv2.CascadeClassifier(str(Path(cv2.__file__).parent / "data" / name))
 
 
-def _eyes_in(image: "NDArray[np.uint8]", box: Box, eye_cascade: Any) -> Eyes | None:
+def _eyes_in(image: NDArray[np.uint8], box: Box, eye_cascade: cv2.CascadeClassifier) -> Eyes | None:
     """The two largest eyes in `box`, left and right as seen in the picture; None with fewer than two.
 
     The cascade takes brows, nostrils and mouth corners for eyes at times (in 5 of 25 clips of people
-    talking), and DeepFace turns faces by what it says.
+    talking), and DeepFace turns faces by these.
     """
     x, y, w, h = box
     if w <= 0 or h <= 0:
@@ -299,7 +300,7 @@ def _eyes_in(image: "NDArray[np.uint8]", box: Box, eye_cascade: Any) -> Eyes | N
         return None
     if not eyes[0][0] < eyes[1][0]:
         eyes.reverse()
-    left, right = ((x + int(e[0] + e[2] / 2), y + int(e[1] + e[3] / 2)) for e in eyes)
+    left, right = ((x + int(eye[0] + eye[2] / 2), y + int(eye[1] + eye[3] / 2)) for eye in eyes)
     return left, right
 
 
@@ -309,20 +310,21 @@ class _OpenCv(Detector):
         self._faces = _cascade("haarcascade_frontalface_default.xml")
         self._eyes = _cascade("haarcascade_eye.xml")
 
-    def find(self, image: "NDArray[np.uint8]", border: bool = True) -> list[Candidate]:
-        grey: Any = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    def find(self, image: NDArray[np.uint8], border: bool = True) -> list[Candidate]:
+        grey: NDArray[np.uint8] = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
         boxes, _, weights = self._faces.detectMultiScale3(
             _bordered(grey, border), _CASCADE_STEP, _CASCADE_NEIGHBOURS, outputRejectLevels=True
         )
         rims = _rims(image, border)
-        found = [
+        candidates = [
             _candidate(tuple(box), (100 - float(weight)) / 100, None, rims)
             for box, weight in zip(boxes, weights, strict=True)
         ]
-        return sorted(found, key=lambda candidate: candidate.box)
+        # The cascade's threads find faces in any order.
+        return sorted(candidates, key=lambda candidate: candidate.box)
 
-    def find_eyes(self, image: "NDArray[np.uint8]", candidate: Candidate, widened: Box) -> Eyes | None:
-        # Looked for in the detector's own box, unlike ssd's: so does DeepFace.
+    def find_eyes(self, image: NDArray[np.uint8], candidate: Candidate, widened: Box) -> Eyes | None:
+        # In the detector's own box, unlike ssd, as DeepFace does it.
         return _eyes_in(image, candidate.box, self._eyes)
 
 
@@ -335,7 +337,7 @@ class _Ssd(Detector):
         self._net = cv2.dnn.readNetFromCaffe(str(layers), str(weights))
         self._eyes = _cascade("haarcascade_eye.xml")
 
-    def find(self, image: "NDArray[np.uint8]", border: bool = True) -> list[Candidate]:
+    def find(self, image: NDArray[np.uint8], border: bool = True) -> list[Candidate]:
         bordered = _bordered(image, border)
         size = (_SSD_INPUT_PX, _SSD_INPUT_PX)
         self._net.setInput(cv2.dnn.blobFromImage(cv2.resize(bordered, size)))
@@ -349,7 +351,7 @@ class _Ssd(Detector):
             for row, (left, top, right, bottom) in zip(rows, corners.astype(np.int32), strict=True)
         ]
 
-    def find_eyes(self, image: "NDArray[np.uint8]", candidate: Candidate, widened: Box) -> Eyes | None:
+    def find_eyes(self, image: NDArray[np.uint8], candidate: Candidate, widened: Box) -> Eyes | None:
         return _eyes_in(image, widened, self._eyes)
 
 
@@ -359,14 +361,14 @@ class _Dlib(Detector):
         import dlib
 
         (weights,) = require_weights(WEIGHTS["dlib"], "detector dlib")
-        self._faces: Any = dlib.get_frontal_face_detector()
-        self._predictor: Any = dlib.shape_predictor(str(weights))
+        self._faces = dlib.get_frontal_face_detector()
+        self._predictor = dlib.shape_predictor(str(weights))
 
-    def find(self, image: "NDArray[np.uint8]", border: bool = True) -> list[Candidate]:
+    def find(self, image: NDArray[np.uint8], border: bool = True) -> list[Candidate]:
         bordered = _bordered(image, border)
-        found, scores, _ = self._faces.run(bordered, 1)
+        faces, scores, _ = self._faces.run(bordered, 1)
         candidates = []
-        for face, score in zip(found, scores, strict=True):
+        for face, score in zip(faces, scores, strict=True):
             left, top = max(0, face.left()), max(0, face.top())
             box = (
                 left,
@@ -392,20 +394,19 @@ class _MtCnn(Detector):
         # As DeepFace sets it before the first import of TensorFlow.
         os.environ["TF_USE_LEGACY_KERAS"] = "1"
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-        # mtcnn and Keras warn about themselves while they are imported; nothing of it is the user's doing.
+        # mtcnn and Keras warn about their own code while they are imported; users can do nothing about it.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             import tensorflow
             from mtcnn import MTCNN
 
-            with contextlib.suppress(
-                RuntimeError
-            ):  # the threads of a TensorFlow that runs already stay as they are
+            # A TensorFlow that has run already refuses to change its threads.
+            with contextlib.suppress(RuntimeError):
                 tensorflow.config.threading.set_intra_op_parallelism_threads(threads)
                 tensorflow.config.threading.set_inter_op_parallelism_threads(threads)
-            self._model: Any = MTCNN()
+            self._model = MTCNN()
 
-    def find(self, image: "NDArray[np.uint8]", border: bool = True) -> list[Candidate]:
+    def find(self, image: NDArray[np.uint8], border: bool = True) -> list[Candidate]:
         rims = _rims(image, border)
         candidates = []
         for face in self._model.detect_faces(_bordered(image, border)) or []:
@@ -424,18 +425,18 @@ class _RetinaFace(Detector):
         torch.set_num_threads(threads)
         with warnings.catch_warnings():  # importing it silences the warnings of the whole process
             from retinaface import RetinaFace
-        self._package: ModuleType = RetinaFace
-        self._model: Any = RetinaFace.build_model()
+        self._package = RetinaFace
+        self._model = RetinaFace.build_model()
 
-    def find(self, image: "NDArray[np.uint8]", border: bool = True) -> list[Candidate]:
-        found = self._package.detect_faces(
+    def find(self, image: NDArray[np.uint8], border: bool = True) -> list[Candidate]:
+        faces = self._package.detect_faces(
             _bordered(image, border), model=self._model, threshold=_RETINAFACE_CONFIDENCE
         )
         rims = _rims(image, border)
         # The package names sides as the person has them: its right is the left of the picture.
         names = ("right_eye", "left_eye", "nose", "mouth_right", "mouth_left")
         candidates = []
-        for face in found.values():
+        for face in faces.values():
             left, top, right, bottom = face["facial_area"]
             points = np.array([face["landmarks"][name] for name in names], np.float64)
             box = (left, top, right - left, bottom - top)
@@ -446,9 +447,9 @@ class _RetinaFace(Detector):
 class _MediaPipe(Detector):
     """MediaPipe's detector on the 192 x 192 square that it would make of the bordered picture itself.
 
-    Its graph fits the picture into that square by bilinear sampling and a black rim. The same samples
-    are taken here straight from the picture, so neither the border nor the large picture is ever
-    copied; boxes and confidences come out the same.
+    Its graph fits the picture into that square by bilinear sampling and a black rim. Here the same samples
+    are taken directly from the picture, so that neither the border nor the large picture is ever copied;
+    boxes and confidences are the same.
     """
 
     colour = "rgb"
@@ -457,11 +458,11 @@ class _MediaPipe(Detector):
     def __init__(self, threads: int = 1) -> None:
         super().__init__(threads)
         solutions = import_mediapipe().solutions
-        self._model: Any = solutions.face_detection.FaceDetection(
+        self._model = solutions.face_detection.FaceDetection(
             model_selection=_MEDIAPIPE_MODEL, min_detection_confidence=_MEDIAPIPE_CONFIDENCE
         )
 
-    def find(self, image: "NDArray[np.uint8]", border: bool = True) -> list[Candidate]:
+    def find(self, image: NDArray[np.uint8], border: bool = True) -> list[Candidate]:
         height, width = image.shape[:2]
         rims = _rims(image, border)
         columns, rows = width + 2 * rims[0], height + 2 * rims[1]
@@ -481,9 +482,9 @@ class _MediaPipe(Detector):
             area = face.location_data.relative_bounding_box
             box = (*(np.array([area.xmin, area.ymin]) * side + shift), area.width * side, area.height * side)
             keys = face.location_data.relative_keypoints  # left eye, right eye, nose tip, mouth, ears
-            known = np.array([(key.x, key.y) for key in keys[:4]]) * side + shift
-            half = _HALF_MOUTH * (known[1] - known[0])
-            points = np.array([known[0], known[1], known[2], known[3] - half, known[3] + half])
+            marks = np.array([(key.x, key.y) for key in keys[:4]]) * side + shift
+            half = _HALF_MOUTH * (marks[1] - marks[0])
+            points = np.array([marks[0], marks[1], marks[2], marks[3] - half, marks[3] + half])
             candidates.append(_candidate(box, float(face.score[0]), points, rims))
         return candidates
 

@@ -1,7 +1,8 @@
-"""Face-embedding models under one roof: DeepFace's by name, any ONNX file by path.
+"""Face-embedding models: DeepFace's by name, any ONNX file by path.
 
-`find_model` says in milliseconds whether a model can be used and what names it in a cache; it imports neither
-torch nor DeepFace. `FaceModel.load` (or `make_embedder`) then loads it in the process that needs it.
+`find_model` checks in milliseconds that a model can be used and finds its key for caches; it imports neither
+torch nor DeepFace. `FaceModel.load` (or `make_embedder`) then loads it in the process that needs it. So the
+heavy packages are imported in functions here.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 Picture = NDArray[np.uint8]
 
-# What is taken off, and what is divided by, of RGB values from 0 to 255.
+# Subtrahends and divisors of RGB values from 0 to 255.
 _INSIGHTFACE = ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5))
 _IMAGENET = (  # 255 × torchvision's mean and deviation
     (123.675, 116.28, 103.53),
@@ -44,18 +45,18 @@ _DEEPFACE_HOSTS = (
     "https://github.com/serengil/deepface_models/releases/download/v1.0/",
     "https://huggingface.co/serengil/deepface/resolve/main/",
 )
-_GRAPH_HEAD = 8  # InsightFace looks for a built-in normalisation in so many first nodes
+_GRAPH_HEAD = 8  # number of first nodes in which InsightFace expects a built-in normalisation
 
 
 @dataclass(frozen=True)
 class _DeepFaceModel:
-    """What is to be known of one of DeepFace's models (0.0.103, PyTorch) before DeepFace is imported."""
+    """Facts about one of DeepFace's models (0.0.103, PyTorch) that are needed before DeepFace is imported."""
 
     weight_file: str
     threshold: float  # cosine distance; deepface.config.threshold
     input_size: tuple[int, int]  # width, height
     urls: tuple[str, ...] = ()  # default: DeepFace's two hosts
-    package: str = ""  # needed besides
+    package: str = ""  # that it needs besides DeepFace
 
     @property
     def weights(self) -> WeightFile:
@@ -98,8 +99,8 @@ class Embedder(Protocol):
     def embed(self, faces: Sequence[Picture]) -> NDArray[np.float32]:
         """(B, D) unit vectors of (H, W, 3) uint8 RGB faces (of any size, unless they have to be aligned).
 
-        On a CPU a face gets the same vector to the last bit whatever the others are and however many cores
-        there are: each goes through the model alone, on one thread (a batch gains nothing there). Killed,
+        On a CPU a face gets the same vector to the last bit, whatever the other faces and however many the
+        cores: each goes through the model alone, on one thread (a batch gains nothing there). Killed,
         sharded and whole runs then come to the same groups. On a GPU it may differ by about 1e-6.
         """
 
@@ -110,14 +111,14 @@ class FaceModel:
 
     Attributes:
         name: As the user gave it.
-        key: Names the model in caches: changes with the content of its file and with the preprocessing.
-        file: The weights.
+        key: Name of the model in caches; changes with the content of its file and with the preprocessing.
+        file: Path of the weights.
         default_threshold: Cosine distance below which DeepFace calls two faces one person; None where
-            nobody has measured it (ONNX files).
+            it was never measured (ONNX files).
         input_size: Width and height in pixels.
-        preprocessing: Of ONNX files; "" for DeepFace's models, which know their own.
+        preprocessing: Of ONNX files; "" for DeepFace's models, which have their own.
         num_aligned_points: 5 where faces have to be aligned on five points first
-            (`facevox.faces.align_five_points`), 0 where a face crop is fed as it is.
+            (`facevox.faces.align_five_points`), 0 where a face crop is the input as it is.
     """
 
     name: str
@@ -143,9 +144,9 @@ class FaceModel:
 
     @property
     def description(self) -> str:
-        """One line for people: what is used and where it lies."""
-        how = f", five-point aligned, {self.preprocessing} preprocessing" if self.preprocessing else ""
-        return f"{self.name} ({self.file}{how})"
+        """One line for people: the model and the path of its file."""
+        details = f", five-point aligned, {self.preprocessing} preprocessing" if self.preprocessing else ""
+        return f"{self.name} ({self.file}{details})"
 
 
 def make_embedder(model_name: str | Path, *, preprocessing: str = "auto", device: str = "auto") -> Embedder:
@@ -154,19 +155,19 @@ def make_embedder(model_name: str | Path, *, preprocessing: str = "auto", device
 
 
 def find_model(model_name: str | Path, *, preprocessing: str = "auto") -> FaceModel:
-    """What a model's name stands for, checked to be there, without loading it.
+    """The model of a name, checked but not loaded.
 
     Missing weights of DeepFace's models are downloaded where the network answers within seconds.
 
     Args:
         model_name: One of `MODEL_NAMES`, or the path of an .onnx file.
         preprocessing: Of an ONNX file: "insightface" ((x - 127.5) / 127.5), "imagenet" (its mean and
-            deviation), "raw" (0 to 255), or "auto": what the file's metadata say under
+            deviation), "raw" (0 to 255), or "auto": what the file's metadata have under
             `facevox.preprocessing`, else "raw" where the graph itself begins with a subtraction and a
             multiplication (as InsightFace decides), else "insightface".
 
     Raises:
-        UserError: No such name or file, no face-embedding model, weights or packages missing.
+        UserError: No such name or file, not a face-embedding model, or weights or packages are missing.
     """
     if preprocessing not in ONNX_PREPROCESSINGS:
         valid = ", ".join(ONNX_PREPROCESSINGS)
@@ -204,24 +205,24 @@ class DeepFaceEmbedder:
     """One of DeepFace's models on its PyTorch engine (ONNX or dlib where there is no other).
 
     Pictures are prepared by DeepFace's own functions, so the vectors are those of
-    `DeepFace.represent(..., detector_backend="skip")`, made unit vectors.
+    `DeepFace.represent(..., detector_backend="skip")`, scaled to unit length.
     """
 
     def __init__(self, name: str, device: str = "auto") -> None:
         self._modeling, self._preprocessing = _import_deepface()
         try:
-            self._client: Any = self._modeling.build_model(task="facial_recognition", model_name=name)
-        except Exception as error:
-            where = weights_dir() / _DEEPFACE_MODELS[name].weight_file
+            self._client = self._modeling.build_model(task="facial_recognition", model_name=name)
+        except Exception as error:  # of torch, ONNX or dlib, which share no base class
+            file = weights_dir() / _DEEPFACE_MODELS[name].weight_file
             raise UserError(
-                f"--model_name {name}: the weights cannot be loaded, {where} is broken or another model's "
+                f"--model_name {name}: the weights cannot be loaded, {file} is broken or another model's "
                 f"({type(error).__name__}); remove it and fetch it again (make weights)"
             ) from error
-        self._place(name, device)
+        self._move_to(device)
         self.input_size: tuple[int, int] = tuple(self._client.input_shape)
 
     def embed(self, faces: Sequence[Picture]) -> NDArray[np.float32]:
-        """See `Embedder`."""
+        """The vectors of `Embedder.embed`."""
         width, height = self.input_size
         prepared = []
         for face in faces:
@@ -232,10 +233,10 @@ class DeepFaceEmbedder:
             vectors = np.asarray(self._client.forward(np.concatenate(prepared)), np.float32)
         else:
             with _one_torch_thread():
-                vectors = np.stack([np.asarray(self._client.forward(one), np.float32) for one in prepared])
+                vectors = np.stack([np.asarray(self._client.forward(face), np.float32) for face in prepared])
         return _unit_rows(vectors.reshape(len(faces), -1))
 
-    def _place(self, name: str, device: str) -> None:
+    def _move_to(self, device: str) -> None:
         if device == "auto" or not hasattr(self._client, "device"):
             return
         import torch
@@ -253,7 +254,7 @@ class OnnxEmbedder:
         self._session = _open_session(file, device)
         graph_input = self._session.get_inputs()[0]
         self._name = graph_input.name
-        # Faces at a time; 0: as many as are given. Models exported with a fixed batch take no other number.
+        # Faces at a time; 0: all at once. Models exported with a fixed batch take no other number.
         is_on_gpu = self._session.get_providers()[0] != "CPUExecutionProvider"
         is_fixed = isinstance(graph_input.shape[0], int)
         self._batch = graph_input.shape[0] if is_fixed else 0 if is_on_gpu else 1
@@ -263,7 +264,7 @@ class OnnxEmbedder:
         self._scale = 1.0 / np.array(deviation, np.float32)
 
     def embed(self, faces: Sequence[Picture]) -> NDArray[np.float32]:
-        """See `Embedder`; each face is (H, W, 3) of exactly the model's input size."""
+        """The vectors of `Embedder.embed`; each face has exactly the model's input size."""
         pixels = (np.stack(faces).astype(np.float32) - self._mean) * self._scale
         blob = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
         step = self._batch or len(blob)
@@ -300,11 +301,11 @@ def _find_onnx(text: str, preprocessing: str) -> FaceModel:
     session = _open_session(file, "cpu")
     size = _onnx_input_size(session, file)
     if preprocessing == "auto":
-        said = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY, "")
-        if said and said not in _NORMALISATION:
-            raise UserError(f"{file}: its metadata ask for the preprocessing {said!r}, which is not known")
+        named = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY, "")
+        if named and named not in _NORMALISATION:
+            raise UserError(f"{file}: its metadata ask for the preprocessing {named!r}, which is not known")
         has_own = {"Sub", "Mul"} <= set(_first_operators(file, _GRAPH_HEAD))
-        preprocessing = said or ("raw" if has_own else "insightface")
+        preprocessing = named or ("raw" if has_own else "insightface")
     return FaceModel(
         name=text,
         key=f"onnx-{file.stem}-{_content_hash(file)}-{preprocessing}",
@@ -317,13 +318,13 @@ def _find_onnx(text: str, preprocessing: str) -> FaceModel:
 
 
 def _open_session(file: Path, device: str) -> onnxruntime.InferenceSession:
-    # onnxruntime sends telemetry and keeps an identifier of the device below the home folder otherwise.
+    # Otherwise onnxruntime sends telemetry and keeps an identifier of the device below the home folder.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    options.intra_op_num_threads = 1  # see `Embedder.embed`; the cores work on a face each
+    options.intra_op_num_threads = 1  # see `Embedder.embed`; each core works on another face
     options.inter_op_num_threads = 1
     providers = ["CPUExecutionProvider"]
     if device != "cpu" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
@@ -339,7 +340,7 @@ def _open_session(file: Path, device: str) -> onnxruntime.InferenceSession:
 
 
 def _onnx_input_size(session: onnxruntime.InferenceSession, file: Path) -> tuple[int, int]:
-    """(width, height), once it is clear that this is a face-embedding model."""
+    """(width, height); a UserError where this is not a face-embedding model."""
     inputs, outputs = session.get_inputs(), session.get_outputs()
     shape = inputs[0].shape
     fits = len(inputs) == 1 and len(outputs) == 1 and len(shape) == 4 and shape[1] == 3
@@ -349,7 +350,7 @@ def _onnx_input_size(session: onnxruntime.InferenceSession, file: Path) -> tuple
             f"{file}: not a face-embedding model: one input of 1 x 3 x 112 x 112 (float, batch fixed or "
             f"free) and one output are expected, it has {described}"
         )
-    # A free height and width means any size; 112 is what such models are trained on.
+    # A free height and width means any size; such models are trained on 112.
     side = shape[2] if isinstance(shape[2], int) else 112
     return side, side
 
@@ -361,7 +362,7 @@ def _is_square(sides: Sequence[object]) -> bool:
 def _import_deepface() -> tuple[ModuleType, ModuleType]:
     """DeepFace's model builder and preprocessing, on PyTorch.
 
-    Only these modules: `from deepface import DeepFace` would make a folder in the user's home.
+    Only these modules: `from deepface import DeepFace` would create a folder in the user's home.
     """
     os.environ["DEEPFACE_BACKEND_ENGINE"] = "pytorch"
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -372,10 +373,11 @@ def _import_deepface() -> tuple[ModuleType, ModuleType]:
 
 
 def _unit_rows(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Each row divided by its length; a row that has none (all zeros, NaN) comes out as NaN."""
+    """Each row divided by its length; a row without a length (all zeros, NaN) becomes NaN."""
     norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
     norms[~(norms > 0)] = np.nan
-    return (vectors / norms).astype(np.float32)
+    unit: NDArray[np.float64] = vectors / norms
+    return unit.astype(np.float32)
 
 
 def _content_hash(file: Path) -> str:
@@ -405,32 +407,33 @@ def _first_operators(file: Path, count: int) -> list[str]:
 
 
 def _proto_fields(data: memoryview) -> list[tuple[int, memoryview]]:
-    """(field number, content) of the length-delimited fields of a message; others are stepped over."""
+    """(field number, content) of the length-delimited fields of a message; the others are skipped."""
     fields = []
-    at = 0
+    position = 0
 
     def varint() -> int:
-        nonlocal at
+        # Seven bits a byte, the lowest first; the eighth bit says that more follow.
+        nonlocal position
         value = shift = 0
         while True:
-            byte = data[at]
-            at += 1
+            byte = data[position]
+            position += 1
             value |= (byte & 0x7F) << shift
             shift += 7
             if byte < 0x80:
                 return value
 
-    while at < len(data):
+    while position < len(data):
         tag = varint()
-        kind = tag & 7
+        kind = tag & 7  # wire type: 0 varint, 1 eight bytes, 2 length-delimited, 5 four bytes
         if kind == 0:
             varint()
         elif kind in (1, 5):
-            at += 8 if kind == 1 else 4
+            position += 8 if kind == 1 else 4
         elif kind == 2:
             length = varint()
-            fields.append((tag >> 3, data[at : at + length]))
-            at += length
+            fields.append((tag >> 3, data[position : position + length]))
+            position += length
         else:
             break
     return fields

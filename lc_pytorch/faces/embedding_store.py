@@ -1,8 +1,8 @@
-"""Vectors of faces on the disk: append-only files that many processes can write side by side.
+"""Vectors of faces on the disk: append-only files, so that many processes can write at the same time.
 
-Each process appends to a file of its own, `vectors-<random>.bin`: a header (8 bytes `FVVECT01`, then the
+Each process appends to its own file, `vectors-<random>.bin`: a header (8 bytes `FVVECT01`, then the
 number of values as little-endian uint32), then records of fixed size: the 32-byte key of the face, 5 float32
-facts (`FACTS`), the float32 vector. A record that a crash cut short is left out.
+facts (`FACTS`), the float32 vector. A record that a crash cut short is ignored.
 """
 
 from __future__ import annotations
@@ -28,32 +28,32 @@ class VectorStore:
     """The vectors in a folder, found by key; a context manager that closes the file it appends to.
 
     Args:
-        folder: Of the files; made when the first vector is written.
+        folder: Folder of the files; created when the first vector is written.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._file: IO[bytes] | None = None
         self._size = 0
-        self._parts: list[NDArray[np.void]] = []  # memory-mapped records
-        self._where: dict[bytes, tuple[int, int]] = {}
+        self._parts: list[NDArray[np.void]] = []  # records of one file each, memory-mapped
+        self._positions: dict[bytes, tuple[int, int]] = {}  # part and row, by key
         files = sorted(folder.glob("vectors-*.bin")) if folder.is_dir() else []
         for file in files:
             part = _read_records(file)
             keys = part["key"].tobytes()
             for row in range(len(part)):
-                self._where[keys[row * KEY_BYTES : (row + 1) * KEY_BYTES]] = (len(self._parts), row)
+                self._positions[keys[row * KEY_BYTES : (row + 1) * KEY_BYTES]] = (len(self._parts), row)
             self._parts.append(part)
 
     def __contains__(self, key: bytes) -> bool:
-        return key in self._where
+        return key in self._positions
 
     def __len__(self) -> int:
-        return len(self._where)
+        return len(self._positions)
 
     def facts(self, key: bytes) -> dict[str, float]:
         """The facts stored with a face."""
-        part, row = self._where[key]
+        part, row = self._positions[key]
         return dict(zip(FACTS, self._parts[part]["facts"][row].tolist(), strict=True))
 
     def vectors(self, keys: Sequence[bytes]) -> NDArray[np.float32]:
@@ -62,12 +62,13 @@ class VectorStore:
         Raises:
             UserError: A stored vector is damaged.
         """
-        places = np.array([self._where[key] for key in keys], np.int64).reshape(-1, 2)
-        size = self._parts[places[0, 0]]["vector"].shape[1] if len(places) else 0
+        positions = np.array([self._positions[key] for key in keys], np.int64).reshape(-1, 2)
+        size = self._parts[positions[0, 0]]["vector"].shape[1] if len(positions) else 0
         vectors = np.empty((len(keys), size), np.float32)
-        for part in np.unique(places[:, 0]):
-            chosen = places[:, 0] == part
-            vectors[chosen] = self._parts[part]["vector"][places[chosen, 1]]
+        for part in np.unique(positions[:, 0]):
+            is_here = positions[:, 0] == part
+            vectors[is_here] = self._parts[part]["vector"][positions[is_here, 1]]
+        # All were written with length 1: another length is damage.
         norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
         if not np.all(np.abs(norms - 1) < 1e-3):
             raise UserError(
@@ -78,7 +79,7 @@ class VectorStore:
     def append(
         self, keys: Sequence[bytes], facts: Iterable[Sequence[float]], vectors: NDArray[np.float32]
     ) -> None:
-        """Writes vectors and hands them to the operating system before it returns.
+        """Writes vectors; they are with the operating system when it returns.
 
         They are for other processes and later runs: this object does not find them itself.
         """
@@ -93,7 +94,7 @@ class VectorStore:
         records["key"] = np.frombuffer(b"".join(keys), f"V{KEY_BYTES}")
         records["facts"] = np.array(list(facts), np.float32).reshape(len(keys), len(FACTS))
         records["vector"] = vectors
-        self._file.write(records.tobytes())
+        self._file.write(records.tobytes())  # one call, unbuffered: a crash leaves at most one half record
 
     def close(self) -> None:
         """Closes the file that is appended to, if any."""

@@ -1,4 +1,4 @@
-"""The batch step of deduplication: each face is located, rated and embedded once, and kept in a store."""
+"""The batch step of deduplication: each face is located, rated and embedded once, and stored."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lc_pytorch.faces.alignment import cut_face
 from lc_pytorch.faces.embedders import Embedder, FaceModel, Picture
 from lc_pytorch.faces.embedding_store import FACTS, VectorStore
 from lc_pytorch.faces.face_locator import FaceLocator, LocatedFace
-from lc_pytorch.faces.face_table import KnownFace
+from lc_pytorch.faces.face_table import ExtractedFace
 from lc_pytorch.faces.quality import Quality, measure_quality
 
 PROGRAM = "embed_faces"
@@ -32,30 +32,30 @@ STORE_FOLDER = "vectors"
 
 @dataclass(frozen=True, kw_only=True)
 class FaceItem(Item):
-    """A face picture, and what face extraction wrote of it."""
+    """A face picture, and the facts that face extraction wrote about it."""
 
-    known: KnownFace = field(default_factory=KnownFace)
+    extracted: ExtractedFace = field(default_factory=ExtractedFace)
 
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A face ready to be fed to the model, or found in the store."""
+    """A face ready for the model, or one that is in the store."""
 
     key: bytes
     facts: dict[str, float]
-    picture: Picture | None  # None: stored already
+    picture: Picture | None  # None: the store has its vector
 
 
 class EmbedTask(Task[FaceItem]):
-    """Embeds face pictures; the vectors go to `<output_dir>/vectors`, what was found to the table.
+    """Embeds face pictures; the vectors go to `<output_dir>/vectors`, the facts to the table.
 
-    Without known landmarks FaceMesh looks for the face. A picture without a face is embedded as a whole and
-    marked (`is_detected` 0).
+    Where extraction wrote no landmarks, FaceMesh finds the face. A picture without a face is embedded as a
+    whole and marked (`is_detected` 0).
 
     Args:
-        model: What to embed with.
+        model: The model to embed with.
         device: "auto", "cpu" or "cuda".
-        use_store: Off embeds also what is stored already.
+        use_store: False embeds again what is stored already.
     """
 
     def __init__(self, model: FaceModel, device: str = "auto", use_store: bool = True) -> None:
@@ -78,7 +78,7 @@ class EmbedTask(Task[FaceItem]):
             self._locator.close()
 
     def process_chunk(self, items: Sequence[FaceItem]) -> Iterator[Outcome]:
-        """One outcome per item, in order; the vectors are on the disk before the first is handed out."""
+        """Yields one outcome per item, in order; the vectors are on the disk before the first."""
         prepared: list[_Prepared | Outcome] = []
         for item in items:
             try:
@@ -86,32 +86,33 @@ class EmbedTask(Task[FaceItem]):
             except Exception as error:
                 raise_if_disk_full(error)
                 prepared.append(Outcome.without_result(error))
+        # By key: two pictures of the same content are embedded once.
         fresh: dict[bytes, _Prepared] = {
-            one.key: one for one in prepared if isinstance(one, _Prepared) and one.picture is not None
+            face.key: face for face in prepared if isinstance(face, _Prepared) and face.picture is not None
         }
         broken = self._embed(list(fresh.values()))
-        for item, one in zip(items, prepared, strict=True):
-            if isinstance(one, Outcome):
-                yield one
-            elif one.key in broken:
-                yield Outcome.without_result(broken[one.key])
+        for item, face in zip(items, prepared, strict=True):
+            if isinstance(face, Outcome):
+                yield face
+            elif face.key in broken:
+                yield Outcome.without_result(broken[face.key])
             else:
-                yield Outcome(rows=[_row(item, one)])
+                yield Outcome(rows=[_row(item, face)])
 
     def _prepare(self, item: FaceItem) -> _Prepared:
         data = read_image_bytes(item.path)
-        key = face_key(data, item.known)
+        key = face_key(data, item.extracted)
         facts = self._new.get(key)
         if facts is None and self._use_store and key in self._store:
             facts = self._store.facts(key)
         if facts is not None:
             return _Prepared(key, facts, None)
         image = decode_image(data, item.path)
-        face = self._locate(image, item.known)
+        face = self._locate(image, item.extracted)
         quality = measure_quality(
             image,
             face.points if face else None,
-            item.known.get("confidence"),
+            item.extracted.get("confidence"),
             are_points_guessed=face is not None and face.is_guess,
         )
         facts = {
@@ -125,25 +126,25 @@ class EmbedTask(Task[FaceItem]):
         facts = {name: float(np.float32(value)) for name, value in facts.items()}
         return _Prepared(key, facts, self._picture(image, face))
 
-    def _locate(self, image: Picture, known: KnownFace) -> LocatedFace | None:
-        if known.get("points"):
-            points = np.array(known["points"], np.float32).reshape(5, 2)
-            return LocatedFace(points, None, bool(known.get("is_guess")))
+    def _locate(self, image: Picture, extracted: ExtractedFace) -> LocatedFace | None:
+        if extracted.get("points"):
+            points = np.array(extracted["points"], np.float32).reshape(5, 2)
+            return LocatedFace(points, None, bool(extracted.get("is_guess")))
         if self._locator is None:
             self._locator = FaceLocator()
         return self._locator.find(image)
 
     def _picture(self, image: Picture, face: LocatedFace | None) -> Picture:
-        """What the model is fed: the aligned face, or the crop for models that scale it themselves."""
+        """Input of the model: the aligned face, or the crop for models that scale it themselves."""
         if self._model.num_aligned_points:
             width, height = self._model.input_size
             if face is not None:
                 return align_five_points(image, face.points, width)
             shrinks = min(image.shape[:2]) > width
-            whole = cv2.resize(
+            whole: Picture = cv2.resize(
                 image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
             )
-            return whole.astype(np.uint8)
+            return whole
         if face is None or face.box is None or face.fills(image):
             return image
         left, right = (tuple(int(value) for value in point) for point in face.points[:2])
@@ -151,7 +152,7 @@ class EmbedTask(Task[FaceItem]):
         return image if cut is None or cut.image.size == 0 else cut.image
 
     def _embed(self, faces: list[_Prepared]) -> dict[bytes, str]:
-        """Embeds and stores; returns the reason by key where it went wrong."""
+        """Embeds and stores faces; returns the reasons of those that failed, by key."""
         pictures = [face.picture for face in faces if face.picture is not None]
         if not pictures:
             return {}
@@ -160,7 +161,7 @@ class EmbedTask(Task[FaceItem]):
         try:
             vectors = self._embedder.embed(pictures)
         except Exception as error:
-            # One odd picture, or too little memory for the batch: one by one the others still succeed.
+            # A bad picture, or too little memory for the batch: one by one the others still succeed.
             if len(faces) == 1:
                 return {faces[0].key: one_line(error)}
             return {key: reason for face in faces for key, reason in self._embed([face]).items()}
@@ -177,10 +178,10 @@ class EmbedTask(Task[FaceItem]):
         }
 
 
-def face_key(data: bytes, known: KnownFace) -> bytes:
-    """Names a face in the store: by its file's content and the landmarks it is aligned on."""
+def face_key(data: bytes, extracted: ExtractedFace) -> bytes:
+    """Key of a face in the store: a hash of its file's content and of the landmarks it is aligned on."""
     digest = hashlib.sha256(data)
-    digest.update(json.dumps(known, sort_keys=True).encode())
+    digest.update(json.dumps(extracted, sort_keys=True).encode())
     return digest.digest()
 
 

@@ -2,14 +2,14 @@
 
 Frames are tried in presentation order: the first 25 one after the other (a second at most rates), then
 at a distance that grows by one frame with each try, so that 60 tries reach 689 frames (27 s) into a video
-whose leader shows nobody. Nothing is sought and nothing is decoded after the frame that has a face: in
-long groups of pictures seeking decodes more than it saves.
+whose leader shows nobody. Nothing is decoded after the frame that has a face, and
+there is no seeking: in long groups of pictures it decodes more frames than it skips.
 
 The best face is the one with the largest product of area and confidence. The crop is DeepFace's: the
 detector's box without a margin (`expand_percentage` widens it), with alignment turned about its centre
-until the eyes lie level, black where it reaches over the picture's edge.
+until the eyes are level, black where it reaches over the picture's edge.
 
-`faces.csv` has a row for each face written and one for each video that failed:
+`faces.csv` has a row for each face that was written and one for each video that failed:
 
 | column | meaning |
 |---|---|
@@ -25,13 +25,14 @@ until the eyes lie level, black where it reaches over the picture's edge.
 | status, reason | done or failed, and why; for a frame written without a face, that it has none |
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from facevox import cli
 from facevox.batch import BatchConfig, BatchOptions, FileItem, Outcome, Summary, Task, run_batch
@@ -42,9 +43,6 @@ from facevox.naming import plan_names
 from lc_pytorch.faces.alignment import Eyes, FaceCrop, centre_square, cut_face, widen
 from lc_pytorch.faces.detectors import Candidate, Detector, check_backend, make_detector
 from lc_pytorch.faces.options import FaceConfig
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 PROGRAM = "extract_faces"
 TABLE = "faces.csv"
@@ -73,23 +71,22 @@ _SHARPNESS_PX = 112  # one size for all, because a large picture of the same sha
 
 @dataclass(frozen=True)
 class VideoItem(FileItem):
-    """A video; `taken` are the numbers that its further faces must not bear: other videos do."""
+    """A video; `reserved` are the numbers that its further faces must not have, because other videos do."""
 
-    taken: Sequence[int] = ()
+    reserved: Sequence[int] = ()
 
 
 def plan_faces(videos: Sequence[Path], root: Path) -> list[VideoItem]:
-    """An item for each video with the names of its pictures, no name given twice.
+    """An item for each video with the names of its pictures, each name once.
 
-    Of two videos of one stem both get a picture, and a further face of `vid.mp4` is never called
-    `vid_1.jpg` where a `vid_1.mp4` is there. Plan over the whole list, before it is split into shards.
+    Two videos of one stem get a picture each, and a further face of `vid.mp4` is never called `vid_1.jpg`
+    where a `vid_1.mp4` exists. Plan over the whole list, before it is split into shards.
     """
     names = [relative_name(path, root) for path in videos]
     targets = plan_names(names, ".jpg")
-    taken = {target.casefold() for target in targets}
-    numbers = _taken_numbers(taken)
+    numbers = _reserved_numbers({target.casefold() for target in targets})
     return [
-        VideoItem(name, str(path), target, taken=numbers.get(target.casefold(), ()))
+        VideoItem(name, str(path), target, reserved=numbers.get(target.casefold(), ()))
         for name, path, target in zip(names, videos, targets, strict=True)
     ]
 
@@ -104,9 +101,9 @@ def extract_faces(
     """Extracts the faces of the videos below a folder.
 
     Args:
-        config: How.
+        config: How they are extracted.
         dataset_path: Folder of videos, searched recursively.
-        output_dir: For the pictures, the table and the manifest.
+        output_dir: Folder for the pictures, the table and the manifest.
         video_extensions: Patterns of the videos' names.
         options: Workers, shards and so on.
 
@@ -128,8 +125,8 @@ def extract_faces(
     return run_batch(FaceTask.for_workers(config, batch.workers), plan_faces(videos, root), batch)
 
 
-def _taken_numbers(targets: set[str]) -> dict[str, list[int]]:
-    """For each target `a/vid.jpg` the k of those targets that are called `a/vid_k.jpg`."""
+def _reserved_numbers(targets: set[str]) -> dict[str, list[int]]:
+    """For each target `a/vid.jpg` the numbers k of the targets that are called `a/vid_k.jpg`."""
     numbers: dict[str, list[int]] = {}
     for target in sorted(targets):
         stem, _, number = target.removesuffix(".jpg").rpartition("_")
@@ -138,13 +135,11 @@ def _taken_numbers(targets: set[str]) -> dict[str, list[int]]:
     return numbers
 
 
-def further_names(output: str, taken: Sequence[int]) -> Iterator[str]:
-    """`vid_1.jpg`, `vid_2.jpg` … for `vid.jpg`, without the numbers in `taken`."""
+def further_names(output: str, reserved: Sequence[int]) -> Iterator[str]:
+    """`vid_1.jpg`, `vid_2.jpg` … for `vid.jpg`, without the numbers in `reserved`."""
     path = PurePosixPath(output)
-    number = 0
-    while True:
-        number += 1
-        if number not in taken:
+    for number in itertools.count(1):
+        if number not in reserved:
             yield str(path.with_name(f"{path.stem}_{number}{path.suffix}"))
 
 
@@ -160,7 +155,7 @@ class FaceTask(Task[VideoItem]):
     """Writes the best face of each video, or all of them, below the output folder.
 
     Args:
-        config: How.
+        config: How they are extracted.
         threads: Processor threads of the detector; more than one only where it has the machine to itself.
     """
 
@@ -175,7 +170,7 @@ class FaceTask(Task[VideoItem]):
         return cls(config, threads=max(1, cli.num_cores() // max(1, workers)))
 
     def check(self) -> None:
-        """Packages and weights of the detector, before any worker starts. Raises UserError."""
+        """Checks packages and weights of the detector before any worker starts; raises UserError."""
         check_backend(self.config.detector_backend)
 
     def open(self, output_dir: Path) -> None:
@@ -184,7 +179,7 @@ class FaceTask(Task[VideoItem]):
         self._detector = make_detector(self.config.detector_backend, self.threads)
 
     def close(self) -> None:
-        """Gives the detector back."""
+        """Closes the detector."""
         if self._detector is not None:
             self._detector.close()
             self._detector = None
@@ -199,7 +194,7 @@ class FaceTask(Task[VideoItem]):
         frame, candidates, reason = self._search(item.path, self._detector)
         rows: list[dict[str, object]] = []
         outputs: list[str] = []
-        names = further_names(item.output, item.taken)
+        names = further_names(item.output, item.reserved)
         for candidate in candidates:
             name = next(names) if outputs else item.output
             row = self._write(frame, candidate, name)
@@ -209,7 +204,7 @@ class FaceTask(Task[VideoItem]):
             if outputs and not self.config.all_faces:
                 break
         if not outputs:
-            reason = reason or "the face found lies outside of the picture"
+            reason = reason or "the detected face is outside of the picture"
             if self.config.enforce_detection:
                 return Outcome.without_result(NoFaceError(reason))
             reason += ": middle square of the first frame written"
@@ -220,43 +215,43 @@ class FaceTask(Task[VideoItem]):
         return Outcome(rows=rows, outputs=outputs, reason=reason)
 
     def _search(self, path: str, detector: Detector) -> tuple[Frame, list[Candidate], str]:
-        """The first frame with faces and these, best first; else the first frame, none, and why."""
+        """The first frame with faces and its faces, best first; without any: the first frame, [], and why."""
         first: Frame | None = None
         num_tried = 0
         tries = tried_frames(self.config.max_frames)
-        wanted = next(tries)
+        next_index = next(tries)
         for frame in iter_frames(path, colour=detector.colour):
             first = first or frame
-            if frame.index < wanted:
+            if frame.index < next_index:
                 continue
             num_tried += 1
             candidates = self._find(frame, detector)
             if candidates:
                 return frame, sorted(candidates, key=_prominence, reverse=True), ""
-            next_wanted = next(tries, None)
-            if next_wanted is None:
+            following = next(tries, None)
+            if following is None:
                 break
-            wanted = next_wanted
+            next_index = following
         assert first is not None, "iter_frames gives a frame or raises"
         plural = "" if num_tried == 1 else "s"
         return first, [], f"no face in {num_tried} frame{plural} tried (of the first {frame.index + 1})"
 
     def _find(self, frame: Frame, detector: Detector) -> list[Candidate]:
-        """The faces of a frame that are sure enough.
+        """The faces of a frame with at least the smallest confidence.
 
         With alignment the detector sees DeepFace's black border. One that reduces every picture to a fixed
-        size gets a second look without it where it finds nothing: faces are twice as large there.
+        size searches again without the border where it finds nothing: faces are twice as large then.
         """
         borders = [True, False] if self.config.align_faces and detector.has_fixed_input else []
         for border in borders or [self.config.align_faces]:
-            found = detector.find(frame.image, border=border)
-            found = [one for one in found if one.confidence >= self.config.min_confidence]
-            if found:
-                return found
+            faces = detector.find(frame.image, border=border)
+            faces = [face for face in faces if face.confidence >= self.config.min_confidence]
+            if faces:
+                return faces
         return []
 
     def _write(self, frame: Frame, candidate: Candidate, name: str) -> dict[str, object] | None:
-        """Cuts a face out and writes it; its row, or None where nothing of it lies in the picture."""
+        """Cuts a face out and writes it; its row, or None where nothing of it is inside the picture."""
         detector = self._detector
         assert detector is not None
         image, align = frame.image, self.config.align_faces
@@ -265,8 +260,9 @@ class FaceTask(Task[VideoItem]):
         points, source = detector.landmarks(image, candidate)
         eyes = candidate.eyes
         if align and eyes is None:
-            by_mesh = source == "facemesh"
-            eyes = _eyes_of(points) if by_mesh else detector.find_eyes(image, candidate, box)
+            # FaceMesh's eyes are better than those of DeepFace's cascade; see `detectors`.
+            has_mesh = source == "facemesh"
+            eyes = _eyes_of(points) if has_mesh else detector.find_eyes(image, candidate, box)
         crop = cut_face(image, box, eyes, align=align)
         if crop is None:
             return None
@@ -281,7 +277,7 @@ class FaceTask(Task[VideoItem]):
     def _write_crop(self, frame: Frame, crop: FaceCrop, name: str) -> dict[str, object]:
         assert self._detector is not None
         image_rgb = crop.image if self._detector.colour == "rgb" else crop.image[..., ::-1]
-        # Not synced: the manifest checks sizes when it goes on, and syncing costs more than the detector.
+        # Not synced: a resumed run checks sizes by the manifest, and syncing costs more than the detector.
         write_image(self.output_dir / name, image_rgb, JPEG_QUALITY, sync=False)
         row: dict[str, object] = {
             "face_file": name,
@@ -299,12 +295,12 @@ def _prominence(candidate: Candidate) -> float:
     return candidate.box[2] * candidate.box[3] * candidate.confidence
 
 
-def _eyes_of(points: "NDArray[np.float32]") -> Eyes:
+def _eyes_of(points: NDArray[np.float32]) -> Eyes:
     (left_x, left_y), (right_x, right_y) = points[:2].tolist()
     return (left_x, left_y), (right_x, right_y)
 
 
-def measure_sharpness(image_rgb: "NDArray[np.uint8]") -> float:
+def measure_sharpness(image_rgb: NDArray[np.uint8]) -> float:
     """Variance of the Laplacian of the grey (H, W, 3) uint8 RGB picture brought to 112 x 112 pixels."""
     small = cv2.resize(image_rgb, (_SHARPNESS_PX, _SHARPNESS_PX), interpolation=cv2.INTER_AREA)
     grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)

@@ -1,4 +1,4 @@
-"""Where the face lies in a picture: from faces.csv where face extraction wrote one, else by FaceMesh."""
+"""The main face of a picture: its landmarks and its box, found by FaceMesh."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from facevox.faces import FaceMesh, five_points
 
-MAX_SIDE = 1280  # pixels; FaceMesh looks at a far smaller picture anyway
+MAX_SIDE = 1280  # pixels; FaceMesh reduces the picture to a far smaller one anyway
 MAX_FACES = 5  # people in the background must not be taken for the person
-# Black border, as a share of the longer side, for a second look: FaceMesh's detector misses faces that fill
-# the picture. On 401 tight crops of real faces it finds 396 without and all with this border.
+# Black border, as a share of the longer side, for a second attempt: FaceMesh's detector misses faces that
+# fill the picture. On 401 tight crops of real faces it finds 396 without and all with this border.
 BORDER = 0.5
-# A face whose box takes at least this share of both sides: the picture is a face crop already.
+# A picture is taken for a face crop where the face's box has at least this share of both sides.
 CROP_SHARE = 0.5
 
 
@@ -27,7 +27,7 @@ class LocatedFace:
     Attributes:
         points: (5, 2) eyes, nose and mouth corners in pixels (order of `facevox.faces.five_points`).
         box: x, y, width and height around it in pixels; None where the picture is known to be a face crop.
-        is_guess: The points are those of an average face, put where a detector saw the face.
+        is_guess: The points are those of an average face, placed where a detector saw the face.
     """
 
     points: NDArray[np.float32]
@@ -35,7 +35,7 @@ class LocatedFace:
     is_guess: bool = False
 
     def fills(self, image_rgb: NDArray[np.uint8]) -> bool:
-        """Whether the picture is a face crop, to be used as it is."""
+        """True if the picture is a face crop, to be used as it is."""
         if self.box is None:
             return True
         height, width = image_rgb.shape[:2]
@@ -62,7 +62,8 @@ class FaceLocator:
         if not faces:
             border = int(BORDER * max(image.shape[:2]))
             framed = cv2.copyMakeBorder(image, border, border, border, border, cv2.BORDER_CONSTANT)
-            faces = [face - np.float32([border, border, 0]) for face in self._mesh.find(framed)]  # type: ignore[arg-type]
+            corner = np.array([border, border, 0], np.float32)
+            faces = [face - corner for face in self._mesh.find(framed)]
         if not faces:
             return None
         best = max(faces, key=lambda face: _prominence(face, image.shape[1], image.shape[0])) / ratio
@@ -71,7 +72,7 @@ class FaceLocator:
         return LocatedFace(five_points(best), (x, y, width, height))
 
     def close(self) -> None:
-        """Gives FaceMesh back."""
+        """Closes FaceMesh."""
         self._mesh.close()
 
     def __enter__(self) -> FaceLocator:

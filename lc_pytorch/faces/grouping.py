@@ -1,10 +1,10 @@
-"""One group per person out of face embeddings: exact average linkage in memory that grows with the faces.
+"""One group per person from face embeddings: exact average linkage in memory that grows with the faces.
 
 Two groups become one while the mean cosine distance over *all* pairs between them is at most the threshold
-(average linkage, UPGMA). A chain of look-alikes therefore stays apart: its ends pull the mean up, whereas
-connected components would merge everyone who is linked by somebody in between.
+(average linkage, UPGMA). A chain of look-alikes is therefore not one group: its ends raise the mean distance,
+whereas connected components would merge everyone who is linked by somebody in between.
 
-What makes it cheap, and still exact:
+Why it is cheap, and still exact:
 
 * The mean similarity of two groups is the dot product of the means of their unit vectors, so no matrix of
   distances is kept: one sum vector per group is enough.
@@ -12,11 +12,11 @@ What makes it cheap, and still exact:
   only candidates are the pairs of faces above the cut ("edges"), found tile by tile in half of the matrix
   product and stored as a list.
 * Average linkage is reducible: pairs of groups that are each other's nearest can all be merged in one
-  vectorised round, in any order, with the same outcome as merging one pair after the other.
+  vectorised round, in any order, with the same result as merging one pair after the other.
 
 Where nearly every face resembles every other the list would grow with the square of the faces. Then only the
-strongest edges of each face are kept (`edges_per_face`), and a last pass over the group means makes sure that
-no two groups are left whose mean similarity reaches the cut. Only the order of merges is approximate then.
+strongest edges of each face are kept (`edges_per_face`), and a last pass over the group means ensures that no
+two groups remain whose mean similarity reaches the cut. Only the order of merges is approximate then.
 
 Source: average linkage after Sokal and Michener (1958); reciprocal nearest neighbours after Murtagh (1983).
 """
@@ -37,18 +37,18 @@ from facevox.errors import UserError
 from lc_pytorch.utils.similarity import on_grid, pair_similarities
 
 TILE = 1024  # faces; a tile of 1024 × 1024 float32 is 4 MiB and stays in the cache while it is compared
-WAVE = 16  # tiles between two looks at the number of edges: at most 16 Mi new edges (192 MiB) at a time
+WAVE = 16  # tiles between two counts of the edges: at most 16 Mi new edges (192 MiB) at a time
 EDGES_PER_FACE = 64  # strongest edges kept of each face, once the list outgrows its budget
 MIN_EDGE_BUDGET = 8_000_000  # edges (96 MB): small sets are never cut
 DOT_CHUNK = 4096  # pairs of sum vectors multiplied at a time: 2 × 16 MiB for 512 numbers
-DENSE = 16  # where more than one product in so many is a candidate, a whole tile is quicker than its pairs
-ROUNDING = (
-    1e-6  # float32 products of unit vectors are off by a few 1e-7: a distance of 0 must reach threshold 0
-)
+DENSE = 16  # where more than one product in 16 is a candidate, a whole tile is quicker than its pairs
+# Float32 products of unit vectors are off by a few 1e-7: a distance of 0 must reach threshold 0.
+ROUNDING = 1e-6
 NORM_TOLERANCE = 1e-3
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int32]
+EdgeArrays = tuple[IntArray, IntArray, FloatArray]  # as the fields of `Edges`
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,10 @@ def group_faces(
 ) -> NDArray[np.int64]:
     """Number of the person of each face.
 
-    The outcome does not depend on the order of the faces (save for exact ties), on the number of threads, on
+    The groups do not depend on the order of the faces (save for exact ties), on the number of threads, on
     the processor, or on chance: similarities are exact sums (`lc_pytorch.utils.similarity`), and so are the
     sums of the groups' vectors. Only the mean similarity of groups of several faces is rounded, by 1e-7 at
-    most, which matters where it lies that close to the cut or to another.
+    most, which matters where it is that close to the cut or to another.
 
     Args:
         embeddings: (N, D) unit vectors, one per face.
@@ -112,9 +112,9 @@ def group_faces(
         labels = merged[labels]
         if not edges.is_capped:
             return _numbered_by_first(labels)
-        # Some edges were left out, so two groups may remain that belong together: look at the group means.
-        kept, labels = np.unique(labels, return_inverse=True)
-        sums_ND, sizes_N = sums_ND[kept], sizes_N[kept]
+        # Some edges were left out, so two groups that belong together may remain: compare the group means.
+        rows, labels = np.unique(labels, return_inverse=True)
+        sums_ND, sizes_N = sums_ND[rows], sizes_N[rows]
         means_ND = (sums_ND / sizes_N[:, None]).astype(np.float32)
 
 
@@ -125,10 +125,10 @@ def find_edges(
     edges_per_face: int = EDGES_PER_FACE,
     num_threads: int | None = None,
 ) -> Edges:
-    """Pairs with a dot product of at least `min_similarity`, out of half of the matrix product, tile by tile.
+    """Pairs with a dot product of at least `min_similarity`, from half of the matrix product, tile by tile.
 
-    Each thread multiplies and compares a tile of its own, so that comparing uses all cores as well; BLAS
-    itself is held to one thread meanwhile.
+    Each thread multiplies and compares its own tile, so that comparing uses all cores as well; meanwhile BLAS
+    itself is limited to one thread.
 
     Args:
         vectors: (N, D) float32 of at most unit length.
@@ -142,22 +142,22 @@ def find_edges(
     num = len(vectors)
     budget = max(MIN_EDGE_BUDGET, 2 * edges_per_face * num)
     first, second, similarity = _no_edges()
-    # Below its bar, an edge is not among the strongest of a face. All bars start at the cut.
+    # An edge below a face's bar is not among its strongest. None: no face has a bar but the cut.
     bars: FloatArray | None = None
     workspace = _Workspace()
     threads = num_threads or num_cores()
     with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
-        parts: list[tuple[IntArray, IntArray, FloatArray]] = []
+        parts: list[EdgeArrays] = []
         num_edges = 0
         for wave in _waves(num):
             bars_now = bars
 
-            def edges_of(tile: tuple[int, int], bars_now: FloatArray | None = bars_now) -> tuple:
+            def edges_of(tile: tuple[int, int], bars_now: FloatArray | None = bars_now) -> EdgeArrays:
                 return _tile_edges(vectors, tile, min_similarity, bars_now, workspace)
 
-            found = list(pool.map(edges_of, wave))
-            parts += found
-            num_edges += sum(len(part[0]) for part in found)
+            new = list(pool.map(edges_of, wave))
+            parts += new
+            num_edges += sum(len(part[0]) for part in new)
             if num_edges > budget:
                 first, second, similarity = _joined(parts)
                 strong, bars = _strongest(first, second, similarity, num, edges_per_face, min_similarity)
@@ -173,11 +173,11 @@ def find_edges(
 def bcubed_f1(labels: ArrayLike, truth: ArrayLike) -> float:
     """B-cubed F1 of a grouping, 0 to 1.
 
-    For each face: which share of its group is the same person (precision), and which share of that person is
-    in its group (recall); both are averaged over the faces and joined by their harmonic mean.
+    For each face: the share of its group that is the same person (precision), and the share of that person
+    that is in its group (recall); both are averaged over the faces and joined by their harmonic mean.
 
     Args:
-        labels: (N,) found groups; any values that can be compared.
+        labels: (N,) groups; any values that can be compared.
         truth: (N,) true people.
 
     Raises:
@@ -185,15 +185,15 @@ def bcubed_f1(labels: ArrayLike, truth: ArrayLike) -> float:
 
     Source: Bagga and Baldwin (1998).
     """
-    found_N = np.unique(np.asarray(labels), return_inverse=True)[1]
+    groups_N = np.unique(np.asarray(labels), return_inverse=True)[1]
     people_N = np.unique(np.asarray(truth), return_inverse=True)[1]
-    if len(found_N) != len(people_N) or len(found_N) == 0:
+    if len(groups_N) != len(people_N) or len(groups_N) == 0:
         raise UserError(
-            f"B-cubed needs two lists of one length, not {len(found_N)} and {len(people_N)} labels"
+            f"B-cubed needs two lists of one length, not {len(groups_N)} and {len(people_N)} labels"
         )
-    num = len(found_N)
-    cells, counts = np.unique(found_N * (int(people_N.max()) + 1) + people_N, return_counts=True)
-    group_sizes = np.bincount(found_N)[cells // (int(people_N.max()) + 1)]
+    num = len(groups_N)
+    cells, counts = np.unique(groups_N * (int(people_N.max()) + 1) + people_N, return_counts=True)
+    group_sizes = np.bincount(groups_N)[cells // (int(people_N.max()) + 1)]
     person_sizes = np.bincount(people_N)[cells % (int(people_N.max()) + 1)]
     # A cell of c faces adds c × (c / size) to the sum over faces.
     precision = float(np.sum(counts**2 / group_sizes)) / num
@@ -248,10 +248,10 @@ def _tile_edges(
     min_similarity: float,
     bars: FloatArray | None,
     workspace: _Workspace,
-) -> tuple[IntArray, IntArray, FloatArray]:
+) -> EdgeArrays:
     """Edges inside one tile.
 
-    A quick product in float32 finds the candidates, and leaves out none; what decides is the exact one.
+    A quick product in float32 finds the candidates, and misses none; the exact product decides.
     """
     row, column = tile
     left, right = vectors[row : row + TILE], vectors[column : column + TILE]
@@ -267,14 +267,14 @@ def _tile_edges(
         # Kept when it is stronger than what either of the two faces has already.
         lower = np.minimum(bars[row : row + TILE, None], bars[None, column : column + TILE])
         np.greater(products, lower - error, out=mask)
-    # Edges are rare: look at eight comparisons at a time (the buffer has room for padding).
+    # Edges are rare: test eight comparisons at a time, as one 64-bit word (the buffer has room for padding).
     padded = -(-size // 8) * 8
     workspace.mask[size:padded] = False
     words = np.flatnonzero(workspace.mask[:padded].view(np.uint64))
     spots = (words[:, None] * 8 + np.arange(8)).ravel()
     spots = spots[workspace.mask[spots]]
     rows, columns = np.divmod(spots, len(right))
-    if row == column:
+    if row == column:  # a tile on the diagonal has each pair twice, and each face with itself
         upper = rows < columns
         rows, columns = rows[upper], columns[upper]
     if len(rows) > size // DENSE:
@@ -292,7 +292,7 @@ def _tile_edges(
 def _strongest(
     first: IntArray, second: IntArray, similarity: FloatArray, num: int, per_face: int, min_similarity: float
 ) -> tuple[NDArray[np.bool_], FloatArray]:
-    """Which edges are among the `per_face` strongest of at least one of their two faces, and the new bars.
+    """The edges among the `per_face` strongest of at least one of their two faces, and the new bars.
 
     Returns:
         (E,) mask of the edges to keep; (N,) float32 bar of each face: the weakest of its strongest edges, or
@@ -301,7 +301,7 @@ def _strongest(
     bars = np.full(num, np.nextafter(np.float32(min_similarity), np.float32(-4)), np.float32)
     keep = np.zeros(len(first), bool)
     degrees = np.bincount(first, minlength=num) + np.bincount(second, minlength=num)
-    # Bands of about 4 million edge ends (little memory) and at most 2^16 faces (their place in the key).
+    # Bands of about 4 million edge ends (little memory) and at most 2^16 faces (their 16 bits of the key).
     bands = np.cumsum(degrees) // 4_000_000 * num + np.arange(num) // 65536
     for band in np.unique(bands):
         nodes = np.flatnonzero(bands == band)
@@ -327,7 +327,7 @@ def _strongest(
 def _merge_groups(
     sums: NDArray[np.float64], sizes: NDArray[np.float64], edges: Edges, min_similarity: float
 ) -> NDArray[np.int64]:
-    """Merges groups, round by round, until no pair is left that reaches the cut.
+    """Merges groups, round by round, until no pair reaches the cut.
 
     Args:
         sums: (N, D) exact sum of the vectors of each group; changed in place (row of the group that stays).
@@ -341,8 +341,8 @@ def _merge_groups(
     home = np.arange(len(sums))
     first, second, similarity = edges.first, edges.second, edges.similarity
     while len(first):
-        chosen = _mutual_nearest(first, second, similarity, len(sums))
-        stays, goes = first[chosen], second[chosen]
+        nearest = _mutual_nearest(first, second, similarity, len(sums))
+        stays, goes = first[nearest], second[nearest]
         sums[stays] += sums[goes]
         sizes[stays] += sizes[goes]
         moves_to = np.arange(len(sums), dtype=np.int32)
@@ -351,6 +351,7 @@ def _merge_groups(
         grew = np.zeros(len(sums), bool)
         grew[stays] = True
         first, second = moves_to[first], moves_to[second]
+        # Only edges of groups that grew have another mean now; those inside a group are dropped.
         is_changed = grew[first] | grew[second]
         changed = is_changed & (first != second)
         low = np.minimum(first[changed], second[changed]).astype(np.int64)
@@ -376,7 +377,8 @@ def _mutual_nearest(first: IntArray, second: IntArray, similarity: FloatArray, n
     smallest = np.full(num, np.iinfo(np.uint64).max, np.uint64)
     np.minimum.at(smallest, left, luck)
     np.minimum.at(smallest, right, luck)
-    return mutual[(luck == smallest[left]) & (luck == smallest[right])]
+    chosen: NDArray[np.int64] = mutual[(luck == smallest[left]) & (luck == smallest[right])]
+    return chosen
 
 
 def _descending(values: FloatArray) -> NDArray[np.uint64]:
@@ -408,11 +410,11 @@ def _mean_similarity(
     return means
 
 
-def _no_edges() -> tuple[IntArray, IntArray, FloatArray]:
+def _no_edges() -> EdgeArrays:
     return np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.float32)
 
 
-def _joined(parts: list[tuple[IntArray, IntArray, FloatArray]]) -> tuple[IntArray, IntArray, FloatArray]:
+def _joined(parts: list[EdgeArrays]) -> EdgeArrays:
     if not parts:
         return _no_edges()
     first, second, similarity = zip(*parts, strict=True)
@@ -421,7 +423,7 @@ def _joined(parts: list[tuple[IntArray, IntArray, FloatArray]]) -> tuple[IntArra
 
 def _numbered_by_first(labels: NDArray[np.int64]) -> NDArray[np.int64]:
     """The same groups, numbered in the order in which they first appear."""
-    _, appears, inverse = np.unique(labels, return_index=True, return_inverse=True)
-    rank = np.empty(len(appears), np.int64)
-    rank[np.argsort(appears)] = np.arange(len(appears))
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
     return rank[inverse]

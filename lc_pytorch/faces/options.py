@@ -1,6 +1,6 @@
 """Options of the face programs, for the single steps and for both at once.
 
-Imports nothing heavy: `--help` must answer at once.
+Imports nothing heavy, because `--help` must answer at once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ONNX_PREPROCESSINGS = ("auto", "insightface", "imagenet", "raw")
 
 @dataclass(frozen=True, kw_only=True)
 class FaceConfig(Options):
-    """How faces are extracted; every field changes the output."""
+    """Options of face extraction; every field changes the output."""
 
     detector_backend: str = option(
         "retinaface",
@@ -60,7 +60,7 @@ class FaceConfig(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class DedupeConfig(BatchOptions):
-    """What to group, how, and where the files go. Of the shards each only embeds; a whole run groups."""
+    """Options of the grouping and its folders. A shard only embeds; a run without shards groups."""
 
     faces_dir: Path = required(path(), "folder of face pictures, searched recursively", metavar="DIR")
     dedupe_dir: Path = required(path(), "folder for all faces, named by group, and groups.csv", metavar="DIR")
@@ -100,7 +100,7 @@ class DedupeConfig(BatchOptions):
     )
 
     def contradictions(self) -> list[str]:
-        """Also folders inside one another."""
+        """Faults of the batch options, and folders inside one another."""
         faults = super().contradictions()
         faces, dedupe, representatives = (
             folder.resolve() for folder in (self.faces_dir, self.dedupe_dir, self.representative_dir)
@@ -112,7 +112,7 @@ class DedupeConfig(BatchOptions):
             )
         for flag, folder in (("--dedupe_dir", dedupe), ("--representative_dir", representatives)):
             if faces.is_relative_to(folder):
-                faults.append(f"{flag} {folder}: holds --faces_dir; results must lie in another folder")
+                faults.append(f"{flag} {folder}: holds --faces_dir; results must be in another folder")
             elif folder.exists() and not folder.is_dir():
                 faults.append(f"{flag} {folder}: is a file; a folder is expected")
         return faults

@@ -31,8 +31,8 @@ def prepare_faces(
 ) -> ExitCode:
     """Extracts the faces of videos and groups them by person; returns the exit code of both.
 
-    What the second step needs is looked for before the first one starts. A shard only extracts, because
-    people are grouped over all faces; the run without shards then finds the videos done and groups.
+    What the second step needs is checked before the first one starts. A shard only extracts, because people
+    are grouped over all faces; the run without shards then finds the videos done, and groups.
 
     Args:
         faces: How faces are extracted.
@@ -41,7 +41,7 @@ def prepare_faces(
         video_extensions: Patterns of their names.
 
     Raises:
-        UserError: No videos, or packages, weights or a threshold are missing.
+        UserError: There are no videos, or packages, weights or a threshold are missing.
     """
     model = find_model(config.model_name, preprocessing=config.onnx_preprocessing)
     if config.threshold is None and model.default_threshold is None:

@@ -1,4 +1,4 @@
-"""How well a face crop shows its person, as one number from 0 to 1, to pick a group's representative by."""
+"""Quality of a face crop as one number from 0 to 1, by which a group's representative is chosen."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from facevox.faces import ARCFACE_POINTS_112, align_five_points, similarity_tran
 # Small faces get blurred by this, as they should be: they hold less detail.
 SIDE = 112
 # Variance of the Laplacian at which sharpness is one half. Of 137 press photographs and snapshots one in
-# twenty lies below 70, half below 280, one in twenty above 700.
+# twenty is below 70, half are below 280, one in twenty is above 700.
 HALF_SHARPNESS = 200.0
 # Side of the aligned face in the picture, in pixels, at which size is 1 - 1/e: embedding models take 112.
 SIZE_SCALE_PX = 112.0
@@ -27,13 +27,13 @@ _FLOOR = 0.01  # one bad part must not hide differences in the others
 
 @dataclass(frozen=True)
 class Quality:
-    """Quality of one face; every part and the score lie from 0 to 1 (larger is better).
+    """Quality of one face; every part and the score are from 0 to 1 (larger is better).
 
     Attributes:
         sharpness: v / (v + 200), v: variance of the Laplacian of the grey face at 112 × 112 pixels.
         size: 1 - exp(-s / 112), s: side of the aligned face in pixels of the picture.
         frontality: 1 for a face seen from the front, 0 from the side, above or below; 0.5 where no
-            landmarks are known. Turning in the picture plane (roll) costs nothing: alignment undoes it.
+            landmarks are known. Rotation in the picture plane (roll) does not count: alignment undoes it.
         confidence: Of the detection; 1 where it is not known.
     """
 
@@ -45,7 +45,10 @@ class Quality:
     @property
     def score(self) -> float:
         """Weighted geometric mean: sharpness and frontality 0.35 each, size 0.2, confidence 0.1."""
-        return math.prod(max(getattr(self, name), _FLOOR) ** weight for name, weight in _WEIGHTS.items())
+        score: float = math.prod(
+            max(getattr(self, name), _FLOOR) ** weight for name, weight in _WEIGHTS.items()
+        )
+        return score
 
 
 def measure_quality(
@@ -63,8 +66,8 @@ def measure_quality(
             `facevox.faces.five_points`), or None where they are not known: then the whole picture is taken
             for the face.
         confidence: Of the detector, 0 to 1, or None.
-        are_points_guessed: The points are those of an average face put where the face is: they say where it
-            lies and how large it is, but not how far it is turned.
+        are_points_guessed: The points are those of an average face placed on this one: they give its position
+            and size, but not how far it is turned.
     """
     if points_52 is None:
         interpolation = cv2.INTER_AREA if min(image_rgb.shape[:2]) > SIDE else cv2.INTER_LINEAR
@@ -74,7 +77,7 @@ def measure_quality(
     else:
         matrix = similarity_transform(points_52, ARCFACE_POINTS_112)
         side_px = SIDE / max(math.hypot(matrix[0, 0], matrix[1, 0]), 1e-6)
-        # Averaging before shrinking; else fine detail turns into noise that looks like sharpness.
+        # Averaged while shrinking, before alignment: else fine detail turns into noise that looks sharp.
         shrink = SIDE / side_px
         if shrink < 1:
             height, width = (max(round(side * shrink), 1) for side in image_rgb.shape[:2])
@@ -95,7 +98,7 @@ def measure_quality(
 
 
 def frontality(points_52: NDArray[np.float32]) -> float:
-    """How far from the front a face is seen, 1 (frontal) to 0, by where its nose lies between eyes and mouth.
+    """Frontality of a face, 1 (from the front) to 0, by the position of its nose between eyes and mouth.
 
     The nose stands out from the plane of eyes and mouth, so turning the head moves it sideways between the
     eyes and nodding moves it up or down between the line of the eyes and that of the mouth. Both positions

@@ -1,7 +1,7 @@
-"""Weights that DeepFace downloads on first use: where they lie, and what to say when they do not.
+"""Weights that DeepFace downloads on first use: their paths, and what happens if they are missing.
 
 DeepFace looks in `$DEEPFACE_HOME/.deepface/weights` (the home folder when DEEPFACE_HOME is not set) by
-file name. The same files in the same folder serve facevox, so weights fetched by either serve both.
+file name. facevox uses the same files in the same folder, so weights fetched by either serve both.
 """
 
 import bz2
@@ -33,15 +33,15 @@ def weights_dir() -> Path:
     return Path(home, ".deepface", "weights")
 
 
-def require_weights(files: Sequence[WeightFile], wanted_by: str, way_on: str = "") -> list[Path]:
+def require_weights(files: Sequence[WeightFile], user: str, alternative: str = "") -> list[Path]:
     """The paths of `files`, downloaded first where they are missing and the network answers.
 
-    Nothing is imported, and nothing is made in the home folder unless a download starts.
+    Imports nothing, and creates nothing in the home folder unless a download starts.
 
     Args:
-        files: What is needed.
-        wanted_by: For the message: "detector retinaface".
-        way_on: For the message: what works without these weights.
+        files: The weights that are needed.
+        user: What needs them, for the message: "detector retinaface".
+        alternative: For the message: what works without these weights.
 
     Raises:
         UserError: A file is missing and cannot be fetched; within seconds.
@@ -51,10 +51,10 @@ def require_weights(files: Sequence[WeightFile], wanted_by: str, way_on: str = "
     for file in missing:
         reason = _fetch(file, folder / file.name)
         if reason:
-            names = ", ".join(one.name for one in missing)
-            hint = f", or {way_on}" if way_on else ""
+            names = ", ".join(absent.name for absent in missing)
+            hint = f", or {alternative}" if alternative else ""
             raise UserError(
-                f"{wanted_by}: weights missing: {names} ({reason}); put them into {folder} or run "
+                f"{user}: weights missing: {names} ({reason}); put them into {folder} or run "
                 f"'make weights' on a machine with network access{hint}"
             )
     return [folder / file.name for file in files]
@@ -68,10 +68,10 @@ def _fetch(file: WeightFile, target: Path) -> str:
     for url in file.urls:
         try:
             with (
-                urllib.request.urlopen(url, timeout=_DOWNLOAD_TIMEOUT_S) as answer,  # noqa: S310 - our constants
+                urllib.request.urlopen(url, timeout=_DOWNLOAD_TIMEOUT_S) as response,  # noqa: S310 - our constants
                 replacing(target) as out,
             ):
-                source = bz2.BZ2File(answer) if url.endswith(".bz2") else answer
+                source = bz2.BZ2File(response) if url.endswith(".bz2") else response
                 shutil.copyfileobj(source, out, 1 << 20)
         except (OSError, EOFError, ValueError) as error:
             reason = f"{url}: {one_line(error)}"

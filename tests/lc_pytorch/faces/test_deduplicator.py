@@ -1,4 +1,4 @@
-"""Deduplication on made-up faces and a small ONNX model: files, table, reruns, crashes, refusals."""
+"""Deduplication on synthetic faces and a small ONNX model: files, table, reruns, crashes, refusals."""
 
 import os
 import shutil
@@ -180,7 +180,7 @@ def test_a_run_killed_while_it_copies_ends_like_an_undisturbed_one(config, tmp_p
         patch.setattr(group_files, "_copy", copy_and_die)
         with pytest.raises(KeyboardInterrupt):
             deduplicate(config)
-    # Then even with a third threshold: what the killed run put down must go as well.
+    # Then even with a third threshold: the files of the killed run must go as well.
     for threshold in (2.0, THRESHOLD):
         changed = replace(config, threshold=threshold)
         deduplicate(changed)
@@ -253,7 +253,7 @@ def test_pictures_without_a_face_are_left_out_or_kept_as_asked(tmp_path, model_f
     assert "wall.png" in pictures_below(config.representative_dir)
 
 
-def test_pictures_without_any_face_are_told_by_the_exit_code(tmp_path, model_file, logged):
+def test_pictures_without_any_face_are_reported_by_the_exit_code(tmp_path, model_file, logged):
     write_image(tmp_path / "faces" / "wall.png", np.full((90, 60, 3), 128, np.uint8))
     assert deduplicate(config_for(tmp_path, model_file)).exit_code == ExitCode.SOME_FAILED
     assert "not one item gave a result; made with detector FaceMesh, min_confidence 0.5" in (logged.text)
@@ -304,7 +304,7 @@ def test_outputs_inside_the_faces_folder_are_not_read_as_faces(config):
         assert deduplicate(inside).num_faces == 14
 
 
-def test_all_faults_of_a_configuration_are_told_at_once(tmp_path):
+def test_all_faults_of_a_configuration_are_reported_at_once(tmp_path):
     file = tmp_path / "file"
     file.write_text("")
     with pytest.raises(UserError) as caught:
@@ -411,12 +411,12 @@ def test_the_face_table_gives_landmarks_confidence_and_guesses(tmp_path):
     lines[2] = lines[2].replace("detector", "average")
     lines[3] = "c.jpg,c.jpg" + "," * (lines[0].count(",") - 1)
     table.write_text("\ufeff" + "\r\n".join(lines) + "\r\n", encoding="utf-8")
-    known = read_face_table(table)
-    assert len(known["a.jpg"]["points"]) == 10
-    assert known["a.jpg"]["confidence"] == 0.9
-    assert "is_guess" not in known["a.jpg"]
-    assert known["b.jpg"]["is_guess"]
-    assert known["c.jpg"] == {}
+    faces = read_face_table(table)
+    assert len(faces["a.jpg"]["points"]) == 10
+    assert faces["a.jpg"]["confidence"] == 0.9
+    assert "is_guess" not in faces["a.jpg"]
+    assert faces["b.jpg"]["is_guess"]
+    assert faces["c.jpg"] == {}
     assert read_face_table(tmp_path / "none.csv") == {}
     other = tmp_path / "other.csv"
     other.write_text("some,thing\n1,2\n")

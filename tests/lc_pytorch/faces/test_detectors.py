@@ -1,4 +1,4 @@
-"""The detectors against DeepFace itself: same boxes and crops; and what they say when weights are missing."""
+"""The detectors against DeepFace itself: same boxes and crops; and messages when weights are missing."""
 
 import importlib.util
 import os
@@ -37,7 +37,7 @@ def weights_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def deepface(weights_home: Path):
-    """DeepFace's own extraction, in a process that has no TensorFlow unless mtcnn wants it."""
+    """DeepFace's own extraction, in a process that has no TensorFlow unless mtcnn needs it."""
     import_mediapipe()
     from deepface.modules import detection
 
@@ -61,17 +61,17 @@ def ours(detector: detectors.Detector, image_bgr: np.ndarray, *, align: bool, ex
     """(box, crop in BGR, confidence) of each face, cut by the eyes that DeepFace uses."""
     image = image_bgr if detector.colour == "bgr" else np.ascontiguousarray(image_bgr[..., ::-1])
     faces = []
-    for one in detector.find(image, border=align):
-        box = widen(one.box, (image.shape[1], image.shape[0]), align, expand)
-        crop = cut_face(image, box, detector.find_eyes(image, one, box), align=align)
+    for face in detector.find(image, border=align):
+        box = widen(face.box, (image.shape[1], image.shape[0]), align, expand)
+        crop = cut_face(image, box, detector.find_eyes(image, face, box), align=align)
         if crop is not None:
             bgr = crop.image if detector.colour == "bgr" else crop.image[..., ::-1]
-            faces.append((crop.box, bgr, one.confidence))
+            faces.append((crop.box, bgr, face.confidence))
     return sorted(faces, key=lambda face: face[0])
 
 
 def theirs(deepface, image_bgr: np.ndarray, backend: str, *, align: bool, expand: int = 0):
-    # DeepFace's mediapipe takes what it is given for RGB: it is given RGB.
+    # DeepFace's mediapipe takes its input for RGB, so it gets RGB.
     image = np.ascontiguousarray(image_bgr[..., ::-1]) if backend == "mediapipe" else image_bgr
     found = deepface.extract_faces(
         image,
@@ -191,7 +191,7 @@ def test_landmarks_where_nothing_is_known_are_those_of_an_average_face():
 
 
 def test_turned_face_keeps_its_landmarks(pictures):
-    """Where the matrix says that a point lies is where the pixel went."""
+    """The matrix takes a point to where its pixel is in the crop."""
     image = np.zeros((200, 300, 3), np.uint8)
     cv2.circle(image, (150, 110), 3, (255, 255, 255), -1)
     crop = cut_face(image, (90, 50, 100, 120), ((120, 80), (170, 100)), align=True)

@@ -54,11 +54,11 @@ def test_onnx_vectors_equal_numpys_whatever_the_batch(tmp_path, batch, preproces
 def test_auto_preprocessing_reads_the_metadata_then_the_graph(tmp_path):
     plain = find_model(make_onnx(tmp_path / "plain.onnx"))
     own = find_model(make_onnx(tmp_path / "own.onnx", own_normalisation=True))
-    said = find_model(make_onnx(tmp_path / "said.onnx", metadata={METADATA_KEY: "imagenet"}))
-    assert (plain.preprocessing, own.preprocessing, said.preprocessing) == ("insightface", "raw", "imagenet")
-    asked = find_model(tmp_path / "said.onnx", preprocessing="raw")
+    named = find_model(make_onnx(tmp_path / "named.onnx", metadata={METADATA_KEY: "imagenet"}))
+    assert (plain.preprocessing, own.preprocessing, named.preprocessing) == ("insightface", "raw", "imagenet")
+    asked = find_model(tmp_path / "named.onnx", preprocessing="raw")
     assert asked.preprocessing == "raw"
-    assert asked.key != said.key
+    assert asked.key != named.key
     odd = make_onnx(tmp_path / "odd.onnx", metadata={METADATA_KEY: "caffe"})
     with pytest.raises(UserError, match="caffe"):
         find_model(odd)

@@ -148,7 +148,7 @@ def test_two_videos_of_one_stem_and_further_faces_never_share_a_name():
     items = plan_faces([root / name for name in names], root)
     written: list[str] = []
     for item in items:
-        further = further_names(item.output, item.taken)
+        further = further_names(item.output, item.reserved)
         written += [item.output, *(next(further) for _ in range(3))]
     assert len({name.casefold() for name in written}) == len(written)
     assert [item.name for item in items] == names

@@ -148,7 +148,7 @@ def test_copies_of_a_face_are_one_group_even_at_threshold_zero():
 
 
 def test_edges_of_like_faces_stay_within_the_budget(monkeypatch):
-    # 1.1 million pairs are all alike; kept are at most 16 of each face.
+    # 1.1 million pairs are all alike; at most 16 of each face are kept.
     monkeypatch.setattr(grouping, "MIN_EDGE_BUDGET", 100_000)
     faces = unit(1 + 0.02 * np.random.default_rng(0).standard_normal((1500, 16)))
     edges = find_edges(faces, 0.6, edges_per_face=16)
@@ -267,7 +267,7 @@ def embed_pictures(model_file: Path, pictures):
 
 
 @pytest.mark.real_data
-def test_real_people_are_told_apart_by_a_threshold_chosen_on_others(real_data_dir):
+def test_real_people_are_distinguished_by_a_threshold_chosen_on_others(real_data_dir):
     from facevox.files import read_image
 
     files = sorted(file for file in (real_data_dir / "faces").glob("*/*/*") if file.parent.name != "group")
@@ -281,7 +281,7 @@ def test_real_people_are_told_apart_by_a_threshold_chosen_on_others(real_data_di
 
 
 @pytest.mark.real_data
-def test_example_people_are_told_apart_by_a_real_model(real_data_dir, example_videos):
+def test_example_people_are_distinguished_by_a_real_model(real_data_dir, example_videos):
     from facevox.media import iter_frames
 
     videos = sorted(example_videos.rglob("*.mp4"))

@@ -1,4 +1,4 @@
-"""Sets of faces with voices or spectrograms, who belongs to which part of them, and how they are read.
+"""Sets of faces with voices or spectrograms, their split by person, and how their files are read.
 
 from lc_pytorch.datasets import FaceVoiceDataset, create_data_transforms
 """

@@ -4,12 +4,12 @@
     loader = make_loader(train_set, …, collate_fn=train_set.collate)
     faces_B3SS = faces_on_device(batch["face"], device)
 
-A GPU waits for the loader processes, and resizing, conversion to float and normalising are most of what they
-do to a picture beside decoding it. Here they draw the crop, the same as on Pillow's path, and hand over its
-bytes; a batch travels as one block of them.
+A GPU waits for the loader processes, and most of their work on a picture, besides decoding it, is resizing,
+conversion to float and normalising. Here they only draw the crop, the same as on Pillow's path, and hand over
+its bytes; a batch travels as one block of bytes.
 
-Crops are whole pixels here, and fractions of them on Pillow's path; apart from that both give the same
-numbers, but for rounding. torchvision is imported where it is used first: the CPU set has none.
+Crops are whole pixels here, and fractions of pixels on Pillow's path; apart from that both come to the same
+numbers, up to rounding. torchvision is imported in functions, because CPU installations do not have it.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ _BICUBIC = 3  # Pillow's number
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceTransform(ImageTransform):
-    """As an `ImageTransform`, with its work in two places: `item` and `collate`, then `PackedFaces.unpacked`.
+    """An `ImageTransform` that works in two steps: `item` and `collate`, then `PackedFaces.unpacked`.
 
-    Called, it is the plain one.
+    A call of it does the same as a call of the plain transform.
     """
 
     @classmethod
     def of(cls, transform: ImageTransform) -> DeviceTransform:
-        """The one that gives what `transform` gives."""
+        """The transform on the device with the results of `transform`."""
         return cls(**{field.name: getattr(transform, field.name) for field in fields(transform)})
 
     def item(self, image: NDArray[np.uint8], rng: np.random.Generator | None = None) -> dict[str, Tensor]:
-        """{"face": (H, W, 3) uint8, cropped and of any size; "is_mirrored": whether it is yet to be}."""
+        """{"face": (H, W, 3) uint8, cropped and of any size; "is_mirrored": whether to mirror it later}."""
         (left, top, right, bottom), is_mirrored = draw_crop((image.shape[1], image.shape[0]), rng)
         longest = max(right - left, bottom - top)
         if longest > MAX_REDUCTION * self.image_size:
@@ -61,9 +61,9 @@ class DeviceTransform(ImageTransform):
 
     def collate(self, items: Sequence[dict[str, Tensor]]) -> dict[str, object]:
         """A batch of items: {"face": `PackedFaces`, the others stacked}."""
-        own = ("face", "is_mirrored")
-        batch = default_collate(
-            [{name: value for name, value in item.items() if name not in own} for item in items]
+        packed = ("face", "is_mirrored")
+        batch: dict[str, object] = default_collate(
+            [{name: value for name, value in item.items() if name not in packed} for item in items]
         )
         pictures = [item["face"].numpy() for item in items]
         pixels = np.empty(sum(picture.size for picture in pictures), np.uint8)
@@ -81,7 +81,7 @@ class DeviceTransform(ImageTransform):
 
 
 def _whole_pixels(first: float, end: float) -> slice:
-    """The nearest whole pixels, at least one of them; the slice ends within where `end` does."""
+    """Slice of the nearest whole pixels, at least one of them, that ends no later than `end` rounded."""
     start = min(round(first), round(end) - 1) if round(end) else 0
     return slice(start, max(round(end), 1))
 
@@ -94,7 +94,7 @@ class PackedFaces:
         pixels: (N,) uint8: rows of RGB, one picture after the other. One copy to the device moves them all.
         sizes_B2: (B, 2) int64, height and width of each. Stays with the CPU, which cuts the pictures out.
         is_mirrored_B: (B,) bool, likewise.
-        transform: What becomes of them.
+        transform: Its size, filter and normalisation are used on the device.
     """
 
     pixels: Tensor
@@ -103,7 +103,7 @@ class PackedFaces:
     transform: ImageTransform
 
     def pin_memory(self) -> PackedFaces:
-        """For torch's loader, which looks for this name."""
+        """The same in pinned memory; torch's loader calls this by its name."""
         return replace(self, pixels=self.pixels.pin_memory())
 
     def unpacked(self, device: torch.device) -> Tensor:
@@ -122,15 +122,15 @@ class PackedFaces:
             # As float on every device: torchvision has a kernel for uint8 on CPUs only.
             face_3HW = face_3HW.to(torch.float32, memory_format=torch.contiguous_format)
             if is_bicubic:
-                # As Pillow: rows, then columns, and what bicubic overshoots is clipped in between too.
+                # As Pillow: rows, then columns, and what bicubic overshoots is clipped between them as well.
                 face_3HW = functional.resize(face_3HW, [height, side], interpolation, antialias=True)
                 face_3HW = face_3HW.round_().clamp_(0, 255)
             face_3HW = functional.resize(face_3HW, [side, side], interpolation, antialias=True)
             faces.append(functional.horizontal_flip(face_3HW) if is_mirrored else face_3HW)
             start = end
         faces_B3SS = torch.stack(faces).round_().clamp_(0, 255)  # whole grey levels, as Pillow has them
-        # By plain numbers, colour by colour: torchvision's normalize would copy two small tensors to the
-        # device and wait for that, before anything else of the step is under way.
+        # With plain numbers, colour by colour: torchvision's normalize would copy two small tensors to the
+        # device and wait for that, before anything else of the step can start.
         for colour, (mean, std) in enumerate(
             zip(self.transform.image_mean, self.transform.image_std, strict=True)
         ):
@@ -146,15 +146,15 @@ def faces_on_device(faces: Tensor | PackedFaces, device: torch.device) -> Tensor
 
 
 def choose_picture_transforms(asked: str, device: torch.device) -> tuple[str, str]:
-    """(PILLOW or TORCHVISION, a line that says so); the same on all processes, which all must call this.
+    """(PILLOW or TORCHVISION, a line for the log); the same on all ranks, which all must call this.
 
     Args:
-        asked: One of PICTURE_TRANSFORMS. AUTO: torchvision where the training runs on GPUs and all of its
-            processes can import it.
-        device: Of this process.
+        asked: One of PICTURE_TRANSFORMS. AUTO: torchvision where the training runs on GPUs and all ranks can
+            import it.
+        device: Device of this rank.
 
     Raises:
-        UserError: TORCHVISION is asked for, and cannot be imported; or it is installed and broken, which
+        UserError: TORCHVISION is asked for and cannot be imported; or it is installed and broken, which
             keeps transformers from loading any model.
     """
     by_pillow = "face pictures: resized by Pillow in the loader processes"
@@ -178,7 +178,7 @@ def choose_picture_transforms(asked: str, device: torch.device) -> tuple[str, st
 
 
 def _import_failure() -> str:
-    """Why torchvision cannot be used; empty: it can."""
+    """Reason why torchvision cannot be used; empty where it can."""
     try:
         from torchvision.transforms.v2 import functional  # noqa: F401
     except (ImportError, OSError, RuntimeError) as error:  # RuntimeError: a build for another torch

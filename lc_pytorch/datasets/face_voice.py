@@ -24,6 +24,7 @@ from torch import Tensor
 
 from facevox.errors import UserError, one_line
 from facevox.files import read_image
+from facevox.media import probe, read_audio
 from lc_pytorch.datasets.base import PairDataset, item_generator
 from lc_pytorch.datasets.pairs import FilePair, identity_of_paths
 from lc_pytorch.datasets.transforms import ImageTransform, create_data_transforms
@@ -36,7 +37,7 @@ SEEKABLE_SUFFIXES = frozenset({".wav", ".flac", ".ogg"})
 MIN_RATE_HZ, MAX_RATE_HZ = 1000, 768_000  # of a recording; a header that says otherwise is damaged
 # Read on both sides of a crop that is resampled: soxr's longest filter at a third of the rate spans 20 ms.
 MARGIN_S = 0.1
-_MAX_FRAMES = 2**40  # libsndfile's answer where a header does not say the length is larger
+_MAX_FRAMES = 2**40  # where a header has no length, libsndfile returns a larger number
 VOICES_OF = ("clip", "person")
 # What picks the first sample: (samples of the whole recording) → 0 to total - 1.
 ChooseStart = Callable[[int], int]
@@ -62,31 +63,31 @@ class FaceVoiceDataset(PairDataset):
         voice_of: str = "clip",
         seed: int = 0,
     ) -> None:
-        """Looks at no file yet.
+        """Stores the paths; no file is read yet.
 
         Args:
             file_pairs: `FilePair`s, or (face file, voice file).
-            processor: What the voice encoder wants (its rate, whether each crop is brought to mean 0 and
-                variance 1); None: what wav2vec2-base wants.
-            image_transform: What the face encoder wants; None: what ViT-Base wants. A `DeviceTransform`
-                leaves most of its work to the device, in batches of `collate`.
+            processor: Input of the voice encoder (its rate, whether each crop is brought to mean 0 and
+                variance 1); None: that of wav2vec2-base.
+            image_transform: Input of the face encoder; None: that of ViT-Base. A `DeviceTransform` leaves
+                most of its work to the device, in batches of `collate`.
             audio_duration_sec: Length of the voices in seconds.
             target_sr: Their rate in Hz.
             identities: Person of each pair. None: that of the FilePair; for plain tuples the folder above
                 `faces/` or `voices/` in the paths, or else the stem of the face file.
-            voice_of: What goes with a face in training: the voice of its own "clip", or in every epoch one of
-                the "person", drawn from all of that person's pairs. Then a model cannot learn which room or
+            voice_of: The voice of a face in training: that of its own "clip", or in every epoch one of the
+                "person", drawn from all of that person's pairs. Then a model cannot learn which room or
                 microphone goes with which light.
-            seed: Of crops and augmentation.
+            seed: Seed of crops and augmentation.
 
         Raises:
-            UserError: Lengths, rates or numbers of identities that do not fit.
+            UserError: Lengths, rates or the number of identities do not fit.
         """
         pairs = [_file_pair(pair) for pair in file_pairs]
         if identities is None:
             identities = [pair.identity for pair in pairs]
         if len(identities) != len(pairs):
-            raise UserError(f"{len(identities)} identities for {len(pairs)} pairs; one each is wanted")
+            raise UserError(f"{len(identities)} identities for {len(pairs)} pairs; one each is expected")
         super().__init__(identities, seed=seed)
         self._faces = _PathTable(pair.face for pair in pairs)
         self._voices = _PathTable(pair.voice for pair in pairs)
@@ -98,7 +99,7 @@ class FaceVoiceDataset(PairDataset):
         # Not the processor itself: a spawned worker would spend seconds on importing transformers.
         self._is_normalised = _checked_normalisation(processor, target_sr)
         if not 0 < audio_duration_sec <= 3600 or round(audio_duration_sec * target_sr) < 1:
-            raise UserError(f"--audio_duration_sec {audio_duration_sec:g}: above 0, up to 3600, is wanted")
+            raise UserError(f"--audio_duration_sec {audio_duration_sec:g}: above 0, up to 3600, is expected")
         if voice_of not in VOICES_OF:
             raise UserError(f"--voice_of is {voice_of!r}: it should be one of {', '.join(VOICES_OF)}")
         self.voice_of = voice_of
@@ -111,7 +112,7 @@ class FaceVoiceDataset(PairDataset):
         return FilePair(self._faces[index], self._voices[index], self.identities[index])
 
     def load(self, index: int, epoch: int | None) -> dict[str, Tensor]:
-        """One item; see `PairDataset.load`."""
+        """{"face", "voice"} of one item, as `PairDataset.load` describes it."""
         face_rng = None if epoch is None else item_generator(self.seed, epoch, index, "face")
         voice_rng = None if epoch is None else item_generator(self.seed, epoch, index, "voice")
         face = self.image_transform.item(_read_face(self._faces[index]), face_rng)
@@ -126,7 +127,7 @@ class FaceVoiceDataset(PairDataset):
         return face | {"voice": torch.from_numpy(samples)}
 
     def _voice_index(self, index: int, rng: np.random.Generator | None) -> int:
-        """The pair whose voice goes with the face of `index`."""
+        """Index of the pair whose voice goes with the face of `index`."""
         if rng is None or self.voice_of == "clip":
             return index
         order, starts = self._pairs_by_person
@@ -135,7 +136,7 @@ class FaceVoiceDataset(PairDataset):
 
     @cached_property
     def _pairs_by_person(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """All pairs, ordered by person, and where in that order each person's begin."""
+        """All pairs in the order of their people, and the first position of each person in that order."""
         counts = np.bincount(self.identity_numbers, minlength=len(self.identity_names))
         order = np.argsort(self.identity_numbers, kind="stable")
         return order, np.concatenate([[0], np.cumsum(counts)])
@@ -158,8 +159,8 @@ class FaceVoiceDataset(PairDataset):
 class _PathTable:
     """Paths in one block of memory.
 
-    A million Path objects take a gigabyte; and every loader process that looks at them gets a copy of its
-    own, because reading an object writes its reference count.
+    A million Path objects take a gigabyte; and every loader process that reads them gets its own copy,
+    because reading an object writes its reference count.
     """
 
     def __init__(self, paths: Iterable[Path]) -> None:
@@ -179,11 +180,11 @@ def _file_pair(pair: FilePair | tuple[str | Path, str | Path]) -> FilePair:
 
 
 def _checked_normalisation(processor: object, target_sr: int) -> bool:
-    """Whether the voice encoder wants normalised sound; UserError where it wants another kind of input."""
+    """True if the voice encoder takes normalised sound; a UserError where it takes another kind of input."""
     rate_hz, is_normalised = (getattr(processor, name, None) for name in ("sampling_rate", "do_normalize"))
     if rate_hz is None or is_normalised is None or getattr(processor, "feature_size", 1) != 1:
         raise UserError(
-            f"processor: a Wav2Vec2FeatureExtractor for waveforms is wanted, not {type(processor).__name__}"
+            f"processor: a Wav2Vec2FeatureExtractor for waveforms is expected, not {type(processor).__name__}"
         )
     if rate_hz != target_sr:
         raise UserError(
@@ -206,18 +207,18 @@ def normalise_sound(samples: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def read_voice(path: Path, num_samples: int, rate_hz: int, choose_start: ChooseStart) -> NDArray[np.float32]:
-    """(num_samples,) float32 mono sound in [-1, 1] out of a file, from a sample of its choice on.
+    """(num_samples,) float32 mono sound in [-1, 1] from a file, from the sample that `choose_start` picks.
 
     Channels are averaged, other rates resampled. A recording that is shorter is repeated.
 
     Args:
-        path: The recording.
-        num_samples: Wanted, at `rate_hz`.
-        rate_hz: Wanted.
-        choose_start: Given the length of the whole recording (samples at `rate_hz`), the first sample.
+        path: Path of the recording.
+        num_samples: Length of the result, at `rate_hz`.
+        rate_hz: Sample rate of the result.
+        choose_start: Returns the first sample for a length of the whole recording (samples at `rate_hz`).
 
     Raises:
-        UserError: The file cannot be read or holds not one sample.
+        UserError: The file cannot be read or has no sample.
     """
     try:
         if path.suffix.lower() in SEEKABLE_SUFFIXES:
@@ -232,7 +233,7 @@ def read_voice(path: Path, num_samples: int, rate_hz: int, choose_start: ChooseS
 
 
 def _fault(path: Path) -> str:
-    """What is wrong with the file as a file; libsndfile says no more than "system error"."""
+    """Reason why the file cannot be opened or is empty, or ""; libsndfile reports only "system error"."""
     try:
         with path.open("rb") as file:
             return "" if file.read(1) else "the file is empty (0 bytes)"
@@ -260,7 +261,7 @@ def _read_seekable(
             return _repeated(
                 _resampled(_read(file, path, 0, file.frames), file_hz, rate_hz), start, num_samples
             )
-        # A first sample that lies on both clocks, so that the crop is what resampling the whole would give.
+        # Reading starts at a sample that is on both clocks: the crop is then that of the resampled whole.
         step_in, step_out = _common_steps(file_hz, rate_hz)
         margin_in = 0 if file_hz == rate_hz else math.ceil(MARGIN_S * file_hz)
         before = max(start * file_hz // rate_hz - margin_in, 0) // step_in
@@ -271,7 +272,7 @@ def _read_seekable(
 
 
 def _common_steps(file_hz: int, rate_hz: int) -> tuple[int, int]:
-    """Samples of either rate after which a sample of one falls on one of the other."""
+    """Samples of either rate from one point in time that is on both clocks to the next."""
     common = math.gcd(file_hz, rate_hz)
     return file_hz // common, rate_hz // common
 
@@ -283,7 +284,8 @@ def _read(file: soundfile.SoundFile, path: Path, first: int, count: int) -> NDAr
         raise UserError(
             f"{path}: breaks off after {first + len(samples)} of {file.frames} samples; replace the file"
         )
-    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
+    is_mono = samples.shape[1] == 1
+    mono: NDArray[np.float32] = samples[:, 0] if is_mono else samples.mean(axis=1, dtype=np.float32)
     # Damaged float files hold NaN; one of them would spread through the whole voice.
     return np.nan_to_num(mono, nan=0.0, posinf=0.0, neginf=0.0)
 
@@ -293,21 +295,19 @@ def _resampled(samples: NDArray[np.float32], file_hz: int, rate_hz: int) -> NDAr
     if file_hz == rate_hz:
         return samples
     resampled: NDArray[np.float32] = soxr.resample(samples, file_hz, rate_hz)
-    # soxr rounds the length; ours is a promise to `choose_start`.
+    # soxr rounds the length; ours was promised to `choose_start`.
     missing = math.ceil(len(samples) * rate_hz / file_hz) - len(resampled)
     return np.pad(resampled, (0, missing), "edge") if missing > 0 else resampled
 
 
 def _repeated(samples: NDArray[np.float32], start: int, num_samples: int) -> NDArray[np.float32]:
-    """`num_samples` from `start` on, beginning anew where the sound ends."""
+    """`num_samples` from `start` on; after its end the sound begins again."""
     return samples.take(np.arange(start, start + num_samples), mode="wrap")
 
 
 def _read_container(
     path: Path, num_samples: int, rate_hz: int, choose_start: ChooseStart
 ) -> NDArray[np.float32]:
-    from facevox.media import probe, read_audio
-
     duration_s = probe(path).duration_s
     total = int(duration_s * rate_hz)
     if total > num_samples:
@@ -315,7 +315,7 @@ def _read_container(
         samples = read_audio(path, rate_hz, start / rate_hz, num_samples / rate_hz)
         if len(samples) == num_samples:
             return samples
-    # Short, or its headers do not say how long it is, or less than they say.
+    # It is short, or its headers have no length, or a wrong one: read it all.
     samples = read_audio(path, rate_hz)
     if not len(samples):
         raise UserError(f"{path}: holds no sound (0 samples)")

@@ -1,4 +1,4 @@
-"""Whose face a picture shows, by the table that face deduplication writes (`groups.csv`)."""
+"""The person in a face picture, by the table that face deduplication writes (`groups.csv`)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COLUMNS = ("file", "group")
 
 @dataclass(frozen=True)
 class _Row:
-    identity: str  # "" where the row names nobody
+    identity: str  # "" where the row has no person
     reason: str
 
 
@@ -26,10 +26,10 @@ class IdentityTable:
     """The rows of a groups.csv by file."""
 
     def __init__(self, path: str | Path) -> None:
-        """Reads it.
+        """Reads the table.
 
         Raises:
-            UserError: Missing, not such a table, or one file in two groups.
+            UserError: The file is missing or not such a table, or a picture is in two groups.
         """
         self.path = Path(path)
         self._rows: dict[str, _Row] = {}
@@ -40,7 +40,7 @@ class IdentityTable:
                 if missing:
                     raise UserError(
                         f"--identity_csv {path}: no column {' and '.join(missing)} (there are: "
-                        f"{', '.join(reader.fieldnames or ()) or 'none'}); a groups.csv is wanted"
+                        f"{', '.join(reader.fieldnames or ()) or 'none'}); a groups.csv is expected"
                     )
                 for row in reader:
                     self._add(row, reader.line_num)
@@ -61,23 +61,24 @@ class IdentityTable:
         identity = person if status == "done" else ""
         reason = "" if identity else f"{status}: {row.get('reason') or 'no group'}"
         key = _composed(PurePosixPath(file).as_posix())
-        known = self._rows.setdefault(key, _Row(identity, reason))
-        if known.identity != identity:
+        earlier = self._rows.setdefault(key, _Row(identity, reason))
+        if earlier.identity != identity:
             raise UserError(
                 f"--identity_csv {self.path}:{line}: {file} is in two groups, of "
-                f"{known.identity or 'nobody'} and of {identity or 'nobody'}"
+                f"{earlier.identity or 'nobody'} and of {identity or 'nobody'}"
             )
 
-    def reading_of(self, faces: Sequence[tuple[Path, str]]) -> Reading:
-        """The way of finding faces in the table: one for all, or a face could be taken for another's.
+    def lookup_for(self, faces: Sequence[tuple[Path, str]]) -> Lookup:
+        """The lookup of faces in the table, the same for all: or a face could be taken for another's.
 
-        The table's files are relative to one folder, or absolute: of the folders above the faces, that which
-        finds most of them; of equals the image folder. Where none finds any, files are known by their stems.
+        The table's files are absolute, or relative to one folder: to that of the folders above the faces by
+        which most of them are found; of equals the image folder. Where none is found, files match by stem.
 
         Args:
             faces: (path, path below the image folder or as a list has it) of each.
         """
         num_by_name = sum(self._by_name(*face) is not None for face in faces)
+        # By the depth of a folder: the number of faces whose path below that folder is in the table.
         counts = Counter(
             depth
             for path, _ in faces
@@ -85,11 +86,11 @@ class IdentityTable:
             if name in self._rows
         )
         if not num_by_name and not counts:
-            return Reading(self, self._by_stem)
+            return Lookup(self, self._by_stem)
         depth, most = min(counts.items(), key=lambda item: (-item[1], item[0]), default=(0, 0))
         if num_by_name >= most:
-            return Reading(self, self._by_name)
-        return Reading(self, lambda path, name: self._below(path, depth))
+            return Lookup(self, self._by_name)
+        return Lookup(self, lambda path, name: self._below(path, depth))
 
     def _by_name(self, path: Path, name: str) -> _Row | None:
         return self._rows.get(_composed(name))
@@ -111,29 +112,29 @@ class IdentityTable:
 
 
 def _names_below_folders(path: Path) -> list[str]:
-    """The absolute path, and what is left of it below each of its folders, from the root on."""
+    """The absolute path, and the path relative to each of its folders, from the root on."""
     whole = _composed(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links
     parts = PurePosixPath(whole).parts
     return [whole, *("/".join(parts[start:]) for start in range(1, len(parts)))]
 
 
-class Reading:
-    """One way of finding faces in a table."""
+class Lookup:
+    """One way to look up faces in a table."""
 
     def __init__(self, table: IdentityTable, find: Callable[[Path, str], _Row | None]) -> None:
         self._table = table
         self._find = find
 
     def identity(self, path: Path, name: str) -> str | None:
-        """The person's name; None where the table names nobody for this face."""
+        """The person's name; None where the table has none for this face."""
         row = self._find(path, name)
         return row.identity or None if row else None
 
     def missing_reason(self, path: Path, name: str) -> str:
-        """Why `identity` is None."""
+        """Reason why `identity` is None."""
         row = self._find(path, name)
-        why = f"in {self._table.path} it is {row.reason}" if row else f"it is not in {self._table.path}"
-        return f"no identity: {why}"
+        reason = f"in {self._table.path} it is {row.reason}" if row else f"it is not in {self._table.path}"
+        return f"no identity: {reason}"
 
 
 def _composed(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Matched files: which face goes with which voice, for a tree of identities."""
+"""Matched files: lists of faces, each with a voice, for a tree of identities."""
 
 import errno
 from collections.abc import Callable, Iterator, Sequence
@@ -11,15 +11,15 @@ from facevox.files import read_json, replacing, require_folder
 
 FACE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 VOICE_SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".m4a", ".ogg"})
-# What a path can be at fault for; a failing disk (EIO) must not pass for a missing voice.
+# Errors that are the path's fault; a failing disk (EIO) must not pass for a missing voice.
 _UNUSABLE = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG}
 
-_Found = TypeVar("_Found")
+_Result = TypeVar("_Result")
 
 
 @dataclass
 class MatchSummary:
-    """What `write_matched_files` found and wrote."""
+    """Files of `write_matched_files`, and the identities and pairs that it left out."""
 
     files: list[Path] = field(default_factory=list)
     pairs_per_file: list[int] = field(default_factory=list)
@@ -32,7 +32,7 @@ class MatchSummary:
 def load_identities(path: str | Path) -> list[str]:
     """The identities of a metadata JSON: its top-level keys, in the order of the file.
 
-    What is below them is not looked at: releases differ in it.
+    The values are not read: they differ between releases.
 
     Raises:
         UserError: Not a JSON object, or an empty one.
@@ -40,7 +40,7 @@ def load_identities(path: str | Path) -> list[str]:
     value = read_json(path)
     if not isinstance(value, dict):
         raise UserError(
-            f"{path}: a JSON object whose keys are the identities is wanted, this is a {_kind(value)}"
+            f"{path}: a JSON object whose keys are the identities is expected, this is a {_kind(value)}"
         )
     if not value:
         raise UserError(f"{path}: holds no identities")
@@ -58,8 +58,8 @@ def identity_pairs(
 ) -> list[tuple[Path, Path]]:
     """The pairs of one identity, best first; each face and each voice is used once.
 
-    First the clips that have both, in order, one pair each (the clip's first frame and its voice), then
-    what is left, face by face and voice by voice, in order.
+    First the clips that have both, in order, one pair each (the clip's first frame and its voice), then the
+    remaining faces and voices, in order.
 
     Args:
         faces: (clip, frame) in order.
@@ -76,9 +76,9 @@ def identity_pairs(
             matched_clips.add(clip)
     used_faces = {face for face, _ in pairs}
     used_voices = {voice for _, voice in pairs}
-    left_faces = (path for _, path in faces if path not in used_faces)
-    left_voices = (path for _, path in voices if path not in used_voices)
-    return pairs + list(zip(left_faces, left_voices, strict=False))
+    remaining_faces = (path for _, path in faces if path not in used_faces)
+    remaining_voices = (path for _, path in voices if path not in used_voices)
+    return pairs + list(zip(remaining_faces, remaining_voices, strict=False))
 
 
 def list_faces(identity_dir: Path) -> list[tuple[str, Path]]:
@@ -108,10 +108,10 @@ def _is_media(path: Path, suffixes: frozenset[str]) -> bool:
     return _if_usable(path.is_file, otherwise=False)
 
 
-def _if_usable(look: Callable[[], _Found], *, otherwise: _Found) -> _Found:
-    """What `look` finds, or `otherwise` where the path does not exist, cannot exist or may not be read."""
+def _if_usable(read: Callable[[], _Result], *, otherwise: _Result) -> _Result:
+    """Result of `read`, or `otherwise` where the path does not exist, cannot exist or may not be read."""
     try:
-        return look()
+        return read()
     except ValueError:  # NUL or a lone surrogate in the name
         return otherwise
     except OSError as error:
@@ -146,24 +146,24 @@ def write_matched_files(
         if not pairs:
             summary.without_pairs.append(identity)
         usable = (line for pair in pairs if (line := _line(*pair, summary.refused)) is not None)
-        for chosen, line in zip(lines, usable, strict=False):
-            chosen.append(line)
+        for lines_of_file, line in zip(lines, usable, strict=False):
+            lines_of_file.append(line)
     if not lines[0]:
         raise UserError(
             f"--dataset_path {root}: none of the {len(identities)} identities of {meta_file} has a face in "
             "<identity>/faces/<clip>/ and a voice in <identity>/voices/"
         )
-    for number, chosen in enumerate(lines):
+    for number, lines_of_file in enumerate(lines):
         path = Path(output_dir) / f"matched_files-{number}.txt"
         with replacing(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            file.writelines(chosen)
+            file.writelines(lines_of_file)
         summary.files.append(path)
-        summary.pairs_per_file.append(len(chosen))
+        summary.pairs_per_file.append(len(lines_of_file))
     return summary
 
 
 def _is_below(folder: Path, root: Path) -> bool:
-    """An identity is a name in the metadata file, which may have come from anywhere: "../x" is none."""
+    """True if `folder` is directly below `root`: names in a metadata file of any origin may be "../x"."""
     return folder.parent == root and folder.name not in ("", ".", "..")
 
 
@@ -176,7 +176,7 @@ def _line(face: Path, voice: Path, refused: list[str]) -> str | None:
 
 
 def iter_matched_file(path: str | Path) -> Iterator[tuple[int, Path, Path]]:
-    """(line number, face, voice) of each line of a matched file; CRLF, BOM and empty lines are taken.
+    """(line number, face, voice) of each line of a matched file; CRLF, BOM and empty lines are allowed.
 
     Raises:
         UserError: No such file, or a line that is not two paths with a tab between; names the line.
@@ -190,5 +190,5 @@ def iter_matched_file(path: str | Path) -> Iterator[tuple[int, Path, Path]]:
         if fields == [""]:
             continue
         if len(fields) != 2 or not all(fields):
-            raise UserError(f"{path}:{number}: wanted face<TAB>voice, found {len(fields)} columns")
+            raise UserError(f"{path}:{number}: face<TAB>voice is expected, not {len(fields)} columns")
         yield number, Path(fields[0]), Path(fields[1])

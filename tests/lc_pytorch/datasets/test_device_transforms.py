@@ -1,8 +1,8 @@
-"""Face pictures packed by the loader and transformed on the device, held against Pillow's path.
+"""Face pictures packed by the loader and transformed on the device, compared with Pillow's path.
 
 torchvision is in the CUDA set only, and where it does not fit torch it breaks transformers for the whole
-process. Tests that need it run here where it is installed beside torch; and with FACEVOX_TORCHVISION=FOLDER
-(`pip install --no-deps --target FOLDER torchvision==0.28.0`) all at once in a pytest process of their own.
+process. Tests that need it run here where it is installed with torch; and with FACEVOX_TORCHVISION=FOLDER
+(`pip install --no-deps --target FOLDER torchvision==0.28.0`) all at once in a separate pytest process.
 """
 
 import importlib.util
@@ -53,7 +53,7 @@ ONE = World(device=CPU)
 
 if IS_CHILD:
     sys.path.append(FOLDER)
-    if torch.version.cuda is None:  # a CUDA build beside CPU torch: its operators are missing
+    if torch.version.cuda is None:  # a CUDA build with CPU torch: its operators are missing
         LIBRARY = torch.library.Library("torchvision", "DEF")
         for name in ("nms", "qnms"):
             LIBRARY.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
@@ -89,7 +89,7 @@ def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def grey_levels(faces: torch.Tensor, transform: ImageTransform) -> np.ndarray:
-    """(…, 3, S, S) from 0 to 255: the normalisation taken back, by its definition."""
+    """(…, 3, S, S) from 0 to 255: the normalisation undone, by its definition."""
     mean_3, std_3 = (
         np.array(values)[:, None, None] for values in (transform.image_mean, transform.image_std)
     )
@@ -234,7 +234,7 @@ def test_pillows_faces_only_move(base: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "device", "failure", "chosen", "said"),
+    ("asked", "device", "failure", "chosen", "words"),
     [
         ("auto", CPU, None, "pillow", "Pillow in the loader processes"),
         ("pillow", CUDA, None, "pillow", "Pillow in the loader processes"),
@@ -249,16 +249,16 @@ def test_choice_goes_by_the_device_and_what_is_installed(
     device: torch.device,
     failure: str | None,
     chosen: str,
-    said: str,
+    words: str,
 ) -> None:
     def look() -> str:
         assert failure is not None, "nothing is to be imported here"
         return failure
 
     monkeypatch.setattr(device_transforms, "_import_failure", look)
-    found, line = choose_picture_transforms(asked, device)
-    assert found == chosen
-    assert said in line
+    name, line = choose_picture_transforms(asked, device)
+    assert name == chosen
+    assert words in line
     assert "\n" not in line
 
 
@@ -285,14 +285,14 @@ def test_torchvision_asked_for_and_missing_is_one_line_that_says_what_to_do(
     if "matched" in program:
         options += ["--matched_file", str(base / "data" / "pairs.txt")]
     assert cli.run(load_script(program).main, options) == 2
-    said = capsys.readouterr().err
-    assert "torchvision is not installed" in said
-    assert "make install CUDA=1" in said
-    assert said.count("\n") == 1
+    message = capsys.readouterr().err
+    assert "torchvision is not installed" in message
+    assert "make install CUDA=1" in message
+    assert message.count("\n") == 1
 
 
 @without_torchvision
-def test_a_torchvision_for_another_torch_is_told_before_transformers_stumbles_over_it(
+def test_a_torchvision_for_another_torch_is_reported_before_transformers_fails_on_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "torchvision").mkdir()
@@ -462,9 +462,9 @@ def test_a_run_goes_on_with_the_other_choice(
 ) -> None:
     assert train(load_script, base, tmp_path / "run", num_epochs=2) == 0
     assert train(load_script, base, tmp_path / "run", picture_transforms="auto", num_epochs=3) == 0
-    said = capsys.readouterr().out
-    assert "resized by torchvision" in said
-    assert "resized by Pillow" in said
+    message = capsys.readouterr().out
+    assert "resized by torchvision" in message
+    assert "resized by Pillow" in message
     assert [row["epoch"] for row in history(tmp_path / "run")] == [1, 2, 3]
 
 

@@ -32,43 +32,43 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 def test_pairs_share_sub_folder_and_stem(tmp_path: Path, folders: tuple[Path, Path]) -> None:
     touch(folders[0], "id1/a.jpg", "id1/a_1.jpg", "id2/a.PNG", "id2/b.jpg", "id3/only.jpg")
     touch(folders[1], "id1/a.wav", "id2/a.wav", "id2/b.flac", "id4/b.wav", "notes.txt")
-    found = list_folder_pairs(*folders)
-    assert named(found, tmp_path) == [
+    listed = list_folder_pairs(*folders)
+    assert named(listed, tmp_path) == [
         ("f/id1/a.jpg", "v/id1/a.wav", "id1"),
         ("f/id2/a.PNG", "v/id2/a.wav", "id2"),
         ("f/id2/b.jpg", "v/id2/b.flac", "id2"),
     ]
-    assert found.rule == "the top sub-folder (3 pairs)"
-    assert found.identities == ["id1", "id2", "id2"]
-    assert found.num_identities == 2
-    assert [path.name for path in found.faces_alone] == ["a_1.jpg", "only.jpg"]
-    assert [path.name for path in found.voices_alone] == ["b.wav"]
-    assert len(found.warnings) == 2
-    assert found.warnings[0].startswith("2 faces without a voice of the same path and stem")
-    assert found.warnings[1].startswith("1 voice without a face of the same path and stem")
+    assert listed.rule == "the top sub-folder (3 pairs)"
+    assert listed.identities == ["id1", "id2", "id2"]
+    assert listed.num_identities == 2
+    assert [path.name for path in listed.faces_alone] == ["a_1.jpg", "only.jpg"]
+    assert [path.name for path in listed.voices_alone] == ["b.wav"]
+    assert len(listed.warnings) == 2
+    assert listed.warnings[0].startswith("2 faces without a voice of the same path and stem")
+    assert listed.warnings[1].startswith("1 voice without a face of the same path and stem")
 
 
 def test_stems_are_the_people_of_flat_folders(folders: tuple[Path, Path]) -> None:
     touch(folders[0], "b.jpg", "a.jpg")
     touch(folders[1], "a.wav", "b.wav")
-    found = list_folder_pairs(*folders)
-    assert (found.identities, found.rule) == (["a", "b"], "the stem (2 pairs)")
+    listed = list_folder_pairs(*folders)
+    assert (listed.identities, listed.rule) == (["a", "b"], "the stem (2 pairs)")
 
 
 def test_mixed_rules_are_said(folders: tuple[Path, Path]) -> None:
     touch(folders[0], "a.jpg", "id1/x.jpg", "id1/y.jpg")
     touch(folders[1], "a.wav", "id1/x.wav", "id1/y.wav")
-    found = list_folder_pairs(*folders)
-    assert found.rule == "the stem (1 pair), the top sub-folder (2 pairs)"
-    assert any("several rules" in text for text in found.warnings)
+    listed = list_folder_pairs(*folders)
+    assert listed.rule == "the stem (1 pair), the top sub-folder (2 pairs)"
+    assert any("several rules" in text for text in listed.warnings)
 
 
 def test_folder_above_faces_goes_before_the_top_sub_folder(folders: tuple[Path, Path]) -> None:
     touch(folders[0], "train/id1/faces/a.jpg", "train/id2/faces/a.jpg")
     touch(folders[1], "train/id1/faces/a.wav", "train/id2/faces/a.wav")
-    found = list_folder_pairs(*folders)
-    assert found.identities == ["id1", "id2"]
-    assert found.rule.startswith("the folder above faces/")
+    listed = list_folder_pairs(*folders)
+    assert listed.identities == ["id1", "id2"]
+    assert listed.rule.startswith("the folder above faces/")
 
 
 def test_names_above_the_given_folders_do_not_count(tmp_path: Path) -> None:
@@ -80,13 +80,13 @@ def test_names_above_the_given_folders_do_not_count(tmp_path: Path) -> None:
 def test_several_faces_take_one_voice_and_wav_goes_first(tmp_path: Path, folders: tuple[Path, Path]) -> None:
     touch(folders[0], "id1/a.jpg", "id1/a.png", "id2/b.jpg")
     touch(folders[1], "id1/a.mp4", "id1/a.wav", "id2/b.mp4")
-    found = list_folder_pairs(*folders)
-    assert [(face, voice) for face, voice, _ in named(found, tmp_path)] == [
+    listed = list_folder_pairs(*folders)
+    assert [(face, voice) for face, voice, _ in named(listed, tmp_path)] == [
         ("f/id1/a.jpg", "v/id1/a.wav"),
         ("f/id1/a.png", "v/id1/a.wav"),
         ("f/id2/b.jpg", "v/id2/b.mp4"),
     ]
-    assert any("1 voice of a stem that another voice has" in text for text in found.warnings)
+    assert any("1 voice of a stem that another voice has" in text for text in listed.warnings)
 
 
 def test_decomposed_names_meet_composed_ones(folders: tuple[Path, Path]) -> None:
@@ -98,8 +98,8 @@ def test_decomposed_names_meet_composed_ones(folders: tuple[Path, Path]) -> None
 def test_awkward_names_are_paired(folders: tuple[Path, Path]) -> None:
     touch(folders[0], *(f"{name}/{name}.jpg" for name in AWKWARD))
     touch(folders[1], *(f"{name}/{name}.wav" for name in AWKWARD))
-    found = list_folder_pairs(*folders)
-    assert len(found.pairs) == len(AWKWARD) == found.num_identities
+    listed = list_folder_pairs(*folders)
+    assert len(listed.pairs) == len(AWKWARD) == listed.num_identities
 
 
 def test_one_folder_may_hold_both(tmp_path: Path) -> None:
@@ -110,21 +110,21 @@ def test_one_folder_may_hold_both(tmp_path: Path) -> None:
 def test_spellings_of_one_name_are_one_person_and_said(folders: tuple[Path, Path]) -> None:
     touch(folders[0], "Anna B/1.jpg", "anna_b/2.jpg", "Carl/3.jpg")
     touch(folders[1], "Anna B/1.wav", "anna_b/2.wav", "Carl/3.wav")
-    found = list_folder_pairs(*folders)
-    assert found.identities == ["anna_b", "carl", "anna_b"]
-    assert found.spellings == {"anna_b": "Anna B", "carl": "Carl"}
-    assert any("1 name written in several ways" in text for text in found.warnings)
+    listed = list_folder_pairs(*folders)
+    assert listed.identities == ["anna_b", "carl", "anna_b"]
+    assert listed.spellings == {"anna_b": "Anna B", "carl": "Carl"}
+    assert any("1 name written in several ways" in text for text in listed.warnings)
 
 
 def test_expression_captures_the_person(folders: tuple[Path, Path]) -> None:
     touch(folders[0], "x_id1_a.jpg", "x_id2_b.jpg", "x_id2_c.jpg", "nobody.jpg")
     touch(folders[1], "x_id1_a.wav", "x_id2_b.wav", "x_id2_c.wav", "nobody.wav")
-    found = list_folder_pairs(*folders, identity_regex=r"_(id\d+)_")
-    assert found.identities == ["id1", "id2", "id2"]
-    assert [refused.face.name for refused in found.refused] == ["nobody.jpg"]
+    listed = list_folder_pairs(*folders, identity_regex=r"_(id\d+)_")
+    assert listed.identities == ["id1", "id2", "id2"]
+    assert [refused.face.name for refused in listed.refused] == ["nobody.jpg"]
     assert any(
         "1 pair left out" in text and "matches neither nobody.jpg nor nobody.wav" in text
-        for text in found.warnings
+        for text in listed.warnings
     )
 
 
@@ -167,13 +167,13 @@ def test_table_of_groups_gives_the_people(tmp_path: Path, folders: tuple[Path, P
         "t/c.jpg,0,t/c.jpg,0,1,z.jpg,done,",
         bom=True,
     )
-    found = list_folder_pairs(*folders, identity_csv=table)
-    assert found.identities == ["t/c", "s/b", "t/c"]
-    assert [(r.face.name, r.reason.split(": ", 1)[1]) for r in found.refused] == [
+    listed = list_folder_pairs(*folders, identity_csv=table)
+    assert listed.identities == ["t/c", "s/b", "t/c"]
+    assert [(r.face.name, r.reason.split(": ", 1)[1]) for r in listed.refused] == [
         ("bad.jpg", f"in {table} it is failed: no face, at all"),
         ("new.jpg", f"it is not in {table}"),
     ]
-    assert any(text.startswith("2 pairs left out") for text in found.warnings)
+    assert any(text.startswith("2 pairs left out") for text in listed.warnings)
 
 
 @pytest.mark.parametrize("way", ["absolute", "above", "below", "stem"])
@@ -188,19 +188,19 @@ def test_files_of_the_table_are_found_however_they_are_written(
         f"{start}a.jpg,7,,,,,done,",
         f"{start}b.{'png' if way == 'stem' else 'jpg'},8,,,,,,",
     )
-    found = list_folder_pairs(*folders, identity_csv=table)
-    assert [(pair.face.name, pair.identity) for pair in found.pairs] == [("a.jpg", "7"), ("b.jpg", "8")]
-    assert [refused.face.name for refused in found.refused] == ["c.jpg"]
+    listed = list_folder_pairs(*folders, identity_csv=table)
+    assert [(pair.face.name, pair.identity) for pair in listed.pairs] == [("a.jpg", "7"), ("b.jpg", "8")]
+    assert [refused.face.name for refused in listed.refused] == ["c.jpg"]
 
 
-def test_one_reading_of_the_table_holds_for_all_faces(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+def test_one_lookup_in_the_table_applies_to_all_faces(tmp_path: Path, folders: tuple[Path, Path]) -> None:
     # c.jpg at the top is in the table; s/c.jpg is not, and must not be taken for it.
     touch(folders[0], "c.jpg", "s/a.jpg", "s/c.jpg")
     touch(folders[1], "c.wav", "s/a.wav", "s/c.wav")
     table = write_groups(tmp_path / "g.csv", "c.jpg,1,,,,,done,", "s/a.jpg,2,,,,,done,")
-    found = list_folder_pairs(*folders, identity_csv=table)
-    assert found.identities == ["1", "2"]
-    assert [refused.face for refused in found.refused] == [folders[0] / "s/c.jpg"]
+    listed = list_folder_pairs(*folders, identity_csv=table)
+    assert listed.identities == ["1", "2"]
+    assert [refused.face for refused in listed.refused] == [folders[0] / "s/c.jpg"]
 
 
 @pytest.mark.parametrize(
@@ -276,33 +276,33 @@ def test_lists_are_joined_and_repeated_lines_taken_once(vox: Path) -> None:
         write_list(vox / "0.txt", line("id1", "id1"), line("id2", "id2"), newline="\r\n", bom=True),
         write_list(vox / "1.txt", line("id1", "id1", "0002"), line("id2", "id2"), line("id2", "id2")),
     ]
-    found = list_matched_pairs(lists)
-    assert found.identities == ["id1", "id2", "id1"]
-    assert found.rule == "the folder above faces/ or voices/ (3 pairs)"
-    assert found.num_repeated == 2
-    assert found.warnings == ["2 repeated lines: taken once"]
-    assert found.pairs[0].face == Path("vox/id1/faces/0001/f.jpg")
+    listed = list_matched_pairs(lists)
+    assert listed.identities == ["id1", "id2", "id1"]
+    assert listed.rule == "the folder above faces/ or voices/ (3 pairs)"
+    assert listed.num_repeated == 2
+    assert listed.warnings == ["2 repeated lines: taken once"]
+    assert listed.pairs[0].face == Path("vox/id1/faces/0001/f.jpg")
 
 
 def test_missing_files_and_two_people_in_a_line_are_refused(vox: Path) -> None:
     path = write_list(
         vox / "0.txt", line("id1", "id1"), line("id2", "id2"), line("id1", "id2", "0002"), line("id3", "id3")
     )
-    found = list_matched_pairs([path])
-    assert found.identities == ["id1", "id2"]
-    assert sorted(refused.reason for refused in found.refused) == [
+    listed = list_matched_pairs([path])
+    assert listed.identities == ["id1", "id2"]
+    assert sorted(refused.reason for refused in listed.refused) == [
         "face and voice are of two people by the folder above faces/ or voices/: 'id1' and 'id2'",
         f"no such file: vox/id3/faces/0001/f.jpg ({path}:4)",
     ]
-    assert len(found.warnings) == 2
+    assert len(listed.warnings) == 2
 
 
 def test_a_file_of_two_people_is_refused(vox: Path) -> None:
     touch(vox, "x/a/1.jpg", "x/b/2.jpg", "x/c/3.jpg", "y/1.wav", "y/3.wav")
     path = write_list(vox / "0.txt", "x/a/1.jpg\ty/1.wav", "x/b/2.jpg\ty/1.wav", "x/c/3.jpg\ty/3.wav")
-    found = list_matched_pairs([path])
-    assert found.identities == ["a", "c"]
-    assert [refused.reason for refused in found.refused] == [
+    listed = list_matched_pairs([path])
+    assert listed.identities == ["a", "c"]
+    assert [refused.reason for refused in listed.refused] == [
         "a file of two people: it is also in a pair of 'a'"
     ]
 
@@ -334,9 +334,9 @@ def test_table_and_expression_work_with_lists(vox: Path) -> None:
     ("lines", "reason"),
     [
         ((), "holds no pairs"),
-        (("a\tb\tc",), r"0\.txt:1: wanted face<TAB>voice, found 3 columns"),
-        (("no.jpg\tno.wav",), "not one of its 1 pairs exists.*looked up from the working folder"),
-        ((f"{'n' * 300}.jpg\tno.wav",), "not one of its 1 pairs exists"),
+        (("a\tb\tc",), r"0\.txt:1: face<TAB>voice is expected, not 3 columns"),
+        (("no.jpg\tno.wav",), "none of its 1 pairs exists.*looked up from the working folder"),
+        ((f"{'n' * 300}.jpg\tno.wav",), "none of its 1 pairs exists"),
     ],
 )
 def test_unusable_lists_are_refused(vox: Path, lines: tuple[str, ...], reason: str) -> None:
@@ -367,6 +367,6 @@ def test_real_tree_gives_its_people(real_data_dir: Path, tmp_path: Path) -> None
     people = sorted(path.name for path in root.iterdir())
     (tmp_path / "meta.json").write_text(str(dict.fromkeys(people, 0)).replace("'", '"'), encoding="utf-8")
     written = write_matched_files(root, tmp_path / "meta.json", tmp_path / "out", 2)
-    found = list_matched_pairs(written.files)
-    assert sorted(found.spellings.values()) == people
-    assert len(found.pairs) == sum(written.pairs_per_file)
+    listed = list_matched_pairs(written.files)
+    assert sorted(listed.spellings.values()) == people
+    assert len(listed.pairs) == sum(written.pairs_per_file)

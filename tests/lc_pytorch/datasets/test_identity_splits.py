@@ -22,7 +22,7 @@ from lc_pytorch.datasets.splits import (
 PEOPLE = [f"id{number:03d}" for number in range(100)]
 
 
-def test_each_person_is_in_one_part_of_the_wanted_size() -> None:
+def test_each_person_is_in_one_part_of_the_size_asked_for() -> None:
     split = split_identities(PEOPLE, test_size=0.2, val_size=0.1, seed=3)
     assert [len(names) for names in split.parts.values()] == [70, 10, 20]
     assert sorted(split.train + split.val + split.test) == PEOPLE
@@ -59,7 +59,7 @@ def test_people_without_a_stratum_are_a_group_of_their_own() -> None:
 
 
 @pytest.mark.parametrize(("num", "sizes"), [(3, (1, 1, 1)), (4, (2, 1, 1)), (10, (8, 1, 1))])
-def test_few_people_still_fill_every_wanted_part(num: int, sizes: tuple[int, ...]) -> None:
+def test_few_people_still_fill_every_part_asked_for(num: int, sizes: tuple[int, ...]) -> None:
     split = split_identities(PEOPLE[:num], test_size=0.05, val_size=0.05, seed=0)
     assert tuple(map(len, split.parts.values())) == sizes
 
@@ -69,7 +69,7 @@ def test_large_shares_leave_someone_to_train_on() -> None:
     assert tuple(map(len, split.parts.values())) == (1, 1, 1)
 
 
-def test_unwanted_parts_are_empty() -> None:
+def test_parts_not_asked_for_are_empty() -> None:
     split = split_identities(PEOPLE[:1], test_size=0, val_size=0, seed=0)
     assert (split.train, split.val, split.test) == (("id000",), (), ())
 

@@ -45,7 +45,7 @@ def test_pillow_pictures_of_any_mode_are_taken() -> None:
     "image", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((4, 4, 4), np.uint8)]
 )
 def test_other_arrays_are_refused(image: np.ndarray) -> None:
-    with pytest.raises(ValueError, match=r"\(H, W, 3\) uint8 RGB is wanted"):
+    with pytest.raises(ValueError, match=r"\(H, W, 3\) uint8 RGB is expected"):
         ImageTransform()(image)
 
 
@@ -105,7 +105,7 @@ def test_forms_of_picture_settings_are_read(tmp_path: Path, settings: dict, expe
 @pytest.mark.parametrize(
     ("face", "voice", "reason"),
     [
-        ("[]", "{}", "a JSON object is wanted"),
+        ("[]", "{}", "a JSON object is expected"),
         ('{"size": "big"}', "{}", "not the settings of a picture model"),
         ('{"size": 0}', "{}", "image_size 0"),
         ('{"image_std": [0, 1, 1]}', "{}", "deviations above 0"),
@@ -156,7 +156,7 @@ def test_augmentation_follows_its_generator() -> None:
 
 
 def test_augmentation_is_a_crop_of_the_picture_mirrored_half_of_the_time() -> None:
-    """On a ramp the crop can be read off: values rise along x from left to right of what was kept."""
+    """On a ramp the crop can be read off: values rise along x from the left to the right of the crop."""
     side = 400
     x = np.linspace(0, 255, side)
     image = np.stack(

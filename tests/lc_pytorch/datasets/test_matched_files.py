@@ -179,7 +179,7 @@ def test_matched_file_with_crlf_and_bom_is_read(tmp_path: Path) -> None:
 def test_line_of_another_shape_is_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / "list.txt"
     path.write_text(f"x.jpg\tx.wav\n{line}\n", encoding="utf-8")
-    with pytest.raises(UserError, match=r"list\.txt:2: wanted face<TAB>voice"):
+    with pytest.raises(UserError, match=r"list\.txt:2: face<TAB>voice is expected"):
         list(iter_matched_file(path))
 
 

@@ -287,7 +287,7 @@ def test_bad_items_are_replaced_counted_and_listed(tmp_path: Path, logged: pytes
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_set_of_bad_items_only_is_one_line_without_a_traceback(tmp_path: Path, num_workers: int) -> None:
-    with pytest.raises(UserError, match="others drawn in its place cannot be loaded") as refusal:
+    with pytest.raises(UserError, match="others drawn instead cannot be loaded") as refusal:
         train(tmp_path, make_model(), MemoryPairs(bad=range(12)), num_workers=num_workers)
     assert "Traceback" not in str(refusal.value)
     assert "\n" not in str(refusal.value)

@@ -1,4 +1,4 @@
-"""Networks that put faces and voices into one space, and their files.
+"""Networks that map faces and voices into one space, and their files.
 
 from lc_pytorch.models import FaceVoiceModel, load_model
 """

@@ -1,11 +1,13 @@
 """Pretrained encoders by hub id or from a local folder: ViT for faces, Wav2Vec2 for voices.
 
-A hub id is looked up in the local cache first; only when it is not there is the network tried, after one
-quick check that it answers. Weights that are missing are an error, never random numbers: an untrained encoder
-is asked for by name (`is_pretrained=False`).
+A hub id is first looked up in the local cache; the network is used only if it is not cached, after one quick
+check that it answers. Missing weights are an error, never random numbers: an untrained encoder has to be
+requested (`is_pretrained=False`).
 
 Layers that a contrastive training would leave without gradient, on which distributed training stops, are
 switched off: the ViT's pooler, Wav2Vec2's layer drop and its masking of the input (`apply_spec_augment`).
+
+transformers is imported in functions: it takes seconds, and every spawned loader process imports this module.
 
 Shape suffixes: B samples, 3 colours, H and W pixels, T sound samples, K tokens or time steps, D numbers.
 """
@@ -13,6 +15,8 @@ Shape suffixes: B samples, 3 colours, H and W pixels, T sound samples, K tokens 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -30,7 +34,7 @@ _UNUSED = ("pooler.", "masked_spec_embed", "mask_token")
 
 
 class LoadingInfo(TypedDict):
-    """What transformers says of weights that it has loaded."""
+    """Report of transformers about weights that it has loaded."""
 
     missing_keys: list[str]
     mismatched_keys: list[str]
@@ -44,7 +48,7 @@ def load_face_encoder(name: str | Path, *, is_pretrained: bool = True) -> nn.Mod
         is_pretrained: Load the weights too; otherwise they are random and only the configuration is read.
 
     Raises:
-        UserError: Not there and not to be fetched (within seconds), or not such a model.
+        UserError: Not cached and not to be fetched (known within seconds), or not such a model.
     """
     return _load(name, "face", is_pretrained)
 
@@ -57,12 +61,12 @@ def load_voice_encoder(name: str | Path, *, is_pretrained: bool = True) -> nn.Mo
     return _load(name, "voice", is_pretrained)
 
 
-def build_encoder(config: dict[str, Any]) -> nn.Module:
+def build_encoder(config: Mapping[str, object]) -> nn.Module:
     """The encoder that `encoder_config` described, with random weights (to be replaced by trained ones)."""
     from transformers import AutoConfig
 
     settings = dict(config)
-    kind = settings.pop("model_type", "")
+    kind = str(settings.pop("model_type", ""))
     try:
         return _from_config(AutoConfig.for_model(kind, **settings))
     except (ValueError, TypeError, KeyError) as error:
@@ -71,9 +75,14 @@ def build_encoder(config: dict[str, Any]) -> nn.Module:
         ) from None
 
 
+def config_of(encoder: nn.Module) -> Any:
+    """The configuration that transformers gave an encoder; its fields depend on the kind of model."""
+    return encoder.config
+
+
 def encoder_config(encoder: nn.Module) -> dict[str, object]:
-    """What `build_encoder` needs, as plain JSON values."""
-    config: Any = encoder.config
+    """Settings for `build_encoder`, as plain JSON values."""
+    config = config_of(encoder)
     settings: dict[str, object] = config.to_diff_dict()
     dropped = ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype")
     return {name: value for name, value in settings.items() if name not in dropped} | {
@@ -84,41 +93,37 @@ def encoder_config(encoder: nn.Module) -> dict[str, object]:
 def pool_tokens(encoder: nn.Module, inputs: Tensor) -> Tensor:
     """(B, D): the mean over all tokens of the last layer.
 
-    The mean needs no trained pooler and no special token, so it serves both encoders, and any length.
+    The mean needs no trained pooler and no special token, so it works for both encoders and any length.
     """
     tokens_BKD: Tensor = encoder(inputs).last_hidden_state
     return tokens_BKD.mean(dim=1)
 
 
 def _load(name: str | Path, kind: str, is_pretrained: bool) -> nn.Module:
-    from transformers import AutoConfig
-    from transformers.utils import logging
+    import transformers
 
-    logging.disable_progress_bar()  # a bar for each of two local files is noise
+    # A bar for each of two local files is noise. (transformers leaves this function without types.)
+    disable_progress_bar: Callable[[], object] = transformers.logging.disable_progress_bar
+    disable_progress_bar()
     option = f"--{kind}_model"
     source, is_local = _source(name, option)
-    field, wanted = _KINDS[kind]
+    field, expected = _KINDS[kind]
+    read_config = transformers.AutoConfig.from_pretrained
     if is_local:
-        found = read_weights(
-            lambda: AutoConfig.from_pretrained(source, local_files_only=True, trust_remote_code=False),
-            source,
-            option,
+        config = read_weights(
+            lambda: read_config(source, local_files_only=True, trust_remote_code=False), source, option
         )
     else:
-        found = from_hub(
-            lambda **where: AutoConfig.from_pretrained(source, trust_remote_code=False, **where),
-            source,
-            option,
-        )
-    if not hasattr(found, field) or not hasattr(found, "hidden_size"):
-        raise UserError(f"{option} {name}: a {found.model_type!r} model; {wanted} is wanted here")
+        config = from_hub(partial(read_config, source, trust_remote_code=False), source, option)
+    if not hasattr(config, field) or not hasattr(config, "hidden_size"):
+        raise UserError(f"{option} {name}: a {config.model_type!r} model; {expected} is expected here")
     if not is_pretrained:
-        return _from_config(found)
+        return _from_config(config)
 
-    def load(**where: Any) -> tuple[PreTrainedModel, LoadingInfo]:
-        model_class = _model_class(found)
+    def load(**where: bool) -> tuple[PreTrainedModel, LoadingInfo]:
+        model_class = _model_class(config)
         loaded: tuple[PreTrainedModel, LoadingInfo] = model_class.from_pretrained(
-            source, config=found, output_loading_info=True, **_extras(model_class), **where
+            source, config=config, output_loading_info=True, **_extras(model_class), **where
         )
         return loaded
 
@@ -131,7 +136,7 @@ def _load(name: str | Path, kind: str, is_pretrained: bool) -> nn.Module:
 
 
 def _source(name: str | Path, option: str) -> tuple[str, bool]:
-    """What to hand to transformers, and whether it is a folder."""
+    """(name for transformers, whether it is a folder)."""
     text = str(name)
     folder = Path(text).expanduser()
     if text and folder.is_dir():
@@ -155,8 +160,8 @@ def _model_class(config: PretrainedConfig) -> Any:
         raise UserError(f"there is no encoder for a {config.model_type!r} model") from None
 
 
-def _extras(model_class: Any) -> dict[str, bool]:
-    has_pooler = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
+def _extras(model_class: Callable[..., object]) -> dict[str, bool]:
+    has_pooler = "add_pooling_layer" in inspect.signature(model_class).parameters
     return {"add_pooling_layer": False} if has_pooler else {}
 
 
@@ -171,14 +176,15 @@ def _prepared(model: PreTrainedModel) -> nn.Module:
             setattr(model.config, name, 0.0)
     if hasattr(model.config, "apply_spec_augment"):
         model.config.apply_spec_augment = False
-    # Built anew from its configuration, with masking off, a Wav2Vec2 has no such weight.
+    # A Wav2Vec2 that is rebuilt from this configuration, with masking off, has no such weight.
     if getattr(model, "masked_spec_embed", None) is not None:
         del model.masked_spec_embed
+    # A ViT's mask token gets no gradient either, and stays in the weights.
     for name, parameter in model.named_parameters():
         if name.endswith("mask_token"):
             parameter.requires_grad_(False)
-    prepared: nn.Module = model.float()
-    return prepared
+    to_float: Callable[[], nn.Module] = model.float  # without types in transformers
+    return to_float()
 
 
 def _refuse_missing(info: LoadingInfo, name: str | Path, option: str) -> None:

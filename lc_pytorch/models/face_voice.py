@@ -1,4 +1,4 @@
-"""ViT and Wav2Vec2, each with a projection into one space where a person's face and voice lie close.
+"""ViT and Wav2Vec2, each with a projection into one space where a person's face and voice are close.
 
 Shape suffixes: B samples, 3 colours, H and W pixels, T sound samples, D numbers per embedding.
 """
@@ -18,6 +18,7 @@ from lc_pytorch.choices import DEFAULT_FACE_MODEL, DEFAULT_VOICE_MODEL
 from lc_pytorch.losses import log_temperature, temperature_of
 from lc_pytorch.models.encoders import (
     build_encoder,
+    config_of,
     encoder_config,
     load_face_encoder,
     load_voice_encoder,
@@ -26,13 +27,13 @@ from lc_pytorch.models.encoders import (
 
 
 class TwoTowerModel(nn.Module):
-    """What every model of two sides has: a face tower, the temperature, and normalised embeddings.
+    """Base of the models with two sides: a face tower, the temperature, and normalised embeddings.
 
-    A subclass adds the other side (`embed_voices`) and says how it is rebuilt (`settings`).
+    A subclass adds the other side (`embed_voices`) and how to rebuild it (`settings`, `from_settings`).
 
     Attributes:
         face_encoder: The ViT.
-        face_projection: Its numbers → D.
+        face_projection: Linear layer from the ViT's width to D.
         log_temperature: Scalar parameter; trained only when learnable.
     """
 
@@ -54,48 +55,52 @@ class TwoTowerModel(nn.Module):
 
     @property
     def temperature(self) -> Tensor:
-        """Scalar; a learnt one stays within its bounds."""
+        """Scalar temperature; a learnt one stays within its bounds."""
         if self.log_temperature.requires_grad:
             return temperature_of(self.log_temperature)
         return self.log_temperature.exp()
 
     def rounded_temperature(self) -> float:
-        """For `settings`: six digits, so that one learnt to a bound is not stored as just outside of it."""
+        """Temperature for `settings`: six digits, so that one at a bound is not stored as just outside."""
         return float(f"{float(self.log_temperature.detach().exp()):.6g}")
 
     @property
     def image_size(self) -> int:
         """Side of the square pictures that the face encoder takes, in pixels."""
-        encoder: Any = self.face_encoder
-        return int(encoder.config.image_size)
+        return int(config_of(self.face_encoder).image_size)
 
     def embed_faces(self, faces: Tensor) -> Tensor:
         """(B, 3, H, W) normalised pictures → (B, D) unit vectors, float32."""
         return unit_rows(self.face_projection(pool_tokens(self.face_encoder, faces)))
 
     def embed_voices(self, voices: Tensor) -> Tensor:
-        """The other side → (B, D) unit vectors, float32."""
+        """Inputs of the other side → (B, D) unit vectors, float32."""
         raise NotImplementedError
 
     def settings(self) -> dict[str, object]:
         """Plain values from which `from_settings` builds a model of the same shape, without any download."""
         raise NotImplementedError
 
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any]) -> TwoTowerModel:
+        """A model of the shape that `settings()` described; the weights are random until loaded."""
+        raise NotImplementedError
+
     def parts(self) -> dict[str, nn.Module]:
-        """The networks that get a file of their own, by the name of the file."""
+        """The networks that are also saved one by one, by the name of their file."""
         raise NotImplementedError
 
     def encoders(self) -> list[nn.Module]:
-        """The pretrained networks: what `--freeze_encoders` leaves as it is."""
+        """The pretrained networks, which `--freeze_encoders` leaves as they are."""
         return [self.face_encoder]
 
 
 class FaceVoiceModel(TwoTowerModel):
-    """Faces by a ViT, voices by a Wav2Vec2; `model(faces, voices)` gives both embeddings.
+    """Faces by a ViT, voices by a Wav2Vec2; `model(faces, voices)` returns both embeddings.
 
     Args:
         embedding_dim: D, numbers per embedding.
-        face_model: Hub id or local folder of the ViT, or an encoder that is there already.
+        face_model: Hub id or local folder of the ViT, or an encoder.
         voice_model: Hub id or local folder of the Wav2Vec2, or an encoder.
         pretrained: Load the encoders' weights; False (random weights) only to train from scratch.
         temperature: Of the loss.
@@ -136,7 +141,7 @@ class FaceVoiceModel(TwoTowerModel):
         return unit_rows(self.audio_projection(pool_tokens(self.audio_encoder, voices)))
 
     def settings(self) -> dict[str, object]:
-        """See the base class."""
+        """Settings with the configurations of both encoders."""
         return {
             "embedding_dim": self.embedding_dim,
             "temperature": self.rounded_temperature(),
@@ -147,7 +152,7 @@ class FaceVoiceModel(TwoTowerModel):
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> FaceVoiceModel:
-        """A model of the shape that `settings()` described; the weights are random until loaded."""
+        """A model with the two encoders of the settings; the weights are random until loaded."""
         return cls(
             settings["embedding_dim"],
             face_model=build_encoder(settings["face_encoder"]),
@@ -157,7 +162,7 @@ class FaceVoiceModel(TwoTowerModel):
         )
 
     def parts(self) -> dict[str, nn.Module]:
-        """See the base class."""
+        """Both encoders and both projections."""
         return {
             "face_encoder": self.face_encoder,
             "face_projection": self.face_projection,
@@ -166,7 +171,7 @@ class FaceVoiceModel(TwoTowerModel):
         }
 
     def encoders(self) -> list[nn.Module]:
-        """See the base class."""
+        """The ViT and the Wav2Vec2."""
         return [self.face_encoder, self.audio_encoder]
 
 
@@ -175,5 +180,5 @@ def unit_rows(rows_BD: Tensor) -> Tensor:
     return F.normalize(rows_BD.float(), dim=1)
 
 
-def _width(encoder: Any) -> int:
-    return int(encoder.config.hidden_size)
+def _width(encoder: nn.Module) -> int:
+    return int(config_of(encoder).hidden_size)

@@ -21,23 +21,24 @@ from facevox.errors import UserError, one_line
 from facevox.files import read_json, require_folder, write_json
 from facevox.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from lc_pytorch.models.face_voice import FaceVoiceModel, TwoTowerModel
+from lc_pytorch.models.hq import HQVoxCelebModel
 
 FORMAT = 1
 CONFIG_FILE = "config.json"
-KINDS = ("face_voice", "hq_voxceleb")
+KINDS: dict[str, type[TwoTowerModel]] = {"face_voice": FaceVoiceModel, "hq_voxceleb": HQVoxCelebModel}
 WEIGHT_FILES = {"best": "best_model.pth", "last": "full_model.pth"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedModel:
-    """A model with all that its use needs.
+    """A trained model with its configuration and its files.
 
     Attributes:
-        model: In evaluation mode, on the device asked for.
+        model: The network in evaluation mode, on the device asked for.
         kind: `face_voice` or `hq_voxceleb`.
-        config: All of config.json.
-        model_dir: Where it came from.
-        weights_file: Which weights these are.
+        config: Content of config.json.
+        model_dir: Folder of the model.
+        weights_file: File of these weights.
     """
 
     model: TwoTowerModel
@@ -45,14 +46,6 @@ class TrainedModel:
     config: dict[str, Any]
     model_dir: Path
     weights_file: Path
-
-
-def _model_class(kind: str) -> type[Any]:
-    if kind == "hq_voxceleb":
-        from lc_pytorch.models.hq import HQVoxCelebModel
-
-        return HQVoxCelebModel
-    return FaceVoiceModel
 
 
 def save_config(
@@ -67,10 +60,10 @@ def save_config(
 
     Args:
         save_dir: The model's folder.
-        model: Says itself how it is built.
+        model: The network; its `settings()` are written.
         kind: See `TrainedModel`.
-        data: What its inputs are (sizes, normalisation, rates, lengths).
-        training: The settings that it was trained with.
+        data: Description of its inputs (sizes, normalisation, rates, lengths).
+        training: Settings that it was trained with.
     """
     names = ("facevox", "torch", "transformers", "numpy")
     write_json(
@@ -102,10 +95,10 @@ def load_model(
     Args:
         model_dir: The folder.
         checkpoint: `best` or `last`.
-        device: Where to put it.
+        device: Device for the network.
 
     Raises:
-        UserError: There is no model, it is of a later format, or files do not belong together.
+        UserError: There is no model, it has another format, or its files do not belong together.
     """
     folder = require_folder(model_dir, "--model_dir")
     if checkpoint not in WEIGHT_FILES:
@@ -117,7 +110,7 @@ def load_model(
     config = read_json(config_file)
     kind, settings = _checked(config, config_file)
     try:
-        model = _model_class(kind).from_settings(settings)
+        model = KINDS[kind].from_settings(settings)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{config_file}: the model cannot be built from it ({one_line(error)})") from None
     load_weights(model, load_checkpoint(weights_file), weights_file)
@@ -126,7 +119,7 @@ def load_model(
 
 
 def _checked(config: object, file: Path) -> tuple[str, dict[str, Any]]:
-    if not isinstance(config, dict) or config.get("kind") not in KINDS:
+    if not isinstance(config, dict) or config.get("kind") not in tuple(KINDS):
         raise UserError(f"{file}: not the configuration of a face-voice model (one of {', '.join(KINDS)})")
     if config.get("format") != FORMAT:
         raise UserError(

@@ -1,8 +1,8 @@
-"""ViT for faces, and for mel spectrograms a flattened input with two layers, or pooling over time.
+"""ViT for faces; for mel spectrograms two layers on the flattened input, or pooling over time.
 
 Flattening ties the model to one length of spectrogram. The two poolings take any length: a small network of
-convolutions gives numbers for each frame, of which the mean and the deviation over time go on ("statistics"),
-or mean and deviation weighted by an attention over the frames ("attentive").
+convolutions computes numbers for each frame, and the next layer gets their mean and deviation over time
+("statistics"), or mean and deviation weighted by an attention over the frames ("attentive").
 
 Source: Okabe, Koshinaka and Shinoda 2018, "Attentive Statistics Pooling for Deep Speaker Embedding",
 equations 3 to 6; here with one attention for each channel.
@@ -23,7 +23,7 @@ from lc_pytorch.choices import DEFAULT_FACE_MODEL, MEL_POOLINGS
 from lc_pytorch.models.encoders import build_encoder, encoder_config, load_face_encoder
 from lc_pytorch.models.face_voice import TwoTowerModel, unit_rows
 
-HIDDEN = 512  # between the two layers behind the spectrogram
+HIDDEN = 512  # between the two layers after the spectrogram
 CHANNELS = 128  # of the convolutions before a pooling
 ATTENTION = 64
 MIN_VARIANCE = 1e-5  # under the root: its slope at 0 is infinite, and a steady channel must not stop training
@@ -35,7 +35,7 @@ class HQVoxCelebModel(TwoTowerModel):
     Args:
         embedding_dim: D, numbers per embedding.
         pretrained: Load the ViT's weights; False (random weights) only to train from scratch.
-        face_model: Hub id or local folder of the ViT, or an encoder that is there already.
+        face_model: Hub id or local folder of the ViT, or an encoder.
         num_mels: M, bands of the spectrograms.
         num_frames: T. Flattening takes spectrograms of this length only.
         mel_pooling: One of `MEL_POOLINGS`.
@@ -63,7 +63,7 @@ class HQVoxCelebModel(TwoTowerModel):
             faults.append(f"--mel_pooling is {mel_pooling!r}: it should be one of {', '.join(MEL_POOLINGS)}")
         for name, value in (("mels", num_mels), ("mel frames", num_frames)):
             if not 1 <= value <= 1_000_000:
-                faults.append(f"{value} {name}: at least 1 is wanted")
+                faults.append(f"{value} {name}: at least 1 is expected")
         if faults:
             raise UserError("; ".join(faults))
         if not isinstance(face_model, nn.Module):
@@ -96,16 +96,17 @@ class HQVoxCelebModel(TwoTowerModel):
 
     def _check_size(self, shape: tuple[int, ...]) -> None:
         if self.audio_encoder is not None:
-            wanted, is_right = f"{self.num_mels} x any length", len(shape) == 3 and shape[1] == self.num_mels
+            expected = f"{self.num_mels} x any length"
+            is_right = len(shape) == 3 and shape[1] == self.num_mels
         else:
-            wanted = f"{self.num_mels} x {self.num_frames}, because it flattens them (--mel_pooling)"
+            expected = f"{self.num_mels} x {self.num_frames}, because it flattens them (--mel_pooling)"
             is_right = shape[1:] == (self.num_mels, self.num_frames)
         if not is_right:
             size = " x ".join(str(side) for side in shape[1:])
-            raise UserError(f"spectrograms of {size} (mels x frames); this model takes {wanted}")
+            raise UserError(f"spectrograms of {size} (mels x frames); this model takes {expected}")
 
     def settings(self) -> dict[str, object]:
-        """See the base class."""
+        """Settings with the ViT's configuration and the size of the spectrograms."""
         return {
             "embedding_dim": self.embedding_dim,
             "num_mels": self.num_mels,
@@ -118,7 +119,7 @@ class HQVoxCelebModel(TwoTowerModel):
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> HQVoxCelebModel:
-        """A model of the shape that `settings()` described; the weights are random until loaded."""
+        """A model with the ViT and the sizes of the settings; the weights are random until loaded."""
         names = ("num_mels", "num_frames", "mel_pooling", "temperature", "learnable_temperature")
         return cls(
             settings["embedding_dim"],
@@ -127,7 +128,7 @@ class HQVoxCelebModel(TwoTowerModel):
         )
 
     def parts(self) -> dict[str, nn.Module]:
-        """See the base class; a model that flattens has no audio encoder."""
+        """Encoders and projections; a model that flattens has no audio encoder."""
         encoder = {} if self.audio_encoder is None else {"audio_encoder": self.audio_encoder}
         return {
             "face_encoder": self.face_encoder,

@@ -184,9 +184,9 @@ def test_pickled_weights_with_code_in_them_are_refused(folders: Path, tmp_path: 
 
 
 def test_faces_and_voices_are_not_mixed_up(folders: Path) -> None:
-    with pytest.raises(UserError, match=r"--face_model .*'wav2vec2' model; a ViT is wanted"):
+    with pytest.raises(UserError, match=r"--face_model .*'wav2vec2' model; a ViT is expected"):
         load_face_encoder(folders / "wav2vec2")
-    with pytest.raises(UserError, match=r"--voice_model .*'vit' model; a Wav2Vec2 is wanted"):
+    with pytest.raises(UserError, match=r"--voice_model .*'vit' model; a Wav2Vec2 is expected"):
         load_voice_encoder(folders / "vit", is_pretrained=False)
 
 

@@ -40,8 +40,8 @@ def test_default_is_the_documents_flattened_network():
     first, _, second = model.audio_projection
     assert (first.in_features, first.out_features, second.out_features) == (2000, 512, 32)
     hidden = torch.relu(mels.reshape(2, -1) @ first.weight.T + first.bias)
-    wanted = hidden @ second.weight.T + second.bias
-    torch.testing.assert_close(model.embed_voices(mels), wanted / wanted.norm(dim=1, keepdim=True))
+    expected = hidden @ second.weight.T + second.bias
+    torch.testing.assert_close(model.embed_voices(mels), expected / expected.norm(dim=1, keepdim=True))
     assert "audio_encoder" not in model.parts()
 
 
@@ -79,7 +79,7 @@ def test_poolings_take_any_length_and_steady_input_trains(mel_pooling):
     assert all(torch.isfinite(gradient).all() for gradient in gradients)
 
 
-def test_another_size_is_told_with_both():
+def test_message_about_another_size_has_both():
     with pytest.raises(UserError, match=r"40 x 90 .*takes 40 x 50, because it flattens"):
         make_model().embed_voices(torch.randn(2, 40, 90))
     with pytest.raises(UserError, match=r"64 x 50 .*takes 40 x 50"):
@@ -88,7 +88,7 @@ def test_another_size_is_told_with_both():
         make_model("attentive").embed_voices(torch.randn(2, 64, 90))
 
 
-def test_bad_settings_are_told_at_once():
+def test_bad_settings_are_reported_at_once():
     with pytest.raises(UserError, match=r"'mean'.*flatten, attentive, statistics; 0 mel frames"):
         make_model("mean", num_frames=0)
 
@@ -104,8 +104,8 @@ def test_saved_model_comes_back_with_its_sizes(mel_pooling, tmp_path):
     assert loaded.kind == "hq_voxceleb"
     assert loaded.model.mel_pooling == mel_pooling
     mels, faces = torch.randn(2, 40, 50), torch.randn(2, 3, SIZE_PX, SIZE_PX)
-    for found, wanted in zip(loaded.model(mels, faces), model(mels, faces), strict=True):
-        torch.testing.assert_close(found, wanted)
+    for embedded, expected in zip(loaded.model(mels, faces), model(mels, faces), strict=True):
+        torch.testing.assert_close(embedded, expected)
 
 
 def test_every_parameter_gets_a_gradient():

@@ -1,1 +1,1 @@
-"""How well faces and voices find each other: measures over embeddings, and the evaluation of a model."""
+"""Measures over the embeddings of faces and voices, and the evaluation of a model."""

@@ -1,6 +1,6 @@
 """Closed forms of ranking: random order inside ties, the level of chance, and matching one among N.
 
-Nothing here draws random numbers: what depends on chance is replaced by its expectation.
+No random numbers are drawn: a value that depends on chance is replaced by its expectation.
 
 Letters: r positives and T negatives of a query; H negatives above a positive, E level with it, L below it.
 """
@@ -17,16 +17,18 @@ def share_without(negatives: ArrayLike, items: ArrayLike, draws: ArrayLike) -> F
 
     Args:
         negatives: Number of negatives among the items, at most 2^53. May be fractional (falling factorials).
-        items: Number of all.
-        draws: How many are drawn without replacement; at most `items`.
+        items: Number of all items.
+        draws: Number drawn without replacement; at most `items`.
 
     Returns:
         Probabilities 0-1 in the common (broadcast) shape.
     """
-    have, total, drawn = np.broadcast_arrays(*(np.asarray(v, np.float64) for v in (negatives, items, draws)))
-    share = np.ones(have.shape)
+    arrays = (np.asarray(values, np.float64) for values in (negatives, items, draws))
+    negative, total, drawn = np.broadcast_arrays(*arrays)
+    share = np.ones(negative.shape)
     for j in range(int(drawn.max(initial=0))):
-        factor = np.maximum(have - j, 0.0) / np.maximum(total - j, 1.0)
+        # The j-th draw is a negative with (negatives - j) / (items - j), if all before it were.
+        factor = np.maximum(negative - j, 0.0) / np.maximum(total - j, 1.0)
         share = np.where(j < drawn, share * factor, share)
     return share
 
@@ -50,19 +52,21 @@ def reciprocal_rank(higher: ArrayLike, equal: ArrayLike, tied: ArrayLike) -> Flo
     above, level, ours = (np.asarray(v, np.int64) for v in (higher, equal, tied))
     value = 1.0 / (above + 1.0)
     has_ties = np.flatnonzero(level)
-    cases, where = np.unique(np.stack([above, level, ours])[:, has_ties], axis=1, return_inverse=True)
+    # Most queries share a few cases of ties, so each case is computed once.
+    cases, case_of = np.unique(np.stack([above, level, ours])[:, has_ties], axis=1, return_inverse=True)
     tied_values = np.array([_mean_reciprocal(int(h), int(e), int(r)) for h, e, r in cases.T])
     if len(has_ties):
-        value[has_ties] = tied_values[where.ravel()]
+        value[has_ties] = tied_values[case_of.ravel()]
     return value
 
 
 def first_place(num_negatives: int, num_positives: int) -> Floats:
-    """(T + 1,) probability that the first positive is in place 1, 2, … of a random order."""
+    """(T + 1,) probability that the first positive has rank 1, 2, … in a random order."""
     j = np.arange(num_negatives)
     beyond = np.cumprod((num_negatives - j) / (num_negatives + num_positives - j))
     beyond = np.concatenate([[1.0], beyond])  # the probability that the first j places hold no positive
-    return beyond - np.append(beyond[1:], 0.0)
+    first: Floats = beyond - np.append(beyond[1:], 0.0)
+    return first
 
 
 def _mean_reciprocal(above: int, negatives: int, positives: int) -> float:
@@ -80,14 +84,14 @@ def tie_precision(before: ArrayLike, positives: ArrayLike, tied: ArrayLike, equa
     """Expected sum of the precisions at the positives of one group of ties, in random order.
 
     Args:
-        before: (C,) items ahead of the group.
-        positives: (C,) positives among them.
+        before: (C,) items ranked before the group.
+        positives: (C,) positives among these.
         tied: (C,) positives in the group, at least 1.
         equal: (C,) negatives in the group.
 
     Returns:
-        (C,) expectation: the j-th place of the group is a positive with the same probability for each j, and
-        then holds 1 + (j - 1) (tied - 1) / (size - 1) positives of the group up to itself.
+        (C,) expectation: the j-th item of the group is a positive with the same probability for each j, and
+        then there are 1 + (j - 1) (tied - 1) / (size - 1) positives of the group up to and with it.
     """
     ahead, ours, t, e = (np.asarray(v, np.float64) for v in (before, positives, tied, equal))
     size = t + e

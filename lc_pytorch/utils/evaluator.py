@@ -1,7 +1,7 @@
-"""Two numbers that sum an evaluation up; all the others: `lc_pytorch.utils.metrics`."""
+"""Two summary numbers of an evaluation; all the others: `lc_pytorch.utils.metrics`."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -9,33 +9,36 @@ from torch import Tensor, nn
 from facevox.errors import UserError
 from lc_pytorch.utils.metrics import evaluate_embeddings
 
+if TYPE_CHECKING:
+    from lc_pytorch.models.face_voice import TwoTowerModel
+
 SECOND_SIDES = ("voice", "mel")
 
 
 def evaluate_summary_metrics(
     model: nn.Module, dataloader: Iterable[Mapping[str, Tensor]], device: str | torch.device
 ) -> tuple[float, float]:
-    """How often the most similar voice is of the right person, and how well pairs are told apart.
+    """Share of faces whose most similar voice is of the right person, and the AUC over all pairs.
 
-    Every face of the loader is a query against every voice of it. With several voices of one person, each of
-    them is right. Ties count by expectation, so a model that gives everybody the same embedding gets chance.
+    Every face of the loader is compared with every voice of it. With several voices of one person, each of
+    them is right. Ties count by expectation: a model with the same embedding for everybody scores chance.
 
     Args:
         model: Has `embed_faces` and `embed_voices` ((B, …) → (B, D) unit vectors). It is put into evaluation
-            mode for the time being, and left on `device`.
+            mode meanwhile, and stays on `device`.
         dataloader: Batches with "face", "voice" (or "mel") and "identity" (integers): those of a
             `DataLoader` over a `FaceVoiceDataset`.
-        device: Where to compute.
+        device: Device of the model.
 
     Returns:
         (top-1 accuracy face to voice, area under the ROC curve over all face-voice pairs), each 0-1.
 
     Raises:
-        UserError: A batch lacks something, or there are fewer than two identities.
+        UserError: A batch has no faces, voices or identities, or there are fewer than two identities.
     """
     was_training = model.training
     model.to(device).eval()
-    towers: Any = model
+    towers = cast("TwoTowerModel", model)
     faces, voices, identities = [], [], []
     try:
         with torch.inference_mode():
@@ -55,7 +58,7 @@ def evaluate_summary_metrics(
     num_identities = len(set(identities))
     if num_identities < 2:
         raise UserError(
-            f"{num_identities} identity in the loader: at least two are needed to tell people apart; "
+            f"{num_identities} identity in the loader: at least two are needed to distinguish people; "
             "FaceVoiceDataset(..., identities=[...]) names them"
         )
     evaluation = evaluate_embeddings(

@@ -3,7 +3,7 @@
 Photographs and recordings of one person resemble each other, so each person counts as one draw. The interval
 is what resampling identities would give, without resampling: the effect d_a of identity a on the measure (the
 derivative of the measure by the weight of a: the influence function) is summed as sqrt(G / (G - 1) Σ d_a²).
-An identity that is drawn twice weighs double; its two copies are never held against each other.
+An identity that is drawn twice has double weight; its two copies are never compared with each other.
 
 Source: Hájek projection of a U-statistic; cluster-robust ("sandwich") variance; Wilson (1927) with the
 effective number of people for measures between 0 and 1; Woodruff (1952) for the median.
@@ -15,9 +15,9 @@ from scipy.stats import t as student
 
 from facevox.intervals import LEVEL, Measure
 
-# Fewer people than this give a deviation that is itself a matter of luck, and by symmetry may be zero.
+# With fewer people the deviation itself depends on luck, and by symmetry may be zero.
 FEW_PEOPLE = 10
-LEAST_ERROR = 1e-9  # less is rounding
+LEAST_ERROR = 1e-9  # below this it is rounding
 
 
 def share_measure(value: float, chance: float, effects: NDArray[np.float64]) -> Measure:
@@ -26,15 +26,15 @@ def share_measure(value: float, chance: float, effects: NDArray[np.float64]) -> 
     Args:
         value: The measure.
         chance: Its level of chance.
-        effects: (G,) effect of each identity that takes part; they sum to about 0.
+        effects: (G,) effect of each identity in it; they sum to about 0.
     """
     num = len(effects)
     if num < 2 or not np.isfinite(value):
         return Measure(value, chance)
     error = float(np.sqrt(num / (num - 1) * np.sum(np.square(effects))))
     spread = value * (1.0 - value)
-    # People that would give this deviation if each were one toss. Without any deviation (all right, all
-    # wrong) there are as many tosses as people: certainty does not follow from ten people.
+    # Number of people that would have this deviation if each were one toss of a coin. Without any deviation
+    # (all right, all wrong) there are as many tosses as people: ten people prove no certainty.
     tosses = spread / error**2 if error > LEAST_ERROR and spread > 0 else float(num)
     if num < FEW_PEOPLE:
         tosses = min(tosses, float(num))
@@ -50,7 +50,7 @@ def mean_measure(values: NDArray[np.float64], identities: NDArray[np.int64], cha
 
     Args:
         values: (Q,) value of each query.
-        identities: (Q,) whose query it is.
+        identities: (Q,) person of each query.
         chance: Level of chance.
     """
     if not len(values):
@@ -76,7 +76,7 @@ def median_measure(values: NDArray[np.float64], identities: NDArray[np.int64], c
     if num < 2:
         return Measure(value, chance)
     error = float(np.sqrt(num / (num - 1) * np.sum(effects**2)))
-    # Half in ties moves no share: then a toss per identity stands in.
+    # Where half of the values are ties the share does not vary: then one toss per identity is assumed.
     error = error or 0.5 / float(np.sqrt(num))
     half = float(student.ppf(0.5 + LEVEL / 2, num - 1)) * error
     low, high = np.quantile(values, [max(0.0, 0.5 - half), min(1.0, 0.5 + half)])

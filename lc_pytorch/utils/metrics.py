@@ -5,15 +5,15 @@
     evaluation.verification["all"].auc
 
 * A query is right with any of its positives (items of the same identity). Ties are taken in random order, and
-  what is reported is the expectation: a constant score gives chance, not luck.
+  the expectation is reported: a constant score comes to chance, not to luck.
 * Queries without a positive, or without a negative, are counted and left out.
 * Strata: with gender and nationality known, negatives are also taken from the people of the same gender,
-  nationality, or both only; and `floors` says what these two facts alone would score.
+  nationality, or both only; and `floors` has the scores of these two facts alone.
 * Intervals resample people, see `intervals`. For retrieval they are those of the queries, with the gallery as
-  it stands; for 1:N and verification the people among the distractors vary as well.
+  it is; for 1:N and verification the people among the distractors vary as well.
 * Equality: of the same embeddings, values, ranks and thresholds are the same on every processor and with any
   number of threads, because similarities are exact (see `similarity`) and the rest is counting. Intervals add
-  rounded numbers, always in the same order: equal on one machine, on another one but for about 1e-6.
+  rounded numbers, always in the same order: equal on one machine, on another up to about 1e-6.
 * Memory: a few bands of the similarity matrix; see `similarity`.
 """
 
@@ -38,22 +38,26 @@ CHOICES = tuple(range(2, 11))
 NORM_TOLERANCE = 1e-3
 NOT_DEFINED = Measure(float("nan"), float("nan"))
 
+Identities = Sequence[Hashable] | NDArray[np.generic]
+# Any: a Mapping is invariant in its keys, and these are identities of any hashable type.
+Attributes = Mapping[Any, tuple[str, str]]
+
 
 @dataclass(frozen=True)
 class Retrieval:
-    """How well the queries of one side find their own among the items of the other.
+    """Scores of one side's queries, each looking for its own person among the items of the other side.
 
     Attributes:
-        num_queries: Queries that count.
-        num_without_positive: Left out: nobody of theirs is in the gallery.
-        num_without_negative: Left out: nobody else is in the gallery (of this stratum).
-        gallery_size: Mean number of items that a counted query was held against.
+        num_queries: Number of queries that count.
+        num_without_positive: Queries left out because their person is not in the gallery.
+        num_without_negative: Queries left out because nobody else is in the gallery (of this stratum).
+        gallery_size: Mean number of items that a counted query was compared with.
         top_k: Share of queries with a positive among the first k, by k.
-        mean_reciprocal_rank: Of the best positive.
-        median_rank: Of the best positive; 1 is first.
-        mean_average_precision: Over all positives of each query.
+        mean_reciprocal_rank: Mean of 1 / rank of the best positive.
+        median_rank: Median rank of the best positive; 1 is first.
+        mean_average_precision: Mean over the queries, with all positives of each.
         matching: 1:N, by N: a positive wins against N - 1 random items of others.
-        ranks: (Q,) expected rank of the best positive, in the order given; NaN without one.
+        ranks: (Q,) expected rank of the best positive, in the order of the input; NaN without one.
     """
 
     num_queries: int
@@ -70,7 +74,7 @@ class Retrieval:
 
 @dataclass(frozen=True)
 class Floor:
-    """What "same gender", "same nationality" or both alone would score as a similarity."""
+    """Scores of "same gender", "same nationality" or both as the only similarity."""
 
     auc: float
     equal_error_rate: float
@@ -81,12 +85,12 @@ class Evaluation:
     """All measures.
 
     Attributes:
-        num_faces: N.
-        num_voices: M.
-        num_identities: People on either side.
+        num_faces: Number of faces, N.
+        num_voices: Number of voices, M.
+        num_identities: Number of people on either side.
         retrieval: By direction (`face_to_voice`, `voice_to_face`) and stratum.
         verification: Over all face-voice pairs, by stratum.
-        floors: By what is known; empty without attributes.
+        floors: By attribute; empty without attributes.
     """
 
     num_faces: int
@@ -100,10 +104,10 @@ class Evaluation:
 def evaluate_embeddings(
     faces: ArrayLike,
     voices: ArrayLike,
-    face_identities: Sequence[Hashable] | NDArray,
-    voice_identities: Sequence[Hashable] | NDArray,
+    face_identities: Identities,
+    voice_identities: Identities,
     *,
-    attributes: Mapping[Any, tuple[str, str]] | None = None,
+    attributes: Attributes | None = None,
     top_k: Sequence[int] = TOP_K,
     choices: Sequence[int] = CHOICES,
     num_threads: int | None = None,
@@ -113,8 +117,8 @@ def evaluate_embeddings(
     Args:
         faces: (N, D) unit vectors.
         voices: (M, D) unit vectors.
-        face_identities: (N,) whose face it is.
-        voice_identities: (M,) whose voice it is.
+        face_identities: (N,) person of each face.
+        voice_identities: (M,) person of each voice.
         attributes: (gender, nationality) of identities; "" or absent: unknown, equal to nobody's. Default:
             without strata and floors.
         top_k: Lengths of list, each at least 1.
@@ -122,11 +126,11 @@ def evaluate_embeddings(
         num_threads: Default: the cores this process may use.
 
     Returns:
-        The measures; undefined ones (nobody to find, nobody to tell apart) are NaN.
+        The measures; undefined ones (nobody to find, nobody to distinguish) are NaN.
 
     Raises:
-        UserError: Embeddings that are empty, not finite, not unit vectors or of two widths; identities of
-            another number; top_k or choices out of range.
+        UserError: Embeddings are empty, not finite, not unit vectors or of two widths; identities are of
+            another number; or top_k or choices are out of range.
     """
     face_ND, voice_MD = _checked(faces, voices, top_k, choices)
     numbers, names = _numbered(face_identities, voice_identities, len(face_ND), len(voice_MD))
@@ -147,8 +151,9 @@ def evaluate_embeddings(
         rankings[0].add(start, band)
 
     bands[0].each(add_first)
-    found = pairs.finish()
-    errors = [equal_error(found, s) for s in range(len(strata))]
+    pair_counts = pairs.finish()
+    errors = [equal_error(pair_counts, s) for s in range(len(strata))]
+    # The equal-error thresholds are known only now: their counts by voice come out of the second pass.
     passing = ThresholdCounter(bands[1], np.array([e.threshold for e in errors], np.float32))
 
     def add_second(start: int, band: NDArray[np.float32]) -> None:
@@ -163,7 +168,7 @@ def evaluate_embeddings(
         for s, stratum in enumerate(strata)
     }
     verification = {
-        stratum: verify(found, rankings[0].counts, bands[0].plan, s, errors[s], passing)
+        stratum: verify(pair_counts, rankings[0].counts, bands[0].plan, s, errors[s], passing)
         for s, stratum in enumerate(strata)
     }
     floors = {} if attributes is None else _floors(rankings[0].counts, sides[0], strata, names, attributes)
@@ -205,32 +210,30 @@ def checked_embeddings(embeddings: ArrayLike, name: str) -> NDArray[np.float32]:
 
 
 def _numbered(
-    face_identities: Sequence[Hashable] | NDArray,
-    voice_identities: Sequence[Hashable] | NDArray,
-    n: int,
-    m: int,
+    face_identities: Identities, voice_identities: Identities, n: int, m: int
 ) -> tuple[list[NDArray[np.int64]], list[Hashable]]:
     """Numbers of the identities of both sides, and the names by number, in the order of first appearance."""
     numbers: dict[Hashable, int] = {}
     sides = []
-    for name, given, num in (("face", face_identities, n), ("voice", voice_identities, m)):
-        if len(given) != num:
-            raise UserError(f"{len(given)} identities for {num} {name} embeddings: one for each is expected")
-        sides.append(np.array([numbers.setdefault(one, len(numbers)) for one in given], np.int64))
+    for name, people, num in (("face", face_identities, n), ("voice", voice_identities, m)):
+        if len(people) != num:
+            raise UserError(f"{len(people)} identities for {num} {name} embeddings: one for each is expected")
+        sides.append(np.array([numbers.setdefault(person, len(numbers)) for person in people], np.int64))
     return sides, list(numbers)
 
 
 def _attribute_numbers(
-    names: Sequence[Hashable], attributes: Mapping[Any, tuple[str, str]] | None
+    names: Sequence[Hashable], attributes: Attributes | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(G,) gender and nationality as numbers; an unknown one has a number of its own."""
+    """(G,) gender and nationality as numbers; an unknown one has its own number."""
     if attributes is None:
         return np.zeros(len(names), np.int64), np.zeros(len(names), np.int64)
     columns = []
-    for place in (0, 1):
-        known: dict[Hashable, int] = {}
-        keys = [attributes.get(name, ("", ""))[place] or (name,) for name in names]
-        columns.append(np.array([known.setdefault(key, len(known)) for key in keys], np.int64))
+    for index in (0, 1):
+        number_of: dict[Hashable, int] = {}
+        # A tuple equals no string, so every unknown attribute differs from all others.
+        keys = [attributes.get(name, ("", ""))[index] or (name,) for name in names]
+        columns.append(np.array([number_of.setdefault(key, len(number_of)) for key in keys], np.int64))
     return columns[0], columns[1]
 
 
@@ -282,7 +285,8 @@ def _mean(values: NDArray[np.float64]) -> float:
 
 
 def _best_pairs(counts: Counts) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """For each query with a positive: its best pair, and how many of its positives are level with it."""
+    """The best pair of each query with a positive, and the number of its positives level with that."""
+    # Sorted by query, best score first: the first pair of each query is its best.
     order = np.lexsort((-counts.scores, counts.queries))
     queries, scores = counts.queries[order], counts.scores[order]
     first = np.flatnonzero(np.diff(queries, prepend=-1))
@@ -302,12 +306,13 @@ def _average_precision(counts: Counts, stratum: int) -> NDArray[np.float64]:
     starts = np.flatnonzero(is_new)  # groups of level positives
     tied = np.diff(np.append(starts, len(scores)))
     query_starts = np.concatenate([[0], np.cumsum(counts.num_positives)])[queries[starts]]
-    before = starts - query_starts
+    before = starts - query_starts  # positives of the query above the group
     pair = order[starts]
     higher, equal = counts.higher[stratum, pair], counts.equal[stratum, pair]
     precision = chance.tie_precision(higher + before, before, tied, equal)
     sums = np.bincount(queries[starts], precision, minlength=num)
-    return sums / np.maximum(counts.num_positives, 1)
+    averages: NDArray[np.float64] = sums / np.maximum(counts.num_positives, 1)
+    return averages
 
 
 def _matching(counts: Counts, plan: Plan, stratum: int, index: int, choice: int) -> Measure:
@@ -325,7 +330,7 @@ def _matching(counts: Counts, plan: Plan, stratum: int, index: int, choice: int)
     num_people = 1 + int(max(plan.queries.identities.max(), plan.gallery.identities.max()))
     effects = np.zeros(num_people)
     effects[np.unique(people)] = mean_effects(values, people)
-    # What each gallery item takes, against what an average item would take.
+    # The accuracy that each gallery item takes away, compared with that of an average item.
     expected = counts.expected[stratum, index]
     usual = _over_stratum(expected, plan, stratum)
     change = (usual - counts.influence[stratum, index]) / len(values)
@@ -337,12 +342,14 @@ def _matching(counts: Counts, plan: Plan, stratum: int, index: int, choice: int)
 
 def _over_stratum(values: NDArray[np.float64], plan: Plan, stratum: int) -> NDArray[np.float64]:
     """(M,) sum of the values of the queries for which each gallery item is a negative of the stratum."""
-    sums = np.zeros(len(plan.gallery.identities))
+    sums: NDArray[np.float64] = np.zeros(len(plan.gallery.identities))
     for rows, runs in plan.parts(plan.strata[stratum], 0, len(values)):
         for run in runs:
             sums[run] += values[rows].sum()
-    own = np.bincount(plan.queries.identities, values, minlength=int(plan.gallery.identities.max()) + 1)
-    return sums - own[plan.gallery.identities]
+    # The runs hold the positives too: the values of the item's own person are taken off again.
+    of_person = np.bincount(plan.queries.identities, values, minlength=int(plan.gallery.identities.max()) + 1)
+    sums -= of_person[plan.gallery.identities]
+    return sums
 
 
 def _floors(
@@ -350,7 +357,7 @@ def _floors(
     faces: Side,
     strata: Sequence[str],
     names: Sequence[Hashable],
-    attributes: Mapping[Any, tuple[str, str]],
+    attributes: Attributes,
 ) -> dict[str, Floor]:
     """AUC and EER of agreement as the score: two values, so the ROC has one corner."""
     floors = {}

@@ -1,7 +1,7 @@
-"""Exact counts of negative pairs below each positive pair, over all pairs, without keeping them.
+"""Exact counts of negative pairs below each positive pair, over all pairs, without storing them.
 
-All scores go into a histogram of 2^20 bins. Only in bins that hold a positive does the order inside the bin
-matter: the scores of those bins are sorted band by band and compared. Everything else is counting.
+All scores go into a histogram of 2^20 bins. The order inside a bin matters only where the bin has a positive:
+the scores of these bins are sorted band by band and compared. Everything else is counting.
 """
 
 import threading
@@ -17,7 +17,7 @@ NUM_BINS = 1 << 20
 HALF = np.float32(NUM_BINS // 2)
 NO_PAIR = np.float32(-1.5)  # between the mark of hidden positives and the smallest similarity
 CHUNK = 1 << 21  # scores that are sorted into bins at a time
-# Bits that say how a pair agrees; a stratum is the pairs that have all of its bits.
+# Bits for the attributes in which a pair agrees; a stratum is the pairs that have all of its bits.
 AGREE = {"all": 0, "gender": 1, "nationality": 2, "both": 3}
 
 
@@ -32,10 +32,10 @@ class PairCounts:
 
     Attributes:
         values: (U,) scores of positives.
-        counts: (U,) positives that have them.
-        lower: (S, U) negatives below.
-        equal: (S, U) negatives level.
-        totals: (S,) negatives.
+        counts: (U,) positives with that score.
+        lower: (S, U) negatives below it.
+        equal: (S, U) negatives level with it.
+        totals: (S,) all negatives.
         row_sums: (S, N) for each query, its negatives weighted by the share of positives above them.
         column_sums: (S, M) for each gallery item.
     """
@@ -50,11 +50,11 @@ class PairCounts:
 
 
 class PairCounter:
-    """Takes the bands in which the positives are hidden, and counts.
+    """Counter of all pairs, from bands in which the positives are hidden.
 
     Args:
         bands: The similarities.
-        scores: (P,) those of the positive pairs.
+        scores: (P,) similarities of the positive pairs.
     """
 
     def __init__(self, bands: Bands, scores: Floats) -> None:
@@ -65,9 +65,9 @@ class PairCounter:
         self._flags = np.zeros(NUM_BINS, bool)
         self._flags[self._bins] = True
         # Share of the positives above the middle of each bin; for the variance only, so bins are enough.
-        held = np.bincount(self._bins, self.counts, minlength=NUM_BINS)
-        above = held.sum() - np.cumsum(held) + held / 2
-        self._above = (above / max(held.sum(), 1)).astype(np.float32)
+        in_bin = np.bincount(self._bins, self.counts, minlength=NUM_BINS)
+        above = in_bin.sum() - np.cumsum(in_bin) + in_bin / 2
+        self._above = (above / max(in_bin.sum(), 1)).astype(np.float32)
         self._histogram = np.zeros(self.num_codes * NUM_BINS, np.int64)
         self._lower = np.zeros((self.num_codes, len(self.values)), np.int64)
         self._level = np.zeros((self.num_codes, len(self.values)), np.int64)
@@ -92,7 +92,8 @@ class PairCounter:
         np.copyto(bins, scaled, casting="unsafe")
         self._add_weights(band_start, start, bins)
         picked = np.flatnonzero(np.take(self._flags, bins.ravel()))
-        kept = scores.ravel()[picked] if scores.flags.c_contiguous else scores[np.divmod(picked, shape[1])]
+        exact = scores.ravel()[picked] if scores.flags.c_contiguous else scores[np.divmod(picked, shape[1])]
+        # The histograms of the codes are one array: a pair's bin moves by NUM_BINS for each bit of its code.
         if self.num_codes > 1:
             for stratum in ("gender", "nationality"):
                 for rows, runs in self.plan.parts(stratum, start, start + len(scores)):
@@ -104,12 +105,12 @@ class PairCounter:
         histogram = np.bincount(bins.ravel(), minlength=len(self._histogram))
         with self._lock:
             self._histogram += histogram
-        self._add_exact(kept, codes)
+        self._add_exact(exact, codes)
 
-    def _add_exact(self, kept: Floats, codes: Ints) -> None:
+    def _add_exact(self, exact: Floats, codes: Ints) -> None:
         """Compares the scores of bins that hold a positive with the positives."""
         for code in range(self.num_codes):
-            mine = np.sort(kept[(codes == code) & (kept > NO_PAIR)])
+            mine = np.sort(exact[(codes == code) & (exact > NO_PAIR)])
             left = np.searchsorted(mine, self.values, side="left")
             right = np.searchsorted(mine, self.values, side="right")
             with self._lock:
@@ -126,9 +127,11 @@ class PairCounter:
         _add_sums(sums, self.bands, band_start, start, above)
 
     def finish(self) -> PairCounts:
-        """The counts, once all bands were given."""
+        """The counts, once all bands have been added."""
         histogram = self._histogram.reshape(self.num_codes, NUM_BINS).copy()
-        histogram[-1, 0] -= int(self.plan.pair_starts[-1])  # hidden positives: of one identity, all agree
+        # The hidden positives are in the lowest bin; pairs of one person agree in every attribute.
+        histogram[-1, 0] -= int(self.plan.pair_starts[-1])
+        # Bins with a positive were counted exactly, score by score; below them whole bins count.
         rest = np.where(self._flags, 0, histogram)
         below = np.cumsum(rest, axis=1)[:, self._bins]
         lower, equal = self._lower + below, self._level
@@ -148,15 +151,15 @@ class PairCounter:
 
 
 class ThresholdCounter:
-    """Counts the negatives at or above one threshold for each stratum, by query and by gallery item.
+    """Counter of the negatives at or above one threshold per stratum, by query and by gallery item.
 
     Args:
         bands: The similarities.
-        thresholds: (S,).
+        thresholds: (S,) one of each stratum; NaN counts nothing.
 
     Attributes:
-        row_sums: (S, Q).
-        column_sums: (S, M).
+        row_sums: (S, Q) negatives of each query.
+        column_sums: (S, M) negatives of each gallery item.
     """
 
     def __init__(self, bands: Bands, thresholds: Floats) -> None:
@@ -191,7 +194,7 @@ def _add_sums(
         for rows, runs in bands.plan.parts(stratum, start, start + len(values)):
             for run in runs:
                 block = values[rows, run]
-                # The rows are this thread's alone.
+                # No other thread has these rows; the columns are everybody's, so they wait their turn.
                 row_sums[s, start + rows.start : start + rows.stop] += block.sum(axis=1, dtype=kind)
                 down = block.sum(axis=0, dtype=kind)
                 bands.in_order(band_start, partial(_add, column_sums[s, run], down))

@@ -1,4 +1,4 @@
-"""How many negatives of each query lie above its positives, and what gallery items take from matching."""
+"""Number of negatives above each query's positives, and the effect of gallery items on matching."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,15 +6,15 @@ from numpy.typing import NDArray
 from lc_pytorch.utils.chance import share_without
 from lc_pytorch.utils.similarity import MAX_PROBES, Bands, Counts, Floats, Ints
 
-COLUMNS = 8192  # of a mask that are turned into numbers at a time
+COLUMNS = 8192  # of a mask, converted to float32 at a time
 
 
 class RankCounter:
-    """Takes the bands of one direction and counts.
+    """Counter of one direction, from its bands.
 
     Args:
         bands: The similarities.
-        choices: N of each 1:N matching, at least 2 each.
+        choices: N of each 1:N matching, at least 2.
     """
 
     def __init__(self, bands: Bands, choices: tuple[int, ...]) -> None:
@@ -41,7 +41,7 @@ class RankCounter:
         for row in rows:
             self._count_sorted(start, int(row), band)
         mask = self.bands.buffers.get("mask", band.size, np.bool_).reshape(band.shape)
-        taken = np.zeros_like(self.counts.influence)
+        influence = np.zeros_like(self.counts.influence)
         for k in range(probes.shape[1]):
             scores = np.where(probes[:, k] >= 0, self.counts.scores[probes[:, k]], np.float32(np.inf))
             np.equal(band, scores[:, None], out=mask)
@@ -49,13 +49,14 @@ class RankCounter:
             np.greater(band, scores[:, None], out=mask)
             higher = self._sums(start, mask)
             has = np.flatnonzero(probes[:, k] >= 0)
+            # Rows with more positives than probes were counted by sorting; theirs serve the influence only.
             few = has[np.diff(self.plan.pair_starts)[start + has] <= MAX_PROBES]
             self.counts.higher[:, probes[few, k]] = higher[:, few]
             self.counts.equal[:, probes[few, k]] = equal[:, few]
-            self._add_influence(start, mask, higher, equal, weights[:, k], taken)
+            self._add_influence(start, mask, higher, equal, weights[:, k], influence)
 
         def apply() -> None:
-            self.counts.influence += taken
+            self.counts.influence += influence
 
         self.bands.in_order(start, apply)
 
@@ -87,7 +88,7 @@ class RankCounter:
         return sums
 
     def _count_sorted(self, start: int, row: int, band: Floats) -> None:
-        """Counts for a query of many positives: its row is sorted once."""
+        """Counts for a query with many positives, whose row is sorted once."""
         pairs = slice(*self.plan.pair_starts[start + row : start + row + 2])
         scores = self.counts.scores[pairs]
         for s, stratum in enumerate(self.plan.strata):
@@ -107,7 +108,7 @@ class RankCounter:
         weights: NDArray[np.float64],
         influence: NDArray[np.float64],
     ) -> None:
-        """A gallery item above the positive costs n/T · P(the other n - 1 distractors are all below).
+        """Adds the cost of items above the positive: n/T · P(the other n - 1 distractors are all below).
 
         For the variance only, so one that is level counts as below: where most are, it is off by a percent.
         """
@@ -127,5 +128,5 @@ class RankCounter:
                 for run in runs:
                     for left in range(run.start, run.stop, COLUMNS):
                         columns = slice(left, min(left + COLUMNS, run.stop))
-                        taken = single[:, rows] @ mask[rows, columns].astype(np.float32)
-                        influence[s, :, columns] += taken
+                        part = single[:, rows] @ mask[rows, columns].astype(np.float32)
+                        influence[s, :, columns] += part

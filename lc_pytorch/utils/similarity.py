@@ -4,15 +4,15 @@ Both sets are sorted by gender, nationality and identity. So the positives of a 
 each stratum, are a few runs of neighbouring columns, and a stratum costs no mask. The matrix is computed in
 bands of rows, each thread its own.
 
-A pair of vectors has one similarity, to the last bit, wherever it stands, on every processor and with every
+A pair of vectors has one similarity, to the last bit, at every position, on every processor and with every
 BLAS: coordinates are rounded to multiples of 2^-26, so that products are multiples of 2^-52, and all sums of
 them stay below 2 (unit vectors, Cauchy-Schwarz). They fit into the 53 bits of a float64 without any rounding,
 in whatever order a kernel adds them. Equal vectors are therefore exact ties, and ranks do not depend on the
 machine. A similarity is that sum rounded to float32; of 512 numbers it is at most 4e-7 away from the product
-of the vectors given (1e-8 as a rule, and the rounding's 3e-8).
+of the original vectors (1e-8 as a rule, and the rounding's 3e-8).
 
-Strata say who may be a distractor: `all`, `gender` and `nationality` (those of the query), `both`. An unknown
-gender or nationality (empty, or nobody said) equals no other.
+A stratum is the set of possible distractors: `all`, those of the query's `gender` or `nationality`, or those
+of `both`. An unknown gender or nationality (empty or absent) equals no other.
 """
 
 import itertools
@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -35,10 +35,11 @@ PAIRS = 4096  # multiplied at a time: twice 16 MiB for 512 numbers
 BAND_ROWS = 1024
 BAND_SCORES = 1 << 24  # of one band: 64 MiB of float32 for each thread
 MAX_PROBES = 8  # positives of a row that are compared with the whole row; where there are more, it is sorted
-BELOW_ALL = np.float32(-2.0)  # stands in the place of positives: below every similarity
+BELOW_ALL = np.float32(-2.0)  # overwrites hidden positives: below every similarity
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
+_Scalar = TypeVar("_Scalar", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Side:
 
     Attributes:
         vectors: (n, D) float32.
-        order: (n,) where each row was before sorting.
+        order: (n,) position of each row before sorting.
         identities: (n,) number of the identity, 0 to G - 1.
         genders: (n,) number of the gender of each row.
         nationalities: (n,) likewise.
@@ -62,7 +63,7 @@ class Side:
 
 @dataclass
 class Counts:
-    """What one direction counts. S strata, Q queries, M gallery, P positive pairs (by query, then column).
+    """Counts of one direction. S strata, Q queries, M gallery, P positive pairs (by query, then column).
 
     Attributes:
         scores: (P,) similarity of each positive pair.
@@ -71,8 +72,8 @@ class Counts:
         equal: (S, P) negatives level with it.
         totals: (S, Q) negatives of each query.
         num_positives: (Q,) positives of each query.
-        influence: (S, C, M) for each size of matching, what each gallery item took away from the sum over
-            the queries of their accuracy, in expectation of the other distractors.
+        influence: (S, C, M) for each size of matching, the amount that each gallery item takes away from the
+            sum of the queries' accuracies, in expectation over the other distractors.
         expected: (S, C, Q) mean of the same over the negatives of each query.
     """
 
@@ -95,7 +96,7 @@ def sorted_side(vectors: Floats, identities: Ints, genders: Ints, nationalities:
 
 
 class Plan:
-    """Where the positives and the strata of each query lie in the sorted gallery.
+    """Positions of the positives and the strata of each query in the sorted gallery.
 
     Attributes:
         starts: (Q,) first positive column of each query.
@@ -123,6 +124,7 @@ class Plan:
         if stratum == "all":
             yield slice(0, stop - start), [slice(0, len(self.gallery.identities))]
             return
+        # A cell is a run of queries of one gender and nationality; the band may begin inside of one.
         low = int(np.searchsorted(self.cell_ends, start, side="right"))
         for first, end in zip(self.cell_starts[low:], self.cell_ends[low:], strict=True):
             if first >= stop:
@@ -182,14 +184,13 @@ def pair_similarities(left: Floats, right: Floats, rows: ArrayLike, columns: Arr
 
     Args:
         left, right: (n, D) and (m, D) float32 of at most unit length.
-        rows, columns: (P,) which are multiplied.
+        rows, columns: (P,) indices of the vectors that are multiplied.
     """
     rows, columns = np.asarray(rows), np.asarray(columns)
     similarities = np.empty(len(rows), np.float32)
     for start in range(0, len(rows), PAIRS):
         part = slice(start, start + PAIRS)
-        one, other = on_grid(left[rows[part]]), on_grid(right[columns[part]])
-        similarities[part] = np.einsum("pd,pd->p", one, other)
+        similarities[part] = np.einsum("pd,pd->p", on_grid(left[rows[part]]), on_grid(right[columns[part]]))
     return similarities
 
 
@@ -197,14 +198,14 @@ class _Buffers(threading.local):
     """Memory of one thread, made once: a fresh array costs a page fault for each of its pages."""
 
     def __init__(self) -> None:
-        self.kept: dict[str, NDArray[Any]] = {}
+        self._arrays: dict[str, NDArray[np.generic]] = {}
 
-    def get(self, name: str, size: int, kind: type) -> NDArray[Any]:
-        """A flat array of at least `size`, kept for the next band."""
-        kept = self.kept.get(name)
-        if kept is None or len(kept) < size:
-            kept = self.kept[name] = np.empty(size, kind)
-        return kept[:size]
+    def get(self, name: str, size: int, kind: type[_Scalar]) -> NDArray[_Scalar]:
+        """A flat array of `size`, whose memory the next band uses again."""
+        array = self._arrays.get(name)
+        if array is None or len(array) < size:
+            array = self._arrays[name] = np.empty(size, kind)
+        return cast("NDArray[_Scalar]", array[:size])
 
 
 class Bands:
@@ -212,7 +213,7 @@ class Bands:
 
     Args:
         plan: What is compared with what.
-        num_threads: Default: the cores this process may use.
+        num_threads: Number of threads; default: the cores this process may use.
     """
 
     def __init__(self, plan: Plan, num_threads: int | None = None) -> None:
@@ -232,15 +233,16 @@ class Bands:
     def each(self, work: Callable[[int, Floats], None]) -> None:
         """Calls `work(start, scores (rows, M))` for every band, on all threads, in no order.
 
-        The scores lie in a buffer of the thread, which the next band overwrites.
+        The scores are in a buffer of the thread, which the next band overwrites.
         """
         gallery_MD = on_grid(self.plan.gallery.vectors)
         turns = iter(self.starts())
         upcoming = next(turns, None)
 
-        def one(start: int) -> None:
+        def run(start: int) -> None:
             nonlocal upcoming
             work(start, self._band(start, gallery_MD))
+            # Bands end in any order: what they queued is applied once all bands before them have ended.
             with self._lock:
                 self._ended.add(start)
                 while upcoming in self._ended:
@@ -248,16 +250,16 @@ class Bands:
                         apply()
                     upcoming = next(turns, None)
 
-        # BLAS itself is held to one thread: comparing and counting, which are more than half, use all cores.
+        # BLAS itself has one thread: comparing and counting, which are more than half, use all cores.
         with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(self.num_threads) as pool:
-            for _ in pool.map(one, self.starts()):
+            for _ in pool.map(run, self.starts()):
                 pass
 
     def in_order(self, start: int, apply: Callable[[], None]) -> None:
-        """Calls `apply` once all bands before the one at `start` are through, one call at a time.
+        """Calls `apply` once all bands before the one at `start` have ended, one call at a time.
 
-        For sums of floats over the bands: added as threads happen to finish, they would differ from run to
-        run. To be called within `each`'s work.
+        For sums of floats over the bands: added in the order in which threads finish, they would differ from
+        run to run. To be called within `each`'s work.
         """
         with self._lock:
             self._waiting.setdefault(start, []).append(apply)
@@ -291,7 +293,7 @@ class Bands:
         return scores
 
     def hide_positives(self, start: int, band: Floats) -> None:
-        """Puts `BELOW_ALL` in the place of the positives of a band."""
+        """Overwrites the positives of a band with `BELOW_ALL`."""
         starts, stops = self.plan.starts[start:], self.plan.stops[start:]
         for row, first, stop in zip(range(len(band)), starts, stops, strict=False):
             band[row, first:stop] = BELOW_ALL

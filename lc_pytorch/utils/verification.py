@@ -15,14 +15,14 @@ ROC_POINTS = 513
 
 @dataclass(frozen=True)
 class Verification:
-    """How well the similarity tells pairs of one person from pairs of two.
+    """Measures of how well the similarity distinguishes pairs of one person from pairs of two.
 
     Attributes:
-        num_positives: Pairs of one person.
-        num_negatives: Pairs of two (of the stratum).
+        num_positives: Number of pairs of one person.
+        num_negatives: Number of pairs of two people (of the stratum).
         auc: Area under the ROC curve, exact; ties count half.
-        equal_error_rate: Where false acceptances and false rejections cross, interpolated.
-        threshold: Similarity there; NaN if undefined.
+        equal_error_rate: Rate at which false acceptances and false rejections are equal, interpolated.
+        threshold: Similarity at that rate; NaN if undefined.
         roc: (≤ 513, 2) false and true positive rate, from (0, 0) to (1, 1), for a plot.
     """
 
@@ -42,61 +42,62 @@ class EqualError:
     threshold: float
 
 
-def error_curve(found: PairCounts, stratum: int) -> NDArray[np.float64]:
+def error_curve(pairs: PairCounts, stratum: int) -> NDArray[np.float64]:
     """(2 U + 2, 2) false acceptance and false rejection rate while the threshold rises past each positive.
 
     Only there does the false rejection rate change; between two of these points the curve is level, and
     across a positive that is level with negatives it is a straight line (ties in random order).
     """
-    negatives, positives = int(found.totals[stratum]), int(found.counts.sum())
-    curve = np.empty((2 * len(found.values) + 2, 2))
+    negatives, positives = int(pairs.totals[stratum]), int(pairs.counts.sum())
+    curve = np.empty((2 * len(pairs.values) + 2, 2))
     curve[0], curve[-1] = (1.0, 0.0), (0.0, 1.0)
-    lower, equal = found.lower[stratum], found.equal[stratum]
-    passed = np.cumsum(found.counts)
+    lower, equal = pairs.lower[stratum], pairs.equal[stratum]
+    passed = np.cumsum(pairs.counts)
     curve[1:-1:2, 0] = (negatives - lower) / negatives
-    curve[1:-1:2, 1] = (passed - found.counts) / positives
+    curve[1:-1:2, 1] = (passed - pairs.counts) / positives
     curve[2:-1:2, 0] = (negatives - lower - equal) / negatives
     curve[2:-1:2, 1] = passed / positives
     return curve
 
 
-def equal_error(found: PairCounts, stratum: int) -> EqualError:
-    """Where the error curve crosses the diagonal."""
-    if not len(found.values) or not found.totals[stratum]:
+def equal_error(pairs: PairCounts, stratum: int) -> EqualError:
+    """The point at which the error curve crosses the diagonal."""
+    if not len(pairs.values) or not pairs.totals[stratum]:
         return EqualError(float("nan"), float("nan"))
-    curve = error_curve(found, stratum)
+    curve = error_curve(pairs, stratum)
     difference = curve[:, 0] - curve[:, 1]
     after = int(np.argmax(difference <= 0))
     before = after - 1
     share = difference[before] / (difference[before] - difference[after])
     rate = curve[before, 0] + share * (curve[after, 0] - curve[before, 0])
-    value = found.values[min((after - 1) // 2, len(found.values) - 1)]
+    value = pairs.values[min((after - 1) // 2, len(pairs.values) - 1)]
     return EqualError(float(rate), float(value))
 
 
 def verify(
-    found: PairCounts, counts: Counts, plan: Plan, stratum: int, error: EqualError, passing: ThresholdCounter
+    pairs: PairCounts, counts: Counts, plan: Plan, stratum: int, error: EqualError, passing: ThresholdCounter
 ) -> Verification:
     """The measures of one stratum.
 
     Args:
-        found: Counts over all pairs, faces as queries.
-        counts: Of the direction face to voice.
-        plan: Likewise.
-        stratum: Its number.
-        error: From `equal_error`.
+        pairs: Counts over all pairs, faces as queries.
+        counts: Counts of the direction face to voice.
+        plan: Plan of that direction.
+        stratum: Number of the stratum.
+        error: Result of `equal_error`.
         passing: Negatives at or above `error.threshold`; its queries are the voices.
     """
-    positives, negatives = int(found.counts.sum()), int(found.totals[stratum])
+    positives, negatives = int(pairs.counts.sum()), int(pairs.totals[stratum])
     if not positives or not negatives:
         nothing = Measure(float("nan"), 0.5)
         return Verification(positives, negatives, nothing, nothing, float("nan"), np.empty((0, 2)))
-    twice = 2 * found.lower[stratum] + found.equal[stratum]
-    area = sum(int(n) * int(t) for n, t in zip(found.counts, twice, strict=True)) / (
+    # A positive wins against each negative below it, and half against one level with it; twice that is whole
+    # numbers, summed without rounding.
+    twice = 2 * pairs.lower[stratum] + pairs.equal[stratum]
+    area = sum(int(n) * int(t) for n, t in zip(pairs.counts, twice, strict=True)) / (
         2 * positives * negatives
     )
-    place = np.searchsorted(found.values, counts.scores)
-    wins = twice[place] / (2 * negatives)
+    wins = twice[np.searchsorted(pairs.values, counts.scores)] / (2 * negatives)
     owners = plan.queries.identities[counts.queries]
     effects = _effects(
         plan,
@@ -104,11 +105,11 @@ def verify(
         owners,
         wins - area,
         area,
-        found.row_sums[stratum],
-        found.column_sums[stratum],
+        pairs.row_sums[stratum],
+        pairs.column_sums[stratum],
         negatives,
     )
-    curve = error_curve(found, stratum)
+    curve = error_curve(pairs, stratum)
     # Rates at the threshold itself, so that the effects of all people sum to zero.
     is_missed = (counts.scores < error.threshold).astype(np.float64)
     false_rate = float(passing.row_sums[stratum].sum()) / negatives
@@ -170,8 +171,8 @@ def _pair_totals(plan: Plan, stratum: int) -> tuple[NDArray[np.int64], NDArray[n
             rows[part] += run.stop - run.start
             columns[run] += part.stop - part.start
     num_people = 1 + int(max(plan.queries.identities.max(), plan.gallery.identities.max()))
-    own = np.bincount(plan.queries.identities, minlength=num_people)[plan.gallery.identities]
-    return rows - (plan.stops - plan.starts), columns - own
+    positives = np.bincount(plan.queries.identities, minlength=num_people)[plan.gallery.identities]
+    return rows - (plan.stops - plan.starts), columns - positives
 
 
 def _slope_share(curve: NDArray[np.float64], rate: float) -> float:
@@ -196,7 +197,7 @@ def _roc(curve: NDArray[np.float64]) -> NDArray[np.float64]:
     points = np.column_stack([curve[::-1, 0], 1.0 - curve[::-1, 1]])
     if len(points) > ROC_POINTS:
         length = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(points, axis=0)).sum(axis=1))])
-        wanted = np.linspace(0.0, length[-1], ROC_POINTS)
-        points = points[np.unique(np.clip(np.searchsorted(length, wanted), 0, len(points) - 1))]
+        spots = np.linspace(0.0, length[-1], ROC_POINTS)
+        points = points[np.unique(np.clip(np.searchsorted(length, spots), 0, len(points) - 1))]
         points[0], points[-1] = (0.0, 0.0), (1.0, 1.0)
     return points

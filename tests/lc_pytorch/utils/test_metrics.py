@@ -108,8 +108,8 @@ def test_retrieval_with_several_positives_and_strata_equals_a_slow_loop(directio
     assert found.mean_average_precision.value == pytest.approx(slow["ap"], abs=1e-12)
     ranks = [1 + (n > p.max()).sum() for p, n in counted]
     assert found.median_rank.value == np.median(ranks)
-    wanted = [np.nan if not len(p) else 1 + (n > p.max()).sum() for _, p, n in queries]
-    np.testing.assert_array_equal(found.ranks, wanted)
+    expected = [np.nan if not len(p) else 1 + (n > p.max()).sum() for _, p, n in queries]
+    np.testing.assert_array_equal(found.ranks, expected)
     for choice in (2, 4, 10):
         wins = [
             np.mean([math.comb(int((n < s).sum()), choice - 1) / math.comb(len(n), choice - 1) for s in p])
@@ -145,10 +145,10 @@ def test_average_precision_without_ties_equals_scikit_learn():
     faces, voices, face_ids, voice_ids = people(40, 3, 4, seed=3)
     found = evaluate_embeddings(faces, voices, face_ids, voice_ids).retrieval["face_to_voice", "all"]
     scores = faces @ voices.T
-    wanted = [
+    expected = [
         average_precision_score(voice_ids == one, row) for one, row in zip(face_ids, scores, strict=True)
     ]
-    assert found.mean_average_precision.value == pytest.approx(np.mean(wanted), abs=1e-9)
+    assert found.mean_average_precision.value == pytest.approx(np.mean(expected), abs=1e-9)
 
 
 def test_matching_equals_drawing_distractors():
@@ -216,8 +216,8 @@ def test_verification_equals_scikit_learn(levels, stratum):
     difference = false - (1 - true)
     k = int(np.argmax(difference >= 0))
     share = -difference[k - 1] / (difference[k] - difference[k - 1])
-    wanted = false[k - 1] + share * (false[k] - false[k - 1])
-    assert found.equal_error_rate.value == pytest.approx(wanted, abs=1e-12)
+    expected = false[k - 1] + share * (false[k] - false[k - 1])
+    assert found.equal_error_rate.value == pytest.approx(expected, abs=1e-12)
     np.testing.assert_array_equal(found.roc[[0, -1]], [[0, 0], [1, 1]])
     assert np.isin(np.round(found.roc[:, 1], 12), np.round(true, 12)).all()
     assert (np.diff(found.roc, axis=0) >= 0).all()
@@ -227,11 +227,11 @@ def test_many_positives_of_one_query_are_counted_by_sorting_and_give_the_same():
     faces, voices, face_ids, voice_ids = people(6, 30, 30, seed=6, likeness=0.5)
     found = evaluate_embeddings(faces, voices, face_ids, voice_ids).retrieval["face_to_voice", "all"]
     scores = faces @ voices.T
-    wanted = [
+    expected = [
         average_precision_score(voice_ids == one, row) for one, row in zip(face_ids, scores, strict=True)
     ]
     assert max(np.bincount(voice_ids)) > similarity.MAX_PROBES
-    assert found.mean_average_precision.value == pytest.approx(np.mean(wanted), abs=1e-9)
+    assert found.mean_average_precision.value == pytest.approx(np.mean(expected), abs=1e-9)
 
 
 @pytest.mark.numeric
@@ -405,8 +405,8 @@ def test_effects_of_people_are_the_derivatives_of_the_weighted_measures(levels):
             (statistic(1 + step * np.eye(30)[a]) - statistic(1 - step * np.eye(30)[a])) / (2 * step)
             for a in range(30)
         ]
-        wanted = np.sqrt(30 / 29 * np.sum(np.square(effects)))
-        assert measure.standard_error == pytest.approx(wanted, rel=tolerance)
+        expected = np.sqrt(30 / 29 * np.sum(np.square(effects)))
+        assert measure.standard_error == pytest.approx(expected, rel=tolerance)
 
 
 @pytest.mark.parametrize("choice", [2, 4, 10])

@@ -1,7 +1,7 @@
-"""Embeds files in batches, on one process or many; what is known already is left out.
+"""Embeds files in batches, on one process or many; embeddings that are in the cache are not computed again.
 
-A file that cannot be read is left out with its reason. Over several processes (torchrun, srun) each embeds a
-share, and all get the whole.
+A file that cannot be read is left out with its reason. Of several processes (torchrun, srun) each embeds a
+share, and all of them get all embeddings.
 
 Letters: N files, D numbers of an embedding.
 """
@@ -16,7 +16,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +31,10 @@ from facevox.training import distributed
 from lc_pytorch.evaluation.options import PassOptions
 from lc_pytorch.evaluation.readers import MediaFiles
 from lc_pytorch.faces.embedding_store import FACTS, VectorStore
+from lc_pytorch.models.face_voice import TwoTowerModel
+
+# (row in the list of files, its content or None, reason why there is none)
+_Item = tuple[int, Tensor | None, str]
 
 
 @dataclass(frozen=True)
@@ -39,10 +42,10 @@ class Embedded:
     """The embeddings of the files that could be read, in the order of the list.
 
     Attributes:
-        rows: (n,) their places in the list.
+        rows: (n,) int64, their positions in the list.
         vectors: (n, D) float32, unit length.
         failures: (file, reason) of those left out.
-        num_cached: How many were known already.
+        num_cached: Number of those that came from the cache.
     """
 
     rows: NDArray[np.int64]
@@ -56,13 +59,13 @@ class Stopped(Exception):
 
 
 def require_writable(file: Path, option: str) -> None:
-    """Sees, before any slow step, that `file` can be written.
+    """Checks, before any slow step, that `file` can be written.
 
     Raises:
-        UserError: It is a folder, or the nearest folder above it that exists takes no files.
+        UserError: It is a folder, or nothing can be written into the nearest existing folder above it.
     """
     if file.is_dir():
-        raise UserError(f"{option} {file}: is a folder; the name of a file is wanted")
+        raise UserError(f"{option} {file}: is a folder; the name of a file is expected")
     above = next(folder for folder in file.absolute().parents if folder.exists())
     if not above.is_dir():
         raise UserError(f"{option} {file}: {above} is not a folder")
@@ -80,7 +83,7 @@ def weights_hash(model: nn.Module) -> str:
 
 
 def embed_files(
-    model: nn.Module,
+    model: TwoTowerModel,
     media: MediaFiles,
     options: PassOptions,
     device: torch.device,
@@ -89,9 +92,9 @@ def embed_files(
     """The embeddings of all files that can be read. Every process of a group calls it and gets the same.
 
     Args:
-        model: Has `embed_faces` and `embed_voices` ((B, …) → (B, D)); in evaluation mode, on `device`.
-        media: What to embed.
-        options: How.
+        model: In evaluation mode, on `device`.
+        media: The files to embed.
+        options: How to embed them.
         device: Of the model.
         stop: A flag that ends the pass at the next batch, on all processes.
 
@@ -103,39 +106,40 @@ def embed_files(
     keys, failures = _keys(media, weights, options.precision)
     store = VectorStore(options.cache_dir / weights[:16]) if options.cache_dir else None
     readable = np.array([key is not None for key in keys])
-    has = np.array([store is not None and key is not None and key in store for key in keys], bool)
-    # Only what every process has found counts as known: one that opens the cache late may see what another
-    # has written in the meantime, and all must share out the same list.
-    has &= _on_every_rank(has)
+    cached = np.array([store is not None and key is not None and key in store for key in keys], bool)
+    # Only what is in the cache for every process counts: one that opens it late may see what another has
+    # written in the meantime, and all must share out the same list.
+    cached &= _on_every_rank(cached)
     readable &= _on_every_rank(readable)
     hidden = (row for row in np.flatnonzero(~readable).tolist() if row not in failures)
     failures |= dict.fromkeys(hidden, "another process of this run cannot find the file")
-    todo = np.flatnonzero(readable & ~has)
+    todo = np.flatnonzero(readable & ~cached)
     with nullcontext() if store is None else store:
         fresh_rows, fresh_vectors, fresh_failures = _embed_share(
             model, media, options, device, todo, (store, keys), stop
         )
     failures |= fresh_failures
-    known = np.flatnonzero(has)
+    cached_rows = np.flatnonzero(cached)
     rows, vectors = fresh_rows, fresh_vectors
-    if store is not None and len(known):
-        stored = store.vectors([keys[row] or b"" for row in known])
-        rows = np.concatenate([known, fresh_rows])
+    if store is not None and len(cached_rows):
+        stored = store.vectors([keys[row] or b"" for row in cached_rows])
+        rows = np.concatenate([cached_rows, fresh_rows])
+        # Without a fresh vector the width of `fresh_vectors` is 0, which does not join.
         vectors = np.concatenate([stored, fresh_vectors]) if len(fresh_rows) else stored
     order = np.argsort(rows)
     left_out = [(media.files[row], reason) for row, reason in sorted(failures.items())]
-    return Embedded(rows[order], vectors[order], left_out, len(known))
+    return Embedded(rows[order], vectors[order], left_out, len(cached_rows))
 
 
 def estimate_pass(
-    model: nn.Module, medias: Sequence[MediaFiles], options: PassOptions, device: torch.device
+    model: TwoTowerModel, medias: Sequence[MediaFiles], options: PassOptions, device: torch.device
 ) -> list[str]:
-    """What embedding all these files would take, in lines for people; tries a batch of each, writes nothing.
+    """Lines on what embedding all these files would take; tries a batch of each kind, writes nothing.
 
     Args:
         model: See `embed_files`.
-        medias: What would be embedded.
-        options: How.
+        medias: The files that would be embedded.
+        options: How to embed them.
         device: Of the model.
     """
     lines, total_s, num_bytes = [], 0.0, 0
@@ -143,26 +147,27 @@ def estimate_pass(
     for media in medias:
         step = max(len(media.files) // options.batch_size, 1)  # over the whole list: sizes differ by folder
         rows = range(0, len(media.files), step)[: options.batch_size]
-        tried = replace(
+        sample = replace(
             media,
             files=[media.files[row] for row in rows],
             identities=[media.identities[row] for row in rows],
         )
         start_s = time.monotonic()
-        found = embed_files(model, tried, alone, device)
+        embedded = embed_files(model, sample, alone, device)
         seconds = (time.monotonic() - start_s) / max(len(rows), 1) * len(media.files)
         total_s += seconds
-        num_bytes += found.vectors[:1].nbytes * len(media.files)
+        num_bytes += embedded.vectors[:1].nbytes * len(media.files)
         lines.append(
             f"{len(media.files)} {media.kind}s of {len(set(media.identities))} people, about "
-            f"{duration_text(seconds)}; {len(found.failures)} of {len(rows)} tried cannot be used"
+            f"{duration_text(seconds)}; {len(embedded.failures)} of {len(rows)} tried cannot be used"
         )
     kept = f"{max(num_bytes // 1000, 1)} kB in {options.cache_dir}" if options.cache_dir else "nothing kept"
     return [*lines, f"embedding: about {duration_text(total_s)} in one process; {kept}"]
 
 
 def _keys(media: MediaFiles, weights: str, precision: str) -> tuple[list[bytes | None], dict[int, str]]:
-    """The key of each file in the cache; None, and a reason, for those that are not there."""
+    """The cache key of each file; for one that does not exist None, and a reason by its row."""
+    # All that an embedding depends on is in the key: a file that changes gets another one.
     settings = json.dumps([weights, media.kind, precision, media.settings], sort_keys=True)
     start = hashlib.sha256(settings.encode())
     keys: list[bytes | None] = []
@@ -181,8 +186,8 @@ def _keys(media: MediaFiles, weights: str, precision: str) -> tuple[list[bytes |
     return keys, failures
 
 
-class _Reader(Dataset[tuple[int, Tensor | None, str]]):
-    """(place in the list, what was read or None, reason)."""
+class _Reader(Dataset[_Item]):
+    """The files of `rows`, one item each."""
 
     def __init__(self, media: MediaFiles, rows: NDArray[np.int64]) -> None:
         self._media, self._rows = media, rows
@@ -190,7 +195,7 @@ class _Reader(Dataset[tuple[int, Tensor | None, str]]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, index: int) -> tuple[int, Tensor | None, str]:
+    def __getitem__(self, index: int) -> _Item:
         row = int(self._rows[index])
         file = self._media.files[row]
         try:
@@ -199,7 +204,8 @@ class _Reader(Dataset[tuple[int, Tensor | None, str]]):
             return row, None, one_line(error).removeprefix(f"{' '.join(str(file).split())}: ")
 
 
-def _as_list(items: list[object]) -> list[object]:
+def _as_list(items: list[_Item]) -> list[_Item]:
+    # For the loader: items of unlike shapes cannot be collated.
     return items
 
 
@@ -208,7 +214,7 @@ def _ignore_signals(worker: int) -> None:
 
 
 def _embed_share(
-    model: nn.Module,
+    model: TwoTowerModel,
     media: MediaFiles,
     options: PassOptions,
     device: torch.device,
@@ -216,18 +222,19 @@ def _embed_share(
     cache: tuple[VectorStore | None, list[bytes | None]],
     stop: StopFlag | None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32], dict[int, str]]:
-    """Embeds this process's share of `todo`; returns rows, vectors and failures of all processes."""
+    """Embeds this rank's share of `todo`; returns rows, vectors and failures of all ranks."""
     size = distributed.world_size()
-    own = todo[distributed.rank() :: size]
+    share = todo[distributed.rank() :: size]
     store, keys = cache
     rows: list[int] = []
     parts: list[NDArray[np.float32]] = []
     failures: dict[int, str] = {}
-    batches = _batches(media, options, device, own)
+    batches = _batches(media, options, device, share)
     num_batches = -(-len(todo) // (size * options.batch_size)) if len(todo) else 0
     silent = distributed.rank() != 0 or not len(todo)
     with nullcontext() if silent else Progress(len(todo), f"embed {media.kind}s", "file") as progress:
-        for _ in range(num_batches):  # the same number on all: they agree after each whether to go on
+        # As many rounds on every rank, even with a shorter share: after each they agree whether to stop.
+        for _ in range(num_batches):
             if distributed.any_rank(bool(stop)):
                 raise Stopped
             items = next(batches, [])
@@ -240,14 +247,15 @@ def _embed_share(
                     for (row, _), fine in zip(group, is_fine, strict=True)
                     if not fine
                 }
-                kept = [row for (row, _), fine in zip(group, is_fine, strict=True) if fine]
-                rows += kept
+                fine_rows = [row for (row, _), fine in zip(group, is_fine, strict=True) if fine]
+                rows += fine_rows
                 parts.append(vectors[is_fine])
-                if store is not None and kept:
-                    # The facts are those of face quality, which is not asked here.
-                    facts = np.zeros((len(kept), len(FACTS)))
-                    store.append([keys[row] or b"" for row in kept], facts.tolist(), parts[-1])
+                if store is not None and fine_rows:
+                    # The store has columns for face quality, which nobody asks for here.
+                    facts = np.zeros((len(fine_rows), len(FACTS)))
+                    store.append([keys[row] or b"" for row in fine_rows], facts.tolist(), parts[-1])
             if progress is not None:
+                # Rank 0 counts for all: the others are about as far.
                 note = f"{len(failures)} left out" if failures else ""
                 progress.update(min(len(items) * size, len(todo) - progress.count), note)
     width = max((part.shape[1] for part in parts), default=0)
@@ -257,16 +265,16 @@ def _embed_share(
 
 def _batches(
     media: MediaFiles, options: PassOptions, device: torch.device, rows: NDArray[np.int64]
-) -> Iterator[list[tuple[int, Tensor | None, str]]]:
+) -> Iterator[list[_Item]]:
     end_children_at_exit()
-    loader: DataLoader[Any] = DataLoader(
+    loader: DataLoader[_Item] = DataLoader(
         _Reader(media, rows),
         batch_size=options.batch_size,
         num_workers=min(options.num_workers, len(rows)),
         collate_fn=_as_list,
         worker_init_fn=_ignore_signals,
         pin_memory=device.type == "cuda",
-        # Its own: a validation must not draw from the generator that training goes on with.
+        # A separate one: a validation must not draw from the generator of the training.
         generator=torch.Generator().manual_seed(0),
     )
     return iter(loader)
@@ -275,7 +283,7 @@ def _batches(
 def _same_shape(items: list[tuple[int, Tensor]]) -> Iterator[list[tuple[int, Tensor]]]:
     """Groups of one shape: nothing is padded, so no embedding depends on the others of its batch.
 
-    But for rounding: about 1e-6 in fp32, up to 1e-2 in bf16.
+    Up to rounding: about 1e-6 in fp32, up to 1e-2 in bf16.
     """
     groups: dict[tuple[int, ...], list[tuple[int, Tensor]]] = {}
     for row, value in items:
@@ -284,7 +292,7 @@ def _same_shape(items: list[tuple[int, Tensor]]) -> Iterator[list[tuple[int, Ten
 
 
 def _embed(
-    model: Any, kind: str, values: list[Tensor], precision: str, device: torch.device
+    model: TwoTowerModel, kind: str, values: list[Tensor], precision: str, device: torch.device
 ) -> NDArray[np.float32]:
     """(B, D) unit vectors; rows that are not finite stay so."""
     batch = torch.stack(values).to(device, non_blocking=True)
@@ -296,22 +304,24 @@ def _embed(
 
 
 def _on_every_rank(flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Whether each flag is set on all processes."""
+    """(N,) True where a flag is set on all ranks."""
     if not len(flags):
         return flags
-    everyone = distributed.all_gather_rows(torch.from_numpy(flags.astype(np.uint8)))
-    every: NDArray[np.bool_] = everyone.reshape(-1, len(flags)).numpy().astype(bool).all(axis=0)
-    return every
+    gathered = distributed.all_gather_rows(torch.from_numpy(flags.astype(np.uint8)))
+    on_all: NDArray[np.bool_] = gathered.reshape(-1, len(flags)).numpy().astype(bool).all(axis=0)
+    return on_all
 
 
 def _gather(
-    rows: NDArray[np.int64], vectors: NDArray[np.float32], failures: dict[int, str], most: int
+    rows: NDArray[np.int64], vectors: NDArray[np.float32], failures: dict[int, str], max_rows: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32], dict[int, str]]:
-    """What all processes have embedded, on all of them; none has more than `most` rows."""
-    if not distributed.is_distributed() or not most:
+    """Rows, vectors and failures of all ranks, on all of them; none has more than `max_rows` rows."""
+    if not distributed.is_distributed() or not max_rows:
         return rows, vectors, failures
+    # Gathering takes tensors of one size: all are padded to `max_rows`, with row -1. A rank without a vector
+    # learns the width from the others.
     width = int(distributed.all_gather_rows(torch.tensor([vectors.shape[1]])).max())
-    padded_rows, padded = torch.full((most,), -1), torch.zeros(most, width)
+    padded_rows, padded = torch.full((max_rows,), -1), torch.zeros(max_rows, width)
     padded_rows[: len(rows)] = torch.from_numpy(rows)
     if len(rows):
         padded[: len(rows)] = torch.from_numpy(vectors)

@@ -18,10 +18,10 @@ MAX_LEVEL = 4096  # candidates of a row that are sorted; with more of them, ties
 
 @dataclass(frozen=True)
 class Matches:
-    """The best matches of each query, best first; items that are level stand in the order of the gallery.
+    """The best matches of each query, best first; items with the same similarity in order of the gallery.
 
     Attributes:
-        items_QK: (Q, K) rows of the gallery; K is the smaller of what was asked and the gallery's size.
+        items_QK: (Q, K) rows of the gallery; K is the smaller of `top_k` and the gallery's size.
         similarities_QK: (Q, K) cosine similarity, float32.
     """
 
@@ -59,34 +59,37 @@ def find_matches(
 
 
 def _in_order(vectors: NDArray[np.float32]) -> Side:
-    """A side whose rows stay where they are: everybody is someone else."""
+    """A side whose rows keep their order: as if each item were another person, of unknown attributes."""
     numbers, nothing = np.arange(len(vectors)), np.zeros(len(vectors), np.int64)
     return sorted_side(vectors, numbers, nothing, nothing)
 
 
 def _lower_bounds(band: NDArray[np.float32], count: int) -> NDArray[np.float32]:
-    """(rows,) a similarity that at least `count` items of each row reach, close to the best such number.
+    """(rows,) a similarity that at least `count` items of each row reach, close to the highest such number.
 
-    The columns are dealt into groups, and the best of each group is found in one sweep over the memory. The
-    count-th best of those is reached by as many items at least, and by few more. Selecting from the whole row
-    instead takes ten times as long.
+    The columns are dealt into groups; one sweep over the memory gives the best of each group. The count-th
+    best of those is reached by at least `count` items, and by few more. Selecting from the whole row instead
+    takes ten times as long.
     """
     rows, columns = band.shape
     num_groups = columns // GROUP
     if num_groups < count:
         return np.partition(band, columns - count, axis=1)[:, columns - count]
+    # Columns beyond the last full group are left out: the bound holds all the same, for fewer candidates.
     groups = band[:, : num_groups * GROUP].reshape(rows, GROUP, num_groups)
     best = groups.max(axis=1)
     return np.partition(best, num_groups - count, axis=1)[:, num_groups - count]
 
 
 def _best(scores: NDArray[np.float32], bound: np.float32, count: int) -> NDArray[np.int64]:
-    """(count,) columns of the best scores; level ones in order."""
+    """(count,) columns of the best scores; equal ones in order."""
     candidates = np.flatnonzero(scores >= bound)
     if len(candidates) > MAX_LEVEL:
-        found = scores[candidates]
-        last = np.partition(found, len(found) - count)[len(found) - count]
-        above = candidates[found > last]
-        candidates = np.concatenate([above, candidates[found == last][: count - len(above)]])
+        # Many ties at the bound (a model that gives everybody one embedding): only as many as are needed.
+        reached = scores[candidates]
+        last = np.partition(reached, len(reached) - count)[len(reached) - count]
+        above = candidates[reached > last]
+        candidates = np.concatenate([above, candidates[reached == last][: count - len(above)]])
     order = np.argsort(-scores[candidates], kind="stable")[:count]
-    return candidates[order]
+    best: NDArray[np.int64] = candidates[order]
+    return best

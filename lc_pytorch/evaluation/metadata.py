@@ -28,13 +28,13 @@ MAX_BYTES = 200_000_000
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a table says.
+    """Gender and nationality of people, by a table.
 
     Attributes:
         file: The table.
         attributes: (gender, nationality) by normalised name; "" for unknown.
         num_rows: People in it.
-        num_conflicts: Names of whom two rows say different things; what differs counts as unknown.
+        num_conflicts: Names that have two rows with different values; what differs counts as unknown.
     """
 
     file: Path
@@ -43,12 +43,12 @@ class Metadata:
     num_conflicts: int
 
     def unmatched(self, identities: Iterable[str]) -> list[str]:
-        """Those of whom the table says nothing, sorted."""
+        """The identities that are not in the table, sorted."""
         return sorted(set(identities) - self.attributes.keys())
 
 
 def load_metadata(path: str | Path) -> Metadata:
-    """Reads a table of people; tabs, semicolons or commas between columns; CRLF and BOM are taken.
+    """Reads a table of people: tabs, semicolons or commas between columns; CRLF and a BOM are accepted.
 
     Raises:
         UserError: No such file, no text, or no column for the identity or for both gender and nationality.
@@ -60,18 +60,18 @@ def load_metadata(path: str | Path) -> Metadata:
     except StopIteration:
         raise UserError(f"--metadata {file}: the file is empty") from None
     header = [re.sub(r"[^0-9a-z]", "", name.casefold()) for name in first]
-    places = {
-        what: [place for place, name in enumerate(header) if name in wanted]
-        for what, wanted in (
+    columns = {
+        fact: [index for index, name in enumerate(header) if name in names]
+        for fact, names in (
             ("identity", IDENTITY_COLUMNS),
             ("gender", GENDER_COLUMNS),
             ("nationality", NATIONALITY_COLUMNS),
         )
     }
-    if not places["identity"] or not (places["gender"] or places["nationality"]):
+    if not columns["identity"] or not (columns["gender"] or columns["nationality"]):
         raise UserError(
             f"--metadata {file}: columns {', '.join(first[:10])}: one for the identity (identity, id, name, "
-            "VoxCeleb1 ID …) and one for gender or nationality are wanted"
+            "VoxCeleb1 ID …) and one for gender or nationality are expected"
         )
     attributes: dict[str, tuple[str, str]] = {}
     conflicts: set[str] = set()
@@ -81,14 +81,15 @@ def load_metadata(path: str | Path) -> Metadata:
             raise UserError(f"--metadata {file}:{number}: {len(row)} columns, the header has {len(header)}")
         num_rows += 1
         facts = (
-            _agreed(GENDERS.get(v, v) for v in _values(row, places["gender"])),
-            _agreed(_values(row, places["nationality"])),
+            _agreed(GENDERS.get(value, value) for value in _values(row, columns["gender"])),
+            _agreed(_values(row, columns["nationality"])),
         )
-        for name in {normalise_identity(row[place]) for place in places["identity"]} - {""}:
-            known = attributes.setdefault(name, facts)
-            if known != facts:
+        # A row may have several names of its person, and several rows may have one name.
+        for name in {normalise_identity(row[index]) for index in columns["identity"]} - {""}:
+            earlier = attributes.setdefault(name, facts)
+            if earlier != facts:
                 conflicts.add(name)
-                gender, nationality = (a if a == b else "" for a, b in zip(known, facts, strict=True))
+                gender, nationality = (a if a == b else "" for a, b in zip(earlier, facts, strict=True))
                 attributes[name] = (gender, nationality)
     if not attributes:
         raise UserError(f"--metadata {file}: no person in it")
@@ -104,9 +105,10 @@ def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
     except FileNotFoundError:
         raise UserError(f"--metadata: no such file: {file}") from None
     except IsADirectoryError:
-        raise UserError(f"--metadata {file}: is a folder; a CSV file is wanted") from None
+        raise UserError(f"--metadata {file}: is a folder; a CSV file is expected") from None
     except UnicodeDecodeError as error:
         raise UserError(f"--metadata {file}: not UTF-8 text (byte {error.start})") from None
+    # Tab or semicolon where the header has one: names of columns and people may hold commas.
     first = text.lstrip().split("\n", 1)[0]
     reader = csv.reader(
         io.StringIO(text, newline=""), delimiter=next((sign for sign in "\t;" if sign in first), ",")
@@ -119,12 +121,12 @@ def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
         raise UserError(f"--metadata {file}: not a table ({error})") from None
 
 
-def _values(row: list[str], places: list[int]) -> list[str]:
-    values = (row[place].casefold() for place in places)
+def _values(row: list[str], columns: list[int]) -> list[str]:
+    values = (row[index].casefold() for index in columns)
     return ["" if value in UNKNOWN else value for value in values]
 
 
 def _agreed(values: Iterable[str]) -> str:
-    """The one value that is said, or "" where there is none or several."""
-    said = set(values) - {""}
-    return said.pop() if len(said) == 1 else ""
+    """The only value there is, or "" where there is none or several."""
+    different = set(values) - {""}
+    return different.pop() if len(different) == 1 else ""

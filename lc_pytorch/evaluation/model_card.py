@@ -1,9 +1,10 @@
-"""The model card: what a trained model is, learnt from and scores, beside its weights."""
+"""The model card, next to the weights: what a trained model is, what it has learnt from, and its scores."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from facevox.files import read_json
 from facevox.model_card import CARD_FILE, bullets, pairs, score_cells, table, write_card
@@ -11,6 +12,22 @@ from facevox.training.history import HISTORY_FILE
 
 RESULTS_FILE = "evaluation_results.json"
 _TITLES = {"face_voice": "Faces and voices", "hq_voxceleb": "Masked faces and mel spectrograms"}
+
+
+class _Data(TypedDict, total=False):
+    """The part of config.json's "data" that the card shows."""
+
+    num_people: dict[str, int]
+    num_pairs: dict[str, int]
+    split_hash: str
+    identities_by: str
+
+
+class _Results(TypedDict, total=False):
+    """The part of evaluation_results.json that the card reads, besides the measures."""
+
+    warnings: list[str]
+    tested: dict[str, str]
 
 
 def write_model_card(model_dir: Path) -> Path:
@@ -40,7 +57,7 @@ def write_model_card(model_dir: Path) -> Path:
     return card
 
 
-def _model(model: dict[str, Any]) -> str:
+def _model(model: Mapping[str, object]) -> str:
     encoders = [
         f"{name}: {settings['model_type']}, {settings.get('num_hidden_layers', '?')} layers of "
         f"{settings.get('hidden_size', '?')}"
@@ -50,7 +67,7 @@ def _model(model: dict[str, Any]) -> str:
     return bullets([*encoders, f"embeddings of {model['embedding_dim']} numbers, unit length"])
 
 
-def _data(data: dict[str, Any]) -> str:
+def _data(data: _Data) -> str:
     lines = [
         f"{name}: {people} people, {data.get('num_pairs', {}).get(name, '?')} pairs"
         for name, people in data.get("num_people", {}).items()
@@ -61,18 +78,18 @@ def _data(data: dict[str, Any]) -> str:
     return bullets(lines)
 
 
-def _best_epoch(history: list[dict[str, Any]]) -> str:
-    scored = [row for row in history if row.get("val_auc") is not None]
+def _best_epoch(history: Sequence[Mapping[str, float | None]]) -> str:
+    scored = [(row["epoch"], auc) for row in history if (auc := row.get("val_auc")) is not None]
     if not scored:
         return ""
-    best = max(scored, key=lambda row: row["val_auc"])
+    epoch, best = max(scored, key=lambda item: item[1])
     return (
-        f"Best epoch by validation: {best['epoch']}, AUC {best['val_auc']:.3f} on people kept for "
-        "choosing it (too good for a test score)."
+        f"Best epoch by validation: {epoch}, AUC {best:.3f} on people kept for choosing it (too good for a "
+        "test score)."
     )
 
 
-def _scores(results: dict[str, Any] | None) -> list[str]:
+def _scores(results: _Results | None) -> list[str]:
     if results is None:
         return ["Not evaluated yet: scripts/evaluation/ writes them here."]
     rows = [(name, *score_cells(measure), measure.get("chance")) for name, measure in _measures(results)]
@@ -83,16 +100,16 @@ def _scores(results: dict[str, Any] | None) -> list[str]:
     ]
 
 
-def _measures(results: dict[str, Any], name: str = "") -> list[tuple[str, dict[str, Any]]]:
-    """Every {value, …} in the results with the names that lead to it."""
-    found = []
+def _measures(results: Mapping[str, object], name: str = "") -> list[tuple[str, Mapping[str, object]]]:
+    """Every {value, …} in the results, with the names that lead to it."""
+    measures: list[tuple[str, Mapping[str, object]]] = []
     for key, value in results.items():
         path = f"{name} {key}".strip().replace("_", " ")
         if isinstance(value, dict) and "value" in value:
-            found.append((path, value))
+            measures.append((path, value))
         elif isinstance(value, dict):
-            found += _measures(value, path)
-    return found
+            measures += _measures(value, path)
+    return measures
 
 
 _USE = (

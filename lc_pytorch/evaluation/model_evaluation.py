@@ -4,8 +4,8 @@
     result = evaluate_model(trained, faces, voices, config, subjects)
     print("\\n".join(result.lines))
 
-Writes evaluation_results.json, roc.png, rank_cdf.png and gallery.png into the model's folder, brings its
-model card up to date, and writes results.csv where the configuration says.
+Writes evaluation_results.json, roc.png, rank_cdf.png and gallery.png into the model's folder, adds the scores
+to its model card, and writes results.csv to the file that the configuration names.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ SHOWN_FAILURES = 3
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """What came out.
+    """Results of an evaluation.
 
     Attributes:
         num_left_out: Files that could not be embedded.
-        lines: The table to print; empty on all processes but the first.
-        evaluation: The measures; None there.
-        files: What was written.
+        lines: The table to print; empty on all ranks but the first.
+        evaluation: The measures; None on those ranks.
+        files: The files that were written.
     """
 
     num_left_out: int
@@ -82,15 +82,15 @@ def evaluate_model(
         trained: The model, in evaluation mode.
         faces: The faces of the people tested.
         voices: Their voices, as sound or as mel spectrograms.
-        config: How.
-        subjects: Who is tested, for the outputs.
+        config: The settings.
+        subjects: The people tested, for the outputs.
         split_hash: Of the split that chose them.
         metadata: Gender and nationality: adds strata and floors.
-        notes: What else every output shall say: where identities come from, pairs left out.
+        notes: Further lines for every output: where identities come from, pairs left out.
         stop: A flag that ends the embedding at the next batch.
 
     Raises:
-        UserError: An output cannot be written, nothing can be embedded, or fewer than two people are left.
+        UserError: An output cannot be written, nothing can be embedded, or fewer than two people remain.
         Stopped: The flag was raised.
     """
     outputs = [trained.model_dir / name for name in (RESULTS_FILE, *PICTURE_FILES)]
@@ -100,7 +100,7 @@ def evaluate_model(
     device = next(trained.model.parameters()).device
     embedded = [embed_files(trained.model, media, config, device, stop) for media in (faces, voices)]
     face_items, voice_items = (
-        _items(media, found) for media, found in zip((faces, voices), embedded, strict=True)
+        _items(media, side) for media, side in zip((faces, voices), embedded, strict=True)
     )
     people = {*face_items.identities, *voice_items.identities}
     if len(people) < 2 or not {*face_items.identities} & {*voice_items.identities}:
@@ -108,7 +108,8 @@ def evaluate_model(
             f"{len(people)} people are left after bad files: at least two are needed, and of one of them a "
             "face and a voice"
         )
-    num_left_out = sum(len(found.failures) for found in embedded)
+    num_left_out = sum(len(side.failures) for side in embedded)
+    # All ranks have the embeddings, and checked them alike; the first one measures and writes.
     if distributed.rank():
         return EvaluationResult(num_left_out)
     evaluation = evaluate_embeddings(
@@ -119,18 +120,18 @@ def evaluate_model(
         attributes=metadata.attributes if metadata else None,
     )
     ways = (("face_to_voice", face_items, voice_items), ("voice_to_face", voice_items, face_items))
-    found = [
-        (name, queries, gallery, evaluation.retrieval[name, "all"].ranks, _matches(queries, gallery, config))
-        for name, queries, gallery in ways
-    ]
+    directions, rows = [], []
+    for name, queries, gallery in ways:
+        matches = find_matches(queries.vectors, gallery.vectors, config.top_k)
+        directions.append((name, queries, gallery, evaluation.retrieval[name, "all"].ranks, matches))
+        rows += _gallery_rows(name, queries, gallery, matches)
     warnings = _lines(_warnings(subjects, embedded, metadata, people))
     notes = _lines([*subjects.notes, *notes])
     title = _title(subjects, evaluation)
-    write_results(config.output_file, config.top_k, found)
+    write_results(config.output_file, config.top_k, directions)
     roc, rank_cdf, gallery_picture = outputs[1:]
     pictures.draw_roc(evaluation, title, roc)
     pictures.draw_rank_cdf(evaluation, face_items.identities, voice_items.identities, title, rank_cdf)
-    rows = [row for name, queries, gallery, _, best in found for row in _shown(name, queries, gallery, best)]
     pictures.draw_gallery(rows, title, gallery_picture)
     about = _about(trained, config, subjects, split_hash, embedded, metadata, people)
     write_json(outputs[0], about | {"warnings": warnings, "notes": notes} | evaluation_json(evaluation))
@@ -139,16 +140,14 @@ def evaluate_model(
     return EvaluationResult(num_left_out, lines, evaluation, [config.output_file, *outputs, card])
 
 
-def _items(media: MediaFiles, found: Embedded) -> Items:
-    if not len(found.rows):
-        file, reason = found.failures[0]
+def _items(media: MediaFiles, embedded: Embedded) -> Items:
+    if not len(embedded.rows):
+        file, reason = embedded.failures[0]
         raise UserError(f"none of {len(media.files)} {media.kind}s can be used; the first: {file}: {reason}")
-    rows = found.rows.tolist()
-    return Items([media.files[row] for row in rows], [media.identities[row] for row in rows], found.vectors)
-
-
-def _matches(queries: Items, gallery: Items, config: EvaluationConfig) -> Matches:
-    return find_matches(queries.vectors, gallery.vectors, config.top_k)
+    rows = embedded.rows.tolist()
+    return Items(
+        [media.files[row] for row in rows], [media.identities[row] for row in rows], embedded.vectors
+    )
 
 
 def _title(subjects: Subjects, evaluation: Evaluation) -> str:
@@ -166,13 +165,13 @@ def _lines(texts: Sequence[str]) -> list[str]:
 def _warnings(
     subjects: Subjects, embedded: Sequence[Embedded], metadata: Metadata | None, people: set[str]
 ) -> list[str]:
-    """What a reader must know to take the numbers for what they are."""
+    """Lines that a reader needs in order to judge the numbers."""
     warnings = [subjects.warning] if subjects.warning else []
-    for name, found in zip(("faces", "voices"), embedded, strict=True):
-        if found.failures:
-            first = "; ".join(f"{file}: {reason}" for file, reason in found.failures[:SHOWN_FAILURES])
-            more = "; …" if len(found.failures) > SHOWN_FAILURES else ""
-            warnings.append(f"{name} left out: {len(found.failures)}: {first}{more}")
+    for name, side in zip(("faces", "voices"), embedded, strict=True):
+        if side.failures:
+            first = "; ".join(f"{file}: {reason}" for file, reason in side.failures[:SHOWN_FAILURES])
+            more = "; …" if len(side.failures) > SHOWN_FAILURES else ""
+            warnings.append(f"{name} left out: {len(side.failures)}: {first}{more}")
     lost = sorted(set(subjects.identities) - people)
     if lost:
         warnings.append(
@@ -184,7 +183,7 @@ def _warnings(
             names = ", ".join(absent[:SHOWN_FAILURES])
             warnings.append(f"{len(absent)} of {len(people)} people are not in {metadata.file.name}: {names}")
         if metadata.num_conflicts:
-            warnings.append(f"{metadata.num_conflicts} names stand twice in {metadata.file.name}, and differ")
+            warnings.append(f"{metadata.num_conflicts} names are twice in {metadata.file.name}, and differ")
     return warnings
 
 
@@ -197,7 +196,7 @@ def _about(
     metadata: Metadata | None,
     people: set[str],
 ) -> dict[str, object]:
-    """What was evaluated, on whom, with which program."""
+    """The head of evaluation_results.json: model, people, settings, versions."""
     names = ("facevox", "torch", "transformers", "numpy")
     about: dict[str, object] = {
         "format": FORMAT,
@@ -214,8 +213,8 @@ def _about(
         },
         "settings": {"precision": config.precision, "top_k": config.top_k},
         "left_out": {
-            name: [{"file": str(file), "reason": reason} for file, reason in found.failures]
-            for name, found in zip(("faces", "voices"), embedded, strict=True)
+            name: [{"file": str(file), "reason": reason} for file, reason in side.failures]
+            for name, side in zip(("faces", "voices"), embedded, strict=True)
         },
         "versions": {name: version(name) for name in names} | {"python": platform.python_version()},
     }
@@ -224,22 +223,24 @@ def _about(
     return about
 
 
-def _shown(
-    direction: str, queries: Items, gallery: Items, found: Matches
+def _gallery_rows(
+    direction: str, queries: Items, gallery: Items, matches: Matches
 ) -> list[tuple[str, list[pictures.Shown]]]:
     """Rows of gallery.png: queries evenly from all that have somebody to find, not the best ones."""
+    # A voice is shown by a face of its person; backwards, so that the first face of each is written last.
     faces = queries if direction == "face_to_voice" else gallery
     face_of: Mapping[str, Path] = dict(zip(reversed(faces.identities), reversed(faces.files), strict=True))
     has_positive = set(gallery.identities)
-    places = [row for row, name in enumerate(queries.identities) if name in has_positive]
-    chosen = np.unique(np.linspace(0, len(places) - 1, min(SHOWN_QUERIES, len(places))).round().astype(int))
+    answerable = [row for row, name in enumerate(queries.identities) if name in has_positive]
+    count = min(SHOWN_QUERIES, len(answerable))
+    chosen = np.unique(np.linspace(0, len(answerable) - 1, count).round().astype(int))
     rows = []
-    for row in (places[number] for number in chosen.tolist()):
+    for row in (answerable[index] for index in chosen.tolist()):
         identity = queries.identities[row]
         is_face = direction == "face_to_voice"
         file = queries.files[row] if is_face else face_of.get(identity)
         shown = [pictures.Shown(file, "face" if is_face else "voice of", identity)]
-        best = zip(found.items_QK[row].tolist(), found.similarities_QK[row].tolist(), strict=True)
+        best = zip(matches.items_QK[row].tolist(), matches.similarities_QK[row].tolist(), strict=True)
         for item, similarity in list(best)[:SHOWN_MATCHES]:
             name = gallery.identities[item]
             face = face_of.get(name) if is_face else gallery.files[item]

@@ -18,7 +18,7 @@ class PassOptions(Options):
     """How to embed.
 
     Attributes:
-        cache_dir: Where embeddings are kept for the next run; None: nowhere.
+        cache_dir: Folder that keeps embeddings for the next run; None: they are not kept.
     """
 
     batch_size: int = option(32, whole(1), "files at a time", group="computation")
@@ -36,7 +36,7 @@ class PassOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig(PassOptions):
-    """How to evaluate."""
+    """Settings of an evaluation."""
 
     top_k: int = option(5, whole(1), "matches of each query in the CSV", group="output")
     output_file: Path = option(
@@ -58,18 +58,18 @@ def add_embedding_options(parser: cli.Parser) -> None:
     group.add_argument(
         "--dry_run",
         action="store_true",
-        help="count, try a few files, say what time and disk it would take, and write nothing",
+        help="count, try a few files, report what time and disk it would take, and write nothing",
     )
 
 
 def add_model_options(parser: argparse._ActionsContainer) -> None:
-    """Adds which model."""
+    """Adds the options that choose the model."""
     parser.add_argument("--model_dir", required=True, metavar="DIR", help="folder of the trained model")
     parser.add_argument("--checkpoint", choices=CHECKPOINTS, default="best", help="which weights")
 
 
 def add_metadata_option(parser: argparse._ActionsContainer) -> None:
-    """Adds the table of who the people are."""
+    """Adds the option for a table of gender and nationality."""
     parser.add_argument(
         "--metadata",
         metavar="CSV",
@@ -79,14 +79,14 @@ def add_metadata_option(parser: argparse._ActionsContainer) -> None:
 
 
 def add_allow_seen_option(parser: argparse._ActionsContainer) -> None:
-    """Adds whether people of the training may be tested."""
+    """Adds the option that allows people of the training to be tested."""
     parser.add_argument(
         "--allow_seen", action="store_true", help="test people who were trained on too; every output says so"
     )
 
 
 def cache_dir_of(args: argparse.Namespace) -> Path | None:
-    """Where the options say that embeddings are kept; None: nowhere."""
+    """The folder that keeps embeddings, by the options; None: they are not kept."""
     if args.no_cache:
         return None
     return Path(args.cache_dir or Path(args.model_dir) / CACHE_FOLDER)

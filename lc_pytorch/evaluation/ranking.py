@@ -1,4 +1,4 @@
-"""One face against many voices, or one voice against many faces: what a trained model is for."""
+"""Ranking of many voices for one face, or of many faces for one voice: the use of a trained model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Ranking:
     Attributes:
         files: The best of them.
         similarities: Cosine of each with the query, -1 to 1.
-        num_ranked: How many were compared.
+        num_ranked: Number of files that were compared.
         failures: (file, reason) of those that could not be.
     """
 
@@ -39,10 +39,10 @@ class Ranking:
 
 
 def list_gallery(folder: str | Path, reader: FaceReader | VoiceReader) -> MediaFiles:
-    """All pictures, or all recordings, of a folder.
+    """All pictures, or all recordings, of a folder, by the kind of reader.
 
     Raises:
-        UserError: No such folder, or nothing in it.
+        UserError: No such folder, or no such files in it.
     """
     is_face = isinstance(reader, FaceReader)
     patterns = IMAGE_PATTERNS if is_face else [f"*{suffix}" for suffix in sorted(VOICE_SUFFIXES)]
@@ -72,30 +72,30 @@ def rank_files(
     """
     device: torch.device = next(trained.model.parameters()).device
     query = _media([query_file], query_reader)
-    one = embed_files(trained.model, query, options, device, stop)
-    if one.failures:
-        raise UserError(f"--{query.kind} {query_file}: {one.failures[0][1]}")
-    many = embed_files(trained.model, gallery, options, device, stop)
-    if not len(many.rows):
-        file, reason = many.failures[0]
+    queries = embed_files(trained.model, query, options, device, stop)
+    if queries.failures:
+        raise UserError(f"--{query.kind} {query_file}: {queries.failures[0][1]}")
+    items = embed_files(trained.model, gallery, options, device, stop)
+    if not len(items.rows):
+        file, reason = items.failures[0]
         raise UserError(
             f"none of {len(gallery.files)} {gallery.kind}s can be used; the first: {file}: {reason}"
         )
-    found = find_matches(one.vectors, many.vectors, top_k)
+    matches = find_matches(queries.vectors, items.vectors, top_k)
     return Ranking(
-        files=[gallery.files[many.rows[item]] for item in found.items_QK[0].tolist()],
-        similarities=found.similarities_QK[0].tolist(),
-        num_ranked=len(many.rows),
-        failures=many.failures,
+        # Matches count the files that could be embedded: `rows` leads back to the list.
+        files=[gallery.files[items.rows[item]] for item in matches.items_QK[0].tolist()],
+        similarities=matches.similarities_QK[0].tolist(),
+        num_ranked=len(items.rows),
+        failures=items.failures,
     )
 
 
 def write_ranking(path: Path, ranking: Ranking) -> None:
     """Writes rank, similarity and file of each match as CSV."""
-    with replacing(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        writer = csv.writer(file)
+    matches = zip(ranking.similarities, ranking.files, strict=True)
+    with replacing(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as table:
+        writer = csv.writer(table)
         writer.writerow(COLUMNS)
-        for rank, (similarity, found) in enumerate(
-            zip(ranking.similarities, ranking.files, strict=True), start=1
-        ):
-            writer.writerow([rank, f"{similarity:.6f}", str(found)])
+        for rank, (similarity, file) in enumerate(matches, start=1):
+            writer.writerow([rank, f"{similarity:.6f}", str(file)])

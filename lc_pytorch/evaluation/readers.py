@@ -1,6 +1,6 @@
-"""Files to embed, and how each kind of them is read: like evaluation items of a data set, a side at a time.
+"""Files to embed, and how each kind is read: like evaluation items of a data set, one side at a time.
 
-A recording that stands in ten pairs is one file here, and a broken picture costs no voice.
+A recording of ten pairs is one file here, and a broken picture costs no voice.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MediaFiles:
-    """Files of one kind, each with the person it shows or lets hear.
+    """Files of one kind, each with its person.
 
     Attributes:
         kind: `face`, `voice` or `mel`.
         files: N, each once.
         identities: N normalised names.
-        load: Reads a file as the model takes it, without any randomness: (3, H, W), (T,) or (n_mels, T),
-            float32. Raises for a bad file. It travels to worker processes.
-        settings: All besides file and weights that an embedding depends on, as plain values.
+        load: Reads a file as the model expects it, without any randomness: (3, H, W), (T,) or (n_mels, T),
+            float32. Raises for a bad file. It is sent to worker processes.
+        settings: All that an embedding depends on besides file and weights, as plain values.
     """
 
     kind: str
@@ -53,7 +53,7 @@ class FaceReader:
         return self.transform(read_image(file))
 
     def settings(self) -> dict[str, object]:
-        """What decides the result besides the file."""
+        """All that the result depends on besides the file, as plain values."""
         return asdict(self.transform)
 
 
@@ -62,9 +62,9 @@ class VoiceReader:
     """Reads the middle of a recording; a short one is repeated: (T,) float32.
 
     Attributes:
-        duration_s: Of the part.
+        duration_s: Length of that middle part.
         rate_hz: Of the samples.
-        is_normalised: To mean 0 and variance 1.
+        is_normalised: Whether samples are scaled to mean 0 and variance 1.
     """
 
     duration_s: float
@@ -77,12 +77,12 @@ class VoiceReader:
         return torch.from_numpy(normalise_sound(samples) if self.is_normalised else samples)
 
     def settings(self) -> dict[str, object]:
-        """What decides the result besides the file."""
+        """All that the result depends on besides the file, as plain values."""
         return asdict(self)
 
 
 def make_face_reader(trained: TrainedModel) -> FaceReader:
-    """How a model wants its pictures, from its config.json.
+    """The reader of pictures that a model expects, from its config.json.
 
     Raises:
         UserError: The config.json lacks something.
@@ -109,12 +109,12 @@ def _broken(trained: TrainedModel, error: Exception) -> UserError:
 def make_readers(
     trained: TrainedModel, audio_duration_sec: float | None = None, target_sr: int | None = None
 ) -> tuple[FaceReader, VoiceReader]:
-    """How a face-voice model wants its inputs, from its config.json.
+    """The readers of faces and voices that a model expects, from its config.json.
 
     Args:
         trained: The model.
-        audio_duration_sec: Length of the voices in seconds in place of that of training.
-        target_sr: Only to be checked against that of training, in Hz.
+        audio_duration_sec: Length of the voices in seconds, instead of that of the training.
+        target_sr: In Hz; only compared with that of the training.
 
     Raises:
         UserError: A model of spectrograms, a config.json that lacks something, or another rate.
@@ -122,7 +122,7 @@ def make_readers(
     if trained.kind != "face_voice":
         raise UserError(
             f"--model_dir {trained.model_dir}: a model of kind {trained.kind}; one of faces and sound is "
-            "wanted here (for spectrograms: scripts/hq/evaluate_hq_voxceleb.py)"
+            "expected here (for spectrograms: scripts/hq/evaluate_hq_voxceleb.py)"
         )
     data = trained.config["data"]
     try:
@@ -133,11 +133,11 @@ def make_readers(
     if target_sr is not None and target_sr != rate_hz:
         raise UserError(f"--target_sr {target_sr}: this model hears {rate_hz} Hz; use --target_sr {rate_hz}")
     if not 0 < duration_s <= 3600:
-        raise UserError(f"--audio_duration_sec {duration_s:g}: above 0, up to 3600, is wanted")
+        raise UserError(f"--audio_duration_sec {duration_s:g}: above 0 and up to 3600 is expected")
     return make_face_reader(trained), VoiceReader(duration_s, rate_hz, bool(data.get("do_normalize", True)))
 
 
-def _three(values: Any) -> tuple[float, float, float]:
+def _three(values: Iterable[float]) -> tuple[float, float, float]:
     red, green, blue = (float(value) for value in values)
     return red, green, blue
 
@@ -148,7 +148,7 @@ def media_of_pairs(
     """The distinct faces and the distinct voices of pairs, in order of first appearance.
 
     Raises:
-        UserError: A file stands with two people.
+        UserError: A file is listed with two people.
     """
     faces = _distinct((pair.face, pair.identity) for pair in pairs)
     voices = _distinct((pair.voice, pair.identity) for pair in pairs)
@@ -159,11 +159,11 @@ def media_of_pairs(
 
 
 def _distinct(items: Iterable[tuple[Path, str]]) -> dict[Path, str]:
-    found: dict[Path, str] = {}
+    identity_of: dict[Path, str] = {}
     for file, identity in items:
-        if found.setdefault(file, identity) != identity:
+        if identity_of.setdefault(file, identity) != identity:
             raise UserError(
-                f"{file} stands with two people, {found[file]} and {identity}: say who it is with "
+                f"{file} is listed with two people, {identity_of[file]} and {identity}: choose one by "
                 "--identity_csv or --identity_regex"
             )
-    return found
+    return identity_of

@@ -1,4 +1,4 @@
-"""Whom an evaluation tests: people that the model has never seen, and what is said where it has."""
+"""The people that an evaluation tests: those that the model has never seen, or a warning where it has."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Subjects:
     Attributes:
         identities: Their normalised names, sorted.
         origin: Where they come from, as a phrase: "test people of split.json".
-        num_seen: How many of them the model was trained on or chosen by.
-        notes: What a reader must know besides, one sentence each.
+        num_seen: Number of them that the model was trained on or chosen by.
+        notes: Further facts that a reader must know, one sentence each.
     """
 
     identities: tuple[str, ...]
@@ -31,7 +31,7 @@ class Subjects:
 
     @property
     def warning(self) -> str:
-        """What every output says where people were seen in training; "" otherwise."""
+        """The warning for every output where people were seen in training; "" otherwise."""
         if not self.num_seen:
             return ""
         return (
@@ -50,21 +50,22 @@ def choose_subjects(
     seed: int = 0,
     split_name: str = "split.json",
 ) -> Subjects:
-    """The test people of the split where they are there, otherwise a share of those the model has not seen.
+    """The test people of the split where the data has any, otherwise a share of those not seen in training.
 
     Args:
         available: Normalised names of the people in the data.
         test: Those of the split's test part.
         seen: Those of its other parts: trained on, or used to choose the model.
-        test_size: Share 0-1 of the unseen people that is drawn where nobody of `test` is there; at least two.
+        test_size: Share 0-1 of the unseen people that is drawn where the data has nobody of `test`; at least
+            two are drawn.
         is_seen_allowed: Test people who were trained on too.
         seed: Of the draw.
         split_name: For messages.
 
     Raises:
-        UserError: Fewer than two people are left, or one was seen and that is not allowed.
+        UserError: Fewer than two people remain, or one was seen and that is not allowed.
     """
-    people, known = set(available), set(seen)
+    people, trained_on = set(available), set(seen)
     if len(people) < 2:
         raise UserError(
             f"{len(people)} identity in the data: at least two are needed to tell people apart; check "
@@ -78,20 +79,21 @@ def choose_subjects(
             notes.append(
                 f"{len(set(test)) - len(chosen)} of its {len(set(test))} test people are not in the data"
             )
-        both = sorted(chosen & known)
+        both = sorted(chosen & trained_on)
         if both and not is_seen_allowed:
             raise UserError(
                 f"{split_name}: {len(both)} test people are among the people trained on as well "
                 f"({_names(both)}): the scores would be too good; --allow_seen to test all the same"
             )
     else:
-        unseen = people - known
+        unseen = people - trained_on
         if len(unseen) < 2 and not is_seen_allowed:
             raise UserError(
                 f"none of the test people of {split_name} is in the data, and the model has not seen "
                 f"{len(unseen)} of its {len(people)} people: at least two are needed; --allow_seen to test "
                 "people who were trained on"
             )
+        # With --allow_seen and too few others, people of the training are drawn too, which `num_seen` counts.
         pool = unseen if len(unseen) >= 2 else people
         chosen = _draw(pool, test_size, seed)
         kind = "people that the model has not seen" if pool is unseen else "people"
@@ -104,7 +106,7 @@ def choose_subjects(
     return Subjects(
         identities=tuple(sorted(chosen)),
         origin=origin,
-        num_seen=len(chosen & known),
+        num_seen=len(chosen & trained_on),
         notes=tuple(notes),
     )
 
@@ -112,27 +114,28 @@ def choose_subjects(
 def require_same_people(
     split: Split, data: Mapping[str, object], identities: Iterable[str], rule: str
 ) -> None:
-    """Sees that split.json and the names of the data are those that the model knew its people by.
+    """Checks that split.json and the names of the data are those of the training.
 
     Args:
         split: That of the model's folder.
         data: The "data" part of its config.json.
         identities: Normalised names of the people in the data.
-        rule: What gave them; see `PairList.rule`.
+        rule: The rule that they come from; see `PairList.rule`.
 
     Raises:
-        UserError: The split was made after the weights, or the people go by another kind of name than in the
-            training, so that nobody could tell who was trained on.
+        UserError: The split was made after the weights, or the people have another kind of name than in the
+            training, so that nobody could know who was trained on.
     """
-    own = data.get("split_hash")
-    if own not in (None, split.hash):
+    trained_split = data.get("split_hash")
+    if trained_split not in (None, split.hash):
         raise UserError(
-            f"split.json is not the one that this model was trained with (config.json says {str(own)[:8]}): "
-            "train again or restore it; --allow_seen to test all the same"
+            "split.json is not the one that this model was trained with (config.json says "
+            f"{str(trained_split)[:8]}): train again or restore it; --allow_seen to test all the same"
         )
     trained_by = str(data.get("identities_by") or "")
-    known = {*split.train, *split.val, *split.test}
-    if trained_by and _kind(trained_by) != _kind(rule) and known.isdisjoint(identities):
+    # One common name is enough: another rule may well give the same names.
+    names = {*split.train, *split.val, *split.test}
+    if trained_by and _kind(trained_by) != _kind(rule) and names.isdisjoint(identities):
         raise UserError(
             f"people are known here by {rule}, in the training by {trained_by}: nobody could tell who was "
             "trained on; give the same --identity_csv or --identity_regex, or --allow_seen"
@@ -146,8 +149,8 @@ def _kind(rule: str) -> str:
 def _draw(people: Collection[str], share: float, seed: int) -> set[str]:
     count = min(len(people), max(2, round(share * len(people))))
     order = np.random.default_rng(seed).permutation(len(people))
-    names = sorted(people)
-    return {names[place] for place in order[:count].tolist()}
+    names = sorted(people)  # a set has another order in each process
+    return {names[index] for index in order[:count].tolist()}
 
 
 def _names(names: list[str]) -> str:

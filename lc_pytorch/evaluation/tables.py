@@ -1,4 +1,4 @@
-"""The numbers of an evaluation: as a table to read, as JSON, and a CSV with a row for each query."""
+"""The numbers of an evaluation: as a table to read, as JSON, and as a CSV with a row for each query."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,8 +44,8 @@ class Items:
 def result_columns(top_k: int) -> list[str]:
     """The columns of results.csv."""
     columns = ["direction", "query_file", "query_identity", "rank"]
-    for place in range(1, top_k + 1):
-        columns += [f"match_{place}_{name}" for name in ("file", "identity", "similarity")]
+    for rank in range(1, top_k + 1):
+        columns += [f"match_{rank}_{name}" for name in ("file", "identity", "similarity")]
     return columns
 
 
@@ -57,59 +56,59 @@ def write_results(
 
     Args:
         path: Of the CSV.
-        top_k: How many matches have columns; those that a small gallery lacks stay empty.
+        top_k: Number of matches that have columns; those that a small gallery lacks stay empty.
         directions: (name, queries, gallery, (Q,) ranks from 1 with ties in expectation, matches); a rank is
             NaN, and left empty, where nobody of the query's identity is in the gallery.
     """
     with replacing(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(result_columns(top_k))
-        for name, queries, gallery, ranks, found in directions:
+        for name, queries, gallery, ranks, matches in directions:
             for row, (query, identity) in enumerate(zip(queries.files, queries.identities, strict=True)):
                 rank = "" if math.isnan(ranks[row]) else f"{ranks[row]:g}"
                 cells = [name, str(query), identity, rank]
-                items = found.items_QK[row].tolist()
-                for item, similarity in zip(items, found.similarities_QK[row].tolist(), strict=True):
+                items = matches.items_QK[row].tolist()
+                for item, similarity in zip(items, matches.similarities_QK[row].tolist(), strict=True):
                     cells += [str(gallery.files[item]), gallery.identities[item], f"{similarity:.6f}"]
                 writer.writerow(cells + [""] * 3 * (top_k - len(items)))
 
 
 def evaluation_json(evaluation: Evaluation) -> dict[str, object]:
     """All measures as plain values; what is not defined (NaN) is None."""
-    result: dict[str, Any] = {
+    retrieval: dict[str, dict[str, object]] = {direction: {} for direction in DIRECTIONS}
+    for (direction, stratum), scores in evaluation.retrieval.items():
+        retrieval[direction][stratum] = _retrieval_json(scores)
+    return {
         "gallery": {
             "faces": evaluation.num_faces,
             "voices": evaluation.num_voices,
             "identities": evaluation.num_identities,
         },
-        **{direction: {} for direction in DIRECTIONS},
+        **retrieval,
+        "verification": {
+            stratum: {
+                "num_positives": verification.num_positives,
+                "num_negatives": verification.num_negatives,
+                "auc": measure_json(verification.auc),
+                "equal_error_rate": measure_json(verification.equal_error_rate),
+                "threshold": _number(verification.threshold),
+            }
+            for stratum, verification in evaluation.verification.items()
+        },
+        "floors": {
+            name: {"auc": _number(floor.auc), "equal_error_rate": _number(floor.equal_error_rate)}
+            for name, floor in evaluation.floors.items()
+        },
     }
-    for (direction, stratum), retrieval in evaluation.retrieval.items():
-        result[direction][stratum] = _retrieval_json(retrieval)
-    result["verification"] = {
-        stratum: {
-            "num_positives": found.num_positives,
-            "num_negatives": found.num_negatives,
-            "auc": measure_json(found.auc),
-            "equal_error_rate": measure_json(found.equal_error_rate),
-            "threshold": _number(found.threshold),
-        }
-        for stratum, found in evaluation.verification.items()
-    }
-    result["floors"] = {
-        name: {"auc": _number(floor.auc), "equal_error_rate": _number(floor.equal_error_rate)}
-        for name, floor in evaluation.floors.items()
-    }
-    return result
 
 
-def _retrieval_json(found: Retrieval) -> dict[str, object]:
+def _retrieval_json(retrieval: Retrieval) -> dict[str, object]:
     return {
-        "num_queries": found.num_queries,
-        "num_without_positive": found.num_without_positive,
-        "num_without_negative": found.num_without_negative,
-        "gallery_size": _number(found.gallery_size),
-        **{name: measure_json(measure) for name, measure in _named_measures(found)},
+        "num_queries": retrieval.num_queries,
+        "num_without_positive": retrieval.num_without_positive,
+        "num_without_negative": retrieval.num_without_negative,
+        "gallery_size": _number(retrieval.gallery_size),
+        **{name: measure_json(measure) for name, measure in _named_measures(retrieval)},
     }
 
 
@@ -128,13 +127,13 @@ def _number(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _named_measures(found: Retrieval) -> Iterator[tuple[str, Measure]]:
-    for k, measure in found.top_k.items():
+def _named_measures(retrieval: Retrieval) -> Iterator[tuple[str, Measure]]:
+    for k, measure in retrieval.top_k.items():
         yield f"top_{k}", measure
-    yield "mean_reciprocal_rank", found.mean_reciprocal_rank
-    yield "median_rank", found.median_rank
-    yield "mean_average_precision", found.mean_average_precision
-    for choices, measure in found.matching.items():
+    yield "mean_reciprocal_rank", retrieval.mean_reciprocal_rank
+    yield "median_rank", retrieval.median_rank
+    yield "mean_average_precision", retrieval.mean_average_precision
+    for choices, measure in retrieval.matching.items():
         yield f"matching_1_of_{choices}", measure
 
 
@@ -145,13 +144,14 @@ def table_lines(evaluation: Evaluation) -> list[str]:
         both = [evaluation.retrieval[direction, stratum] for direction in DIRECTIONS]
         people = "everybody" if stratum == "all" else f"people of the {STRATUM_NAMES[stratum]}"
         lines += ["", f"against {people}" if len(evaluation.verification) > 1 else "all against all"]
-        for (_, name), found in zip(DIRECTIONS.items(), both, strict=True):
-            left_out = found.num_without_positive + found.num_without_negative
+        for name, scores in zip(DIRECTIONS.values(), both, strict=True):
+            left_out = scores.num_without_positive + scores.num_without_negative
             more = (
                 f", {left_out} queries left out: nobody to find or nobody to tell apart" if left_out else ""
             )
-            size = "-" if math.isnan(found.gallery_size) else f"{found.gallery_size:.1f}".removesuffix(".0")
-            lines.append(f"  {name}: {found.num_queries} queries, gallery of {size}{more}")
+            size = "-" if math.isnan(scores.gallery_size) else f"{scores.gallery_size:.1f}".removesuffix(".0")
+            lines.append(f"  {name}: {scores.num_queries} queries, gallery of {size}{more}")
+        # Each direction has a block of 3 + 7 + 2 + 17 + 2 + 7 characters below its name.
         titles = "".join(f"   {'value':>7}  {'95 % interval':>17}  {'chance':>7}" for _ in both)
         heads = "".join(f"   {name:^35}" for name in DIRECTIONS.values())
         lines += [f"  {'':<22}{heads}".rstrip(), f"  {'measure':<22}{titles}"]
@@ -162,11 +162,12 @@ def table_lines(evaluation: Evaluation) -> list[str]:
     return lines
 
 
-def _verification_lines(found: Verification) -> list[str]:
+def _verification_lines(scores: Verification) -> list[str]:
     return [
-        f"  {name:<22}   {_measure_text(measure)}"
-        for name, measure in (("roc_auc", found.auc), ("equal_error_rate", found.equal_error_rate))
-    ] + [f"  over {found.num_positives} pairs of one person and {found.num_negatives} of two"]
+        f"  {'roc_auc':<22}   {_measure_text(scores.auc)}",
+        f"  {'equal_error_rate':<22}   {_measure_text(scores.equal_error_rate)}",
+        f"  over {scores.num_positives} pairs of one person and {scores.num_negatives} of two",
+    ]
 
 
 def _floor_lines(evaluation: Evaluation) -> list[str]:

@@ -12,10 +12,8 @@ a signal (run the same command again to continue).
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from facevox import cli
@@ -32,9 +30,6 @@ from lc_pytorch.evaluation.options import (
 
 if TYPE_CHECKING:
     from lc_pytorch.datasets.pairs import PairList
-    from lc_pytorch.evaluation.subjects import Subjects
-    from lc_pytorch.models.store import TrainedModel
-
 
 JOB = Job(
     processes=PER_GPU,
@@ -59,7 +54,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         "--matched_file",
         nargs="+",
         metavar="FILE",
-        help="lists of face<TAB>voice, in place of the two folders (default: none)",
+        help="lists of face<TAB>voice, instead of the two folders (default: none)",
     )
     data.add_argument(
         "--identity_csv", metavar="CSV", help="groups.csv that says who is who (default: the folders say)"
@@ -96,7 +91,11 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def list_pairs(args: argparse.Namespace) -> "PairList":
-    """The pairs of the folders or the lists."""
+    """The pairs of the folders or the lists.
+
+    Raises:
+        UserError: Options of both or neither, or no such pairs.
+    """
     from lc_pytorch.datasets.pairs import list_folder_pairs, list_matched_pairs
 
     folders = (args.image_folder, args.audio_folder)
@@ -109,79 +108,34 @@ def list_pairs(args: argparse.Namespace) -> "PairList":
     return list_folder_pairs(*folders, identity_csv=args.identity_csv, identity_regex=args.identity_regex)
 
 
-def choose(args: argparse.Namespace, trained: "TrainedModel", listed: "PairList") -> "tuple[Subjects, str]":
-    """Who is tested, and the hash of the split that says so."""
-    from lc_pytorch.datasets.splits import load_split
-    from lc_pytorch.evaluation.subjects import choose_subjects, require_same_people
-
-    file = Path(args.model_dir) / "split.json"
-    if not file.is_file() and not args.allow_seen:
-        raise UserError(
-            f"{file}: no such file: nobody knows whom the model was trained on; --allow_seen to test all the "
-            "same"
-        )
-    split = load_split(file) if file.is_file() else None
-    if split is not None and not args.allow_seen:
-        require_same_people(split, trained.config["data"], listed.identities, listed.rule)
-    subjects = choose_subjects(
-        listed.identities,
-        test=split.test if split else (),
-        seen={*split.train, *split.val} if split else set(listed.identities),
-        test_size=args.test_size,
-        is_seen_allowed=args.allow_seen,
-        seed=args.seed,
-    )
-    return subjects, split.hash if split else ""
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluates; returns the exit code."""
     args = get_args_parser().parse_args(argv)
-    from facevox.signals import StopFlag
-    from facevox.training import distributed
-    from facevox.training.run_folder import run_folder
-    from lc_pytorch.evaluation.embedding_pass import Stopped, estimate_pass
-    from lc_pytorch.evaluation.metadata import load_metadata
-    from lc_pytorch.evaluation.model_evaluation import evaluate_model
-    from lc_pytorch.evaluation.readers import make_readers, media_of_pairs
-    from lc_pytorch.models import load_model
+    from lc_pytorch.evaluation import face_voice, run  # torch and transformers: not for --help
 
     config = cli.build(EvaluationConfig, args, cache_dir=cache_dir_of(args))
-    world = distributed.init(args.device)
-    try:
-        trained = load_model(args.model_dir, args.checkpoint, world.device)
-        readers = make_readers(trained, args.audio_duration_sec, args.target_sr)
-        listed = list_pairs(args)
-        subjects, split_hash = choose(args, trained, listed)
-        metadata = load_metadata(args.metadata) if args.metadata else None
-        tested = set(subjects.identities)
-        pairs = [pair for pair in listed.pairs if pair.identity in tested]
-        medias = media_of_pairs(pairs, *readers)
-        if args.dry_run:
-            print("\n".join(estimate_pass(trained.model, medias, config, world.device)))
-            return ExitCode.DONE
-        with run_folder(trained.model_dir, option="--model_dir", work="evaluation"), StopFlag() as stop:
-            result = evaluate_model(
-                trained,
-                *medias,
-                config,
-                subjects,
-                split_hash=split_hash,
-                metadata=metadata,
-                notes=[f"identities by {listed.rule}", *listed.warnings],
-                stop=stop,
-            )
-    except Stopped:
-        print("evaluate_face_voice: stopped; run the same command again to continue", file=sys.stderr)
-        return ExitCode.STOPPED
-    finally:
-        distributed.cleanup()
-    if world.is_main:
-        print("\n".join(["evaluate_face_voice: " + result.lines[0], *result.lines[1:], ""]))
-        print("\n".join(f"wrote {file}" for file in result.files))
-    refused = [file for pair in listed.refused for file in (pair.face, pair.voice)]
-    is_missing = not all(map(os.path.exists, refused))  # Path.exists raises on names that are too long
-    return ExitCode.SOME_FAILED if result.num_left_out or is_missing else ExitCode.DONE
+    pairs = list_pairs(args)
+    report = run.run_evaluation(
+        "evaluate_face_voice",
+        config,
+        lambda trained: face_voice.list_tested(
+            trained,
+            pairs,
+            test_size=args.test_size,
+            is_seen_allowed=args.allow_seen,
+            seed=args.seed,
+            audio_duration_sec=args.audio_duration_sec,
+            target_sr=args.target_sr,
+        ),
+        model_dir=args.model_dir,
+        checkpoint=args.checkpoint,
+        device=args.device,
+        metadata_file=args.metadata,
+        is_dry_run=args.dry_run,
+    )
+    for line in report.lines:
+        print(line, file=sys.stderr if report.exit_code == ExitCode.STOPPED else sys.stdout)
+    return report.exit_code
 
 
 if __name__ == "__main__":

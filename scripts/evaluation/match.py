@@ -15,6 +15,7 @@ from pathlib import Path
 
 from facevox import cli
 from facevox.errors import ExitCode, UserError
+from facevox.signals import StopFlag
 from lc_pytorch.evaluation.options import PassOptions, add_embedding_options, add_model_options, cache_dir_of
 
 SHOWN_FAILURES = 5
@@ -45,52 +46,49 @@ def get_args_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Ranks; returns the exit code."""
     args = get_args_parser().parse_args(argv)
-    given = {name for name in ("face", "voices", "voice", "faces") if getattr(args, name) is not None}
-    if given not in ({"face", "voices"}, {"voice", "faces"}):
+    options = {name for name in ("face", "voices", "voice", "faces") if getattr(args, name) is not None}
+    if options not in ({"face", "voices"}, {"voice", "faces"}):
         raise UserError("give --face FILE with --voices DIR, or --voice FILE with --faces DIR")
-    from facevox.signals import StopFlag
+    # torch and transformers: not for --help
     from facevox.training import distributed
-    from lc_pytorch.evaluation.embedding_pass import Stopped, estimate_pass, require_writable
-    from lc_pytorch.evaluation.ranking import list_gallery, rank_files, write_ranking
-    from lc_pytorch.evaluation.readers import make_readers
+    from lc_pytorch.evaluation import embedding_pass, ranking, readers
     from lc_pytorch.models import load_model
 
-    options = cli.build(PassOptions, args, cache_dir=cache_dir_of(args))
+    config = cli.build(PassOptions, args, cache_dir=cache_dir_of(args))
     output_file = Path(args.output_file) if args.output_file else None
     if output_file:
-        require_writable(output_file, "--output_file")
+        embedding_pass.require_writable(output_file, "--output_file")
     world = distributed.init(args.device)
     try:
         trained = load_model(args.model_dir, args.checkpoint, world.device)
-        readers = make_readers(trained, args.audio_duration_sec)
-        query_reader, gallery_reader = readers if args.face is not None else readers[::-1]
-        gallery = list_gallery(args.voices if args.face is not None else args.faces, gallery_reader)
+        pair = readers.make_readers(trained, args.audio_duration_sec)
+        query_reader, gallery_reader = pair if args.face is not None else pair[::-1]
+        gallery = ranking.list_gallery(args.voices if args.face is not None else args.faces, gallery_reader)
         query = Path(args.voice if args.face is None else args.face)
         if args.dry_run:
-            print("\n".join(estimate_pass(trained.model, [gallery], options, world.device)))
+            print("\n".join(embedding_pass.estimate_pass(trained.model, [gallery], config, world.device)))
             return ExitCode.DONE
         with StopFlag() as stop:
-            ranking = rank_files(trained, query, query_reader, gallery, options, args.top_k, stop)
-    except Stopped:
+            ranked = ranking.rank_files(trained, query, query_reader, gallery, config, args.top_k, stop)
+    except embedding_pass.Stopped:
         print("match: stopped; run the same command again to continue", file=sys.stderr)
         return ExitCode.STOPPED
     finally:
         distributed.cleanup()
     if world.is_main:
-        print(f"match: {query} against {ranking.num_ranked} {gallery.kind}s")
+        print(f"match: {query} against {ranked.num_ranked} {gallery.kind}s")
         print("rank  similarity  file")
-        for rank, (similarity, file) in enumerate(
-            zip(ranking.similarities, ranking.files, strict=True), start=1
-        ):
+        matches = zip(ranked.similarities, ranked.files, strict=True)
+        for rank, (similarity, file) in enumerate(matches, start=1):
             print(f"{rank:>4}  {similarity:>10.4f}  {file}")
-        for file, reason in ranking.failures[:SHOWN_FAILURES]:
+        for file, reason in ranked.failures[:SHOWN_FAILURES]:
             print(f"left out: {file}: {reason}")
-        if len(ranking.failures) > SHOWN_FAILURES:
-            print(f"left out: {len(ranking.failures) - SHOWN_FAILURES} more")
+        if len(ranked.failures) > SHOWN_FAILURES:
+            print(f"left out: {len(ranked.failures) - SHOWN_FAILURES} more")
         if output_file:
-            write_ranking(output_file, ranking)
+            ranking.write_ranking(output_file, ranked)
             print(f"wrote {output_file}")
-    return ExitCode.SOME_FAILED if ranking.failures else ExitCode.DONE
+    return ExitCode.SOME_FAILED if ranked.failures else ExitCode.DONE
 
 
 if __name__ == "__main__":

@@ -53,47 +53,25 @@ def get_args_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluates; returns the exit code."""
     args = get_args_parser().parse_args(argv)
-    from facevox.signals import StopFlag
-    from facevox.training import distributed
-    from facevox.training.run_folder import run_folder
-    from lc_pytorch.evaluation.embedding_pass import Stopped, estimate_pass
-    from lc_pytorch.evaluation.metadata import load_metadata
-    from lc_pytorch.evaluation.model_evaluation import evaluate_model
+    from lc_pytorch.evaluation.run import run_evaluation  # torch and transformers: not for --help
     from lc_pytorch.hq.evaluation import list_tested
-    from lc_pytorch.models import load_model
 
     output_file = Path(args.output_file or Path(args.model_dir) / "results.csv")
     config = cli.build(EvaluationConfig, args, output_file=output_file, cache_dir=cache_dir_of(args))
-    world = distributed.init("cpu" if args.force_cpu else args.device)
-    try:
-        trained = load_model(args.model_dir, args.checkpoint, world.device)
-        tested = list_tested(trained, cli.build(HQSource, args), is_seen_allowed=args.allow_seen)
-        metadata = load_metadata(args.metadata) if args.metadata else None
-        if args.dry_run:
-            medias = (tested.faces, tested.mels)
-            print("\n".join(estimate_pass(trained.model, medias, config, world.device)))
-            return ExitCode.DONE
-        with run_folder(trained.model_dir, option="--model_dir", work="evaluation"), StopFlag() as stop:
-            result = evaluate_model(
-                trained,
-                tested.faces,
-                tested.mels,
-                config,
-                tested.subjects,
-                split_hash=tested.split_hash,
-                metadata=metadata,
-                notes=tested.notes,
-                stop=stop,
-            )
-    except Stopped:
-        print("evaluate_hq_voxceleb: stopped; run the same command again to continue", file=sys.stderr)
-        return ExitCode.STOPPED
-    finally:
-        distributed.cleanup()
-    if world.is_main:
-        print("\n".join(["evaluate_hq_voxceleb: " + result.lines[0], *result.lines[1:], ""]))
-        print("\n".join(f"wrote {file}" for file in result.files))
-    return ExitCode.SOME_FAILED if result.num_left_out else ExitCode.DONE
+    source = cli.build(HQSource, args)
+    report = run_evaluation(
+        "evaluate_hq_voxceleb",
+        config,
+        lambda trained: list_tested(trained, source, is_seen_allowed=args.allow_seen),
+        model_dir=args.model_dir,
+        checkpoint=args.checkpoint,
+        device="cpu" if args.force_cpu else args.device,
+        metadata_file=args.metadata,
+        is_dry_run=args.dry_run,
+    )
+    for line in report.lines:
+        print(line, file=sys.stderr if report.exit_code == ExitCode.STOPPED else sys.stdout)
+    return report.exit_code
 
 
 if __name__ == "__main__":

@@ -257,7 +257,7 @@ def test_options_out_of_range_are_all_named() -> None:
 
 def test_file_of_two_people_is_refused(pairs: list[FilePair]) -> None:
     twice = FilePair(pairs[0].face, pairs[0].voice, "somebody else")
-    with pytest.raises(UserError, match="stands with two people"):
+    with pytest.raises(UserError, match="is listed with two people"):
         media_of([*pairs, twice])
 
 

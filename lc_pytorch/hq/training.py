@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from facevox.errors import UserError
 from facevox.training.distributed import World
@@ -35,8 +34,8 @@ class _HQVoxCelebSource:
         self._people, self._notes = load_people(
             config.split_json_path, config.dataset_type, converted_dir=config.converted_dir
         )
-        self._mels, found = measure_mels(self._people["train"], config.audio_duration_sec, config.num_mels)
-        self._notes = [*self._notes, *found]
+        self._mels, facts = measure_mels(self._people["train"], config.audio_duration_sec, config.num_mels)
+        self._notes = [*self._notes, *facts]
         self._num_files = {
             part: sum(len(person.faces) + len(person.mels) for person in people)
             for part, people in self._people.items()
@@ -44,21 +43,22 @@ class _HQVoxCelebSource:
         self.identities: Sequence[str] = [
             person.identity for people in self._people.values() for person in people
         ]
-        self.fingerprint: dict[str, Any] = {
+        self.fingerprint: Mapping[str, object] = {
             "files": sum(self._num_files.values()),
             "mels": str(self._mels),
         }
 
     def draw_split(self) -> Split:
-        names = {part: tuple(one.identity for one in people) for part, people in self._people.items()}
+        names = {part: tuple(person.identity for person in people) for part, people in self._people.items()}
         return Split(train=names["train"], val=names["val"], test=names["test"])
 
     def items_of(self, split: Split) -> Mapping[Part, Sequence[HQPerson]]:
         config = self._config
+        # The parts come from split.json of the data: the split in the folder of the run must still be equal.
         if split.hash != self.draw_split().hash:
             raise UserError(
                 f"{config.save_dir / SPLIT_FILE}: {config.split_json_path} puts people into other parts than "
-                "the run there; give another --save_dir, or --resume never to begin anew"
+                "the run there; give another --save_dir, or --resume never to start from scratch"
             )
         return self._people
 
@@ -86,11 +86,11 @@ class _HQVoxCelebSource:
     ) -> tuple[MediaFiles, MediaFiles]:
         return media_of_people(items, transform, self._mels)
 
-    def describe(self, items: Mapping[Part, Sequence[HQPerson]]) -> dict[str, Any]:
+    def describe(self, items: Mapping[Part, Sequence[HQPerson]]) -> dict[str, object]:
         return {**self._mels.as_config(), "num_files": self._num_files}
 
-    def facts(self, data: dict[str, Any]) -> list[str]:
-        people = ", ".join(f"{name} {num}" for name, num in data["num_people"].items())
+    def facts(self, items: Mapping[Part, Sequence[HQPerson]], split: Split) -> list[str]:
+        people = ", ".join(f"{part} {len(names)}" for part, names in split.parts.items())
         return [*self._notes, f"people: {people} ({self._config.dataset_type})"]
 
 

@@ -16,7 +16,7 @@ Source: Gao, Zhang, Han and Callan, "Scaling Deep Contrastive Learning Batch Siz
 that its gradient is exact too and travels through DDP's hooks; the generators of NumPy and of Python are
 replayed as well.
 
-Shape suffixes: B samples of this process, all parts together; G samples of all processes; D numbers per
+Shape suffixes: B samples of this process, all parts together; G samples of all ranks; D numbers per
 embedding; b samples of one part.
 """
 
@@ -36,20 +36,20 @@ from lc_pytorch.losses import symmetric_info_nce
 
 Part = TypeVar("Part")
 Forward = Callable[[Part], tuple[Tensor, Tensor, Tensor]]
-# (face_GD, voice_GD, identity_G, temperature, own rows) → scalar, the mean over the own rows
+# (face_GD, voice_GD, identity_G, temperature, rows of this rank) → scalar, the mean over those rows
 Loss = Callable[[Tensor, Tensor, Tensor, Tensor, slice], Tensor]
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step leaves behind besides the gradients.
+    """The results of a step besides the gradients.
 
     Attributes:
         loss: Scalar, detached; the mean over the samples of this process. `mean_over_ranks` gives the whole
             batch's.
         replay_error: Scalar; the largest difference between an embedding's numbers in the two passes, 0 with
-            one part. More than rounding means that the passes were not the same function (a random number
-            generator of its own, layers that change with each call), and the gradients are wrong.
+            one part. More than rounding means that the two passes were not the same function (an encoder
+            with its own random number generator, layers that change with each call): the gradients are wrong.
     """
 
     loss: Tensor
@@ -64,30 +64,29 @@ def accumulated_step(
     loss_fn: Loss = symmetric_info_nce,
     no_sync: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> StepResult:
-    """Adds the gradients of the loss over the whole batch, of all parts and processes, to the parameters.
+    """Adds the gradients of the loss over the whole batch, of all parts and ranks, to the parameters.
 
-    With one part it is the plain step: one forward and one backward pass. The gradients equal those of the
-    graphs of all parts kept and one backward pass, dropout included; without dropout, those of one big batch.
-    Random numbers go on after the step as if each part had been passed once.
+    With one part it is the plain step: one forward and one backward pass. With several, the gradients equal
+    those of one backward pass through the graphs of all parts, dropout included; without dropout, those of
+    one big batch. After the step, random numbers continue as if each part had been passed once.
 
     Encoders must not carry state from call to call (BatchNorm in training mode would count each part twice).
 
     Args:
-        model_forward: Gives (face_bD, voice_bD, temperature) of a part; the embeddings L2-normalised, the
-            temperature a scalar. Under DDP it calls the wrapped model, *all three* come out of that call
-            (also the temperature, or DDP would not average its gradient), and autocast belongs into it.
+        model_forward: Returns (face_bD, voice_bD, temperature) of a part; the embeddings L2-normalised, the
+            temperature a scalar. Under DDP it calls the wrapped model. *All three* must come out of that call
+            (also the temperature, or DDP would not average its gradient), and autocast belongs inside it.
         parts: K parts, of equal or different sizes; on all ranks the same K and the same number of samples in
             total.
         identity_B: (B,) integers, those of the parts one after the other. On the CPU they cost no wait for
             the GPU.
-        loss_fn: The loss of the own rows out of everybody's features.
-        no_sync: DDP's `model.no_sync`, under which gradients of all parts but the last stay local; nothing
-            otherwise.
+        loss_fn: The loss of this rank's rows, from the features of all ranks.
+        no_sync: DDP's `model.no_sync`, under which gradients of all parts but the last stay local; without
+            DDP a context that does nothing.
 
     Raises:
-        UserError: The processes have batches of different sizes.
-        ValueError: There are no parts, their samples are not as many as the identities, or nothing can be
-            trained.
+        UserError: The ranks have batches of different sizes.
+        ValueError: There are no parts, samples and identities differ in number, or nothing can be trained.
     """
     if not parts:
         raise ValueError("there are no parts")
@@ -97,7 +96,7 @@ def accumulated_step(
         loss = _loss_of_all(loss_fn, face_BD, voice_BD, temperature, identity_B, identity_G)
         if not loss.requires_grad:
             raise ValueError("nothing can be trained: neither embeddings nor temperature have a gradient")
-        loss.backward()
+        torch.autograd.backward(loss)
         return StepResult(loss.detach(), loss.new_zeros(()).detach())
     return _step_in_parts(model_forward, parts, identity_B, identity_G, loss_fn, no_sync)
 
@@ -110,9 +109,11 @@ def _step_in_parts(
     loss_fn: Loss,
     no_sync: Callable[[], AbstractContextManager[None]],
 ) -> StepResult:
+    # First pass: embeddings without graphs, so that only one part's activations are in memory at a time.
     cached, states = _embed_without_graph(model_forward, parts)
     end_state = RandomState()
     faces, voices, temperatures = zip(*cached, strict=True)
+    # Leaves of a graph of their own: the loss is differentiated up to here and no further.
     face_BD, voice_BD, temperature = (
         tensor.detach().requires_grad_() for tensor in (torch.cat(faces), torch.cat(voices), temperatures[-1])
     )
@@ -123,14 +124,16 @@ def _step_in_parts(
 
     sizes = [len(face_bD) for face_bD in faces]
     grads: list[tuple[Tensor, Tensor, Tensor | None]] = [
-        (*pair, None) for pair in zip(face_grad_BD.split(sizes), voice_grad_BD.split(sizes), strict=True)
+        (*pair, None)
+        for pair in zip(torch.split(face_grad_BD, sizes), torch.split(voice_grad_BD, sizes), strict=True)
     ]
     grads[-1] = (*grads[-1][:2], temperature_grad)  # once, and where DDP communicates
     replay_error = loss.new_zeros(()).detach()
+    # Second pass: each part again, with the same random numbers and a graph for that part's gradients.
     try:
         for i, part in enumerate(parts):
             states[i].restore()
-            # DDP asks that the forward pass, too, runs inside: it decides there whether to communicate.
+            # The forward pass must run inside as well: DDP decides there whether to communicate.
             with no_sync() if i < len(parts) - 1 else nullcontext():
                 outputs = model_forward(part)
                 replay_error = torch.maximum(replay_error, _difference(outputs[:2], cached[i][:2]))
@@ -159,13 +162,14 @@ def _loss_of_all(
     identity_B: Tensor,
     identity_G: Tensor,
 ) -> Tensor:
+    """The loss of this rank's rows: gathers the embeddings of all ranks, differentiably."""
     num_local = len(identity_B)
     if len(face_BD) != num_local or len(voice_BD) != num_local:
         raise ValueError(f"{len(face_BD)} faces and {len(voice_BD)} voices for {num_local} identities")
-    # Both sides in one gathering, and in float32: the gradients of all ranks are added up on the way back.
+    # Both sides in one gather operation; in float32, because its backward pass sums over all ranks.
     dtype = torch.promote_types(torch.promote_types(face_BD.dtype, voice_BD.dtype), torch.float32)
     both_BD = torch.cat([face_BD.to(dtype), voice_BD.to(dtype)], dim=1)
-    face_GD, voice_GD = all_gather_rows(both_BD).split([face_BD.shape[1], voice_BD.shape[1]], dim=1)
+    face_GD, voice_GD = torch.split(all_gather_rows(both_BD), [face_BD.shape[1], voice_BD.shape[1]], dim=1)
     return loss_fn(face_GD, voice_GD, identity_G, temperature, own_rows(num_local))
 
 

@@ -1,6 +1,6 @@
 """Training of faces with voices, from a list of pairs to a folder with a model.
 
-Two programs use it; they differ in where their pairs come from.
+Two programs use it; they differ only in how they list their pairs.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, get_args
+from typing import get_args
 
 from facevox import cli
 from facevox.training.distributed import World
@@ -34,7 +34,7 @@ class _FaceVoiceSource:
     def __init__(self, pairs: PairList, config: FaceVoiceConfig) -> None:
         self._pairs, self._config = pairs, config
         self.identities: Sequence[str] = pairs.identities
-        self.fingerprint: dict[str, Any] = {"pairs": _fingerprint(pairs.pairs)}
+        self.fingerprint: Mapping[str, object] = {"pairs": _fingerprint(pairs.pairs)}
 
     def draw_split(self) -> Split:
         config = self._config
@@ -85,36 +85,37 @@ class _FaceVoiceSource:
         voice_reader = VoiceReader(config.audio_duration_sec, config.target_sr, is_normalised)
         return media_of_pairs(items, FaceReader(transform), voice_reader)
 
-    def describe(self, items: Mapping[Part, Sequence[FilePair]]) -> dict[str, Any]:
+    def describe(self, items: Mapping[Part, Sequence[FilePair]]) -> dict[str, object]:
         return {
             "target_sr": self._config.target_sr,
             "audio_duration_sec": self._config.audio_duration_sec,
             "do_normalize": bool(self._processor.do_normalize),
-            "num_pairs": {name: len(pairs) for name, pairs in items.items()},
+            "num_pairs": {part: len(pairs) for part, pairs in items.items()},
             "identities_by": self._pairs.rule,
         }
 
-    def facts(self, data: dict[str, Any]) -> list[str]:
-        people, num, pairs = data["num_people"], data["num_pairs"], self._pairs
+    def facts(self, items: Mapping[Part, Sequence[FilePair]], split: Split) -> list[str]:
+        pairs, num_train = self._pairs, len(items["train"])
+        counts = (f"{part} {len(split.parts[part])} ({len(items[part])})" for part in items)
         lines = [
             f"{len(pairs.pairs)} pairs of {pairs.num_identities} people, by {pairs.rule}",
-            "people (pairs): " + ", ".join(f"{name} {people[name]} ({num[name]})" for name in people),
+            "people (pairs): " + ", ".join(counts),
             *pairs.warnings,
         ]
-        if num["train"] < RECOMMENDED_PAIRS:
+        if num_train < RECOMMENDED_PAIRS:
             lines.append(
-                f"only {num['train']} training pairs: enough to try the programs; a model that means "
+                f"only {num_train} training pairs: enough to try the programs; a model that means "
                 f"something takes far more than {RECOMMENDED_PAIRS}"
             )
         return lines
 
 
 def run_face_voice_training(list_pairs: Callable[[], PairList], args: argparse.Namespace) -> int:
-    """What both programs do after parsing: reads the list, joins the other processes, trains.
+    """Reads the list of pairs, joins the other processes and trains: all that follows the parsing of options.
 
     Args:
-        list_pairs: Gives the pairs.
-        args: Their common options.
+        list_pairs: Returns the pairs.
+        args: The options that both programs have.
 
     Returns:
         The exit code.
@@ -130,7 +131,10 @@ def train_face_voice(pairs: PairList, config: FaceVoiceConfig, world: World) -> 
 
 
 def _fingerprint(pairs: Sequence[FilePair]) -> str:
-    """Tells another list of pairs, in words that a message can show."""
+    """Number and hash of the pairs, short enough for a message: another list has another fingerprint.
+
+    Names of files without their folders, so that data that was moved is still the same list.
+    """
     digest = hashlib.sha256()
     for pair in pairs:
         digest.update(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from facevox import cli
 from facevox.options import (
@@ -40,7 +39,7 @@ class TrainConfig(Options):
     )
     batch_size: int = option(
         32,
-        whole(2),  # one pair alone has nothing to be told apart from
+        whole(2),  # one pair alone has no negative
         "pairs of a batch, in each process",
         group="training",
     )
@@ -110,14 +109,14 @@ class TrainConfig(Options):
     resume: str = option(
         "auto",
         text(),
-        "auto: go on from last.pth in --save_dir if it is there; never: begin anew; or a checkpoint",
+        "auto: resume from last.pth in --save_dir if it exists; never: start from scratch; or a checkpoint",
         metavar="auto|never|FILE",
         group="machine",
     )
     dry_run: bool = option(
         False,
         switch(),
-        "count, try a few steps, say what time and disk it would take, and write nothing",
+        "count, try a few steps, report what time and disk it would take, and write nothing",
         group="machine",
     )
     face_model: str = option(
@@ -140,11 +139,11 @@ class TrainConfig(Options):
             return []
         return [f"--accum_freq is {self.accum_freq}: it should be at most --batch_size ({self.batch_size})"]
 
-    def lasting(self) -> dict[str, Any]:
-        """What must be the same when a run goes on for its result to be the same, as plain values."""
+    def lasting(self) -> dict[str, object]:
+        """The settings that a resumed run must share with its start, as plain values."""
         free = {
             *("save_dir", "num_epochs", "num_workers", "resume", "checkpoint_interval", "save_interval"),
-            # Where faces are resized changes no more than the device does.
+            # Where faces are resized changes the numbers no more than the device does.
             *("patience", "dry_run", "picture_transforms", "device"),
         }
         return {name: value for name, value in vars(self).items() if name not in free}
@@ -184,21 +183,21 @@ class FaceVoiceConfig(TrainConfig):
         group="people",
     )
 
-    def lasting(self) -> dict[str, Any]:
-        """See the base class; the split stands for how it was drawn."""
+    def lasting(self) -> dict[str, object]:
+        """As in the base class, without the sizes of the parts: the hash of the split covers them."""
         drawn = {"test_size", "val_size"}
         return {name: value for name, value in super().lasting().items() if name not in drawn}
 
 
 def add_face_voice_options(parser: cli.Parser) -> None:
-    """Adds `FaceVoiceConfig`, what every training takes first, and how the person of a pair is known."""
+    """Adds the options of `FaceVoiceConfig`, those of every training first, and those of the identities."""
     cli.add_options(parser, TrainConfig)
     cli.add_options(parser, FaceVoiceConfig, skip=[shared.name for shared in declared(TrainConfig)])
     _add_identity_options(parser.group("people"))
 
 
 def _add_identity_options(parser: argparse._ActionsContainer) -> None:
-    """Adds how the person of a pair is known."""
+    """Adds the options that decide who the person of a pair is."""
     parser.add_argument(
         "--identity_csv",
         metavar="FILE",

@@ -1,4 +1,4 @@
-"""The training of two towers, whatever goes with the faces, and the folder that it leaves."""
+"""The recipe of every two-tower training: split, model, training, and the files in the folder of the run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 from facevox.errors import ExitCode, UserError
 from facevox.files import replacing
@@ -32,27 +32,35 @@ from lc_pytorch.training.validation import make_validation
 
 logger = logging.getLogger(__name__)
 SPLIT_FILE = "split.json"
-# What an evaluation of the model leaves in its folder.
+# What an evaluation of the model writes into its folder.
 RESULTS = ("evaluation_results.json", "roc.png", "rank_cdf.png", "gallery.png")
-# Files of a validation: starting workers each time takes longer than reading so few of them.
+# Files of a validation: starting workers in each epoch takes longer than reading this many.
 SMALL_VALIDATION = 1000
 NO_VALIDATION = "fewer than two people are kept for validation: the best model is known by its training loss"
+
+
+class _HasIdentity(Protocol):
+    @property
+    def identity(self) -> str: ...
+
+
+ItemT = TypeVar("ItemT", bound=_HasIdentity)
 
 
 def _find_split(config: TrainConfig, identities: Sequence[str], draw: Callable[[], Split]) -> Split:
     """The split of `save_dir`, drawn and written where there is none yet, checked where there is one.
 
     Raises:
-        UserError: The one that lies there is of other people or other settings.
+        UserError: The existing one is of other people or other settings.
     """
     file = config.save_dir / SPLIT_FILE
     if config.dry_run:
-        return _split_there(file, config, identities) or draw()
+        return _usable_split(file, config, identities) or draw()
 
     def make() -> None:
-        if _split_there(file, config, identities):
+        if _usable_split(file, config, identities):
             return
-        # Weights of a former run beside a new split would be tested on people that they were trained on.
+        # Weights of a former run next to a new split would be tested on people that they were trained on.
         for name in (CONFIG_FILE, *WEIGHT_FILES.values(), *RESULTS):
             (config.save_dir / name).unlink(missing_ok=True)
         write_split(file, draw())
@@ -61,59 +69,60 @@ def _find_split(config: TrainConfig, identities: Sequence[str], draw: Callable[[
     return load_split(file)
 
 
-def _split_there(file: Path, config: TrainConfig, identities: Sequence[str]) -> Split | None:
-    """The split that the run must keep to; None: one is to be drawn."""
+def _usable_split(file: Path, config: TrainConfig, identities: Sequence[str]) -> Split | None:
+    """The existing split that the run must keep to; None: one is to be drawn."""
     if config.resume == "never" or not file.is_file():
         return None
-    asked = {name: getattr(config, name, None) for name in ("test_size", "val_size", "seed")}
-    there = load_split(file)
-    faults = check_split(there, identities, **asked)
-    if faults and there.seed is not None and not (config.save_dir / LAST_FILE).exists():
-        return None  # that one was drawn for a run that came to no checkpoint
+    settings = {name: getattr(config, name, None) for name in ("test_size", "val_size", "seed")}
+    split = load_split(file)
+    faults = check_split(split, identities, **settings)
+    # A split with a seed was drawn here, not given by the user; without a checkpoint nothing learnt from it.
+    if faults and split.seed is not None and not (config.save_dir / LAST_FILE).exists():
+        return None
     if faults:
         raise UserError(
             f"{file}: does not fit this run: {'; '.join(faults)}; give another --save_dir, or "
-            "--resume never to begin anew"
+            "--resume never to start from scratch"
         )
-    return there
+    return split
 
 
-class TrainingSource(Protocol):
-    """What is trained on, and the model for it: all in which faces with sound and faces with mels differ.
+class TrainingSource(Protocol[ItemT]):
+    """Data and model of a training: all in which faces with sound and faces with mels differ.
 
     Attributes:
         kind: Of the model, as in config.json.
         identities: The people.
-        fingerprint: Plain values that tell these files from others, for a run that goes on.
+        fingerprint: Plain values that distinguish these files from others, for a run that resumes.
     """
 
     kind: str
     identities: Sequence[str]
-    fingerprint: dict[str, Any]
+    fingerprint: Mapping[str, object]
 
     def draw_split(self) -> Split:
-        """The parts into which the people come where no run has split them yet."""
+        """A split of the people, for a folder that has none yet."""
 
-    def items_of(self, split: Split) -> Mapping[Part, Sequence[Any]]:
-        """The items of each part; each has an `identity`."""
+    def items_of(self, split: Split) -> Mapping[Part, Sequence[ItemT]]:
+        """The items of each part."""
 
     def make_transform(self, image_size: int | None = None) -> ImageTransform:
-        """What the face model wants; `image_size` (pixels) in place of its own."""
+        """The picture transform that the face model expects; `image_size` (pixels) instead of its own."""
 
     def make_model(self) -> TwoTowerModel:
-        """Fresh, on the CPU."""
+        """A fresh model, on the CPU."""
 
-    def make_train_set(self, items: Sequence[Any], transform: ImageTransform) -> PairDataset:
+    def make_train_set(self, items: Sequence[ItemT], transform: ImageTransform) -> PairDataset:
         """The data set of the training part."""
 
-    def list_media(self, items: Sequence[Any], transform: ImageTransform) -> tuple[MediaFiles, MediaFiles]:
+    def list_media(self, items: Sequence[ItemT], transform: ImageTransform) -> tuple[MediaFiles, MediaFiles]:
         """The files of the validation part: faces, and what goes with them."""
 
-    def describe(self, items: Mapping[Part, Sequence[Any]]) -> dict[str, Any]:
-        """What the inputs are, for config.json."""
+    def describe(self, items: Mapping[Part, Sequence[ItemT]]) -> dict[str, object]:
+        """The facts about the inputs for config.json."""
 
-    def facts(self, data: dict[str, Any]) -> list[str]:
-        """What the user should know before hours go by, of what config.json has as `data`."""
+    def facts(self, items: Mapping[Part, Sequence[ItemT]], split: Split) -> list[str]:
+        """Lines about the data that the user should read before hours go by."""
 
 
 def run_training(config: TrainConfig, train: Callable[[World], TrainingResult | Estimate]) -> ExitCode:
@@ -127,14 +136,14 @@ def run_training(config: TrainConfig, train: Callable[[World], TrainingResult | 
 
 
 def train_two_towers(
-    make_source: Callable[[], TrainingSource], config: TrainConfig, world: World
+    make_source: Callable[[], TrainingSource[ItemT]], config: TrainConfig, world: World
 ) -> TrainingResult | Estimate:
-    """Splits the people, trains, and leaves everything in `config.save_dir`; inside `run_folder`.
+    """Splits the people, trains, and writes everything into `config.save_dir`; called inside `run_folder`.
 
     Args:
-        make_source: Gives what is trained on, the same on every process.
+        make_source: Returns data and model, the same on every process.
         config: The settings.
-        world: This process among all.
+        world: This process's rank and device.
 
     Returns:
         How it ended; with `dry_run`, what it would take.
@@ -142,7 +151,7 @@ def train_two_towers(
     Raises:
         UserError: Weights are missing, too few people, or the folder belongs to another run.
     """
-    chosen, said = choose_picture_transforms(config.picture_transforms, world.device)
+    chosen, message = choose_picture_transforms(config.picture_transforms, world.device)
     config = replace(config, picture_transforms=chosen)
     source = make_source()
     transform = source.make_transform()
@@ -150,6 +159,7 @@ def train_two_towers(
     items = source.items_of(split)
     seed_everything(config.seed)  # the same on all processes: they must begin with the same projections
     model = source.make_model()
+    # A model from scratch, or a folder of weights, may take pictures of another size than its processor says.
     if transform.image_size != model.image_size:
         transform = source.make_transform(model.image_size)
     train_set = source.make_train_set(items["train"], transform_of_training(transform, chosen))
@@ -163,17 +173,18 @@ def train_two_towers(
         "num_people": {name: len(people) for name, people in split.parts.items()},
         "split_hash": split.hash,
     }
-    here = ("save_dir", "device")  # of this run, and not of the model
-    training = {name: _plain(value) for name, value in vars(config).items() if name not in here}
+    of_run = ("save_dir", "device")  # no properties of the model
+    training = {name: _plain(value) for name, value in vars(config).items() if name not in of_run}
 
     def save(is_best: bool) -> None:
         save_config(config.save_dir, model, kind=source.kind, data=data, training=training)
         save_weights(config.save_dir, model, which="best" if is_best else "last")
 
     if world.is_main:
-        logger.info("\n".join([*source.facts(data), *([NO_VALIDATION] if validate is None else []), said]))
+        facts = [*source.facts(items, split), *([NO_VALIDATION] if validate is None else []), message]
+        logger.info("\n".join(facts))
         if not config.dry_run:
-            _bring_best_model(config)
+            _copy_best_model(config)
     result = train_contrastive(
         model,
         train_set,
@@ -182,7 +193,7 @@ def train_two_towers(
         kind=source.kind,
         validate=validate,
         save=save,
-        settings={"split": split.hash} | source.fingerprint,
+        settings={"split": split.hash, **source.fingerprint},
     )
     if world.is_main:
         _report(result, config)
@@ -190,14 +201,14 @@ def train_two_towers(
 
 
 def _make_validation(
-    source: TrainingSource,
-    items: Sequence[Any],
+    source: TrainingSource[ItemT],
+    items: Sequence[ItemT],
     transform: ImageTransform,
     config: TrainConfig,
     world: World,
 ) -> Callable[[TwoTowerModel], dict[str, float]] | None:
-    """What scores the model after an epoch; None where there are too few people for it."""
-    if len({item.identity for item in items}) < 2:  # one person alone can be mistaken for nobody
+    """The function that scores the model after an epoch; None where there are too few people for it."""
+    if len({item.identity for item in items}) < 2:  # with one person alone there is nobody to confuse
         return None
     faces, others = source.list_media(items, transform)
     is_small = len(faces.files) + len(others.files) <= SMALL_VALIDATION
@@ -210,12 +221,12 @@ def _make_validation(
 
 
 def _report(result: TrainingResult | Estimate, config: TrainConfig) -> None:
-    """Says how it ended, and writes curves and card."""
+    """Logs how the training ended, and writes curves and card."""
     if isinstance(result, Estimate):
         logger.info("\n".join(result.lines()))
         return
     if result.status == DONE and result.num_new_steps:
-        for name in RESULTS:  # they are those of other weights
+        for name in RESULTS:  # of the former weights
             (config.save_dir / name).unlink(missing_ok=True)
     if result.history:
         write_curves(config.save_dir, result.history, result.best_epoch)
@@ -223,8 +234,8 @@ def _report(result: TrainingResult | Estimate, config: TrainConfig) -> None:
     logger.info(result.message)
 
 
-def _bring_best_model(config: TrainConfig) -> None:
-    """Copies what lies beside a checkpoint of another folder: the best epoch may have been before it."""
+def _copy_best_model(config: TrainConfig) -> None:
+    """Copies the best model next to a checkpoint of another folder: its epoch may have been before that."""
     checkpoint = Path(config.resume)
     if config.resume in ("auto", "never") or not checkpoint.is_file():
         return

@@ -1,10 +1,10 @@
-"""Contrastive training of two towers, whatever their inputs are: faces with sound, or faces with mels.
+"""Contrastive training of two towers, for any inputs: faces with sound, or faces with mels.
 
     result = train_contrastive(model, train_set, config, world, validate=…, save=…)
 
-One step: the batch of all processes through both towers, symmetric InfoNCE over all of it with samples of the
-same identity left out of the negatives, AdamW. `accum_freq` sends the batch through the towers in parts and
-keeps its loss and gradients; see `accumulation`.
+One step: the batch of all ranks goes through both towers; the loss is symmetric InfoNCE over all of it, with
+samples of the same identity left out of the negatives; the optimizer is AdamW. `accum_freq` sends the batch
+through the towers in parts, with the same loss and gradients; see `accumulation`.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ from lc_pytorch.training.options import TrainConfig
 logger = logging.getLogger(__name__)
 BAD_FILES = "bad_files.csv"
 # The two passes of an accumulated step compute the same numbers in the same order: more than rounding between
-# them is a fault. bfloat16 keeps 8 bits; unit vectors then differ by up to 2**-8 in a number.
+# them is a bug. bfloat16 keeps 8 bits; unit vectors then differ by up to 2**-8 in a number.
 REPLAY_TOLERANCE = {"fp32": 1e-3, "bf16": 2e-2}
 
 Batch = dict[str, Any]  # tensors; "face" may be packed for the device
 
 
 class _TrainingForward(nn.Module):
-    """Both embeddings and the temperature in one call, for DDP synchronises what comes out of that call."""
+    """Both embeddings and the temperature in one call: DDP synchronises what comes out of that call."""
 
     def __init__(self, model: TwoTowerModel, precision: str) -> None:
         super().__init__()
@@ -64,16 +64,16 @@ class _TrainingForward(nn.Module):
 
 
 class ContrastiveTask(TrainingTask):
-    """A two-tower model as the trainer takes it.
+    """The training steps of a two-tower model, for `Trainer`.
 
     Args:
         model: On the device.
         second: Name of the other side in a batch: `voice` or `mel`.
         config: The settings.
-        world: This process among all.
-        validate: Gives an epoch's validation values from the model, the same on every process; None: there
+        world: This process's rank and device.
+        validate: Returns an epoch's validation values of the model, the same on every process; None: there
             are no people to validate on, and the best model is known by the training loss.
-        save: Writes the model's files; its argument says whether this epoch is the best so far.
+        save: Writes the model's files; its argument is True where this epoch is the best so far.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class ContrastiveTask(TrainingTask):
         )
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """See the base class."""
+        """The groups of `parameter_groups`, by the options of the training."""
         return parameter_groups(
             self.towers,
             weight_decay=self.config.weight_decay,
@@ -113,14 +113,19 @@ class ContrastiveTask(TrainingTask):
         )
 
     def start_epoch(self) -> None:
-        """Training mode, but for frozen encoders: dropout there would only add noise."""
+        """Puts the model into training mode, except frozen encoders: dropout there would only add noise."""
         self.model.train()
         if self.config.freeze_encoders:
             for encoder in self.towers.encoders():
                 encoder.eval()
 
     def backward(self, batch: Batch) -> Tensor:
-        """See the base class."""
+        """As in the base class; the batch goes through the towers in `accum_freq` parts.
+
+        Raises:
+            RuntimeError: An encoder is not the same function in both passes: a bug.
+        """
+        # Where a file could not be read, the data set has put another item in its place.
         replaced = batch["index"] != batch["used_index"]
         if replaced.any():
             pairs = zip(batch["index"][replaced].tolist(), batch["epoch"][replaced].tolist(), strict=True)
@@ -147,12 +152,12 @@ class ContrastiveTask(TrainingTask):
             clamp_log_temperature_(self.towers.log_temperature)
 
     def validate(self, epoch: int) -> dict[str, float]:
-        """See the base class."""
+        """The temperature, and the values of `validate` where there are people for it."""
         values = {"temperature": float(self.towers.temperature.detach())}
         return values | (self._validate(self.towers) if self._validate else {})
 
     def save(self, *, is_best: bool) -> None:
-        """See the base class."""
+        """Writes the model's files by the function given to the constructor."""
         self._save(is_best)
 
 
@@ -167,17 +172,17 @@ def train_contrastive(
     save: Callable[[bool], None],
     settings: Mapping[str, object],
 ) -> TrainingResult | Estimate:
-    """Trains, from where an earlier run was ended if there is one.
+    """Trains; resumes an earlier run of the folder where there is one.
 
     Args:
         model: On the CPU; built with the same seed on every process. Moved to the device.
         train_set: Its items.
         config: The settings.
-        world: This process among all.
-        kind: What the checkpoint calls this training.
+        world: This process's rank and device.
+        kind: Name of this training in the checkpoint.
         validate: See `ContrastiveTask`.
         save: See `ContrastiveTask`; called on the first process only.
-        settings: What further must be the same when a run goes on (split, model, lengths).
+        settings: Further values that must be the same when a run resumes (split, files).
 
     Returns:
         How it ended; with `dry_run`, what it would take.
@@ -186,9 +191,8 @@ def train_contrastive(
         UserError: Too few pairs, another run in the folder, or a checkpoint that is not of this run.
     """
     model.to(world.device)
-    seed_everything(
-        config.seed + 1 + world.rank
-    )  # each process its own dropout; the weights are there already
+    # Each process has its own dropout; the weights have been drawn before.
+    seed_everything(config.seed + 1 + world.rank)
     batches = EpochBatches(
         len(train_set), config.batch_size, seed=config.seed, rank=world.rank, world_size=world.size
     )
@@ -238,31 +242,33 @@ def train_contrastive(
 def parameter_groups(
     model: TwoTowerModel, *, weight_decay: float, encoder_lr_scale: float, layer_decay: float
 ) -> list[ParameterGroup]:
-    """What is trained, grouped by learning rate and weight decay.
+    """The trainable parameters, grouped by learning rate and weight decay.
 
-    The rate of layer l of L in an encoder is scaled by `encoder_lr_scale` × `layer_decay` ** (L - l), that of
-    what lies before the first layer as one layer more; projections have the full rate.
+    The rate of layer l of L in an encoder is scaled by `encoder_lr_scale` × `layer_decay` ** (L - l). The
+    parameters before the first layer count as one layer more; projections have the full rate.
 
     Source of the decay by layer: Clark et al., "ELECTRA" (2020), appendix; Bao et al., "BEiT" (2021).
     """
-    depth_of: dict[int, tuple[int, int]] = {}
+    depth_of: dict[int, tuple[int, int]] = {}  # id of a parameter → (its layer, layers of its encoder)
     for encoder in model.encoders():
         layers = [(parameter, _layer_number(name)) for name, parameter in encoder.named_parameters()]
         num_layers = 1 + max((layer for _, layer in layers if layer is not None), default=-1)
-        # Where layers end with a norm of their own (a Wav2Vec2 without "stable" ones), this one comes before.
+        # The norm outside of the layers comes after them; in a Wav2Vec2 whose layers end with their own norm
+        # (no "stable" ones) it comes before.
         is_norm_first = not getattr(encoder.config, "do_stable_layer_norm", True)
         for (name, _), (parameter, layer) in zip(encoder.named_parameters(), layers, strict=True):
             is_last = layer is None and re.fullmatch(r"(encoder\.)?(layernorm|layer_norm|norm)\..*", name)
-            place = num_layers if is_last and not is_norm_first else (-1 if layer is None else layer)
-            depth_of[id(parameter)] = (place, num_layers)
+            depth = num_layers if is_last and not is_norm_first else (-1 if layer is None else layer)
+            depth_of[id(parameter)] = (depth, num_layers)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if not parameter.requires_grad:
             continue
         scale = 1.0
         if id(parameter) in depth_of:
-            place, num_layers = depth_of[id(parameter)]
-            scale = encoder_lr_scale * layer_decay ** max(num_layers - 1 - place, 0)
+            depth, num_layers = depth_of[id(parameter)]
+            scale = encoder_lr_scale * layer_decay ** max(num_layers - 1 - depth, 0)
+        # Biases, gains of norms and the temperature have one dimension or none: they do not decay.
         groups.setdefault((scale, weight_decay if parameter.ndim > 1 else 0.0), []).append(parameter)
     return [
         {"params": parameters, "lr_scale": scale, "weight_decay": decay}
@@ -271,7 +277,7 @@ def parameter_groups(
 
 
 def _layer_number(name: str) -> int | None:
-    """The transformer layer that a parameter of an encoder belongs to."""
+    """The transformer layer that a parameter of an encoder belongs to; None: it is outside of the layers."""
     match = re.search(r"(?:^|\.)layers?\.([0-9]+)\.", name)
     return int(match[1]) if match else None
 
@@ -282,18 +288,18 @@ def _checkpoint_gradients(encoders: Sequence[Any]) -> None:
             raise UserError(
                 f"--grad_checkpointing: a {encoder.config.model_type} encoder does not support it"
             )
-        # Not the reentrant form: it loses gradients of inputs that need none, and DDP's hooks.
+        # The reentrant form loses the gradients where no input needs one, and DDP's hooks.
         encoder.activation_checkpointing_enable({"use_reentrant": False})
 
 
 def _write_bad_files(
     file: Path, train_set: PairDataset, bad_items: Sequence[tuple[int, int]], is_resumed: bool
 ) -> None:
-    """Lists the items in whose place others were trained on, with reasons, over all starts of a run."""
-    found: dict[str, list[object]] = {}
+    """Lists the items replaced by others, with reasons, over all starts of a run; one row per reason."""
+    rows_of: dict[str, list[object]] = {}
     if is_resumed and file.is_file():
         with file.open(encoding="utf-8", errors="surrogateescape", newline="") as lines:
-            found = {row["reason"]: list(row.values()) for row in csv.DictReader(lines)}
+            rows_of = {row["reason"]: list(row.values()) for row in csv.DictReader(lines)}
     if not bad_items:
         return
     for index, epoch in bad_items:
@@ -302,10 +308,10 @@ def _write_bad_files(
             reason = "readable again"
         except UserError as error:
             reason = one_line(error)
-        found.setdefault(reason, [index, train_set.describe(index, epoch), reason])
+        rows_of.setdefault(reason, [index, train_set.describe(index, epoch), reason])
     with replacing(file, "w", encoding="utf-8", errors="surrogateescape", newline="") as out:
-        rows = csv.writer(out)
-        rows.writerow(["item", "files", "reason"])
-        rows.writerows(found.values())
+        writer = csv.writer(out)
+        writer.writerow(["item", "files", "reason"])
+        writer.writerows(rows_of.values())
     num_items = len({index for index, _ in bad_items})
     logger.info(f"{num_items} pairs could not be read and were replaced by others: see {file}")

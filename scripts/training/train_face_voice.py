@@ -4,14 +4,14 @@ r"""Train a model that tells which face goes with which voice, from a folder of 
         --save_dir runs/train
     torchrun --nproc_per_node 2 scripts/training/train_face_voice.py …    # one process for each GPU
 
-A face and a voice of the same path but for the suffix are a pair; see --identity_csv for whose they are. The
-people are split into those to learn from, those to choose the best model by, and those for the test.
+A face and a voice whose paths differ in the suffix alone are a pair; see --identity_csv for whose they are.
+The people are split into those to learn from, those to choose the best model by, and those for the test.
 
 Writes into --save_dir: face_encoder.pth, face_projection.pth, audio_encoder.pth, audio_projection.pth,
-full_model.pth, best_model.pth, config.json, split.json, history.json, curves.png, last.pth (to go on from),
+full_model.pth, best_model.pth, config.json, split.json, history.json, curves.png, last.pth (to resume from),
 events/ (TensorBoard), MODEL_CARD.md, log.txt, and bad_files.csv if some could not be read. Exit codes: 0
-done, 1 ended because the loss was not finite, 2 bad usage or input, 75 stopped by a signal (run again to go
-on).
+done, 1 ended because the loss was not finite, 2 bad usage or input, 75 stopped by a signal (run again to
+resume).
 """
 
 import argparse
@@ -50,6 +50,7 @@ def get_args_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Trains; returns the exit code."""
     args = get_args_parser().parse_args(argv)
+    # torch and transformers: not for --help
     from lc_pytorch.datasets.pairs import list_folder_pairs
     from lc_pytorch.training.face_voice import run_face_voice_training
 

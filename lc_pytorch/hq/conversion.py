@@ -2,7 +2,7 @@
 
 Only the spectrograms are written, `<output>/<set>/mel_npy/<identity>/<file>.npy` for
 `<root>/<set>/mel_spectrograms/<identity>/<file>`; faces stay where they are. `lc_pytorch.hq.tree` reads them
-in place of the originals, file by file, so that a part that is not converted yet is read as before.
+instead of the originals, file by file, so that a part that is not converted yet is read as before.
 """
 
 from __future__ import annotations
@@ -33,14 +33,16 @@ class ConversionTask(Task[FileItem]):
         """Reads `item.path` and writes `item.output`.
 
         Raises:
-            UserError: Broken, refused, or not a spectrogram of so many bands.
+            UserError: Broken, refused, or not a spectrogram of `num_mels` bands.
         """
         array, key = load_array(item.path)
         mel = oriented(array, self.config.num_mels, item.path).astype(self.config.dtype)
+        # `oriented` has checked float32: above 65504 a float16 is infinite.
         if not np.isfinite(mel).all():
             raise UserError(f"{item.path}: numbers too large for {self.config.dtype}; use --dtype float32")
         content = io.BytesIO()
         np.save(content, mel, allow_pickle=False)
+        # A million small files: waiting for the disk after each would take most of the time.
         write_bytes(self.output_dir / item.output, content.getvalue(), sync=False)
         row = {
             "mel_file": item.name,
@@ -54,7 +56,11 @@ class ConversionTask(Task[FileItem]):
 
 
 def plan_conversion(tree: Tree) -> list[FileItem]:
-    """An item for every spectrogram of a tree that was scanned without converted ones."""
+    """An item for every spectrogram of a tree that was scanned without converted ones.
+
+    Raises:
+        UserError: There are none.
+    """
     items = []
     for set_name, person, path in iter_mels(tree):
         name = f"{set_name}/{person.name}/{path.name}"
@@ -66,11 +72,11 @@ def plan_conversion(tree: Tree) -> list[FileItem]:
 
 
 def find_num_mels(tree: Tree) -> tuple[int, list[str]]:
-    """Bands of the spectrograms of a tree, and what was found out about them.
+    """Bands of the spectrograms of a tree, and lines about a sample of them.
 
     Raises:
-        UserError: Nothing can be read, or the bands cannot be told.
+        UserError: Nothing can be read, or the number of bands is ambiguous.
     """
     files = [person.mels[0] for people in tree.people.values() for person in people.values() if person.mels]
-    found = survey(files)
-    return found.num_mels, found.lines()
+    sample = survey(files)
+    return sample.num_mels, sample.lines()

@@ -1,8 +1,8 @@
 """Masked faces with mel spectrograms of HQ VoxCeleb.
 
-In training a person is one item: in every epoch a face and a spectrogram of that person drawn anew, and a
-crop of the spectrogram, all from (seed, epoch, person) alone. For evaluation the items are a few fixed pairs
-of each person, with crops from the middle. A shorter spectrogram is repeated, never padded.
+In training a person is one item: every epoch draws a face and a spectrogram of that person, and a crop of the
+spectrogram, all from (seed, epoch, person) alone. In evaluation the items are a few fixed pairs of each
+person, with crops from the middle. A shorter spectrogram is repeated, never padded.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -43,7 +43,7 @@ class MelSettings:
     Attributes:
         num_mels: Bands.
         num_frames: Frames of a crop, 100 a second.
-        mel_mean, mel_std: What is taken off, and what is divided by.
+        mel_mean, mel_std: Values are normalised by them: (mel - mel_mean) / mel_std.
     """
 
     num_mels: int
@@ -55,19 +55,19 @@ class MelSettings:
         if self.num_mels < 1 or self.num_frames < 1 or not self.mel_std > 0:
             raise UserError(
                 f"{self.num_mels} mels, {self.num_frames} frames, deviation {self.mel_std:g}: mels and "
-                "frames of at least 1 and a deviation above 0 are wanted"
+                "frames of at least 1 and a deviation above 0 are expected"
             )
 
-    def as_config(self) -> dict[str, Any]:
+    def as_config(self) -> dict[str, object]:
         """Plain values for config.json."""
         return asdict(self)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> MelSettings:
-        """Of the "data" part of a config.json; other entries of it are ignored.
+        """The settings in the "data" part of a config.json; its other entries are ignored.
 
         Raises:
-            UserError: It is not that of a model for spectrograms.
+            UserError: The config.json is not that of a model for spectrograms.
         """
         try:
             return cls(
@@ -97,15 +97,15 @@ class HQVoxCelebDataset(PairDataset):
 
     Args:
         people: Each with at least one face and one spectrogram.
-        image_transform: What the face encoder wants. A `DeviceTransform` leaves most of its work to the
-            device, in batches of `collate`.
-        mels: What the spectrograms become.
-        pairs_per_identity: None: one item per person, drawn anew in every epoch (training). A number: at most
-            so many fixed pairs of each person (evaluation).
-        seed: Of what is drawn.
+        image_transform: The picture transform that the face encoder expects. A `DeviceTransform` leaves most
+            of its work to the device, in batches of `collate`.
+        mels: How spectrograms are cut and normalised.
+        pairs_per_identity: None: one item per person, drawn again in every epoch (training). A number: at
+            most that many fixed pairs of each person (evaluation).
+        seed: Of all that is drawn.
 
     Raises:
-        UserError: Nobody, or somebody without files.
+        UserError: There are people without files.
     """
 
     second: ClassVar[str] = "mel"
@@ -123,10 +123,10 @@ class HQVoxCelebDataset(PairDataset):
         if without:
             raise UserError(f"{len(without)} people without faces or mels, such as {without[0]!r}")
         if pairs_per_identity is not None and pairs_per_identity < 1:
-            raise UserError(f"pairs_per_identity {pairs_per_identity}: at least 1 is wanted")
+            raise UserError(f"pairs_per_identity {pairs_per_identity}: at least 1 is expected")
         self.people = list(people)
         self.mels = mels
-        # (person, face, mel) of each item; in training the two numbers count for evaluation only.
+        # (person, face, mel) of each item; in training the last two are used by evaluation only.
         self._items = [
             (number, face, mel)
             for number, person in enumerate(self.people)
@@ -141,11 +141,11 @@ class HQVoxCelebDataset(PairDataset):
         face_file, mel_file = self.files(index, epoch)
         rng = None if epoch is None else item_generator(self.seed, epoch, index, "face")
         face = self.image_transform.item(_read(read_image, face_file), rng)
-        place = 0.5 if epoch is None else self._draws(epoch, index)[2]
-        return face | {"mel": load_mel(mel_file, self.mels, place)}
+        position = 0.5 if epoch is None else self._draws(epoch, index)[2]
+        return face | {"mel": load_mel(mel_file, self.mels, position)}
 
     def files(self, index: int, epoch: int | None) -> tuple[Path, Path]:
-        """The face and the spectrogram that an item is made of in an epoch (None: in evaluation)."""
+        """The face and the spectrogram of an item in an epoch (None: in evaluation)."""
         number, face, mel = self._items[index]
         person = self.people[number]
         if epoch is not None and self._is_drawn:
@@ -159,31 +159,29 @@ class HQVoxCelebDataset(PairDataset):
         return f"{self.identities[index]}: {face} with {mel}"
 
     def _draws(self, epoch: int, index: int) -> tuple[float, float, float]:
-        """Which face, which spectrogram, and where it is cut: numbers in [0, 1)."""
-        face, mel, place = item_generator(self.seed, epoch, index, "voice").random(3)
-        return float(face), float(mel), float(place)
+        """Numbers in [0, 1) that choose the face, the spectrogram, and the position of its crop."""
+        face, mel, position = item_generator(self.seed, epoch, index, "voice").random(3)
+        return float(face), float(mel), float(position)
 
 
-def load_mel(path: Path, settings: MelSettings, place: float = 0.5) -> Tensor:
+def load_mel(path: Path, settings: MelSettings, position: float = 0.5) -> Tensor:
     """(num_mels, num_frames) float32 of a file, normalised.
 
     Args:
         path: The file.
-        settings: What it becomes.
-        place: 0 to below 1, from the first possible crop to the last; 0.5 is the middle.
+        settings: How it is cut and normalised.
+        position: 0 to below 1, from the first possible crop to the last; 0.5 is the middle.
 
     Raises:
         UserError: It cannot be used.
     """
     mel = _read(lambda file: read_mel(file, settings.num_mels), path)
-    cut = (crop(mel, settings.num_frames, place) - np.float32(settings.mel_mean)) / np.float32(
-        settings.mel_std
-    )
-    return torch.from_numpy(cut)
+    cut = crop(mel, settings.num_frames, position)
+    return torch.from_numpy((cut - np.float32(settings.mel_mean)) / np.float32(settings.mel_std))
 
 
 def fixed_pairs(num_faces: int, num_mels: int, limit: int) -> list[tuple[int, int]]:
-    """At most `limit` different pairs, spread over all files of a person; the fewer of a kind come again."""
+    """At most `limit` different (face, mel), spread over all files of a person; the scarcer kind repeats."""
     count = min(limit, max(num_faces, num_mels))
     return [(_spread(k, count, num_faces), _spread(k, count, num_mels)) for k in range(count)]
 
@@ -202,27 +200,28 @@ def _read(read: Callable[[Path], _Content], path: Path) -> _Content:
 def list_people(
     tree: Tree, split: HQSplit, part: Part, sets: Sequence[str] = SETS
 ) -> tuple[list[HQPerson], list[str]]:
-    """The people of a part with all of their files in `sets`, sorted, and what is missing (a line each).
+    """The people of a part with all of their files in `sets`, sorted, and lines on people who are missing.
 
-    A name of the split finds its folder in another spelling too. Somebody in two parts of the split is left
-    out of this one if the other comes first (test, then val): nobody is trained on and tested.
+    Names are compared normalised, so a folder may have another spelling than the split. Somebody in two parts
+    of the split is left out of this one if the other comes first (test, then val): nobody is trained on and
+    tested.
     """
-    wanted = split.identities(part, sets)
+    names = split.identities(part, sets)
     before: set[str] = set()
     for other in ("test", "val", "train"):
         if other == part:
             break
-        before |= split.identities(other)  # of both sets, whatever is trained on
+        before |= split.identities(other)  # of both sets, also where the training has one of them
     faces: dict[str, Files] = {}
     mels: dict[str, Files] = {}
     for set_name in sets:
         for person in tree.people.get(set_name, {}).values():
-            if person.identity in wanted:
+            if person.identity in names:
                 faces[person.identity] = faces.get(person.identity, Files()) + person.faces
                 mels[person.identity] = mels.get(person.identity, Files()) + person.mels
     counts: Counter[str] = Counter()
     people = []
-    for identity in sorted(wanted):
+    for identity in sorted(names):
         if identity in before:
             counts["are in another part of the split too, and left out of this one"] += 1
         elif identity not in faces:
@@ -231,44 +230,46 @@ def list_people(
             counts["have no faces or no mels"] += 1
         else:
             people.append(HQPerson(identity=identity, faces=faces[identity], mels=mels[identity]))
-    return people, [f"{part}: {count} of {len(wanted)} people {what}" for what, count in counts.items()]
+    return people, [f"{part}: {count} of {len(names)} people {fact}" for fact, count in counts.items()]
 
 
 def measure_mels(
     people: Sequence[HQPerson], audio_duration_sec: float, num_mels: int | None = None
 ) -> tuple[MelSettings, list[str]]:
-    """The settings for these people's spectrograms, and what was found out about the files (a line each).
+    """The settings for these people's spectrograms, and lines about the files.
 
     Mean and deviation are those of a sample, spread over the people: the same people, the same numbers.
 
     Args:
         people: Those who are trained on.
         audio_duration_sec: Length of a crop in seconds, of 100 frames each.
-        num_mels: Bands, where the files do not tell.
+        num_mels: Bands, where the files leave them open.
 
     Raises:
-        UserError: A length that is none, or nothing that can be read.
+        UserError: A length out of range, or nothing that can be read.
     """
     num_frames = round(audio_duration_sec * FRAMES_PER_S) if 0 < audio_duration_sec <= 3600 else 0
     if num_frames < 1:
         raise UserError(f"--audio_duration_sec {audio_duration_sec:g}: 0.01 to 3600 seconds are possible")
+    # The same number of files from each person, spread over theirs. With more people than SURVEY_FILES it is
+    # one each, and `survey` takes some of them.
     each = max(SURVEY_FILES // max(len(people), 1), 1)
     files = [
         person.mels[_spread(k, min(each, len(person.mels)), len(person.mels))]
         for person in people
         for k in range(min(each, len(person.mels)))
     ]
-    found = survey(files, num_mels)
+    sample = survey(files, num_mels)
     settings = MelSettings(
-        num_mels=found.num_mels, num_frames=num_frames, mel_mean=found.mean, mel_std=found.std
+        num_mels=sample.num_mels, num_frames=num_frames, mel_mean=sample.mean, mel_std=sample.std
     )
-    return settings, found.lines()
+    return settings, sample.lines()
 
 
 def load_people(
     split_json_path: str | Path, dataset_type: str = "vox2", *, converted_dir: str | Path | None = None
 ) -> tuple[dict[Part, list[HQPerson]], list[str]]:
-    """The people of each part of split.json, whose folder is the root of the data; and what is to be said.
+    """The people of each part of split.json, whose folder is the root of the data; and notes for the user.
 
     Args:
         split_json_path: The split.
@@ -286,14 +287,13 @@ def load_people(
     tree = scan_tree(Path(split_json_path).parent, sets, converted_dir=converted_dir)
     notes = list(tree.notes)
     parts: dict[Part, list[HQPerson]] = {}
-    every: tuple[Part, ...] = ("train", "val", "test")
-    for part in every:
+    for part in get_args(Part):
         parts[part], missing = list_people(tree, split, part, sets)
         notes += missing
     if not parts["train"]:
         raise UserError(
             f"{split_json_path}: nobody to train on in {dataset_type} "
-            f"({'; '.join(notes) or 'the lists are empty'}); another --dataset_type, or make the split anew"
+            f"({'; '.join(notes) or 'the lists are empty'}); use another --dataset_type or another split"
         )
     return parts, notes
 
@@ -313,7 +313,7 @@ def create_hq_voxceleb_dataloaders(
     """Loaders "train", "val" and "test": batches of "mel" (B, M, T), "face" (B, 3, H, W), "identity" (B,).
 
     Each pass over "train" is the next epoch: another order, other files and crops, the incomplete last batch
-    left out. "val" and "test" give the same items every time; they are empty where the split has nobody.
+    left out. "val" and "test" have the same items every time; they are empty where the split has nobody.
 
     Args:
         split_json_path: split.json in the root of the data.
@@ -321,10 +321,10 @@ def create_hq_voxceleb_dataloaders(
         batch_size: B.
         audio_duration_sec: Length of the spectrograms in seconds, 100 frames each; T is 100 times this.
         num_workers: Processes that load; 0: this one.
-        image_transform: What the face encoder wants; None: what ViT-Base wants.
-        mels: How spectrograms are cut and normalised, of a trained model; None: measured on the people of
+        image_transform: The picture transform that the face encoder expects; None: that of ViT-Base.
+        mels: How spectrograms are cut and normalised, by a trained model; None: measured on the people of
             "train", and logged.
-        pairs_per_identity: At most so many fixed pairs of each person in "val" and "test".
+        pairs_per_identity: Fixed pairs of each person in "val" and "test", at most.
         seed: Of order, files and crops.
 
     Raises:
@@ -332,8 +332,8 @@ def create_hq_voxceleb_dataloaders(
     """
     parts, notes = load_people(split_json_path, dataset_type)
     if mels is None:
-        mels, found = measure_mels(parts["train"], audio_duration_sec)
-        notes += found
+        mels, facts = measure_mels(parts["train"], audio_duration_sec)
+        notes += facts
     for note in notes:
         logger.info(note)
     transform = image_transform or create_data_transforms()[0]
@@ -351,13 +351,13 @@ def create_hq_voxceleb_dataloaders(
 
 
 class _NextEpochBatches(EpochBatches):
-    """Begins another epoch with every pass, for loops that know nothing of epochs."""
+    """Batches that begin another epoch with every pass, for loops that know nothing of epochs."""
 
     _next_epoch = 0
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        # A generator, whose body waits for the first batch: a loader with workers makes two iterators at its
-        # start and uses one.
+        # A generator: its body waits until the first batch is asked for. A loader with workers makes two
+        # iterators at its start and uses one of them; a plain method would skip an epoch.
         self.start(self._next_epoch)
         self._next_epoch += 1
         yield from super().__iter__()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from facevox.options import Options, changed, choice, number, option, path, whole
 from lc_pytorch.choices import DATASET_TYPES, MEL_DTYPES, MEL_POOLINGS
@@ -26,7 +25,7 @@ class HQConfig(TrainConfig):
     )
     dataset_type: str = option("vox2", choice(*DATASET_TYPES), "which part of the data")
     converted_dir: Path | None = option(
-        None, path(), "output of convert_mels.py (default: beside the spectrograms)", metavar="DIR"
+        None, path(), "output of convert_mels.py (default: next to the spectrograms)", metavar="DIR"
     )
     audio_duration_sec: float = option(
         DEFAULT_DURATION_S,
@@ -42,15 +41,15 @@ class HQConfig(TrainConfig):
     batch_size: int = changed(TrainConfig, "batch_size", 16)
     num_epochs: int = changed(TrainConfig, "num_epochs", 50)
 
-    def lasting(self) -> dict[str, Any]:
-        """See the base class; the people stand for where they lie."""
-        places = {"split_json_path", "converted_dir"}
-        return {name: value for name, value in super().lasting().items() if name not in places}
+    def lasting(self) -> dict[str, object]:
+        """As in the base class, without the paths of the data, which may move: its people and files count."""
+        paths = {"split_json_path", "converted_dir"}
+        return {name: value for name, value in super().lasting().items() if name not in paths}
 
 
 @dataclass(frozen=True, kw_only=True)
 class HQSource(Options):
-    """Where the people of an evaluation come from; None: as in the training."""
+    """The data of an evaluation; None: as in the training."""
 
     split_json_path: Path | None = option(
         None, path(), "the split (default: the one of the training)", metavar="FILE", group="data"
@@ -71,14 +70,14 @@ class HQSource(Options):
     pairs_per_identity: int = option(
         PAIRS_PER_IDENTITY,
         whole(1),
-        "at most so many faces and spectrograms of each person",
+        "faces and spectrograms of each person, at most",
         group="data",
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConversionConfig(Options):
-    """How spectrograms are written.
+    """Settings of the conversion of spectrograms.
 
     Attributes:
         num_mels: Bands of all of them.

@@ -1,9 +1,9 @@
 """Pickles of plain data (containers, texts, numbers, NumPy arrays) read without running anything in them.
 
-A pickle is a program. `load_plain` is an interpreter of its own for the part of the language that writers of
+A pickle is a program. `load_plain` is a separate interpreter for the part of the language that writers of
 plain data use, protocols 0 to 5, from Python 2 and 3, NumPy 1 and 2. Names in a pickle are looked up in a
-table of a dozen and never imported; what is not in the table is refused. Memory is bounded before it is
-taken: by the size of the file, by the number of instructions, and for arrays by the bytes that are there.
+table of a dozen and never imported; names that are not in the table are refused. Memory is bounded before it
+is allocated: by the size of the file, by the number of instructions, and for arrays by the bytes present.
 
 Source: the list of instructions in the standard library's `pickletools`; the reduce values of NumPy's arrays,
 dtypes and scalars as NumPy 1.26 and 2 write them.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import codecs
 import math
+import pickletools
 import re
 import stat
 import struct
@@ -20,19 +21,20 @@ import warnings
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Literal, NoReturn
 
 import numpy as np
+from numpy.typing import NDArray
 
 from facevox.errors import UserError, one_line
 
 MAX_BYTES = 64_000_000  # a mel spectrogram of an hour (360 000 x 40 in float32) has 58 MB
-# The dearest instruction for its size makes a dictionary of 64 bytes out of one byte: so many take 32 MB.
+# The most expensive instruction for its size makes a dictionary of 64 bytes from one byte: together 32 MB.
 MAX_INSTRUCTIONS = 500_000
 MAX_DEPTH = 50  # of containers in containers
 MAX_VALUES = 500_000  # counted as often as they are reached: shared containers multiply ("billion laughs")
 MAX_INTEGER_BYTES = MAX_DIGITS = 1024
-MAX_KEY = 2**31  # larger integers can be chosen so that they all fall into one place of a dictionary
+MAX_KEY = 2**31  # larger integers can be chosen so that all of them collide in a dictionary
 HIGHEST_PROTOCOL = 5
 MAX_DIMENSIONS = 32
 SHOWN_NAME = 60  # characters of a name from the file in a message
@@ -46,14 +48,14 @@ class PickleError(UserError):
 
 
 class Named:
-    """A name on the stack of a pickle machine: what it stands for is never touched."""
+    """A name on the stack of a pickle machine: the object of that name is never touched."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
 
 class Dtype:
-    """A dtype of numbers or short texts whose byte order comes later."""
+    """A dtype of numbers or short texts, whose byte order comes later, by BUILD."""
 
     def __init__(self, code: str) -> None:
         self.code = code
@@ -61,20 +63,21 @@ class Dtype:
 
 
 class EmptyArray:
-    """What `_reconstruct` gives: an array whose content comes later, by BUILD."""
+    """Result of `_reconstruct`: an array whose content comes later, by BUILD."""
 
     def __init__(self) -> None:
-        self.value: np.ndarray | None = None
+        self.value: NDArray[np.generic] | None = None
 
 
+# Cached: a pickle can ask for the same dtype half a million times.
 @lru_cache(maxsize=256)
-def _native_dtype(code: str) -> np.dtype[Any]:
+def _native_dtype(code: str) -> np.dtype[np.generic]:
     return np.dtype(code)
 
 
 @lru_cache(maxsize=256)
-def _ordered_dtype(code: str, byte_order: str) -> np.dtype[Any]:
-    return np.dtype(code).newbyteorder(byte_order)  # type: ignore[arg-type]
+def _ordered_dtype(code: str, byte_order: Literal["<", ">", "|", "="]) -> np.dtype[np.generic]:
+    return np.dtype(code).newbyteorder(byte_order)
 
 
 def shown(text: str) -> str:
@@ -82,22 +85,29 @@ def shown(text: str) -> str:
     return text if len(text) <= SHOWN_NAME and text.isprintable() else ascii(text[:SHOWN_NAME])
 
 
-def _reconstruct(kind: Any, shape: Any, code: Any) -> EmptyArray:
+# Constructors in place of NumPy's own. Their arguments come from the file: they may be anything.
+
+
+def _reconstruct(kind: object, shape: object, code: object) -> EmptyArray:
     # NumPy always writes (ndarray, (0,), b"b"): shape and type come with BUILD.
     if not isinstance(kind, Named) or kind.name != "ndarray" or shape != (0,):
         raise PickleError("an array of a class other than numpy.ndarray")
     return EmptyArray()
 
 
-def _make_dtype(code: Any, align: Any = False, copy: Any = True) -> Dtype:
+def _make_dtype(code: object, align: object = False, copy: object = True) -> Dtype:
     if type(code) is not str or not _DTYPE_PATTERN.fullmatch(code):
         text = shown(code) if type(code) is str else type(code).__name__
         raise PickleError(f"an array of {text!r}; numbers and short texts are read")
     return Dtype(code)
 
 
-def set_byte_order(target: Dtype, state: Any) -> None:
-    """Gives a dtype the state that BUILD brings."""
+def set_byte_order(target: Dtype, state: object) -> None:
+    """Sets the byte order of a dtype to that of the state of a BUILD.
+
+    Raises:
+        PickleError: Not the state of a plain dtype.
+    """
     # (version, byte order, sub-array, names, fields, item size, alignment, flags[, metadata])
     if type(state) is not tuple or not 8 <= len(state) <= 9 or state[1] not in ("<", ">", "|", "="):
         raise PickleError("a dtype's state that NumPy does not write")
@@ -108,8 +118,12 @@ def set_byte_order(target: Dtype, state: Any) -> None:
     target.value = _ordered_dtype(target.code, state[1])
 
 
-def filled_array(state: Any) -> np.ndarray:
-    """The array of a state that BUILD brings."""
+def filled_array(state: object) -> NDArray[np.generic]:
+    """The array of the state of a BUILD.
+
+    Raises:
+        PickleError: Not the state of an array, or one that does not fit its bytes.
+    """
     # (version, shape, dtype, is in Fortran order, bytes)
     if type(state) is not tuple or len(state) != 5:
         raise PickleError("an array's state that NumPy does not write")
@@ -117,60 +131,62 @@ def filled_array(state: Any) -> np.ndarray:
     return _view(content, dtype, shape, "F" if is_fortran else "C")
 
 
-def _from_buffer(content: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
+def _from_buffer(content: object, dtype: object, shape: object, order: object) -> NDArray[np.generic]:
     if order not in ("C", "F"):
         raise PickleError("an array in an unknown order")
-    return _view(content, dtype, shape, order)
+    return _view(content, dtype, shape, "F" if order == "F" else "C")
 
 
-def _view(content: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:
-    """The array over `content`, after its shape was held against the bytes that are there."""
+def _view(content: object, dtype: object, shape: object, order: Literal["C", "F"]) -> NDArray[np.generic]:
+    """The array over `content`, after its shape was compared with the number of bytes."""
     if not isinstance(dtype, Dtype):
         raise PickleError("an array without a dtype")
     if type(content) is str:  # Python 2
         content = content.encode("latin-1")
-    if type(content) not in (bytes, bytearray):
+    if type(content) is not bytes and type(content) is not bytearray:
         raise PickleError("an array of objects, or without bytes")
-    is_shape = type(shape) is tuple and len(shape) <= MAX_DIMENSIONS
-    if not is_shape or any(type(n) is not int or not 0 <= n < 2**31 for n in shape):
-        raise PickleError("an array with a shape that is none")
-    wanted = math.prod(shape) * dtype.value.itemsize
-    if wanted != len(content):
+    if type(shape) is not tuple or len(shape) > MAX_DIMENSIONS:
+        raise PickleError("an array with too many dimensions, or none")
+    if any(type(side) is not int or not 0 <= side < 2**31 for side in shape):
+        raise PickleError("an array with an impossible shape")
+    # Python's integers do not overflow, as NumPy's would.
+    num_bytes = math.prod(shape) * dtype.value.itemsize
+    if num_bytes != len(content):
         size = " x ".join(map(str, shape[:8])) or "one number"
-        raise PickleError(f"an array of {size} ({wanted} bytes), {len(content)} bytes are there")
+        raise PickleError(f"an array of {size} ({num_bytes} bytes) with {len(content)} bytes")
     array = np.frombuffer(content, dtype.value) if content else np.empty(0, dtype.value)
     array.flags.writeable = False
-    return array.reshape(shape, order="F" if order == "F" else "C")
+    return array.reshape(shape, order=order)
 
 
-def _scalar(dtype: Any, content: Any = None) -> Any:
+def _scalar(dtype: object, content: object = None) -> object:
     return _view(content, dtype, (), "C")[()]
 
 
-def _encode(text: Any, encoding: Any) -> bytes:
+def _encode(text: object, encoding: object) -> bytes:
     if type(text) is not str or encoding not in _TEXT_ENCODINGS:
         raise PickleError("a text in an encoding other than Latin-1")
     return text.encode("latin-1")
 
 
-def _make_bytes(*arguments: Any) -> bytes:
-    if arguments:  # bytes(10**10) would take that much
+def _make_bytes(*arguments: object) -> bytes:
+    if arguments:  # bytes(10**10) would allocate 10 GB
         raise PickleError("a call of bytes with arguments")
     return b""
 
 
-def _make_complex(real: Any, imaginary: Any) -> complex:
+def _make_complex(real: object, imaginary: object) -> complex:
     if type(real) is not float or type(imaginary) is not float:
-        raise PickleError("a complex number of what are no numbers")
+        raise PickleError("a complex number of parts that are no numbers")
     return complex(real, imaginary)
 
 
-def _not_callable(*_: Any) -> NoReturn:
+def _not_callable(*_: object) -> NoReturn:
     raise PickleError("a call of numpy.ndarray")
 
 
 # A wrong number of arguments is a TypeError, which the machine turns into a refusal.
-CALLS: dict[str, Callable[..., Any]] = {
+CALLS: dict[str, Callable[..., object]] = {
     "_reconstruct": _reconstruct,
     "dtype": _make_dtype,
     "scalar": _scalar,
@@ -185,8 +201,8 @@ CALLS: dict[str, Callable[..., Any]] = {
 _NUMPY_CORES = ("numpy.core", "numpy._core")  # before and since NumPy 2
 _BUILTINS = ("builtins", "__builtin__")
 _NAMES: dict[tuple[str, str], Named] = {
-    place: Named(place[1])
-    for place in (
+    path: Named(path[1])
+    for path in (
         ("numpy", "ndarray"),
         ("numpy", "dtype"),
         ("_codecs", "encode"),
@@ -203,7 +219,7 @@ def load_plain(source: str | Path | bytes, max_bytes: int = MAX_BYTES, *, name: 
 
     Plain are dict, list, tuple, str, bytes, bytearray, bool, int, float, complex, None, and NumPy arrays and
     scalars of numbers, truth values and short texts. Arrays are read-only views of the pickle's bytes. 8-bit
-    strings of Python 2 come out as str, decoded as Latin-1. Bytes behind the end of the pickle are ignored.
+    strings of Python 2 become str, decoded as Latin-1. Bytes after the end of the pickle are ignored.
 
     Args:
         source: A file, or the pickle itself.
@@ -233,7 +249,7 @@ def load_plain(source: str | Path | bytes, max_bytes: int = MAX_BYTES, *, name: 
 
 
 def read_limited(path: str | Path, max_bytes: int) -> bytes:
-    """The content of a regular file of at most `max_bytes`, whose size is looked at first.
+    """The content of a regular file of at most `max_bytes`; its size is checked first.
 
     Raises:
         PickleError: No such file, not a regular one (a pipe would wait for ever), empty, or too large.
@@ -254,7 +270,13 @@ def read_limited(path: str | Path, max_bytes: int) -> bytes:
 
 
 def _check_result(value: object) -> None:
-    """Refuses what is deep, circular, too many-fold, or not data (a bare name, an array without content)."""
+    """Refuses a value that is too deep, circular or too large, or not data (a bare name, an empty array).
+
+    With a queue, not by recursion: the depth comes from the file.
+
+    Raises:
+        PickleError: The value is refused.
+    """
     waiting: list[tuple[object, int]] = [(value, 0)]
     count = 0
     while waiting:
@@ -275,12 +297,12 @@ def _check_result(value: object) -> None:
         count += len(item)
         if count > MAX_VALUES:
             raise PickleError(f"more than {MAX_VALUES} values, counted as often as they are referred to")
-        # Leaves need no place in the queue: they are most of what there is.
+        # Leaves stay out of the queue: they are most of the values.
         waiting.extend((child, depth + 1) for child in children if not isinstance(child, _LEAVES))
 
 
 class _Machine:
-    """The pickle machine: a stack, the places of marks on it, and a memo."""
+    """The pickle machine: a stack, the positions of marks on it, and a memo."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -314,7 +336,7 @@ class _Machine:
         """The next `count` bytes; a length beyond the end allocates nothing."""
         start = self.position
         if count > len(self.data) - start:
-            raise PickleError(f"{count} bytes are announced, {len(self.data) - start} are there")
+            raise PickleError(f"{count} bytes are announced, {len(self.data) - start} follow")
         self.position = start + count
         return self.data[start : start + count]
 
@@ -338,19 +360,19 @@ class _Machine:
             raise PickleError(f"a number of {len(text)} digits")
         return text
 
-    def spend(self, values: tuple[Any, ...]) -> None:
+    def spend(self, values: tuple[object, ...]) -> None:
         """Counts the texts and bytes that a call may copy."""
-        self.budget_bytes -= sum(len(value) for value in values if type(value) in (str, bytes, bytearray))
+        self.budget_bytes -= sum(len(value) for value in values if isinstance(value, (str, bytes, bytearray)))
         if self.budget_bytes < 0:
             raise PickleError("its calls copy more than four times its size")
 
     def since_mark(self) -> list[object]:
-        """Takes what lies above the last mark off the stack."""
+        """Removes the values above the last mark from the stack and returns them."""
         if not self.marks:
             raise PickleError("a mark is missing")
-        place = self.marks.pop()
-        values = self.stack[place:]
-        del self.stack[place:]
+        start = self.marks.pop()
+        values = self.stack[start:]
+        del self.stack[start:]
         return values
 
     # Instructions.
@@ -362,7 +384,7 @@ class _Machine:
         self.marks.append(len(self.stack))
 
     def pop(self) -> None:
-        # POP takes a mark away where that is what lies on top.
+        # POP removes a mark where one is on top.
         if self.marks and self.marks[-1] == len(self.stack):
             self.marks.pop()
         else:
@@ -376,13 +398,14 @@ class _Machine:
     def frame(self) -> None:
         length = self.number(8)
         if length > len(self.data) - self.position:
-            raise PickleError(f"a frame of {length} bytes, {len(self.data) - self.position} are there")
+            raise PickleError(f"a frame of {length} bytes, {len(self.data) - self.position} follow")
 
-    def put(self, place: int) -> None:
-        self.memo[place] = self.stack[-1]
+    def put(self, index: int) -> None:
+        self.memo[index] = self.stack[-1]
 
-    def get(self, place: int) -> None:
-        value = self.memo[place]
+    def get(self, index: int) -> None:
+        value = self.memo[index]
+        # Put before its BUILD: the memo has the placeholder of an array that is complete by now.
         if isinstance(value, EmptyArray) and value.value is not None:
             value = value.value
         self.stack.append(value)
@@ -417,14 +440,14 @@ class _Machine:
 
     def dictionary(self) -> None:
         values = self.since_mark()
-        found: dict[object, object] = {}
-        self.push(found)
-        _set_items(found, values)
+        target: dict[object, object] = {}
+        self.push(target)
+        _set_items(target, values)
 
     def set_items(self, values: list[object]) -> None:
         target = self.stack[-1]
         if type(target) is not dict:
-            raise PickleError("items for what is not a dictionary")
+            raise PickleError("items for something other than a dictionary")
         _set_items(target, values)
 
     def set_item(self) -> None:
@@ -435,7 +458,7 @@ class _Machine:
     def append(self, values: list[object]) -> None:
         target = self.stack[-1]
         if type(target) is not list:
-            raise PickleError("elements for what is not a list")
+            raise PickleError("elements for something other than a list")
         target.extend(values)
 
     def append_one(self) -> None:
@@ -462,7 +485,7 @@ class _Machine:
     def reduce(self) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
         if not isinstance(function, Named) or type(arguments) is not tuple:
-            raise PickleError("a call of what is not one of NumPy's constructors")
+            raise PickleError("a call of something other than NumPy's constructors")
         self.spend(arguments)
         self.push(CALLS[function.name](*arguments))
 
@@ -480,24 +503,22 @@ class _Machine:
 
 
 def _refuse_code(code: int) -> NoReturn:
-    import pickletools
-
-    known = {ord(op.code): op.name for op in pickletools.opcodes}
-    raise PickleError(f"instruction {known[code]}" if code in known else f"no instruction: byte {code:#04x}")
+    names = {ord(op.code): op.name for op in pickletools.opcodes}
+    raise PickleError(f"instruction {names[code]}" if code in names else f"no instruction: byte {code:#04x}")
 
 
 def _look_up(module: str, name: str) -> Named:
-    found = _NAMES.get((module, name))
-    if found is None:
+    named = _NAMES.get((module, name))
+    if named is None:
         raise PickleError(f"it names {shown(module)}.{shown(name)}, which is not plain data")
-    return found
+    return named
 
 
-def _set_items(target: dict[Any, Any], values: list[Any]) -> None:
+def _set_items(target: dict[object, object], values: list[object]) -> None:
     if len(values) % 2:
         raise PickleError("a key without a value")
     for key, value in zip(values[::2], values[1::2], strict=True):
-        is_small = type(key) in (int, bool) and -MAX_KEY < key < MAX_KEY
+        is_small = isinstance(key, int) and -MAX_KEY < key < MAX_KEY
         if not (type(key) in (str, bytes, type(None)) or is_small):
             raise PickleError(f"a {type(key).__name__.strip('_')} as key of a dictionary")
         target[key] = value

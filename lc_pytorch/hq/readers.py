@@ -1,4 +1,4 @@
-"""The files of HQ people for embedding: faces and spectrograms, a side at a time."""
+"""The files of HQ people for embedding: faces and spectrograms, one side at a time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class MelReader:
         return load_mel(file, self.mels)
 
     def settings(self) -> dict[str, object]:
-        """What decides the result besides the file."""
+        """All that the result depends on besides the file, as plain values."""
         return asdict(self.mels)
 
 
@@ -37,15 +37,16 @@ def media_of_people(
     """The faces and the spectrograms of `HQVoxCelebDataset`'s evaluation items, each file once.
 
     Args:
-        people: Whom to embed.
-        transform: What the face encoder wants.
-        mels: What the spectrograms become.
+        people: The people whose files are embedded.
+        transform: The picture transform that the face encoder expects.
+        mels: How spectrograms are cut and normalised.
         pairs_per_identity: Pairs of each person at most; no more files of a kind come from one person.
     """
     faces: list[tuple[Path, str]] = []
     voices: list[tuple[Path, str]] = []
     for person in people:
         pairs = fixed_pairs(len(person.faces), len(person.mels), pairs_per_identity)
+        # A dict keeps the order and drops the repetitions of the scarcer kind.
         faces += [(person.faces[k], person.identity) for k in dict.fromkeys(face for face, _ in pairs)]
         voices += [(person.mels[k], person.identity) for k in dict.fromkeys(mel for _, mel in pairs)]
     face_reader, mel_reader = FaceReader(transform), MelReader(mels)

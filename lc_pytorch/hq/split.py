@@ -1,10 +1,10 @@
-"""The split of HQ VoxCeleb: who is trained on and who is tested, over vox1 and vox2 together.
+"""The split of HQ VoxCeleb: the people of training, validation and test, over vox1 and vox2 together.
 
     {"vox1": {"train": [folder names], "val": [...], "test": [...]}, "vox2": {...},
      "format": 1, "seed": 0, "val_ratio": 0.1, "test_ratio": 0.1}
 
-Readers of the published format (SF2F) look at "vox1" and "vox2" only. Names are compared normalised, so
-that somebody who is in vox1 and in vox2, however spelt, has one part: the published rule (row i % 10 of each
+Readers of the published format (SF2F) use "vox1" and "vox2" only. Names are compared normalised, so that
+somebody who is in vox1 and in vox2, in any spelling, has one part: the published rule (row i % 10 of each
 table, 8 for test, 9 for validation) puts some into two.
 """
 
@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from facevox.errors import UserError
 from facevox.files import read_json, write_json
@@ -33,7 +33,7 @@ class HQSplit:
 
     Attributes:
         names: By set ("vox1", "vox2") and part ("train", "val", "test").
-        seed, val_ratio, test_ratio: Of the draw; None where the file does not say.
+        seed, val_ratio, test_ratio: Of the draw; None where the file lacks them.
     """
 
     names: dict[str, dict[str, tuple[str, ...]]]
@@ -55,7 +55,7 @@ class HQSplit:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """Something wrong with a split: what, whose, and a line for the user."""
+    """Something wrong with a split: its kind, the person's name, and a line for the user."""
 
     kind: FindingKind
     identity: str
@@ -70,18 +70,18 @@ def make_split(
     test_ratio: float = 0.1,
     seed: int = 0,
 ) -> HQSplit:
-    """Draws a split; the same people and the same seed give the same one.
+    """Draws a split; the same people and the same seed give the same split.
 
     Every part gets its share of the women and men of each set, up to rounding.
 
     Args:
         people: Folder names by set.
-        genders: "m" or "f" by name, in any spelling; who is not in it is in a group of its own.
+        genders: "m" or "f" by name, in any spelling; people who are not in it are a separate group.
         val_ratio, test_ratio: Shares of the people, 0 to below 1 together.
         seed: Of the draw.
 
     Raises:
-        UserError: Shares that are none, or too few people.
+        UserError: Shares out of range, or too few people.
     """
     faults = share_faults({"--val_ratio": val_ratio, "--test_ratio": test_ratio})
     if faults:
@@ -90,12 +90,13 @@ def make_split(
     for set_name, names in people.items():
         for identity in {normalise_identity(name) for name in names}:
             sets_of.setdefault(identity, []).append(set_name)
-    num_wanted = 1 + (val_ratio > 0) + (test_ratio > 0)
-    if len(sets_of) < num_wanted:
+    num_parts = 1 + (val_ratio > 0) + (test_ratio > 0)
+    if len(sets_of) < num_parts:
         raise UserError(
-            f"{len(sets_of)} people with mels and faces: at least {num_wanted} are wanted, one for each "
+            f"{len(sets_of)} people with mels and faces: at least {num_parts} are needed, one for each "
             "part; give more people, or set --val_ratio or --test_ratio to 0"
         )
+    # A stratum is a gender and the sets that a person is in: each set gets its shares too.
     gender_of = {normalise_identity(name): gender for name, gender in genders.items()}
     strata = {name: f"{gender_of.get(name, '')} {' '.join(sets)}" for name, sets in sets_of.items()}
     drawn = split_identities(sets_of, test_size=test_ratio, val_size=val_ratio, seed=seed, strata=strata)
@@ -116,19 +117,19 @@ def make_split(
 
 def write_split(path: str | Path, split: HQSplit) -> None:
     """Writes split.json."""
-    facts = {"seed": split.seed, "val_ratio": split.val_ratio, "test_ratio": split.test_ratio}
-    known = {name: value for name, value in facts.items() if value is not None}
+    draw = {"seed": split.seed, "val_ratio": split.val_ratio, "test_ratio": split.test_ratio}
     parts = {
         name: {part: list(names) for part, names in value.items()} for name, value in split.names.items()
     }
-    write_json(path, {**parts, "format": FORMAT, **known})
+    present = {name: value for name, value in draw.items() if value is not None}
+    write_json(path, {**parts, "format": FORMAT, **present})
 
 
 def load_split(path: str | Path) -> HQSplit:
-    """Reads split.json, of this program or a published one.
+    """Reads split.json, one of `write_split` or a published one.
 
     Raises:
-        UserError: No such file (the message names the program that makes it), or not such a split.
+        UserError: No such file (the message names the program that makes it), or another content.
     """
     file = Path(path)
     if not file.exists():
@@ -140,7 +141,7 @@ def load_split(path: str | Path) -> HQSplit:
     sets = [name for name in SETS if isinstance(value, dict) and name in value]
     if not sets:
         raise UserError(
-            f'{path}: no split: {{"vox1": {{"train": [names], "val": …, "test": …}}, "vox2": …}} is wanted'
+            f'{path}: no split: {{"vox1": {{"train": [names], "val": …, "test": …}}, "vox2": …}} is expected'
         )
     if value.get("format", FORMAT) != FORMAT:
         raise UserError(f"{path}: format {value['format']!r}; this version reads format {FORMAT}")
@@ -154,11 +155,12 @@ def load_split(path: str | Path) -> HQSplit:
             if not isinstance(listed, list) or not all(_is_folder_name(name) for name in listed):
                 raise UserError(f"{path}: {set_name}.{part} must be a list of names of folders")
             names.setdefault(set_name, {})[part] = tuple(listed)
-    facts: dict[str, Any] = {
-        key: value[key] if type(value.get(key)) in (int, float) else None
+    # Published files lack these three, and what others write there decides nothing.
+    seed, val_ratio, test_ratio = (
+        value[key] if type(value.get(key)) in (int, float) else None
         for key in ("seed", "val_ratio", "test_ratio")
-    }
-    return HQSplit(names=names, **facts)
+    )
+    return HQSplit(names=names, seed=seed, val_ratio=val_ratio, test_ratio=test_ratio)
 
 
 def _is_folder_name(name: object) -> bool:
@@ -167,11 +169,11 @@ def _is_folder_name(name: object) -> bool:
 
 
 def audit_split(split: HQSplit, tree: Tree | None = None) -> list[Finding]:
-    """What is wrong with a split, and between it and the tree; empty where all is well.
+    """The errors of a split, and of its data where there is a tree; empty where there are none.
 
     Args:
-        split: Any.
-        tree: Its data; None: only the names are looked at.
+        split: Any split.
+        tree: Its data; None: only the names are checked.
     """
     where: dict[str, dict[str, list[str]]] = {}  # identity → part → "vox1/Name"
     findings: list[Finding] = []
@@ -199,14 +201,14 @@ def audit_split(split: HQSplit, tree: Tree | None = None) -> list[Finding]:
 
 def _audit_files(tree: Tree, set_name: str, name: str) -> list[Finding]:
     person = tree.find(set_name, name)
-    found: list[tuple[FindingKind, str]] = []
+    faults: list[tuple[FindingKind, str]] = []
     if person is None or not person.has_mel_folder:
-        found.append(("no_mel_folder", "no folder of mels"))
+        faults.append(("no_mel_folder", "no folder of mels"))
     elif not person.mels:
-        found.append(("no_mels", "no mels in the folder"))
+        faults.append(("no_mels", "no mels in the folder"))
     if person is None or not person.has_face_folder:
-        found.append(("no_face_folder", "no folder of faces"))
+        faults.append(("no_face_folder", "no folder of faces"))
     elif not person.faces:
-        found.append(("no_faces", "no faces in the folder"))
+        faults.append(("no_faces", "no faces in the folder"))
     identity = normalise_identity(name)
-    return [Finding(kind=kind, identity=identity, text=f"{set_name}/{name}: {text}") for kind, text in found]
+    return [Finding(kind=kind, identity=identity, text=f"{set_name}/{name}: {text}") for kind, text in faults]

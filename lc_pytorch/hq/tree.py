@@ -1,11 +1,11 @@
-"""Who is in an HQ VoxCeleb tree, and with which files.
+"""The people in an HQ VoxCeleb tree, and their files.
 
     <root>/vox1|vox2/mel_spectrograms/<identity>/*.npy|*.pickle     also spelt mel_spectograms
     <root>/vox1|vox2/masked_faces/<identity>/*.jpg|*.png
-    <root>/vox1|vox2/mel_npy/<identity>/<mel file>.npy              by convert_mels.py; read in place of it
+    <root>/vox1|vox2/mel_npy/<identity>/<mel file>.npy              by convert_mels.py; read instead of it
     <root>/vox1/vox1_meta.csv, <root>/vox2/full_vox2_meta.csv       gender and nationality
 
-A set has a million files: of each only the name is kept, beside one folder per person.
+A set has a million files: memory holds the name of each, and its folder once per person.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from facevox.errors import UserError
 from facevox.files import IMAGE_PATTERNS, require_folder
 from lc_pytorch.choices import SETS
 from lc_pytorch.datasets.splits import normalise_identity
+from lc_pytorch.evaluation.metadata import load_metadata
 from lc_pytorch.hq.mels import SUFFIXES
 
 MEL_FOLDERS = ("mel_spectrograms", "mel_spectograms")  # as documented, and as a release spells it
@@ -52,9 +53,9 @@ class Files(Sequence[Path]):
         if not -len(self) <= index < len(self):
             raise IndexError(f"file {index} of {len(self)}")
         number = index % len(self)
-        place = bisect_right(self._ends, number)
-        folder, names = self._folders[place]
-        return Path(folder, names[number - (self._ends[place - 1] if place else 0)])
+        folder_index = bisect_right(self._ends, number)
+        folder, names = self._folders[folder_index]
+        return Path(folder, names[number - (self._ends[folder_index - 1] if folder_index else 0)])
 
     def __add__(self, other: Files) -> Files:
         return Files(*self._folders, *other._folders)
@@ -68,7 +69,7 @@ class Person:
         name: Of the folder.
         mels: Spectrograms, the converted ones where there are any; may be empty.
         faces: Pictures; may be empty.
-        has_mel_folder, has_face_folder: Whether there are the folders, be they empty.
+        has_mel_folder, has_face_folder: Whether the folders exist, even if empty.
     """
 
     name: str
@@ -84,18 +85,18 @@ class Person:
 
     @property
     def is_complete(self) -> bool:
-        """Whether there is something to train on."""
+        """Whether there are files of both kinds to train on."""
         return bool(self.mels) and bool(self.faces)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tree:
-    """What lies below a root.
+    """The people below a root.
 
     Attributes:
         root: The folder with vox1 and vox2.
-        people: Of each set that is there, by folder name, sorted.
-        notes: What is to be said about it, a line each.
+        people: Those of each existing set, by folder name, sorted.
+        notes: Lines for the user on what was read, and what is missing.
     """
 
     root: Path
@@ -103,7 +104,7 @@ class Tree:
     notes: tuple[str, ...]
 
     def find(self, set_name: str, name: str) -> Person | None:
-        """Somebody by the name of the folder, or else by another spelling of it."""
+        """The person of a folder by its name, or else by another spelling of it."""
         people = self.people.get(set_name, {})
         if name in people:
             return people[name]
@@ -129,9 +130,9 @@ def scan_tree(
 
     Args:
         root: Folder with vox1 and vox2 (or one of them).
-        sets: Which to look at; one that is not there is said in the notes.
+        sets: The sets to list; the notes report one that does not exist.
         converted_dir: Output folder of convert_mels.py where it is not `root`.
-        has_converted: Look for converted spectrograms at all.
+        has_converted: Whether to look for converted spectrograms.
 
     Raises:
         UserError: No such folder, or none of the sets is in it.
@@ -148,23 +149,24 @@ def scan_tree(
     if not people:
         raise UserError(
             f"{top}: none of {', '.join(sets)} is in it; a tree vox1|vox2/mel_spectrograms/<identity>/* and "
-            "vox1|vox2/masked_faces/<identity>/* is wanted"
+            "vox1|vox2/masked_faces/<identity>/* is expected"
         )
     return Tree(root=top, people=people, notes=tuple(notes))
 
 
 def _scan_set(folder: Path, converted: Path | None, notes: list[str]) -> dict[str, Person]:
-    spelt = [name for name in MEL_FOLDERS if (folder / name).is_dir()]
-    if MEL_FOLDERS[1] in spelt:
+    spellings = [name for name in MEL_FOLDERS if (folder / name).is_dir()]
+    if MEL_FOLDERS[1] in spellings:
         notes.append(
             f"{folder.name}: the folder of the mels is spelt {MEL_FOLDERS[1]}; it is read as {MEL_FOLDERS[0]}"
         )
+    # Where a person is below both spellings, the documented one comes last and wins.
     mel_dirs = {
-        name: folder / spelling for spelling in reversed(spelt) for name in _folders(folder / spelling)
+        name: folder / spelling for spelling in reversed(spellings) for name in _folders(folder / spelling)
     }
     converted_dirs = {name: converted / name for name in _folders(converted)} if converted else {}
     face_dirs = {name: folder / FACE_FOLDER / name for name in _folders(folder / FACE_FOLDER)}
-    if not spelt and not converted_dirs:
+    if not spellings and not converted_dirs:
         notes.append(f"{folder.name}: there is no folder {folder / MEL_FOLDERS[0]}")
     if not face_dirs:
         notes.append(f"{folder.name}: nobody is in {folder / FACE_FOLDER}")
@@ -173,8 +175,9 @@ def _scan_set(folder: Path, converted: Path | None, notes: list[str]) -> dict[st
     for name in sorted({*mel_dirs, *converted_dirs, *face_dirs}):
         originals = _names(mel_dirs[name] / name, SUFFIXES) if name in mel_dirs else ()
         ready = _names(converted_dirs[name], (".npy",)) if name in converted_dirs else ()
-        replaced = {made.removesuffix(".npy") for made in ready}
-        rest = tuple(mel for mel in originals if mel not in replaced)
+        # A converted file is named after its original, suffix included, which it replaces.
+        replaced = {file.removesuffix(".npy") for file in ready}
+        rest = tuple(file for file in originals if file not in replaced)
         num_converted, num_mels = num_converted + len(ready), num_mels + len(ready) + len(rest)
         people[name] = Person(
             name=name,
@@ -219,13 +222,11 @@ def iter_mels(tree: Tree) -> Iterator[tuple[str, Person, Path]]:
 
 
 def load_genders(root: str | Path, sets: Sequence[str] = SETS) -> tuple[dict[str, str], list[str]]:
-    """("m" or "f" by normalised name, notes) out of the tables that lie in the tree.
+    """("m" or "f" by normalised name, notes) from the tables in the tree.
 
     Raises:
         UserError: A table that cannot be read.
     """
-    from lc_pytorch.evaluation.metadata import load_metadata
-
     genders: dict[str, str] = {}
     notes: list[str] = []
     for set_name in sets:

@@ -4,8 +4,8 @@
     python scripts/hq/convert_mels.py --vox_dir /data/HQVoxCeleb --output_dir runs/mels --dtype float16
 
 Writes `<output_dir>/vox1|vox2/mel_npy/<identity>/<mel file>.npy`, (mels, frames), which training and
-evaluation read in place of the originals (with --output_dir elsewhere they want --converted_dir), mels.csv
-and manifests/. The originals stay. Exit codes: 0 done; 1 more files failed than --max_failed allows; 2 bad
+evaluation read instead of the originals (with --output_dir elsewhere they need --converted_dir), mels.csv and
+manifests/. The originals stay. Exit codes: 0 done; 1 more files failed than --max_failed allows; 2 bad
 usage or input; 75 stopped by a signal, run again to continue.
 """
 
@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from facevox import cli
+from facevox.batch import BatchConfig, run_batch
 from facevox.batch_options import BatchOptions
 from facevox.cluster.job import MERGE, Job
 from lc_pytorch.hq.options import ConversionConfig
@@ -43,19 +44,17 @@ def get_args_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Converts; returns the exit code."""
     args = get_args_parser().parse_args(argv)
-    from facevox.batch import BatchConfig, run_batch
-    from lc_pytorch.hq import conversion
-    from lc_pytorch.hq.tree import scan_tree
+    from lc_pytorch.hq import conversion, tree  # torch, by the data sets: not for --help
 
-    # What was converted before must not hide the originals: the list of items stays the same.
-    tree = scan_tree(args.vox_dir, has_converted=False)
-    for note in tree.notes:
+    # Files that were converted before must not hide the originals: the list of items stays the same.
+    originals = tree.scan_tree(args.vox_dir, has_converted=False)
+    for note in originals.notes:
         print(note)
-    items = conversion.plan_conversion(tree)
+    items = conversion.plan_conversion(originals)
     num_mels = args.num_mels
     if num_mels is None:
-        num_mels, found = conversion.find_num_mels(tree)
-        print("\n".join(found))
+        num_mels, facts = conversion.find_num_mels(originals)
+        print("\n".join(facts))
     config = cli.build(ConversionConfig, args, num_mels=num_mels)
     batch = cli.build(
         BatchConfig,

@@ -6,7 +6,7 @@
 
 Reads vox1|vox2/mel_spectrograms/<identity>/ and vox1|vox2/masked_faces/<identity>/, and the genders in
 vox1/vox1_meta.csv and vox2/full_vox2_meta.csv. Somebody who is in vox1 and in vox2 gets one part. Writes the
-file of --output_json; --audit writes nothing and prints what is wrong with a split, a line each.
+file of --output_json; --audit writes nothing and prints the errors of a split, a line each.
 Exit codes: 0 done; 1 the audit found something; 2 bad usage or input.
 """
 
@@ -19,10 +19,10 @@ from pathlib import Path
 from facevox import cli
 from facevox.cluster.job import Job
 from facevox.errors import ExitCode
+from lc_pytorch.choices import SETS
 
 DEFAULT_DIR = "data/HQVoxCeleb"
 SHOWN_FINDINGS = 50
-
 
 JOB = Job(inputs=("vox_dir",), output="vox_dir", is_some_failed_done=False)
 
@@ -65,27 +65,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _make(vox_dir: Path, output_json: Path, val_ratio: float, test_ratio: float, seed: int) -> int:
-    from lc_pytorch.hq.split import make_split, write_split
-    from lc_pytorch.hq.tree import load_genders, scan_tree
+    from lc_pytorch.hq import split, tree  # torch, by the data sets: not for --help
 
-    tree = scan_tree(vox_dir)
-    genders, notes = load_genders(vox_dir, list(tree.people))
-    for note in (*tree.notes, *notes):
+    scanned = tree.scan_tree(vox_dir)
+    genders, notes = tree.load_genders(vox_dir, list(scanned.people))
+    for note in (*scanned.notes, *notes):
         print(note)
-    people = {
-        set_name: [person.name for person in found.values() if person.is_complete]
-        for set_name, found in tree.people.items()
+    names = {
+        set_name: [person.name for person in people.values() if person.is_complete]
+        for set_name, people in scanned.people.items()
     }
-    for set_name, found in tree.people.items():
-        left_out = [person.name for person in found.values() if not person.is_complete]
+    for set_name, people in scanned.people.items():
+        left_out = [person.name for person in people.values() if not person.is_complete]
         if left_out:
             print(
                 f"{set_name}: {len(left_out)} people without mels or faces are left out ({left_out[0]!r} …)"
             )
-    split = make_split(people, genders, val_ratio=val_ratio, test_ratio=test_ratio, seed=seed)
-    write_split(output_json, split)
+    drawn = split.make_split(names, genders, val_ratio=val_ratio, test_ratio=test_ratio, seed=seed)
+    split.write_split(output_json, drawn)
     for part in ("train", "val", "test"):
-        identities = split.identities(part)
+        identities = drawn.identities(part)
         counts = Counter(genders.get(name, "") or "unknown" for name in identities)
         shown = ", ".join(f"{counts[gender]} {gender}" for gender in sorted(counts))
         print(f"{part}: {len(identities)} people" + (f" ({shown})" if shown else ""))
@@ -94,24 +93,22 @@ def _make(vox_dir: Path, output_json: Path, val_ratio: float, test_ratio: float,
 
 
 def _audit(split_json: Path, vox_dir: Path) -> int:
-    from lc_pytorch.hq.split import audit_split, load_split
-    from lc_pytorch.hq.tree import SETS, scan_tree
+    from lc_pytorch.hq import split, tree  # torch, by the data sets: not for --help
 
-    split = load_split(split_json)
-    tree = None
+    audited, data = split.load_split(split_json), None
     if any((vox_dir / name).is_dir() for name in SETS):
-        tree = scan_tree(vox_dir)
-        for note in tree.notes:
+        data = tree.scan_tree(vox_dir)
+        for note in data.notes:
             print(note)
     else:
-        print(f"{vox_dir}: neither {' nor '.join(SETS)} is there: only the names are audited")
-    findings = audit_split(split, tree)
+        print(f"{vox_dir}: neither {' nor '.join(SETS)} is in it: only the names are audited")
+    findings = split.audit_split(audited, data)
     for finding in findings[:SHOWN_FINDINGS]:
         print(f"{finding.kind}: {finding.text}")
     if len(findings) > SHOWN_FINDINGS:
         print(f"… and {len(findings) - SHOWN_FINDINGS} more")
     counts = Counter(finding.kind for finding in findings)
-    people = sum(split.count(part) for part in ("train", "val", "test"))
+    people = sum(audited.count(part) for part in ("train", "val", "test"))
     summary = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())) or "nothing found"
     print(f"{split_json}: {people} people in three parts; {summary}")
     return ExitCode.SOME_FAILED if findings else ExitCode.DONE

@@ -6,12 +6,12 @@ r"""Train a model of masked faces and mel spectrograms on HQ VoxCeleb.
     torchrun --nproc_per_node 2 scripts/hq/train_hq_voxceleb.py …    # one process for each GPU
 
 The folder of split.json is the root of the data; create_hq_voxceleb_split.py writes the split. In an epoch
-each person is one item: a face and a spectrogram of theirs, drawn anew. KMP_DUPLICATE_LIB_OK, OMP_NUM_THREADS
-and MKL_NUM_THREADS of the environment are honoured.
+each person is one item: a face and a spectrogram, newly drawn. KMP_DUPLICATE_LIB_OK, OMP_NUM_THREADS and
+MKL_NUM_THREADS of the environment are honoured.
 
 Writes into --save_dir what train_face_voice.py writes, without audio_encoder.pth where the model has none.
 Exit codes: 0 done, 1 ended because the loss was not finite, 2 bad usage or input, 75 stopped by a signal (run
-again to go on).
+again to resume).
 """
 
 import argparse
@@ -45,6 +45,7 @@ def get_args_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Trains; returns the exit code."""
     args = get_args_parser().parse_args(argv)
+    # torch and transformers: not for --help
     from lc_pytorch.hq.training import train_hq_voxceleb
     from lc_pytorch.training.run import run_training
 

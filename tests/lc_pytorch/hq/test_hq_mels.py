@@ -52,7 +52,7 @@ def test_the_number_of_mels_decides_between_two_known_sides(tmp_path):
         read_mel(path)
     assert read_mel(path, 40).shape == (40, 80)
     assert read_mel(path, 80).shape == (80, 40)
-    with pytest.raises(UserError, match="80 x 40; 64 mels are wanted"):
+    with pytest.raises(UserError, match="80 x 40; expected 64 mels"):
         read_mel(path, 64)
 
 
@@ -131,7 +131,7 @@ def test_survey_measures_what_numpy_measures_and_says_it(tmp_path):
         "40 bands",
         "(T, mels) in 2",
         "'feat' (1 files)",
-        "1 files looked at cannot be read",
+        "1 sampled files cannot be read",
         "bad.npy",
     ):
         assert words in text
@@ -141,9 +141,15 @@ def test_survey_finds_an_unusual_number_of_mels_by_what_the_files_share(tmp_path
     files = [write_npy(tmp_path / f"{k}.npy", np.ones((37, 100 + k))) for k in range(3)]
     assert survey(files).num_mels == 37
     assert survey(files).std == 1.0  # silence all over
-    with pytest.raises(UserError, match="cannot be told; give --num_mels"):
+    with pytest.raises(UserError, match="is ambiguous; give --num_mels"):
         survey(files[:1])
     assert survey(files[:1], 37).num_mels == 37
+
+
+def test_survey_names_keys_that_are_no_texts_among_others(tmp_path):
+    files = [write_pickle(tmp_path / f"{n}.pickle", {key: MEL}) for n, key in enumerate(("mel", b"mel", 7))]
+    assert survey(files).keys == {"mel": 1, "b'mel'": 1, "7": 1}
+    assert "'7' (1 files)" in survey(files).lines()[1]
 
 
 def test_survey_of_broken_files_only_tells_the_first_reason(tmp_path):

@@ -38,7 +38,7 @@ def get_args_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Groups; returns the exit code."""
     args = get_args_parser().parse_args(argv)
-    from lc_pytorch.faces.deduplicator import deduplicate
+    from lc_pytorch.faces.deduplicator import deduplicate  # OpenCV and PyAV: not for --help
 
     return deduplicate(cli.build(DedupeConfig, args)).exit_code
 

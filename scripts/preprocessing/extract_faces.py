@@ -44,7 +44,7 @@ def get_args_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Extracts; returns the exit code."""
     args = get_args_parser().parse_args(argv)
-    from lc_pytorch.faces.extractor import extract_faces
+    from lc_pytorch.faces.extractor import extract_faces  # OpenCV and PyAV: not for --help
 
     config, options = cli.build(FaceConfig, args), cli.build(BatchOptions, args)
     return extract_faces(config, args.dataset_path, args.output_dir, args.video_extensions, options).exit_code

@@ -16,9 +16,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from facevox import cli
+from facevox.batch import BatchConfig, run_batch
 from facevox.batch_options import BatchOptions
 from facevox.cluster.job import MERGE, Job
-from lc_pytorch.voices import VoiceConfig
+from facevox.files import find_files
+from lc_pytorch.voices import COLUMNS, VoiceConfig, VoiceTask, plan_voices
 
 JOB = Job(join=MERGE, inputs=("dataset_path",))
 
@@ -44,10 +46,6 @@ def get_args_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Extracts; returns the exit code."""
     args = get_args_parser().parse_args(argv)
-    from facevox.batch import BatchConfig, run_batch
-    from facevox.files import find_files
-    from lc_pytorch.voices import COLUMNS, VoiceTask, plan_voices
-
     config = cli.build(VoiceConfig, args)
     root = Path(args.dataset_path)
     videos = find_files(root, args.video_extensions, exclude=[args.output_dir], what="--dataset_path")

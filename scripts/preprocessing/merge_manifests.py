@@ -16,6 +16,15 @@ from facevox import cli
 from facevox.batch_options import BatchOptions
 from facevox.cluster.job import Job
 from facevox.errors import ExitCode, UserError
+from facevox.files import require_folder
+from facevox.manifest import (
+    empty_text,
+    find_manifests,
+    find_programs,
+    merge_manifests,
+    shard_of,
+    status_text,
+)
 
 JOB = Job(inputs=("output_dir",))
 
@@ -38,21 +47,11 @@ def get_args_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Joins; returns the exit code."""
     args = get_args_parser().parse_args(argv)
-    from facevox.files import require_folder
-    from facevox.manifest import (
-        empty_text,
-        find_manifests,
-        find_programs,
-        merge_manifests,
-        shard_of,
-        status_text,
-    )
-
     output_dir = require_folder(Path(args.output_dir), "--output_dir")
     programs = find_programs(output_dir)
     if args.program and args.program not in programs:
         raise UserError(
-            f"--program {args.program}: not there; {output_dir} has: {' '.join(programs) or 'none'}"
+            f"--program {args.program}: not in {output_dir}, which has: {' '.join(programs) or 'none'}"
         )
     sharded = [
         name

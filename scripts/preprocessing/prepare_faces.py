@@ -36,7 +36,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     )
     cli.add_options(parser, FaceConfig)
     cli.add_video_arguments(parser)
-    # --enforce_detection is there already; the folders lie below --output_base_dir.
+    # --enforce_detection is an option of FaceConfig as well; the folders are below --output_base_dir.
     folders = ("faces_dir", "dedupe_dir", "representative_dir")
     cli.add_options(parser, DedupeConfig, skip=("enforce_detection", *folders))
     return parser
@@ -45,7 +45,7 @@ def get_args_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Extracts and groups; returns the exit code."""
     args = get_args_parser().parse_args(argv)
-    from lc_pytorch.faces.preparation import prepare_faces, result_folders
+    from lc_pytorch.faces.preparation import prepare_faces, result_folders  # OpenCV and PyAV: not for --help
 
     config = cli.build(DedupeConfig, args, **result_folders(args.output_base_dir))
     return prepare_faces(cli.build(FaceConfig, args), config, args.dataset_path, args.video_extensions)

@@ -1,1 +1,1 @@
-"""Clips: the faces of a video followed and cut out, and its sound's features, on one clock."""
+"""Clips: the faces of a video, tracked and cut out, and the features of its sound, on one clock."""

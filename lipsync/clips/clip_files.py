@@ -61,7 +61,7 @@ def write_clip(path: str | Path, clip: ClipFeatures, source: Mapping[str, str], 
         ValueError: It has no track.
     """
     if not clip.tracks:
-        raise ValueError(f"{path}: a clip without a face holds nothing to learn from")
+        raise ValueError(f"{path}: there is no face in this clip")
     tracks = clip.tracks
     content: dict[str, NDArray[np.generic] | np.int64] = {
         "format": np.int64(FORMAT),
@@ -82,7 +82,7 @@ def write_clip(path: str | Path, clip: ClipFeatures, source: Mapping[str, str], 
     with replacing(path, sync=sync) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, values in content.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, np.asarray(values), allow_pickle=False)
+                np.save(member, values, allow_pickle=False)
 
 
 def load_clip(path: str | Path) -> tuple[ClipFeatures, dict[str, str]]:
@@ -91,13 +91,13 @@ def load_clip(path: str | Path) -> tuple[ClipFeatures, dict[str, str]]:
     Half-precision arrays come back as float32.
 
     Raises:
-        UserError: No such file, or not such a file: one line.
+        UserError: No such file, or not a clip.
     """
     try:
         content = _read_arrays(Path(path))
         source = json.loads(content["source"].tobytes())
         if not isinstance(source, dict):
-            raise ValueError("its source is no table of names")
+            raise ValueError("its source is not a table of names")
         clip = _clip(content)
     except UserError:
         raise
@@ -111,10 +111,11 @@ def load_clip(path: str | Path) -> tuple[ClipFeatures, dict[str, str]]:
 
 
 def _read_arrays(path: Path) -> "dict[str, NDArray[Any]]":
+    # A small archive can unpack to anything: its directory is read before its arrays.
     with zipfile.ZipFile(path) as archive:
-        size = sum(member.file_size for member in archive.infolist())
-    if size > MAX_CLIP_BYTES:
-        raise UserError(f"{path}: {size} bytes unpacked; at most {MAX_CLIP_BYTES} are read")
+        num_bytes = sum(member.file_size for member in archive.infolist())
+    if num_bytes > MAX_CLIP_BYTES:
+        raise UserError(f"{path}: {num_bytes} bytes unpacked; at most {MAX_CLIP_BYTES} are read")
     with np.load(path, allow_pickle=False) as archive:
         missing = sorted(set(_FORMS) - set(archive.files))
         if missing:
@@ -123,7 +124,7 @@ def _read_arrays(path: Path) -> "dict[str, NDArray[Any]]":
     for name, (dtype, shape) in _FORMS.items():
         array = content[name]
         fits = len(shape) == array.ndim and all(
-            want is None or want == have for want, have in zip(shape, array.shape, strict=True)
+            size is None or size == actual for size, actual in zip(shape, array.shape, strict=True)
         )
         if array.dtype != dtype or not fits:
             raise ValueError(f"{name} is {array.dtype} of shape {array.shape}")
@@ -133,14 +134,15 @@ def _read_arrays(path: Path) -> "dict[str, NDArray[Any]]":
 
 
 def _clip(content: "dict[str, NDArray[Any]]") -> ClipFeatures:
+    """The clip of arrays that `_read_arrays` has checked one by one; here their lengths are compared."""
     tracks = []
     lengths = content["tracks"][:, 3]
     rows = ("mouths", "lips", "opening", "boxes_px", "is_measured")
     if (lengths < 1).any() or any(len(content[name]) != lengths.sum() for name in rows):
-        raise ValueError("its tracks and their frames do not fit")
+        raise ValueError("its tracks and their frames differ in number")
     if len(content["faces_rgb"]) != len(lengths) or len(content["mfcc"]) != len(content["log_mel"]):
-        raise ValueError("its arrays do not fit together")
-    first = 0
+        raise ValueError("its arrays differ in length")
+    first = 0  # row of the track's first frame: the frames of all tracks follow one another
     for number, (track_id, start, shot, length) in enumerate(content["tracks"].tolist()):
         part = slice(first, first + length)
         tracks.append(

@@ -1,30 +1,30 @@
-"""Many videos into clip files: what is used, what is left out and why."""
+"""Clip files of many videos: the task of the batch, and its items."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 
 from facevox.batch import FileItem, Outcome, Task
 from facevox.errors import NoFaceError, UserError
 from facevox.faces import MIN_CONFIDENCE
 from facevox.files import VIDEO_PATTERNS, find_files, relative_name, require_folder
+from facevox.media import MediaInfo, probe
 from facevox.naming import plan_names
+from lipsync.clips.clip_files import write_clip
+from lipsync.clips.clock import FRAME_HZ, ROW_HZ
+from lipsync.clips.features import ClipFeatures, extract_clip
+from lipsync.clips.sounds import SILENCE_DB
 from lipsync.settings import AudioSettings, DataSettings, Settings
-
-if TYPE_CHECKING:
-    from facevox.media import MediaInfo
-    from lipsync.clips.features import ClipFeatures
 
 AUDIO_PATTERNS = ("*.wav", "*.mp3", "*.flac", "*.m4a", "*.aac", "*.ogg", "*.opus", "*.wma", "*.aiff", "*.mka")
 COLUMNS = (
     "video", "audio", "clip_file", "speaker", "duration_s", "sound_s", "num_frames", "num_tracks",
     "num_shots", "face_share", "source_rate_hz", "note",
 )  # fmt: skip
-SILENCE_DB = -70.0  # loudest band anywhere; codec residue is below, a whisper far above
 MAX_LENGTH_DIFFERENCE_S = 1.0  # of picture and sound, before it is noted
 
 
@@ -35,8 +35,8 @@ class ClipItem(FileItem):
     Attributes:
         audio: Path of the sound file, or "": the sound is in the video.
         audio_name: Its name, or "".
-        speaker: Who speaks, or "".
-        notes: For the table.
+        speaker: Name of the person who speaks, or "".
+        notes: Remarks for the table.
     """
 
     audio: str
@@ -57,22 +57,15 @@ class ClipTask(Task[ClipItem]):
     def open(self, output_dir: Path) -> None:
         """One thread a worker: the workers share the cores."""
         super().open(output_dir)
-        import cv2
-
         cv2.setNumThreads(1)
 
     def process(self, item: ClipItem) -> Outcome:
-        """Decodes, follows and cuts; the sound comes from `item.audio`, or else from the video.
+        """Writes the clip of one video; the sound comes from `item.audio`, or else from the video.
 
         Raises:
             NoFaceError: No face, or none for long enough.
             UserError: Not readable, no sound, too short.
         """
-        from facevox.media import probe
-        from lipsync.clips.clip_files import write_clip
-        from lipsync.clips.clock import FRAME_HZ, ROW_HZ
-        from lipsync.clips.features import extract_clip
-
         info = probe(item.path, with_times=True)
         if not info.has_video:
             raise UserError("no video stream")
@@ -90,9 +83,9 @@ class ClipTask(Task[ClipItem]):
         )
         duration_s, sound_s = clip.num_frames / FRAME_HZ, len(clip.sound.log_mel) / ROW_HZ
         least_s = self.data.min_duration_s
-        for what, length_s in (("video", duration_s), ("sound", sound_s)):
+        for part, length_s in (("video", duration_s), ("sound", sound_s)):
             if length_s < least_s:
-                raise UserError(f"too short: {length_s:.2f} s of {what}, data.min_duration_s is {least_s:g}")
+                raise UserError(f"too short: {length_s:.2f} s of {part}, data.min_duration_s is {least_s:g}")
         if not clip.tracks:
             raise NoFaceError(f"no face in {clip.num_frames} frames")
         tracks = tuple(track for track in clip.tracks if len(track) >= round(least_s * FRAME_HZ))
@@ -123,8 +116,8 @@ class ClipTask(Task[ClipItem]):
         }
         return Outcome(rows=[row], outputs=[target])
 
-    def _notes(self, info: "MediaInfo", clip: "ClipFeatures", duration_s: float, sound_s: float) -> list[str]:
-        """What a reader of the manifest should know of a clip that is used."""
+    def _notes(self, info: MediaInfo, clip: ClipFeatures, duration_s: float, sound_s: float) -> list[str]:
+        """Remarks for the manifest on a clip that is used."""
         notes = []
         if info.is_variable_rate:
             notes.append("variable frame rate repaired (nearest frame in time)")
@@ -146,22 +139,22 @@ def plan_clips(settings: Settings) -> list[ClipItem]:
         UserError: No such folder, or no video in it.
     """
     root = Path(settings.paths.videos_dir)
-    left_out = [settings.paths.processed_dir]
-    videos = find_files(root, VIDEO_PATTERNS, exclude=left_out, what="paths.videos_dir")
+    processed = [settings.paths.processed_dir]
+    videos = find_files(root, VIDEO_PATTERNS, exclude=processed, what="paths.videos_dir")
     names = [relative_name(path, root) for path in videos]
-    sounds = _find_sounds(Path(settings.paths.audios_dir))
+    sounds_by_stem = _find_sounds(Path(settings.paths.audios_dir))
     items = []
     for name, path, target in zip(names, videos, plan_names(names, ".npz"), strict=True):
-        found = sounds.get(PurePosixPath(name).with_suffix("").as_posix(), [])
+        sounds = sounds_by_stem.get(PurePosixPath(name).with_suffix("").as_posix(), [])
         item = ClipItem(
             name,
             str(path),
             target,
-            tuple(str(sound) for _, sound in found[:1]),
-            audio=str(found[0][1]) if found else "",
-            audio_name=found[0][0] if found else "",
+            tuple(str(sound) for _, sound in sounds[:1]),
+            audio=str(sounds[0][1]) if sounds else "",
+            audio_name=sounds[0][0] if sounds else "",
             speaker=speaker_of(name, settings.data.speaker_regex),
-            notes=(f"{len(found)} sounds of this name, {found[0][0]} is used",) if len(found) > 1 else (),
+            notes=(f"{len(sounds)} sounds of this name, {sounds[0][0]} is used",) if len(sounds) > 1 else (),
         )
         items.append(item)
     return items
@@ -184,9 +177,9 @@ def _find_sounds(root: Path) -> dict[str, list[tuple[str, Path]]]:
 
 
 def speaker_of(name: str, speaker_regex: str) -> str:
-    """Who speaks in the video `name`: the first group of the expression, else the top sub-folder, else ""."""
+    """Speaker of the video `name`: the first group of the expression, else the top sub-folder, else ""."""
     if speaker_regex:
-        found = re.search(speaker_regex, name)
-        return (found[1] or "") if found else ""
+        match = re.search(speaker_regex, name)
+        return (match[1] or "") if match else ""
     parts = PurePosixPath(name).parts
     return parts[0] if len(parts) > 1 else ""

@@ -1,12 +1,12 @@
-"""What a model sees and hears of a clip, on one clock; the only way to get it, live and offline.
+"""Features of a clip's faces and sound on one clock, by the same code for files and live sources.
 
 The clock: frame k of the pictures is what a player shows at k / 25 s (the frame nearest in time, whatever
 the rate of the video); row j of the sound is centred on j / 100 s. Both count from the moment at which a
 player starts the file (`facevox.media`); a separate sound file starts at that moment.
 
-`iter_face_features` gives the pictures frame by frame, LOOKAHEAD frames (0.2 s) after they were read;
-`FaceFeatureStream` is the same for frames that come from elsewhere; `collect_tracks` gathers them into
-arrays. `lipsync.clips.sounds` has the sound. `extract_clip` does all of it for a file.
+`iter_face_features` yields the faces frame by frame, LOOKAHEAD frames (0.2 s) after they were read;
+`FaceFeatureStream` does the same for frames that come from elsewhere; `collect_tracks` gathers them into
+arrays. The sound is in `lipsync.clips.sounds`. `extract_clip` does all of it for a file.
 """
 
 from collections import deque
@@ -115,8 +115,8 @@ class ClipFeatures:
 
 
 @dataclass
-class _Seen:
-    """A frame that waits for those behind it."""
+class _WaitingFrame:
+    """A frame that waits for those after it."""
 
     index: int
     time_s: float
@@ -137,7 +137,7 @@ class FaceFeatureStream:
         self._tracker = FaceTracker(max_faces)
         self._crop_px = crop_px
         # The frame to finish next is number `_num_before` of these.
-        self._window: deque[_Seen] = deque()
+        self._window: deque[_WaitingFrame] = deque()
         self._num_before = 0
         self._num_pushed = 0
 
@@ -152,36 +152,36 @@ class FaceFeatureStream:
         faces = {face.track_id: face for face in tracked.faces}
         poses = {k: mouth_pose(f.landmarks) for k, f in faces.items() if f.landmarks is not None}
         shown_s = index / FRAME_HZ if time_s is None else time_s
-        self._window.append(_Seen(index, shown_s, tracked, faces, poses))
+        self._window.append(_WaitingFrame(index, shown_s, tracked, faces, poses))
         if len(self._window) - self._num_before <= LOOKAHEAD:
             return []
         return [self._finish_next()]
 
     def finish(self) -> list[FrameFeatures]:
-        """The frames that still wait, when there are no more behind them."""
+        """The frames that still wait, when no more follow."""
         return [self._finish_next() for _ in range(len(self._window) - self._num_before)]
 
     def _finish_next(self) -> FrameFeatures:
         now = self._window[self._num_before]
-        found = (self._face(now, face) for face in now.tracked.faces)
-        faces = tuple(face for face in found if face is not None)
+        candidates = (self._face(now, face) for face in now.tracked.faces)
+        faces = tuple(face for face in candidates if face is not None)
         self._num_before += 1
         if self._num_before > LOOKAHEAD:
             self._window.popleft()
             self._num_before -= 1
         return FrameFeatures(now.index, now.time_s, now.tracked.shot, faces)
 
-    def _face(self, now: _Seen, face: TrackedFace) -> FaceFeatures | None:
-        """None behind the last time that the face was found."""
+    def _face(self, now: _WaitingFrame, face: TrackedFace) -> FaceFeatures | None:
+        """Features of a face; None where it is hidden and not found again within the window."""
         landmarks = face.landmarks
         if landmarks is None:
             landmarks = self._interpolated(now.index, face.track_id)
             if landmarks is None:
                 return None
         near = [
-            seen.poses[face.track_id]
-            for seen in self._window
-            if abs(seen.index - now.index) <= SMOOTH_FRAMES // 2 and face.track_id in seen.poses
+            frame.poses[face.track_id]
+            for frame in self._window
+            if abs(frame.index - now.index) <= SMOOTH_FRAMES // 2 and face.track_id in frame.poses
         ]
         matrix = mouth_matrix(near or [mouth_pose(landmarks)], self._crop_px)
         low, high = landmarks[:, :2].min(axis=0), landmarks[:, :2].max(axis=0)
@@ -198,7 +198,9 @@ class FaceFeatureStream:
     def _interpolated(self, index: int, track_id: int) -> "NDArray[np.float32] | None":
         """The points of a hidden face, on the way from where it was to where it is found again."""
         measured = [
-            (seen.index, seen.faces[track_id].landmarks) for seen in self._window if track_id in seen.poses
+            (frame.index, frame.faces[track_id].landmarks)
+            for frame in self._window
+            if track_id in frame.poses
         ]
         before = [entry for entry in measured if entry[0] < index]
         after = [entry for entry in measured if entry[0] > index]
@@ -211,7 +213,7 @@ class FaceFeatureStream:
         return (start + (end - start) * share).astype(np.float32)
 
     def close(self) -> None:
-        """Gives the graphs back; calling it twice does no harm."""
+        """Closes the tracker; safe to call again."""
         self._tracker.close()
 
     def __enter__(self) -> "FaceFeatureStream":
@@ -237,8 +239,8 @@ def iter_face_features(
         video: Of any frame rate, constant or not.
         max_faces: Followed at the same time.
         crop_px: Side of the mouth crops.
-        max_duration_s: Stop there; what follows is not decoded.
-        on_frame: Called for each frame that was read; what it raises ends the reading.
+        max_duration_s: Stop there; the rest is not decoded.
+        on_frame: Called for each frame that was read; an exception from it ends the reading.
 
     Raises:
         MediaError: As `facevox.media.iter_frames`.
@@ -253,6 +255,8 @@ def iter_face_features(
 
 @dataclass
 class _Growing:
+    """A track whose frames are still coming."""
+
     first: FaceFeatures
     start: int
     shot: int
@@ -318,7 +322,7 @@ def extract_clip(
         audio: The sound, or None for the video's own.
         max_faces, crop_px, on_frame: As in `iter_face_features`.
         num_mels, num_mfcc: As in `lipsync.clips.sounds`.
-        max_duration_s: Of a longer clip so much is used.
+        max_duration_s: Of a longer clip only this much is used, from its start.
 
     Raises:
         MediaError: Pictures or sound cannot be read.

@@ -1,17 +1,18 @@
 """Mouths cut out of followed faces: upright, of one size, steady; and the contour of the lips in the crop.
 
-The crop follows the head and not the mouth: its place, size and roll are averages over `SMOOTH_FRAMES`
-frames, so that lips move inside it. Training and inference cut the same crops, because there is only this
-one way to make them.
+The crop follows the head and not the mouth: its position, size and roll are averages over `SMOOTH_FRAMES`
+frames, so that lips move inside it. Training and inference both cut
+their crops here.
 """
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 
 from facevox.faces import LEFT_MOUTH_CORNER, RIGHT_MOUTH_CORNER
-from lipsync.clips.tracks import FacePose, inverse_of, moved, pose_of
+from lipsync.clips.tracks import FacePose, inverse_of, pose_of, transform
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,7 +35,7 @@ SMOOTH_FRAMES = 9  # 0.36 s, centred: longer than a syllable, shorter than a nod
 
 
 def mouth_pose(landmarks: "NDArray[np.float32]") -> FacePose:
-    """The pose of the head with the middle between the mouth corners in place of that of the eyes."""
+    """The pose of the head around the middle between the mouth corners instead of that of the eyes."""
     pose = pose_of(landmarks)
     middle = landmarks[[LEFT_MOUTH_CORNER, RIGHT_MOUTH_CORNER], :2].astype(np.float64).mean(axis=0)
     return FacePose(middle, pose.size_px, pose.roll_rad)
@@ -42,8 +43,8 @@ def mouth_pose(landmarks: "NDArray[np.float32]") -> FacePose:
 
 def mean_pose(poses: Sequence[FacePose]) -> FacePose:
     """The average of poses; roll is averaged as a direction."""
-    turns = np.array([pose.roll_rad for pose in poses])
-    roll = float(np.arctan2(np.sin(turns).mean(), np.cos(turns).mean()))
+    rolls = np.array([pose.roll_rad for pose in poses])
+    roll = float(np.arctan2(np.sin(rolls).mean(), np.cos(rolls).mean()))
     middle = np.mean([pose.middle_px for pose in poses], axis=0)
     return FacePose(middle, float(np.mean([pose.size_px for pose in poses])), roll)
 
@@ -59,7 +60,7 @@ def cut_mouth(
     matrix: "NDArray[np.float64]",
     crop_px: int,
 ) -> "NDArray[np.uint8]":
-    """The (crop_px, crop_px) grey mouth out of the upright crop of the face.
+    """The (crop_px, crop_px) grey mouth, cut from the upright crop of the face.
 
     Args:
         face_crop_rgb: (S, S, 3), see `lipsync.clips.tracks`.
@@ -67,9 +68,8 @@ def cut_mouth(
         matrix: From the picture to the mouth crop.
         crop_px: Its side.
     """
-    import cv2
-
     grey = cv2.cvtColor(face_crop_rgb, cv2.COLOR_RGB2GRAY)
+    # One warp of the crop that was measured, not of the whole picture: back to the picture, on to the mouth.
     back = inverse_of(face_matrix)
     turn = matrix[:, :2] @ back[:, :2]
     between = np.column_stack([turn, matrix[:, :2] @ back[:, 2] + matrix[:, 2]])  # face crop to mouth crop
@@ -81,5 +81,5 @@ def lip_contour(
     landmarks: "NDArray[np.float32]", matrix: "NDArray[np.float64]", crop_px: int
 ) -> "NDArray[np.float32]":
     """The lips as (NUM_LIP_POINTS, 2) in the mouth crop: -1 is its left or upper edge, 1 the other."""
-    points = moved(landmarks[list(LIP_POINTS), :2], matrix)
+    points = transform(landmarks[list(LIP_POINTS), :2], matrix)
     return (points / (crop_px / 2) - 1.0).astype(np.float32)

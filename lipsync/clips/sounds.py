@@ -1,4 +1,4 @@
-"""What the ear gets: log-mel and MFCC, 100 a second, on the clock of the pictures.
+"""Sound features: log-mel and MFCC, 100 a second, on the clock of the pictures.
 
 Row j is centred on presentation time j / 100 s, so rows 4k to 4k + 3 belong to frame k of the 25 frames a
 second (row 4k is centred on its moment). Each row depends on the 32 ms around it and on nothing else of the
@@ -21,6 +21,7 @@ HOP = 160  # 10 ms
 WINDOW = 400  # 25 ms, Hann, in the middle of the transform
 FFT = 512
 FLOOR_DB = -100.0  # of an all-zero row
+SILENCE_DB = -70.0  # of the loudest band; codec residue is below, a whisper far above
 # Periodic, in the middle of the transform, as librosa pads it.
 _WINDOW = np.pad(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW) / WINDOW), (FFT - WINDOW) // 2)
 
@@ -40,7 +41,7 @@ class SoundFeatures:
 
 
 class SoundFeatureStream:
-    """Features of sound that comes in blocks; the rows are those of the whole, whatever the blocks.
+    """Features of sound that comes in blocks; the rows do not depend on how it is cut into blocks.
 
     Args:
         num_mels: Bands.
@@ -50,7 +51,7 @@ class SoundFeatureStream:
     def __init__(self, num_mels: int = 40, num_mfcc: int = 13) -> None:
         self._num_mels = num_mels
         self._num_mfcc = num_mfcc
-        # Row 0 is centred on the first sample: half a transform of silence lies before it.
+        # Row 0 is centred on the first sample: half a transform of silence comes before it.
         self._rest: NDArray[np.float32] = np.zeros(FFT // 2, np.float32)
         self._num_samples = 0
         self._num_rows = 0
@@ -62,7 +63,7 @@ class SoundFeatureStream:
         return self._rows(max((len(self._rest) - FFT) // HOP + 1, 0))
 
     def finish(self) -> SoundFeatures:
-        """The last rows: those centred on samples that are there, with silence behind the end."""
+        """The last rows: those centred on samples that came, with silence after the end."""
         num_rows = -(-self._num_samples // HOP) - self._num_rows
         missing = (num_rows - 1) * HOP + FFT - len(self._rest)
         self._rest = np.concatenate([self._rest, np.zeros(max(missing, 0), np.float32)])

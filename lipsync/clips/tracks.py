@@ -1,4 +1,4 @@
-"""Faces followed through a video: who is where in each frame, across several faces and cuts.
+"""Faces followed through a video: position of each face in each frame, with several faces and cuts.
 
 A detector looks at the whole picture now and then (each cut, each half second, and where a face was lost);
 between, FaceMesh follows each face in a small upright crop taken around where the face was a frame ago.
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 
 from facevox.faces import FaceMesh, import_mediapipe
@@ -30,7 +31,7 @@ FACE_CROP_DROP = 0.3  # its centre below the eyes, in E
 FACE_CROP_PX = 256  # FaceMesh's own input is 192 pixels for 1.5 * 1.9 E
 EYE_CENTRES_TO_CORNERS = 1.37  # E over the distance between the eye centres, which detectors give
 
-DETECT_EVERY = 12  # frames between looks at the whole picture while every face is followed
+DETECT_EVERY = 12  # frames between detections in the whole picture while every face is followed
 DETECT_EVERY_MISSING = 3  # while a face is lost
 DETECT_EVERY_EMPTY = 5  # while there is none
 MAX_MISSED = 4  # frames (0.16 s) that a face may be hidden, by a hand or by blur, and stay the same track
@@ -51,7 +52,7 @@ CUT_DISTANCE = 0.27
 
 @dataclass(frozen=True)
 class FacePose:
-    """Where a face is: the middle between the outer eye corners, E, and the roll of the head."""
+    """Position of a face: the middle between the outer eye corners, E, and the roll of the head."""
 
     middle_px: "NDArray[np.float64]"  # (2,)
     size_px: float  # E
@@ -62,7 +63,7 @@ class FacePose:
 
         Args:
             span: Side of the square in E.
-            drop: How far its centre lies below the eyes, in E.
+            drop: Distance of its centre below the eyes, in E.
             side_px: Side of the crop in pixels.
         """
         scale = side_px / (span * self.size_px)
@@ -77,14 +78,14 @@ class TrackedFace:
     """A face in one frame."""
 
     track_id: int  # the same through a track; counted from 0, never used again in a video
-    landmarks: "NDArray[np.float32] | None"  # (478, 3) picture pixels; None: alive but not found here
+    landmarks: "NDArray[np.float32] | None"  # (478, 3) picture pixels; None: hidden in this frame
     crop_rgb: "NDArray[np.uint8]"  # (FACE_CROP_PX, FACE_CROP_PX, 3)
     crop_matrix: "NDArray[np.float64]"  # (2, 3) from the picture to the crop
 
 
 @dataclass(frozen=True)
 class TrackedFrame:
-    """What the tracker says about one frame."""
+    """The followed faces of one frame."""
 
     shot: int  # counted from 0; one more after each cut
     faces: tuple[TrackedFace, ...]
@@ -99,19 +100,21 @@ def pose_of(landmarks: "NDArray[np.float32]") -> FacePose:
 
 
 def inverse_of(matrix: "NDArray[np.float64]") -> "NDArray[np.float64]":
-    """The (2, 3) way back of a (2, 3) similarity transform.
+    """The inverse, (2, 3) too, of a (2, 3) similarity transform.
 
-    Written out: NumPy's general inverse wakes BLAS threads, which costs more than all the rest of it.
+    Written out: NumPy's general inverse wakes BLAS threads, which costs more than everything else here.
     """
     cos, sin = matrix[0, 0], matrix[1, 0]
     turn = np.array([[cos, sin], [-sin, cos]]) / (cos * cos + sin * sin)
     return np.column_stack([turn, -turn @ matrix[:, 2]])
 
 
-def moved(points_n2: "NDArray[np.number]", matrix: "NDArray[np.float64]") -> "NDArray[np.float64]":
-    """(n, 2) points through a (2, 3) transform."""
-    across: NDArray[np.float64] = points_n2.astype(np.float64) @ matrix[:, :2].T + matrix[:, 2]
-    return across
+def transform(
+    points_n2: "NDArray[np.float32] | NDArray[np.float64]", matrix: "NDArray[np.float64]"
+) -> "NDArray[np.float64]":
+    """(n, 2) points after a (2, 3) transform."""
+    result: NDArray[np.float64] = points_n2.astype(np.float64) @ matrix[:, :2].T + matrix[:, 2]
+    return result
 
 
 def cut_upright(
@@ -121,13 +124,11 @@ def cut_upright(
 
     Where it shrinks by two or more, the picture is averaged down first, so that nothing aliases.
     """
-    import cv2
-
     height, width = image.shape[:2]
     factor = int(1 / np.hypot(matrix[0, 0], matrix[1, 0]))
     if factor >= 2:
         corners = np.array([[0, 0], [side_px, 0], [0, side_px], [side_px, side_px]], np.float64)
-        inside = moved(corners, inverse_of(matrix))
+        inside = transform(corners, inverse_of(matrix))
         left, top = np.clip(np.floor(inside.min(axis=0)), 0, (width, height)).astype(int)
         right, bottom = np.clip(np.ceil(inside.max(axis=0)), 0, (width, height)).astype(int)
         columns, rows = (right - left) // factor, (bottom - top) // factor
@@ -142,8 +143,7 @@ def cut_upright(
 
 
 def _small_grey(image_rgb: "NDArray[np.uint8]") -> "NDArray[np.uint8]":
-    import cv2
-
+    # Strided first: four pixels a side for each of the small picture are enough to average.
     step = max(min(image_rgb.shape[0] // CUT_SIZE_PX[1], image_rgb.shape[1] // CUT_SIZE_PX[0]) // 4, 1)
     grey = cv2.cvtColor(image_rgb[::step, ::step], cv2.COLOR_RGB2GRAY)
     small: NDArray[np.uint8] = cv2.resize(grey, CUT_SIZE_PX, interpolation=cv2.INTER_AREA)
@@ -177,19 +177,17 @@ class FaceFinder:
         )
 
     def find(self, image_rgb: "NDArray[np.uint8]", with_near: bool) -> list[FacePose]:
-        """The faces of an (H, W, 3) RGB picture, the largest first; `with_near`: look closer if none."""
-        import cv2
-
+        """Faces of an (H, W, 3) RGB picture, the largest first; `with_near` tries both detectors."""
         height, width = image_rgb.shape[:2]
         shrink = max(width, height) / DETECTOR_WIDTH_PX
         small = image_rgb
         if shrink > 1:
             size = (max(round(width / shrink), 1), max(round(height / shrink), 1))
             small = cv2.resize(image_rgb, size, interpolation=cv2.INTER_AREA)
-        found = self._far.process(small).detections or []
-        if not found and with_near:
-            found = self._near.process(small).detections or []
-        poses = [self._pose(detection.location_data, width, height) for detection in found]
+        detections = self._far.process(small).detections or []
+        if not detections and with_near:
+            detections = self._near.process(small).detections or []
+        poses = [self._pose(detection.location_data, width, height) for detection in detections]
         return sorted((p for p in poses if p.size_px >= 1), key=lambda pose: -pose.size_px)
 
     @staticmethod
@@ -218,11 +216,11 @@ class _Track:
         self.mesh = FaceMesh(static=False, min_confidence=MIN_CONFIDENCE)
 
     def measure(self, image_rgb: "NDArray[np.uint8]") -> TrackedFace:
-        """Looks for the face where it was a frame ago."""
+        """The face in the next picture, searched where it was a frame ago."""
         matrix = self.pose.crop_matrix(FACE_CROP_SPAN, FACE_CROP_DROP, FACE_CROP_PX)
         crop = cut_upright(image_rgb, matrix, FACE_CROP_PX)
-        found = self.mesh.find(crop)
-        landmarks = _in_picture(found[0], matrix) if found else None
+        faces = self.mesh.find(crop)
+        landmarks = _in_picture(faces[0], matrix) if faces else None
         if landmarks is not None and self._is_plausible(pose := pose_of(landmarks)):
             self.pose, self.num_missed, self.is_new = pose, 0, False
         else:
@@ -231,18 +229,18 @@ class _Track:
         return TrackedFace(self.track_id, landmarks, crop, matrix)
 
     def _is_plausible(self, pose: FacePose) -> bool:
-        # What a detector says of the size is rough; after it everything may be corrected once.
+        # The size from a detector is rough: the first measurement after it may correct it by more.
         slack = 2.0 if self.is_new else 1.0
         step = np.linalg.norm(pose.middle_px - self.pose.middle_px) / self.pose.size_px
         growth = pose.size_px / self.pose.size_px
         return bool(step <= MAX_STEP * slack and 1 / (MAX_GROWTH * slack) <= growth <= MAX_GROWTH * slack)
 
     def aim(self, pose: FacePose) -> None:
-        """Looks there from now on: a detector found the lost face again."""
+        """Continues at `pose`, where a detector found the lost face again."""
         self.pose, self.is_new = pose, True
 
     def is_at(self, pose: FacePose) -> bool:
-        """Whether `pose` is this face: heads do not overlap by more than half."""
+        """True if `pose` is this face: heads do not overlap by more than half."""
         size = max(self.pose.size_px, pose.size_px)
         return bool(np.linalg.norm(pose.middle_px - self.pose.middle_px) < 0.7 * size)
 
@@ -250,7 +248,7 @@ class _Track:
 def _in_picture(landmarks: "NDArray[np.float32]", matrix: "NDArray[np.float64]") -> "NDArray[np.float32]":
     """Landmarks of a crop in the pixels of the picture; depth keeps the scale of x."""
     scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
-    plane = moved(landmarks[:, :2], inverse_of(matrix))
+    plane = transform(landmarks[:, :2], inverse_of(matrix))
     return np.column_stack([plane, landmarks[:, 2] / scale]).astype(np.float32)
 
 
@@ -261,7 +259,7 @@ class FaceTracker:
 
     Args:
         max_faces: Followed at the same time. Where more appear, the largest of those that appear
-            together are taken; a face that is followed is not given up for a larger one.
+            together are followed; a face that is followed is not dropped for a larger one.
     """
 
     def __init__(self, max_faces: int = 4) -> None:
@@ -271,7 +269,8 @@ class FaceTracker:
         self._num_tracks = 0  # ever
         self._shot = 0
         self._before: NDArray[np.uint8] | None = None
-        self._since_detection: int | None = None  # frames; None: never looked in this shot
+        self._since_detection: int | None = None  # frames; None: no detection in this shot yet
+        self._is_closed = False
 
     def update(self, image_rgb: "NDArray[np.uint8]") -> TrackedFrame:
         """Takes the next frame, (H, W, 3) uint8 RGB."""
@@ -281,6 +280,7 @@ class FaceTracker:
             self._end(self._tracks)
             self._since_detection = None
         self._before = small
+        # Lost and doubled tracks end before the detector runs: it may find their faces again as new ones.
         faces = {track: track.measure(image_rgb) for track in self._tracks}
         self._end([track for track in self._tracks if track.num_missed > MAX_MISSED])
         self._end(self._doubles())
@@ -304,25 +304,25 @@ class FaceTracker:
     def _detect(self, image_rgb: "NDArray[np.uint8]", faces: dict[_Track, TrackedFace]) -> None:
         self._since_detection = 0
         for pose in self._finder.find(image_rgb, with_near=not self._tracks):
-            known = next((track for track in self._tracks if track.is_at(pose)), None)
-            if known is not None:
-                if known.num_missed:
-                    known.aim(pose)
-                    num_missed = known.num_missed
-                    faces[known] = known.measure(image_rgb)
-                    known.num_missed = min(known.num_missed, num_missed)  # one frame is missed once
+            followed = next((track for track in self._tracks if track.is_at(pose)), None)
+            if followed is not None:
+                if followed.num_missed:
+                    followed.aim(pose)
+                    num_missed = followed.num_missed
+                    faces[followed] = followed.measure(image_rgb)
+                    followed.num_missed = min(followed.num_missed, num_missed)  # one frame is missed once
             elif len(self._tracks) < self._max_faces:
                 track = _Track(self._num_tracks, pose)
                 face = track.measure(image_rgb)
                 if face.landmarks is None or any(other.is_at(track.pose) for other in self._tracks):
-                    track.mesh.close()  # what FaceMesh does not see is no face that lips can be read from
+                    track.mesh.close()  # where FaceMesh sees no face, no lips can be read
                     continue
                 self._num_tracks += 1
                 self._tracks.append(track)
                 faces[track] = face
 
     def _doubles(self) -> list[_Track]:
-        """Tracks that have come to lie on an older one."""
+        """Tracks that now follow the same face as an older one."""
         return [
             track
             for number, track in enumerate(self._tracks)
@@ -335,11 +335,11 @@ class FaceTracker:
         self._tracks = [track for track in self._tracks if track not in tracks]
 
     def close(self) -> None:
-        """Gives the graphs back; calling it twice does no harm."""
+        """Closes FaceMesh and the detectors; safe to call again."""
         self._end(self._tracks)
-        if self._finder is not None:
+        if not self._is_closed:  # MediaPipe's own refuse to be closed twice
             self._finder.close()
-            self._finder = None  # type: ignore[assignment]
+            self._is_closed = True
 
     def __enter__(self) -> "FaceTracker":
         return self

@@ -13,9 +13,9 @@ from lipsync.clips.tracks import (
     FaceTracker,
     cut_upright,
     inverse_of,
-    moved,
     pose_of,
     shot_distance,
+    transform,
 )
 
 Clips = dict[str, list[np.ndarray]]
@@ -142,7 +142,7 @@ def test_way_back_is_the_inverse() -> None:
     square = np.vstack([matrix, [0, 0, 1]])
     assert np.abs(np.vstack([inverse_of(matrix), [0, 0, 1]]) - np.linalg.inv(square)).max() < 1e-9
     points = np.random.default_rng(0).uniform(0, 300, (5, 2))
-    assert np.abs(moved(moved(points, matrix), inverse_of(matrix)) - points).max() < 1e-9
+    assert np.abs(transform(transform(points, matrix), inverse_of(matrix)) - points).max() < 1e-9
 
 
 def test_shot_distance_against_its_formula() -> None:

@@ -1,1 +1,1 @@
-"""What finds offsets: similarities by lag, the offset and its interval, verdicts, live sources, batches."""
+"""Offsets: similarities by lag, the offset and its interval, verdicts, live scores, batches."""

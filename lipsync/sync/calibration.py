@@ -1,7 +1,8 @@
-"""From a curve of similarities by lag to the probability that a clip is in sync.
+"""The probability that a clip is in sync, from its curve of similarities by lag.
 
-A logistic regression on what stands out in the curve, fitted by `python lipsync/calibration.py` (for the
-untrained estimator, on example data) or by training (for a network, on people held out; in the checkpoint).
+A logistic regression on how far lags stand out in the curve, fitted by `python lipsync/calibration.py` (for
+the untrained estimator, on example data) or by training (for a network, on people held out; in the
+checkpoint).
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ MOST_LOGIT = 20.0
 
 
 def curve_features(curve: LagCurve) -> NDArray[np.float64]:
-    """(3,) FEATURE_NAMES of a curve: what says whether it is in sync.
+    """(3,) FEATURE_NAMES of a curve.
 
-    How far the best lag in sync stands out, and by how much the best of all lags exceeds it, both in
-    deviations of the curve; and the logarithm of the seconds behind it.
+    The height of the best lag in sync above the median, and by how much the best of all lags exceeds it,
+    both in deviations of the curve; and the logarithm of the seconds that the curve rests on.
 
     Raises:
         ValueError: The curve is empty, or no lag in sync can be compared.
@@ -81,7 +82,7 @@ class SyncCalibration:
         """
         is_sync = np.asarray(labels, np.bool_)
         if is_sync.all() or not is_sync.any():
-            raise ValueError("clips in sync and clips out of sync are wanted")
+            raise ValueError("clips in sync and clips out of sync are needed, both")
         means, scales = features.mean(axis=0), np.maximum(features.std(axis=0), 1e-9)
         x_NF = np.column_stack([(features - means) / scales, np.ones(len(features))])
         shares = np.where(is_sync, 0.5 / is_sync.sum(), 0.5 / (~is_sync).sum())
@@ -95,7 +96,7 @@ class SyncCalibration:
             w_F = w_F - step
             if np.abs(step).max() < 1e-8:
                 break
-        weights = w_F[:-1] / scales
+        weights = w_F[:-1] / scales  # from here on for features that are not standardised
         return cls(tuple(weights.tolist()), float(w_F[-1] - weights @ means))
 
     def to_plain(self) -> dict[str, object]:
@@ -104,33 +105,32 @@ class SyncCalibration:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> SyncCalibration:
-        """What `to_plain` gave.
+        """The calibration that `to_plain` was called on.
 
         Raises:
-            UserError: It is something else.
+            UserError: `plain` is something else.
         """
         try:
-            weights = tuple(float(weight) for weight in plain["weights"])
-            found = cls(weights, float(plain["bias"]))
-            fits = tuple(plain["features"]) == FEATURE_NAMES and len(weights) == len(FEATURE_NAMES)
+            values = np.array([*plain["weights"], plain["bias"]], float)
+            fits = tuple(plain["features"]) == FEATURE_NAMES and len(values) == len(FEATURE_NAMES) + 1
         except (KeyError, TypeError, ValueError):
-            raise UserError("calibration: features, weights and a bias are wanted") from None
-        if not fits or not np.isfinite([*weights, found.bias]).all():
-            raise UserError(f"calibration: numbers for {', '.join(FEATURE_NAMES)} are wanted")
-        return found
+            raise UserError("calibration: features, weights and a bias are expected") from None
+        if not fits or not np.isfinite(values).all():
+            raise UserError(f"calibration: numbers for {', '.join(FEATURE_NAMES)} are expected")
+        return cls(tuple(values[:-1].tolist()), float(values[-1]))
 
 
 # Of `LoudnessEstimator`, see above.
 LOUDNESS_CALIBRATION = SyncCalibration((1.1128, -1.0550, -0.4461), -1.1805)
 
 
-# Lengths of the stretches that are fitted on, and the least share of a voice that lips follow. The lips of
-# example people follow their voice far better than real ones, so their similarities are mixed with those of
-# other people's voices, evenly from this share to all of it.
+# Lengths of the stretches that are fitted on, and the least share of a person's own voice in their
+# similarities. The lips of example people follow their voice far better than real ones, so that similarities
+# with another person's voice are mixed in; the share of their own is drawn evenly from this to 1.
 WINDOW_FRAMES = (50, 125, 250)
 LEAST_SHARE = 0.25
-# Shifts that are out of sync; nearer ones are left to the gap between. Every other one is at most CLOSE_MS:
-# those are the hard ones, and what real files are off by.
+# Shifts that are out of sync; smaller ones belong to neither kind. Half of them are at most CLOSE_MS: those
+# are hard to distinguish, and real files are off by as much.
 NEAR_MS, CLOSE_MS, FAR_MS = 100.0, 200.0, 800.0
 
 
@@ -143,7 +143,7 @@ def calibration_examples(
         clips: In sync, of at least two.
         estimator: Its similarities.
         num_each: Stretches of each length and clip.
-        seed: Of places, shifts and shares.
+        seed: Of positions, shifts and shares.
     """
     rng = np.random.default_rng(seed)
     most = round((MAX_OFFSET_MS + FAR_MS) / LAG_MS)
@@ -151,7 +151,7 @@ def calibration_examples(
     lags = search_lags()
     for number, clip in enumerate(clips):
         track = clip.tracks[0]
-        own = estimator.similarities(track, clip.sound, wide)
+        matching = estimator.similarities(track, clip.sound, wide)
         other = clips[(number + 1 + int(rng.integers(len(clips) - 1))) % len(clips)]
         foreign = estimator.similarities(track, other.sound, wide)
         for length in WINDOW_FRAMES:
@@ -159,7 +159,7 @@ def calibration_examples(
                 start = int(rng.integers(max(len(track) - length, 0) + 1))
                 part = slice(start, start + length)
                 share = rng.uniform(LEAST_SHARE, 1.0)
-                mixed = share * own[part] + (1 - share) * foreign[part]
+                mixed = share * matching[part] + (1 - share) * foreign[part]
                 most_ms = CLOSE_MS if rng.random() < 0.5 else FAR_MS
                 steps = rng.integers(round(NEAR_MS / LAG_MS), round(most_ms / LAG_MS) + 1)
                 steps *= rng.choice((-1, 1))
@@ -170,7 +170,7 @@ def calibration_examples(
                     curve = lag_curve(values[:, first : first + len(lags)], lags)
                     try:
                         yield curve_features(curve), kind == "in sync"
-                    except ValueError:  # too short for the lags in sync
+                    except ValueError:  # too short to compare the lags in sync
                         continue
 
 
@@ -181,9 +181,9 @@ def fit_calibration(clips: Sequence[ClipFeatures], estimator: SyncEstimator) -> 
         UserError: Fewer than two clips, or none long enough.
     """
     if len(clips) < 2:
-        raise UserError(f"{len(clips)} clips; at least two are wanted, to swap their sounds")
+        raise UserError(f"{len(clips)} clips; at least two are needed, to swap their sounds")
     examples = list(calibration_examples(clips, estimator))
     if not examples:
-        raise UserError("not one stretch with a face and sound is long enough to calibrate on")
+        raise UserError("no stretch with a face and sound is long enough to calibrate on")
     features, labels = zip(*examples, strict=True)
     return SyncCalibration.fit(np.stack(features), np.array(labels))

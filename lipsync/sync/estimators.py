@@ -1,11 +1,13 @@
-"""How well each moment of a mouth fits each moment of a sound, without a network.
+"""Similarity of each moment of a mouth and each moment of a sound, without a network.
 
-Every estimator gives, for one face and one sound, a matrix of similarities: a row for each frame of the face
-and a column for each lag. Lags count rows of the sound, 10 ms each. A positive lag says that the audio is
-early by so much: the frame shown at time t then belongs to the sound at t - lag, and offset_ms = 10 * lag.
+Every estimator returns, for one face and one sound, a matrix of similarities: a row for each frame of the
+face and a column for each lag. Lags count rows of the sound, 10 ms each. A positive lag means that the audio
+is early by that much: the frame shown at time t then belongs to the sound at t - lag, and
+offset_ms = 10 * lag.
 
-`LoudnessEstimator` needs no training: lips that move apart against sound that grows louder.
+`LoudnessEstimator` needs no training: it compares lips that move apart with sound that grows louder.
 `RidgeEstimator` maps log-mel bands to six distances of the mouth by a ridge regression that its user fits.
+Importing this costs little more than NumPy: SciPy, which takes half a second, waits until it is used.
 """
 
 from __future__ import annotations
@@ -14,38 +16,41 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 
 from lipsync.clips.clock import LAG_MS, ROW_HZ, ROWS_PER_FRAME, rows_of_frames
-from lipsync.clips.features import FaceTrack
-from lipsync.clips.sounds import SoundFeatures
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from lipsync.clips.features import FaceTrack
+    from lipsync.clips.sounds import SoundFeatures
+
 # Heads that nod and sentences that rise are no syllables: what is slower than about 1.3 Hz (a Gaussian of
 # 0.12 s) is taken out of both sides. Of 2, 3, 4, 6 and 10 frames, 3 found most offsets.
 HIGH_PASS_FRAMES = 3.0
-HIGH_PASS_REACH = 4  # the Gaussian ends after so many deviations
+HIGH_PASS_REACH = 4  # the Gaussian ends after that many deviations
 SOUND_SMOOTH_ROWS = 3.0  # 30 ms: a frame's worth, so that nothing aliases at 25 samples a second
 LOUDEST_PERCENTILE = 99.5
 QUIET_DB = 50.0  # below the loudest; what is quieter is room
-# Places in `lipsync.clips.mouths.LIP_POINTS`, both rings from the left corner along the lower lip on.
+# Positions in `lipsync.clips.mouths.LIP_POINTS`; both rings begin at the left corner, along the lower lip.
 OUTER_LOWER, OUTER_RIGHT, OUTER_UPPER, OUTER_LEFT = 5, 10, 15, 0
 INNER_LOWER, INNER_RIGHT, INNER_UPPER, INNER_LEFT = 25, 30, 35, 20
 
+Floating = TypeVar("Floating", np.float32, np.float64)
+
 
 class SyncEstimator(ABC):
-    """What tells how well frames of a face fit rows of a sound.
+    """Estimates how well frames of a face fit rows of a sound.
 
     Attributes:
-        name: Names it in outputs (`details["method"]`).
+        name: Its name in outputs (`details["method"]`).
         rate_hz: Lags are counted in steps of 1 / rate_hz.
         context_frames: Frames on either side of a frame that its similarities depend on.
-        spread_ms: Standard deviation of what it finds for one speaker against another, both in sync, which
-            no longer recording takes away.
+        spread_ms: Standard deviation of its offsets between speakers who are all in sync; a longer
+            recording does not reduce it.
     """
 
     name: str
@@ -66,19 +71,28 @@ class SyncEstimator(ABC):
 
         Returns:
             (len(track), L) float32; larger is more alike. NaN where the frame was not measured or its
-            sound at that lag lies outside the recording.
+            sound at that lag is outside the recording.
         """
 
 
-def high_passed(values: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
-    """`values` (n, ...) without what a Gaussian of `sigma` samples along the first axis leaves of them."""
+def smoothed(
+    values: NDArray[Floating], sigma: float, mode: Literal["nearest", "reflect"] = "nearest"
+) -> NDArray[Floating]:
+    """`values` (n, ...) after a Gaussian of `sigma` samples along the first axis.
+
+    Beyond the ends, `nearest` repeats the outermost value and `reflect` mirrors the values.
+    """
     from scipy.ndimage import gaussian_filter1d
 
     if len(values) == 0:
         return values
-    slow = gaussian_filter1d(values, sigma, axis=0, mode="nearest", truncate=HIGH_PASS_REACH)
-    fast: NDArray[np.float64] = values - slow
-    return fast
+    smooth: NDArray[Floating] = gaussian_filter1d(values, sigma, axis=0, mode=mode, truncate=HIGH_PASS_REACH)
+    return smooth
+
+
+def high_passed(values: NDArray[Floating], sigma: float) -> NDArray[Floating]:
+    """`values` (n, ...) less `smoothed` ones: the changes that are faster than the Gaussian."""
+    return values - smoothed(values, sigma)
 
 
 def lip_distances(lips: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -101,9 +115,9 @@ def lip_distances(lips: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def without_room(log_mel: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Log-mel (rows, bands) in dB with all that is QUIET_DB below the loudest raised to there.
+    """Log-mel (rows, bands) in dB, raised to QUIET_DB below the loudest where it is quieter.
 
-    Differences of what comes out do not depend on the gain of the recording.
+    Differences of the result do not depend on the gain of the recording.
     """
     if len(log_mel) == 0:
         return log_mel.astype(np.float64)
@@ -111,17 +125,8 @@ def without_room(log_mel: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.maximum(log_mel.astype(np.float64), loudest - QUIET_DB)
 
 
-def _smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    from scipy.ndimage import gaussian_filter1d
-
-    if len(values) == 0:
-        return values
-    smooth: NDArray[np.float64] = gaussian_filter1d(values, SOUND_SMOOTH_ROWS, axis=0, mode="nearest")
-    return smooth
-
-
 class _SignalEstimator(SyncEstimator):
-    """Compares signals of the mouth with what the sound makes one expect of them.
+    """Compares signals of the mouth with those that are expected from the sound.
 
     The similarity is how much likelier the mouth is with its expected value p than with an expected value
     of zero, for normal deviations: (v * p - p^2 / 2) / variance, added over the signals.
@@ -135,7 +140,7 @@ class _SignalEstimator(SyncEstimator):
 
     @abstractmethod
     def expected_signals(self, sound: SoundFeatures) -> NDArray[np.float64]:
-        """(rows, m) that the sound makes one expect."""
+        """(rows, m) expected from the sound."""
 
     @property
     @abstractmethod
@@ -147,25 +152,26 @@ class _SignalEstimator(SyncEstimator):
     ) -> NDArray[np.float32]:
         mouth, expected = self.mouth_signals(track), self.expected_signals(sound)
         rows, exists = rows_of_frames(track.start, len(track), len(expected), lags)
-        found = np.full(rows.shape, np.nan, np.float32)
+        result = np.full(rows.shape, np.nan, np.float32)
         if len(expected) == 0:
-            return found
+            return result
+        # (v * p - p^2 / 2) / variance, with all that depends on the sound alone computed once for each row.
         gains = expected / self.variances
         costs = 0.5 * (gains * expected).sum(axis=1)
         total = -costs[rows]
         for signal in range(mouth.shape[1]):
             total += mouth[:, signal, None] * gains[:, signal][rows]
         usable = exists & track.is_measured[:, None]
-        found[usable] = total[usable]
-        return found
+        result[usable] = total[usable]
+        return result
 
 
 class LoudnessEstimator(_SignalEstimator):
-    """Height of the lips against the mean level of the log-mel bands; nothing is fitted.
+    """Compares the height of the lips with the mean level of the log-mel bands; nothing is fitted.
 
-    Both are brought to deviations of about 1 by fixed numbers, so that a mouth that stands still says
-    nothing rather than being blown up. Tried on real clips and not better: the inner gap, the lower lip,
-    their sum, width of the mouth beside the height, single groups of bands, power in place of dB.
+    Both are brought to deviations of about 1 by fixed numbers, so that the noise of a mouth that does not
+    move is not amplified. Tried on real clips and not better: the inner gap, the lower lip, their sum, the
+    width of the mouth next to its height, single groups of bands, power instead of dB.
     """
 
     name = "mouth opening x loudness"
@@ -181,7 +187,7 @@ class LoudnessEstimator(_SignalEstimator):
         return high_passed(height, HIGH_PASS_FRAMES) / self.MOUTH_DEVIATION
 
     def expected_signals(self, sound: SoundFeatures) -> NDArray[np.float64]:
-        level_db = _smoothed(without_room(sound.log_mel).mean(axis=1))
+        level_db = smoothed(without_room(sound.log_mel).mean(axis=1), SOUND_SMOOTH_ROWS)
         fast_db = high_passed(level_db, HIGH_PASS_FRAMES * ROWS_PER_FRAME)
         return self.CORRELATION * fast_db[:, None] / self.LOUDNESS_DEVIATION_DB
 
@@ -204,7 +210,7 @@ class RidgeEstimator(_SignalEstimator):
 
     Args:
         weights: (taps * bands, 6), from `fit`.
-        variances: (6,) of what it leaves.
+        variances: (6,) of the residuals.
     """
 
     name = "ridge from log-mel bands"
@@ -229,7 +235,8 @@ class RidgeEstimator(_SignalEstimator):
         """(frames, 6) distances, fast changes only, in deviations of this face."""
         fast = high_passed(lip_distances(track.lips), HIGH_PASS_FRAMES)
         deviations = fast[track.is_measured].std(axis=0) if track.is_measured.any() else np.zeros(6)
-        return fast / np.maximum(deviations, cls.MIN_DEVIATION)
+        signals: NDArray[np.float64] = fast / np.maximum(deviations, cls.MIN_DEVIATION)
+        return signals
 
     @classmethod
     def inputs_of(cls, sound: SoundFeatures) -> NDArray[np.float64]:
@@ -237,9 +244,11 @@ class RidgeEstimator(_SignalEstimator):
         level_db = without_room(sound.log_mel)
         edges = np.linspace(0, level_db.shape[1], cls.NUM_BANDS + 1).round().astype(int)
         bands = [level_db[:, low:high].mean(axis=1) for low, high in itertools.pairwise(edges)]
-        fast = high_passed(_smoothed(np.stack(bands, axis=1)), HIGH_PASS_FRAMES * ROWS_PER_FRAME)
+        level_db = smoothed(np.stack(bands, axis=1), SOUND_SMOOTH_ROWS)
+        fast = high_passed(level_db, HIGH_PASS_FRAMES * ROWS_PER_FRAME)
         rows = np.clip(np.arange(len(fast))[:, None] + cls.TAPS, 0, max(len(fast) - 1, 0))
-        return (fast[rows] / cls.LOUDNESS_DEVIATION_DB).reshape(len(fast), len(cls.TAPS) * cls.NUM_BANDS)
+        inputs: NDArray[np.float64] = fast[rows] / cls.LOUDNESS_DEVIATION_DB
+        return inputs.reshape(len(fast), len(cls.TAPS) * cls.NUM_BANDS)
 
     def mouth_signals(self, track: FaceTrack) -> NDArray[np.float64]:
         return self.mouth_of(track)
@@ -257,7 +266,7 @@ class RidgeEstimator(_SignalEstimator):
             penalty: On the squared weights, in units of the mean squared input.
 
         Raises:
-            ValueError: Not one frame to fit on.
+            ValueError: No frame to fit on.
         """
         inputs, outputs = [], []
         for example in examples:
@@ -269,7 +278,7 @@ class RidgeEstimator(_SignalEstimator):
             outputs.append(cls.mouth_of(example.track)[used])
         x_ND, y_NM = np.concatenate(inputs), np.concatenate(outputs)
         if len(x_ND) == 0:
-            raise ValueError("not one measured frame with sound to fit on")
+            raise ValueError("no measured frame with sound to fit on")
         gram_DD = x_ND.T @ x_ND
         ridge = penalty * np.trace(gram_DD) / len(gram_DD)
         weights_DM = np.linalg.solve(gram_DD + ridge * np.eye(len(gram_DD)), x_ND.T @ y_NM)

@@ -1,4 +1,4 @@
-"""From similarities of frames and lags to one offset: how sure, how it changes in time.
+"""The offset of similarities by frame and lag: its interval, and how it changes in time.
 
 `similarities` are those of `lipsync.sync.estimators.SyncEstimator`: (frames, lags), NaN where there is
 nothing to compare. Lags are whole rows of 10 ms, ascending and without holes; positive: the audio is early.
@@ -16,10 +16,10 @@ from lipsync.clips.clock import FRAME_HZ, LAG_MS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# A lag is compared where at least so many frames have it, so that a few frames at an edge never win.
+# A lag is compared where at least this many frames have it, so that a few frames at an edge never win.
 MIN_FRAMES = 20
 MIN_SHARE = 0.5  # of the frames of the lag that has most
-PEAK_STEPS = 2  # a parabola through the peak and so many lags on either side
+PEAK_STEPS = 2  # lags on either side of the peak that its parabola goes through
 # Syllables last 0.2 s; stretches of 0.4 s are about independent of one another.
 BLOCK_FRAMES = 10
 NUM_RESAMPLES = 400
@@ -55,32 +55,32 @@ class LagCurve:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no lag can be compared with another."""
+        """True if no lag can be compared with another."""
         return bool(np.isfinite(self.values).sum() < 2 * PEAK_STEPS + 1)
 
     @property
     def middle(self) -> float:
-        """The median value: what a lag that does not fit gives."""
+        """The median value: that of a lag that does not fit."""
         return float(np.nanmedian(self.values))
 
     @property
     def spread(self) -> float:
-        """Deviation of the values of lags that do not fit, by the median so that the peak has no say."""
+        """Deviation of the values of lags that do not fit, by the median so that the peak does not count."""
         return float(SPREAD_FACTOR * np.nanmedian(np.abs(self.values - self.middle))) + 1e-12
 
     @property
     def peak_z(self) -> float:
-        """By how many deviations the best lag stands out."""
+        """Height of the best lag above the median, in deviations."""
         return (float(np.nanmax(self.values)) - self.middle) / self.spread
 
 
 @dataclass(frozen=True)
 class Offset:
-    """What was found.
+    """The best offset and how sure it is.
 
     Attributes:
         offset_ms: Positive: the audio is early.
-        interval_ms: Holds the true one with 90 %.
+        interval_ms: Contains the true one with a probability of 90 %.
         confidence: 0 to 1: share of resampled recordings that agree to one frame.
         peak_z: Of the curve.
         curve: The curve.
@@ -116,12 +116,12 @@ class Jump:
 def lag_curve(similarities: NDArray[np.float32], lags: NDArray[np.int64]) -> LagCurve:
     """The mean over the frames, lag by lag.
 
-    Each lag has frames of its own where the recording ends, so that a mean over fewer frames is brought
+    Where the recording ends, some lags have fewer frames than others. A mean over fewer frames is brought
     nearer to the mean of all by the root of their share: its deviation is then that of the others.
     """
-    is_known = np.isfinite(similarities)
-    counts = is_known.sum(axis=0).astype(np.int64)
-    sums = np.where(is_known, similarities, 0.0).sum(axis=0, dtype=np.float64)
+    has_value = np.isfinite(similarities)
+    counts = has_value.sum(axis=0).astype(np.int64)
+    sums = np.where(has_value, similarities, 0.0).sum(axis=0, dtype=np.float64)
     return _curve_of(sums, counts, lags)
 
 
@@ -137,7 +137,7 @@ def _curve_of(sums: NDArray[np.float64], counts: NDArray[np.int64], lags: NDArra
 
 
 def peak_lags(values: NDArray[np.float64], lags: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The lag of the largest value of each row, between the steps by the least-squares parabola around it.
+    """The lag of the largest value of each row, refined by the least-squares parabola around it.
 
     Args:
         values: (N, L); NaN is never the largest. Rows of NaN alone give the first lag.
@@ -155,8 +155,8 @@ def peak_lags(values: NDArray[np.float64], lags: NDArray[np.int64]) -> NDArray[n
     bend = around @ squares / (squares @ squares)
     with np.errstate(divide="ignore", invalid="ignore"):
         shift = np.where(is_inside & (bend < 0), -slope / (2 * bend), 0.0)
-    found: NDArray[np.float64] = lags[best] + np.clip(shift, -PEAK_STEPS, PEAK_STEPS)
-    return found
+    peaks: NDArray[np.float64] = lags[best] + np.clip(shift, -PEAK_STEPS, PEAK_STEPS)
+    return peaks
 
 
 def peak_lag(values: NDArray[np.float64], lags: NDArray[np.int64]) -> float:
@@ -169,9 +169,9 @@ def _blocks(
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Sums and counts of consecutive blocks: (blocks, L) each; the last block may be shorter."""
     starts = np.arange(0, len(similarities), block_frames)
-    is_known = np.isfinite(similarities)
-    sums = np.add.reduceat(np.where(is_known, similarities, 0.0).astype(np.float64), starts, axis=0)
-    return sums, np.add.reduceat(is_known.astype(np.int64), starts, axis=0)
+    has_value = np.isfinite(similarities)
+    sums = np.add.reduceat(np.where(has_value, similarities, 0.0).astype(np.float64), starts, axis=0)
+    return sums, np.add.reduceat(has_value.astype(np.int64), starts, axis=0)
 
 
 def find_offset(
@@ -182,7 +182,7 @@ def find_offset(
     Args:
         similarities: (frames, L).
         lags: (L,).
-        spread_ms: `SyncEstimator.spread_ms`: added (as a variance) to what resampling says.
+        spread_ms: `SyncEstimator.spread_ms`: added (as a variance) to the spread of the resampled ones.
         seed: Of the resampling (a bootstrap over stretches of 0.4 s).
     """
     curve = lag_curve(similarities, lags)
@@ -192,16 +192,17 @@ def find_offset(
     sums, counts = _blocks(similarities, BLOCK_FRAMES)
     rng = np.random.default_rng(seed)
     draws = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), NUM_RESAMPLES)
-    resampled = [_curve_of(*one, lags) for one in zip(draws @ sums, draws @ counts, strict=True)]
-    values = np.stack([one.values for one in resampled if not one.is_empty] or [curve.values])
-    found_ms = LAG_MS * peak_lags(values, lags)
+    # A draw says how often each block counts, so that one product makes the curves of all recordings.
+    resampled = [_curve_of(*totals, lags) for totals in zip(draws @ sums, draws @ counts, strict=True)]
+    values = np.stack([redrawn.values for redrawn in resampled if not redrawn.is_empty] or [curve.values])
+    resampled_ms = LAG_MS * peak_lags(values, lags)
     tail = (1 - INTERVAL) / 2 * 100
-    low_ms, high_ms = np.percentile(found_ms, [tail, 100 - tail])
+    low_ms, high_ms = np.percentile(resampled_ms, [tail, 100 - tail])
     widened = [np.hypot(side, NORMAL_90 * spread_ms) for side in (offset_ms - low_ms, high_ms - offset_ms)]
     return Offset(
         offset_ms=offset_ms,
         interval_ms=(offset_ms - float(widened[0]), offset_ms + float(widened[1])),
-        confidence=float((np.abs(found_ms - offset_ms) <= FRAME_MS).mean()),
+        confidence=float((np.abs(resampled_ms - offset_ms) <= FRAME_MS).mean()),
         peak_z=curve.peak_z,
         curve=curve,
     )
@@ -212,9 +213,9 @@ def find_change(
 ) -> Drift | Jump | None:
     """A constant drift or one jump of the offset, or None where a constant offset does as well.
 
-    The sums of similarity that the best drift and the best jump reach are held against those that they
-    reach when the stretches of the recording are shuffled in time, which leaves nothing to find: what
-    counts is more than any of `NUM_SHUFFLES` shuffles, and at least `MIN_CHANGE_MS`.
+    The sums of similarity that the best drift and the best jump reach are compared with those that they
+    reach when the blocks of the recording are shuffled in time, which undoes any drift or jump. A change
+    counts if it reaches more than in any of `NUM_SHUFFLES` shuffles, and is at least `MIN_CHANGE_MS`.
 
     Args:
         similarities: (frames, L).
@@ -226,7 +227,7 @@ def find_change(
         return None
     block_frames = max(CHANGE_BLOCK_FRAMES, -(-len(similarities) // MAX_BLOCKS))
     sums, counts = _blocks(similarities, block_frames)
-    # Lags that leave the recording at its ends count as ordinary ones.
+    # Less the overall mean, so that a lag without frames at an end of the recording counts as an average one.
     overall = sums.sum() / max(counts.sum(), 1)
     gains = sums - overall * counts
     block_s = block_frames / FRAME_HZ
@@ -234,7 +235,7 @@ def find_change(
     rng = np.random.default_rng(seed)
     slopes = _slopes(gains.shape[0], gains.shape[1], block_s)
     drift_gain, slope, _ = _best_drift(gains, block_s, slopes)
-    jump_gain, place, before, after = _best_jump(gains, lags, least)
+    jump_gain, first_after, before, after = _best_jump(gains, lags, least)
     shuffled = []
     for _ in range(NUM_SHUFFLES):
         other = gains[rng.permutation(len(gains))]
@@ -243,6 +244,7 @@ def find_change(
     total_s = len(gains) * block_s
     drift_p = (1 + int((drift_worse >= drift_gain).sum())) / (1 + NUM_SHUFFLES)
     jump_p = (1 + int((jump_worse >= jump_gain).sum())) / (1 + NUM_SHUFFLES)
+    # The grid that shuffling needs is coarse; the reported drift comes from a finer one around its best.
     step = slopes[1] - slopes[0]
     finer = np.linspace(slope - step, slope + step, NUM_FINER_SLOPES)
     _, slope, start = _best_drift(gains, block_s, finer)
@@ -251,7 +253,7 @@ def find_change(
     is_drift = drift_p <= 1 / (1 + NUM_SHUFFLES) and abs(drift_ms) >= MIN_CHANGE_MS
     is_jump = jump_p <= 1 / (1 + NUM_SHUFFLES) and abs(jump_ms) >= MIN_CHANGE_MS
     if is_jump and (not is_drift or jump_gain > drift_gain):
-        return Jump(first_s + place * block_s, before * LAG_MS, after * LAG_MS, jump_p)
+        return Jump(first_s + first_after * block_s, before * LAG_MS, after * LAG_MS, jump_p)
     if is_drift:
         start_ms = LAG_MS * (float(lags[0]) + start)
         return Drift(slope * LAG_MS * 1000, start_ms, start_ms + drift_ms, drift_p)
@@ -268,22 +270,24 @@ def _slopes(num_blocks: int, num_lags: int, block_s: float) -> NDArray[np.float6
 def _best_drift(
     gains: NDArray[np.float64], block_s: float, slopes: NDArray[np.float64]
 ) -> tuple[float, float, float]:
-    """(gain over a constant offset, steps a second, place of the start in the lags)."""
+    """(gain over a constant offset, steps a second, index of the lag at the start)."""
     num_blocks, num_lags = gains.shape
     middle_s = (np.arange(num_blocks) + 0.5) * block_s
     half_s = num_blocks * block_s / 2
     best = (-np.inf, 0.0, 0.0)
     constant = float(gains.sum(axis=0).max())
-    places = np.arange(num_lags)
+    lag_indices = np.arange(num_lags)
     for slope in slopes:
+        # Each block is shifted by its drift from the middle of the recording: a lag of the result is a line
+        # of that slope through all blocks. Beyond the lags of the search a block adds nothing.
         shifts = np.rint(slope * (middle_s - half_s)).astype(int)
-        rows = places[None, :] + shifts[:, None]
-        inside = (rows >= 0) & (rows < num_lags)
-        moved = np.where(inside, gains[np.arange(num_blocks)[:, None], np.clip(rows, 0, num_lags - 1)], 0.0)
-        score = moved.sum(axis=0)
-        place = int(score.argmax())
-        if score[place] > best[0]:
-            best = (float(score[place]), float(slope), place - float(slope) * half_s)
+        indices = lag_indices[None, :] + shifts[:, None]
+        inside = (indices >= 0) & (indices < num_lags)
+        clipped = np.clip(indices, 0, num_lags - 1)
+        score = np.where(inside, gains[np.arange(num_blocks)[:, None], clipped], 0.0).sum(axis=0)
+        middle = int(score.argmax())
+        if score[middle] > best[0]:
+            best = (float(score[middle]), float(slope), middle - float(slope) * half_s)
     return best[0] - constant, best[1], best[2]
 
 
@@ -291,15 +295,16 @@ def _best_jump(
     gains: NDArray[np.float64], lags: NDArray[np.int64], least: int
 ) -> tuple[float, int, float, float]:
     """(gain over a constant offset, first block after the jump, lag before, lag after)."""
+    # Sums up to each block, so that every way to cut the recording in two is compared at once.
     before = np.cumsum(gains, axis=0)
     total = before[-1]
-    places = np.arange(least, len(gains) - least + 1)
-    first, second = before[places - 1], total - before[places - 1]
+    cuts = np.arange(least, len(gains) - least + 1)
+    first, second = before[cuts - 1], total - before[cuts - 1]
     scores = first.max(axis=1) + second.max(axis=1)
     best = int(scores.argmax())
     return (
         float(scores[best] - total.max()),
-        int(places[best]),
+        int(cuts[best]),
         peak_lag(first[best], lags),
         peak_lag(second[best], lags),
     )

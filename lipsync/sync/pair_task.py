@@ -1,4 +1,4 @@
-"""Many pairs of video and sound, scored by the batch runner: a table, and a JSON file a pair."""
+"""Scores of many pairs of video and sound: the task of the batch, and its items."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
+import cv2
+
 from facevox.batch import FileItem, Outcome, Task
 from facevox.errors import UserError
+from facevox.files import write_json
 from facevox.naming import plan_names
 from lipsync.settings import Settings
-from lipsync.sync.answers import Details
+from lipsync.sync.answers import Details, without_nan
 
 COLUMNS = (
     "pair", "video", "audio", "score", "offset_ms", "offset_low_ms", "offset_high_ms", "confidence",
@@ -27,7 +30,7 @@ MAX_CSV_BYTES = 100_000_000
 
 
 class Scorer(Protocol):
-    """What scores a pair; see `lipsync.inference.LipSyncInference.analyse`."""
+    """An object that scores pairs, as `lipsync.inference.LipSyncInference` does."""
 
     def analyse(self, video_path: str, audio_path: str | None) -> tuple[object, Details]: ...
 
@@ -42,11 +45,11 @@ class PairItem(FileItem):
 class PairTask(Task[PairItem]):
     """Scores a pair and writes its details as JSON.
 
-    "Cannot tell" is an answer, not a failure: the row has an empty score and says why.
+    "Cannot tell" is a result, not a failure: the row has an empty score and the reason.
 
     Args:
         make_scorer: Picklable; called in the process that scores.
-        uses_torch: Whether torch is to be held to one thread: the workers share the cores.
+        uses_torch: Whether to limit torch to one thread: the workers share the cores.
     """
 
     def __init__(self, make_scorer: Callable[[], Scorer], *, uses_torch: bool) -> None:
@@ -55,26 +58,21 @@ class PairTask(Task[PairItem]):
         self._scorer: Scorer | None = None
 
     def check(self) -> None:
-        """Refuses a checkpoint that is none before the workers start."""
+        """Refuses a file that is not a checkpoint before the workers start."""
         self._make_scorer()
 
     def open(self, output_dir: Path) -> None:
         """One thread a worker: the workers share the cores."""
         super().open(output_dir)
-        import cv2
-
         cv2.setNumThreads(1)
         if self._uses_torch:
-            import torch
+            import torch  # seconds, which workers without a checkpoint do not need
 
             torch.set_num_threads(1)
         self._scorer = self._make_scorer()
 
     def process(self, item: PairItem) -> Outcome:
         """Scores one pair. Raises UserError where a file cannot be read."""
-        from facevox.files import write_json
-        from lipsync.sync.answers import without_nan
-
         if self._scorer is None:
             raise RuntimeError("open() comes first")
         details = self._scorer.analyse(item.path, item.audio or None)[1]
@@ -98,7 +96,7 @@ class PairTask(Task[PairItem]):
 
 
 def batch_settings(settings: Settings, checkpoint: Path | None) -> dict[str, object]:
-    """What decides the results, for the manifest: the settings of reading and which checkpoint."""
+    """Settings that decide the results, for the manifest: those of reading, and a hash of the checkpoint."""
     digest = ""
     if checkpoint is not None:
         try:
@@ -123,12 +121,12 @@ def plan_pairs(table: Path) -> list[PairItem]:
     except OSError as error:
         raise UserError(f"--batch {table}: {error.strerror or 'cannot be read'}") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{table}: not UTF-8 text (byte {error.start}); a CSV file is wanted") from None
+        raise UserError(f"{table}: not UTF-8 text (byte {error.start}); a CSV file is expected") from None
     reader = csv.DictReader(io.StringIO(text, newline=""))
     try:
         columns = reader.fieldnames or []
         if "video" not in columns:
-            raise UserError(f"{table}:1: the columns video and audio are wanted, not {', '.join(columns)}")
+            raise UserError(f"{table}:1: the columns video and audio are expected, not {', '.join(columns)}")
         pairs = []
         faults = []
         for row in reader:
@@ -153,16 +151,16 @@ def plan_pairs(table: Path) -> list[PairItem]:
 def _items(pairs: list[tuple[str, str]], folder: Path) -> list[PairItem]:
     names = [video if not audio else json.dumps([video, audio], ensure_ascii=False) for video, audio in pairs]
     stems = [f"{number:06d}_{Path(video).name}" for number, (video, _) in enumerate(pairs)]
-    sounds = [str(_found(audio, folder)) if audio else "" for _, audio in pairs]
+    sounds = [str(_resolve(audio, folder)) if audio else "" for _, audio in pairs]
     return [
-        PairItem(name, str(_found(video, folder)), target, (sound,) if sound else (), audio=sound)
+        PairItem(name, str(_resolve(video, folder)), target, (sound,) if sound else (), audio=sound)
         for name, (video, _), sound, target in zip(
             names, pairs, sounds, plan_names(stems, ".json"), strict=True
         )
     ]
 
 
-def _found(name: str, folder: Path) -> Path:
-    """Beside the table where there is one, else as it stands; a missing file fails when its turn comes."""
-    beside = folder / name
-    return beside if beside.exists() else Path(name)
+def _resolve(name: str, folder: Path) -> Path:
+    """Path next to the table if it exists, else `name` itself; a missing file fails when its turn comes."""
+    neighbour = folder / name
+    return neighbour if neighbour.exists() else Path(name)

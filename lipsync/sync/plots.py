@@ -11,6 +11,7 @@ import numpy as np
 from facevox.errors import UserError
 from facevox.files import replacing
 from lipsync.clips.clock import FRAME_HZ, IN_SYNC_MS, LAG_MS
+from lipsync.sync.estimators import smoothed
 from lipsync.sync.verdicts import DETECTABLE_MS
 
 if TYPE_CHECKING:
@@ -26,16 +27,15 @@ HEAT_ROWS = 400  # at most, whatever the length of the clip
 
 
 def heat_map(similarities: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(rows, L) of at most HEAT_ROWS: similarities smoothed over time, each lag's mean over time taken out.
+    """(rows, L) of at most HEAT_ROWS: similarities smoothed over time.
 
-    NaN where nothing is known within the smoothing.
+    NaN where no similarity is near enough in time.
     """
-    from scipy.ndimage import gaussian_filter1d
-
-    is_known = np.isfinite(similarities)
+    has_value = np.isfinite(similarities)
     sigma = HEAT_SMOOTH_S * FRAME_HZ
-    sums = gaussian_filter1d(np.where(is_known, similarities, 0.0).astype(np.float64), sigma, axis=0)
-    weights = gaussian_filter1d(is_known.astype(np.float64), sigma, axis=0)
+    # A mean over the values there are: smoothed sums over smoothed weights, both zero where one is missing.
+    sums = smoothed(np.where(has_value, similarities, 0.0).astype(np.float64), sigma, mode="reflect")
+    weights = smoothed(has_value.astype(np.float64), sigma, mode="reflect")
     with np.errstate(invalid="ignore", divide="ignore"):
         smooth = np.where(weights > 0.1, sums / weights, np.nan)
     step = -(-len(smooth) // HEAT_ROWS)
@@ -43,8 +43,8 @@ def heat_map(similarities: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def sync_figure(score: ClipScore, title: str = "") -> Figure:
-    """A matplotlib figure of a score; where nothing could be told, it says why."""
-    from matplotlib.figure import Figure
+    """A matplotlib figure of a score; without an answer it shows the reason alone."""
+    from matplotlib.figure import Figure  # a second: only those wait for it who draw
 
     figure = Figure(figsize=(9, 8), layout="constrained")
     if title:
@@ -68,8 +68,8 @@ def sync_figure(score: ClipScore, title: str = "") -> Figure:
 
 def _draw_heat(axis: Axes, score: ClipScore, lags_ms: NDArray[np.float64], total_s: float) -> None:
     heat = heat_map(score.similarities)
-    known = heat[np.isfinite(heat)]
-    low, high = np.percentile(known, [2, 99.5]) if len(known) else (0.0, 1.0)
+    values = heat[np.isfinite(heat)]
+    low, high = np.percentile(values, [2, 99.5]) if len(values) else (0.0, 1.0)
     extent = (0.0, total_s, float(lags_ms[0]), float(lags_ms[-1]))
     axis.imshow(
         heat.T, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=low, vmax=high,
@@ -100,9 +100,9 @@ def _draw_lags(axis: Axes, score: ClipScore, lags_ms: NDArray[np.float64]) -> No
 
 
 def check_plot_name(path: str | Path) -> None:
-    """Raises UserError where `path` is no picture that can be written."""
+    """Raises UserError where `path` does not name a picture that can be written."""
     if Path(path).suffix.lower() not in PLOT_SUFFIXES:
-        raise UserError(f"--plot {path}: a file name that ends in {', '.join(PLOT_SUFFIXES)} is wanted")
+        raise UserError(f"--plot {path}: a file name that ends in {', '.join(PLOT_SUFFIXES)} is expected")
 
 
 def write_sync_plot(path: str | Path, score: ClipScore, title: str = "") -> None:

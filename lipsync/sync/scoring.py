@@ -1,4 +1,4 @@
-"""A clip's features to all that is said about it: score, offset, verdict, each face, each second."""
+"""The score of a clip's features: offset, verdict, each face, each second."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lipsync.clips.clock import FRAME_HZ, search_lags
+from lipsync.clips.clock import FRAME_HZ, LAG_MS, search_lags
 from lipsync.sync.calibration import SyncCalibration
-from lipsync.sync.offset import Drift, Jump, Offset, find_change, find_offset, lag_curve
+from lipsync.sync.offset import Drift, Jump, Offset, find_change, find_offset, lag_curve, peak_lag
 from lipsync.sync.verdicts import CANNOT_TELL, Verdict, cannot_tell, clip_fault, face_fault, judge
 
 if TYPE_CHECKING:
@@ -28,12 +28,12 @@ TOO_LITTLE = "lips and sound have too little in common to compare: under a secon
 
 @dataclass(frozen=True)
 class Judgement:
-    """What is said of one matrix of similarities.
+    """Score and verdict of one matrix of similarities.
 
     Attributes:
         score: Probability of being in sync, 0 to 1; nan: cannot tell.
         verdict: In words.
-        offset: What was found; None where nothing can be compared.
+        offset: The best one; None where nothing can be compared.
     """
 
     score: float
@@ -50,12 +50,12 @@ class Judgement:
 
 @dataclass(frozen=True)
 class FaceScore:
-    """What is said of one face.
+    """The judgement of one face.
 
     Attributes:
         track: The face.
         judgement: Of the whole of it.
-        evidence: By how much its frames fit the sound better at their best lag than at others, added up.
+        evidence: Similarity at its best lag less that at the median lag, summed over its frames.
         is_speaking: Whether the clip's own judgement rests on it.
     """
 
@@ -67,7 +67,7 @@ class FaceScore:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """A moment and what the window around it says; nan where it says nothing."""
+    """Score and offset of the window around a moment; nan without an answer."""
 
     time_s: float
     score: float
@@ -76,14 +76,14 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class ClipScore:
-    """All that is said about a clip.
+    """The judgement of a clip, of its faces and of its seconds.
 
     Attributes:
         judgement: Of the clip.
         faces: In the order of the clip's tracks.
         curve: Second by second.
         change: A drift or a jump.
-        similarities: (num_frames, L) of who speaks, NaN where nobody does; empty where nothing was told.
+        similarities: (num_frames, L) of the face that speaks, NaN where none does; empty without an answer.
         lags: (L,).
     """
 
@@ -114,10 +114,10 @@ def judge_similarities(
 
 
 def score_clip(clip: ClipFeatures, estimator: SyncEstimator, calibration: SyncCalibration) -> ClipScore:
-    """Scores a clip; where nothing can be told, the judgement says why.
+    """Scores a clip; without an answer, the judgement has the reason.
 
-    Several faces: in each shot the one whose lips fit the sound best at the offset of the whole is taken for
-    the speaker.
+    Of several faces that are seen at the same time, the speaker is the one whose lips fit the sound best at
+    the offset of the whole clip (`find_speakers`).
     """
     lags = search_lags()
     fault = clip_fault(clip)
@@ -128,19 +128,19 @@ def score_clip(clip: ClipFeatures, estimator: SyncEstimator, calibration: SyncCa
         )
         empty = np.full((0, len(lags)), np.nan, np.float32)
         return ClipScore(Judgement(math.nan, cannot_tell(fault)), faces, (), None, empty, lags)
-    found = [
+    matrices = [
         None if face_fault(track) else estimator.similarities(track, clip.sound, lags)
         for track in clip.tracks
     ]
-    speaking = find_speakers(clip.tracks, found, lags)
+    speaking = find_speakers(clip.tracks, matrices, lags)
     joined = np.full((clip.num_frames, len(lags)), np.nan, np.float32)
-    for place in speaking:
-        matrix, track = found[place], clip.tracks[place]
+    for number in speaking:
+        matrix, track = matrices[number], clip.tracks[number]
         if matrix is not None:
             joined[track.start : track.start + len(track)] = matrix
     faces = tuple(
-        _face_score(track, matrix, lags, place in speaking, estimator, calibration)
-        for place, (track, matrix) in enumerate(zip(clip.tracks, found, strict=True))
+        _face_score(track, matrix, lags, number in speaking, estimator, calibration)
+        for number, (track, matrix) in enumerate(zip(clip.tracks, matrices, strict=True))
     )
     judgement = judge_similarities(joined, lags, estimator, calibration)
     change = find_change(joined, lags) if judgement.offset is not None else None
@@ -158,8 +158,7 @@ def _face_score(
     if matrix is None:
         return FaceScore(track, Judgement(math.nan, cannot_tell(face_fault(track))), 0.0, False)
     judgement = judge_similarities(matrix, lags, estimator, calibration)
-    best, middle = _best_and_middle(matrix, lags, None)
-    return FaceScore(track, judgement, best - middle, is_speaking)
+    return FaceScore(track, judgement, _evidence(matrix, lags, None), is_speaking)
 
 
 def find_speakers(
@@ -167,56 +166,44 @@ def find_speakers(
     similarities: Sequence[NDArray[np.float32] | None],
     lags: NDArray[np.int64],
 ) -> set[int]:
-    """Places in `tracks` of the faces that speak: at any moment at most one.
+    """Indices in `tracks` of the faces that speak: at any moment at most one.
 
-    The face with most evidence gives the offset; then faces are taken by their evidence at that offset,
-    as long as they share no moment with one that was taken.
+    The face with most evidence decides the offset; then faces are chosen by their evidence at that offset,
+    as long as they share no moment with one that was chosen before.
     """
-    usable = [place for place, matrix in enumerate(similarities) if matrix is not None]
-    evidence: dict[int, tuple[float, float]] = {}
-    for place in usable:
-        matrix = similarities[place]
-        if matrix is not None:
-            evidence[place] = _best_and_middle(matrix, lags, None)
-    if not evidence:
+    usable = {number: matrix for number, matrix in enumerate(similarities) if matrix is not None}
+    if not usable:
         return set()
-    first = max(usable, key=lambda place: evidence[place][0] - evidence[place][1])
-    matrix = similarities[first]
-    curve = None if matrix is None else lag_curve(matrix, lags)
-    at = None if curve is None or curve.is_empty else int(np.nanargmax(curve.values))
-    at_offset = {}
-    for place in usable:
-        matrix = similarities[place]
-        if matrix is not None:
-            best, middle = _best_and_middle(matrix, lags, at)
-            at_offset[place] = best - middle
-    taken: set[int] = set()
-    for place in sorted(usable, key=lambda place: (place != first, -at_offset[place])):
-        track = tracks[place]
+    evidence = {number: _evidence(matrix, lags, None) for number, matrix in usable.items()}
+    first = max(usable, key=lambda number: evidence[number])
+    curve = lag_curve(usable[first], lags)
+    at = None if curve.is_empty else int(np.nanargmax(curve.values))
+    at_offset = {number: _evidence(matrix, lags, at) for number, matrix in usable.items()}
+    speaking: set[int] = set()
+    for number in sorted(usable, key=lambda number: (number != first, -at_offset[number])):
+        track = tracks[number]
         if all(
             track.start >= other.start + len(other) or other.start >= track.start + len(track)
-            for other in (tracks[number] for number in taken)
+            for other in (tracks[chosen] for chosen in speaking)
         ):
-            taken.add(place)
-    return taken
+            speaking.add(number)
+    return speaking
 
 
-def _best_and_middle(
-    matrix: NDArray[np.float32], lags: NDArray[np.int64], at: int | None
-) -> tuple[float, float]:
-    """Sums over the frames at the best lag (or lag number `at`) and at the median lag."""
+def _evidence(matrix: NDArray[np.float32], lags: NDArray[np.int64], at: int | None) -> float:
+    """Sum over the frames at the best lag (or at lag number `at`) less that at the median lag."""
     curve = lag_curve(matrix, lags)
     if curve.is_empty:
-        return 0.0, 0.0
+        return 0.0
     count = float(curve.num_frames.max())
     value = np.nanmax(curve.values) if at is None else np.nan_to_num(curve.values[at], nan=curve.middle)
-    return float(value) * count, curve.middle * count
+    return float(value) * count - curve.middle * count
 
 
 def score_curve(
     similarities: NDArray[np.float32], lags: NDArray[np.int64], calibration: SyncCalibration
 ) -> tuple[CurvePoint, ...]:
-    """The score of the `CURVE_WINDOW_S` around each second (fewer at the ends)."""
+    """The score of the `CURVE_WINDOW_S` around each second (less at the ends)."""
     points = []
     half = round(CURVE_WINDOW_S / 2 * FRAME_HZ)
     step = round(CURVE_STEP_S * FRAME_HZ)
@@ -229,10 +216,7 @@ def score_curve(
 def window_point(
     similarities: NDArray[np.float32], lags: NDArray[np.int64], calibration: SyncCalibration, time_s: float
 ) -> CurvePoint:
-    """What the similarities of one window say; the offset by the peak alone, without an interval."""
-    from lipsync.clips.clock import LAG_MS
-    from lipsync.sync.offset import peak_lag
-
+    """Score and offset of one window, the offset by the peak alone, without an interval."""
     curve = lag_curve(similarities, lags)
     try:
         score = calibration.probability(curve)

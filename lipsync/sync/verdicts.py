@@ -1,6 +1,6 @@
-"""What is said of a clip: in sync, audio early or late by so much, or that it cannot be told and why.
+"""The verdict on a clip: in sync, audio early or late by so many ms, or no answer with the reason.
 
-The sign: offset_ms > 0 says that the audio is early; delay it by that much to mend it.
+The sign: offset_ms > 0 means that the audio is early; delay it by that much to correct it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from lipsync.sync.estimators import (
     SOUND_SMOOTH_ROWS,
     high_passed,
     lip_distances,
+    smoothed,
     without_room,
 )
 from lipsync.sync.offset import FRAME_MS
@@ -37,8 +38,8 @@ SPEECH_DEVIATION_DB = 1.0  # of the fast changes of the level: speech has 1.6 an
 MIN_VOICED_S = 0.5  # within VOICED_DB of the loudest
 VOICED_DB = 30.0
 
-FOUND_CONFIDENCE = 0.7  # share of resampled recordings that agree to one frame
-FOUND_Z = 3.0  # deviations by which the best lag stands out
+SURE_CONFIDENCE = 0.7  # share of resampled recordings that agree to one frame
+SURE_Z = 3.0  # deviations by which the best lag stands out
 LIKELY, UNLIKELY = 0.5, 0.2  # probabilities of being in sync
 # ITU-R BT.1359-1: what viewers detect, and what they still accept; positive: audio early.
 DETECTABLE_MS = (-125.0, 45.0)
@@ -47,12 +48,12 @@ ACCEPTABLE_MS = (-185.0, 90.0)
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is said of a clip or a face.
+    """The verdict on a clip or a face.
 
     Attributes:
         kind: IN_SYNC, AUDIO_EARLY, AUDIO_LATE, NO_MATCH (no offset fits) or CANNOT_TELL.
         text: In words, with the number and what to do.
-        reason: Why it cannot be told, or why nothing fits; "" otherwise.
+        reason: Why there is no answer, or why no offset fits; "" otherwise.
         band: Of the offset by ITU-R BT.1359: not detectable, detectable, not acceptable; "" without offset.
     """
 
@@ -63,12 +64,12 @@ class Verdict:
 
 
 def cannot_tell(reason: str) -> Verdict:
-    """The verdict for a clip that says nothing."""
+    """The verdict without an answer."""
     return Verdict(CANNOT_TELL, f"cannot tell: {reason}", reason)
 
 
 def band_of(offset_ms: float) -> str:
-    """The band of ITU-R BT.1359 that an offset lies in; "" for nan."""
+    """The band of ITU-R BT.1359 that an offset is in; "" for nan."""
     if math.isnan(offset_ms):
         return ""
     if DETECTABLE_MS[0] <= offset_ms <= DETECTABLE_MS[1]:
@@ -85,18 +86,19 @@ def offset_text(offset_ms: float) -> str:
 
 
 def judge(offset: Offset, probability: float) -> Verdict:
-    """The verdict from what was found and the probability of being in sync."""
-    is_found = offset.confidence >= FOUND_CONFIDENCE and offset.peak_z >= FOUND_Z
-    found_ms = offset.offset_ms
-    band = band_of(found_ms)
+    """The verdict from the best offset and the probability of being in sync."""
+    is_sure = offset.confidence >= SURE_CONFIDENCE and offset.peak_z >= SURE_Z
+    offset_ms = offset.offset_ms
+    band = band_of(offset_ms)
     low_ms, high_ms = offset.interval_ms
+    # A probability above one half does not overrule an interval that is all outside of "in sync".
     is_surely_off = low_ms > IN_SYNC_MS or high_ms < -IN_SYNC_MS
-    if is_found and abs(found_ms) > IN_SYNC_MS and (probability < LIKELY or is_surely_off):
-        kind = AUDIO_EARLY if found_ms > 0 else AUDIO_LATE
-        return Verdict(kind, offset_text(found_ms), band=band)
-    if probability >= LIKELY and abs(found_ms) <= IN_SYNC_MS + FRAME_MS:
-        side = "early" if round(found_ms) >= 0 else "late"
-        return Verdict(IN_SYNC, f"in sync (audio {abs(round(found_ms))} ms {side})", band=band)
+    if is_sure and abs(offset_ms) > IN_SYNC_MS and (probability < LIKELY or is_surely_off):
+        kind = AUDIO_EARLY if offset_ms > 0 else AUDIO_LATE
+        return Verdict(kind, offset_text(offset_ms), band=band)
+    if probability >= LIKELY and abs(offset_ms) <= IN_SYNC_MS + FRAME_MS:
+        side = "early" if round(offset_ms) >= 0 else "late"
+        return Verdict(IN_SYNC, f"in sync (audio {abs(round(offset_ms))} ms {side})", band=band)
     if probability <= UNLIKELY:
         reason = (
             f"no offset up to {MAX_OFFSET_MS:.0f} ms stands out: other words, another person's voice, "
@@ -107,9 +109,7 @@ def judge(offset: Offset, probability: float) -> Verdict:
 
 
 def sound_fault(sound: SoundFeatures) -> str:
-    """Why nothing can be told from a sound; "" where something can."""
-    from scipy.ndimage import gaussian_filter1d
-
+    """Reason why a sound gives no answer; "" where it can."""
     seconds = len(sound.log_mel) / (FRAME_HZ * ROWS_PER_FRAME)
     if seconds < MIN_DURATION_S:
         return f"{seconds:.2f} s of sound; at least {MIN_DURATION_S:g} s are needed"
@@ -119,14 +119,14 @@ def sound_fault(sound: SoundFeatures) -> str:
     voiced_s = float((loudest > loudest.max() - VOICED_DB).mean()) * seconds
     if voiced_s < MIN_VOICED_S:
         return f"no speech in the sound: {voiced_s:.1f} s of it are louder than its background"
-    level_db = gaussian_filter1d(without_room(sound.log_mel).mean(axis=1), SOUND_SMOOTH_ROWS)
+    level_db = smoothed(without_room(sound.log_mel).mean(axis=1), SOUND_SMOOTH_ROWS, mode="reflect")
     if float(high_passed(level_db, HIGH_PASS_FRAMES * ROWS_PER_FRAME).std()) < SPEECH_DEVIATION_DB:
         return "no speech in the sound: its loudness hardly changes"
     return ""
 
 
 def face_fault(track: FaceTrack) -> str:
-    """Why nothing can be told from a face; "" where something can."""
+    """Reason why a face gives no answer; "" where it can."""
     seconds = float(track.is_measured.sum()) / FRAME_HZ
     if seconds < MIN_DURATION_S:
         return f"the face is seen for {seconds:.2f} s; at least {MIN_DURATION_S:g} s are needed"
@@ -140,7 +140,7 @@ def face_fault(track: FaceTrack) -> str:
 
 
 def clip_fault(clip: ClipFeatures) -> str:
-    """Why nothing can be told from a clip; "" where something can."""
+    """Reason why a clip gives no answer; "" where it can."""
     seconds = clip.num_frames / FRAME_HZ
     if seconds < MIN_DURATION_S:
         return f"{seconds:.2f} s of video; at least {MIN_DURATION_S:g} s are needed"

@@ -136,5 +136,5 @@ def test_distances_are_those_of_the_points() -> None:
 def test_ridge_without_examples_is_refused(talking: tuple[Path, ...]) -> None:
     clip = features_of(talking[0])
     hidden = replace(clip.tracks[0], is_measured=np.zeros(len(clip.tracks[0]), np.bool_))
-    with pytest.raises(ValueError, match="not one measured frame"):
+    with pytest.raises(ValueError, match="no measured frame"):
         RidgeEstimator.fit([RidgeExample(hidden, clip.sound, 0.0)])

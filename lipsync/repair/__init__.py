@@ -1,1 +1,1 @@
-"""A file whose sound is shifted, and whether it is right then."""
+"""A copy of a file with its sound shifted, and the check that it is in sync."""

@@ -1,4 +1,4 @@
-"""A file whose sound is put right, and the proof: it is scored again, by time stamps and by counting."""
+"""A copy of a file with its sound corrected, scored again by time stamps and by counting."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from lipsync.repair.shift import ShiftedFile, checked_format, shift_audio
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Measure = Callable[[ClipFeatures], float]  # offset in ms; nan where none is found
+Measure = Callable[[ClipFeatures], float]  # offset in ms; nan where none stands out
 
 
 @dataclass(frozen=True)
 class Correction:
-    """A file that was written and what is left of the offset in it, in ms.
+    """A written file and the offset that remains in it, in ms.
 
     Attributes:
-        shifted: What was written.
+        shifted: The file.
         by_stamps_ms: For readers that go by time stamps.
         by_counting_ms: For readers that count pictures and samples.
     """
@@ -54,31 +54,32 @@ def write_corrected(
     """Writes `output` with the sound shifted by `offset_ms`, if the result measures better.
 
     Args:
-        video, audio, output, offset_ms: As `lipsync.repair.shift.shift_audio` has them.
+        video, audio, output, offset_ms: As in `lipsync.repair.shift.shift_audio`.
         read_clip: Features of a file.
-        measure: What is left of the offset.
+        measure: The offset that remains.
 
     Raises:
-        NotBetterError: It does not; nothing is written.
+        NotBetterError: The result measures no better; nothing is written.
         UserError: As `shift_audio`.
     """
     checked_format(output, (video, audio or video), offset_ms)
     output.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the output, so that the finished file takes its place in one step.
+    # Next to the output: only within one file system is the finished file renamed in one step.
     with tempfile.TemporaryDirectory(prefix=".facevox-", dir=output.parent) as folder:
         trial = Path(folder) / f"corrected{output.suffix}"
         shifted = shift_audio(video, trial, offset_ms, audio_path=audio)
         clip = read_clip(trial)
         by_stamps_ms, by_counting_ms = measure(clip), measure(as_counted(trial, clip))
-        for reader, left_ms in (
+        for reader, remaining_ms in (
             ("by time stamps", by_stamps_ms),
             ("by counting pictures and samples", by_counting_ms),
         ):
-            # Written so that nan, which no comparison holds for, is refused.
-            if not abs(left_ms) <= min(IN_SYNC_MS, abs(offset_ms)):
-                left = "no offset is found" if np.isnan(left_ms) else f"{left_ms:+.0f} ms are left"
+            # Written so that nan, for which every comparison is false, is refused.
+            if not abs(remaining_ms) <= min(IN_SYNC_MS, abs(offset_ms)):
+                is_unknown = np.isnan(remaining_ms)
+                reason = "no offset is found" if is_unknown else f"{remaining_ms:+.0f} ms remain"
                 raise NotBetterError(
-                    f"the corrected file would not be right: {left} when it is read {reader}; "
+                    f"the corrected file would not be right: {reason} when it is read {reader}; "
                     "nothing was written"
                 )
         trial.replace(output)
@@ -86,10 +87,10 @@ def write_corrected(
 
 
 def as_counted(path: Path, clip: ClipFeatures) -> ClipFeatures:
-    """The clip of a file as a reader has it that ignores time stamps.
+    """The clip of a file for a reader that ignores time stamps.
 
     Picture i is at i / rate and sample i at i / its rate, both counted in the file. The faces are those of
-    `clip`, moved to where such a reader shows them; the sound is decoded again.
+    `clip`, moved to the times at which such a reader shows them; the sound is decoded again.
 
     Args:
         path: The file.
@@ -113,21 +114,22 @@ def as_counted(path: Path, clip: ClipFeatures) -> ClipFeatures:
     times_s = np.array(stamps) - stamps[0]
     num_frames = max(round(len(times_s) / rate_hz * FRAME_HZ), 1)
     pictures = np.minimum(np.rint(np.arange(num_frames) / FRAME_HZ * rate_hz).astype(int), len(times_s) - 1)
-    shown = np.rint(times_s[pictures] * FRAME_HZ).astype(int)  # frame of `clip` for each counted frame
-    tracks = tuple(moved for track in clip.tracks if (moved := _moved(track, shown)) is not None)
+    frames = np.rint(times_s[pictures] * FRAME_HZ).astype(int)  # of `clip`, for each counted frame
+    tracks = tuple(counted for track in clip.tracks if (counted := _reorder(track, frames)) is not None)
     samples = np.concatenate(list(_counted_samples(path)))
     features = sound_features(samples, clip.sound.log_mel.shape[1], clip.sound.mfcc.shape[1])
     return ClipFeatures(num_frames, clip.shot_starts, tracks, features)
 
 
-def _moved(track: FaceTrack, shown: NDArray[np.int64]) -> FaceTrack | None:
-    places = np.flatnonzero((shown >= track.start) & (shown < track.start + len(track)))
-    if len(places) == 0:
+def _reorder(track: FaceTrack, frames: NDArray[np.int64]) -> FaceTrack | None:
+    """The track in a clip whose frame i is frame `frames[i]` of the clip of `track`; None if it is absent."""
+    counted = np.flatnonzero((frames >= track.start) & (frames < track.start + len(track)))
+    if len(counted) == 0:
         return None
-    rows = shown[places] - track.start
+    rows = frames[counted] - track.start
     return replace(
         track,
-        start=int(places[0]),
+        start=int(counted[0]),
         mouths=track.mouths[rows],
         lips=track.lips[rows],
         opening=track.opening[rows],
@@ -147,6 +149,6 @@ def _counted_samples(path: Path) -> Iterator[NDArray[np.float32]]:
             for part in resampler.resample(frame):
                 yield part.to_ndarray().mean(axis=0, dtype=np.float32)
     if resampler is None:
-        raise MediaError(f"{path}: not one sample of its sound can be decoded")
+        raise MediaError(f"{path}: no sample of its sound can be decoded")
     for part in resampler.resample(None):
         yield part.to_ndarray().mean(axis=0, dtype=np.float32)

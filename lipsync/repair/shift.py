@@ -1,6 +1,6 @@
-"""A video with its sound shifted: pictures copied packet by packet, sound moved by samples and encoded anew.
+"""A copy of a video with its sound shifted: pictures copied by packets, sound shifted by samples and encoded.
 
-The sign: offset_ms > 0 says that the audio is early by so much, and the correction delays it by that much.
+The sign: offset_ms > 0 means that the audio is early by that much, and the correction delays it by as much.
 To make a test clip whose audio is early by X ms, shift a good one by -X.
 
 In the file that is written the first picture and the first sample are both at time 0. So readers that go by
@@ -36,25 +36,25 @@ if TYPE_CHECKING:
 
 OUTPUT_FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 MAX_OFFSET_MS = 3_600_000.0
-# What AAC takes (ISO 14496-3, table 1.18); other sounds are resampled to the next higher one.
+# Rates of AAC (ISO 14496-3, table 1.18); sounds of another rate are resampled to the next higher one.
 AAC_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 AAC_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}  # by channels
 AAC_FRAME = 1024
 # Bits a second and channel: transparent for speech at 48 kHz, and not more than AAC's frames hold below.
 BIT_RATE = 96_000
 BITS_PER_SAMPLE = 5
-BLOCK_S = 1.0  # silence comes in blocks of so much
+BLOCK_S = 1.0  # length of the blocks of silence
 
 
 @dataclass(frozen=True)
 class ShiftedFile:
-    """What `shift_audio` wrote.
+    """Result of `shift_audio`.
 
     Attributes:
         output_file: The file.
         offset_ms: By which the sound is later than in the input (negative: earlier).
         num_audio_tracks: Of the input; the first is the one that is in the file.
-        notes: What its user should know, each one sentence.
+        notes: Remarks for its user, each one sentence.
     """
 
     output_file: Path
@@ -65,16 +65,16 @@ class ShiftedFile:
 
 @dataclass(frozen=True)
 class _Start:
-    """Where the pictures of a file begin."""
+    """Time of the first picture of a file."""
 
     stamp_s: float  # in the file's own stamps
-    time_s: float  # on the clock of the file, where its sound is found
+    time_s: float  # on the clock of the file, which its sound is read by
     has_hidden: bool  # an edit list hides pictures before it
 
 
 @dataclass(frozen=True)
 class _Form:
-    """How the sound is written."""
+    """Format of the written sound."""
 
     rate_hz: int
     layout: str
@@ -90,8 +90,8 @@ def shift_audio(
 ) -> ShiftedFile:
     """Writes `output_path` with the pictures of a video and its sound delayed by `offset_ms`.
 
-    Delayed sound is led by silence; sound that is moved ahead loses what lies before the first picture and
-    is filled up at its end. Sample rate and channels stay. The file appears whole or not at all.
+    Delayed sound begins with silence; sound that is moved ahead loses its part before the first picture and
+    ends with silence. Sample rate and channels stay. The file appears whole or not at all.
 
     Args:
         video_path: Any video that facevox reads.
@@ -101,7 +101,7 @@ def shift_audio(
 
     Raises:
         MediaError: Not readable, no pictures, no sound.
-        UserError: The container cannot hold these pictures, nothing of the sound would be left, the
+        UserError: The container cannot hold these pictures, nothing of the sound would remain, the
             pictures' time stamps are missing or jump back, or the output is the input.
     """
     source, target = Path(video_path), Path(output_path)
@@ -119,7 +119,7 @@ def shift_audio(
         first = next(blocks, None)
         if first is None:
             raise UserError(
-                f"{sound_file}: nothing of its sound is left when it is moved ahead by {-offset_ms:g} ms"
+                f"{sound_file}: nothing of its sound remains when it is moved ahead by {-offset_ms:g} ms"
             )
         # The length stays when the sound moves ahead: many readers expect it to reach the last picture.
         filling = [_silence(form, round(max(-offset_ms, 0) / 1000 * form.rate_hz))]
@@ -130,12 +130,12 @@ def shift_audio(
 
 
 def checked_format(target: Path, sources: Iterable[Path], offset_ms: float = 0.0) -> str:
-    """The name of the output's container; raises UserError where the output or the offset cannot be."""
+    """The name of the output's container; raises UserError where the output or the offset is impossible."""
     if target.suffix.lower() not in OUTPUT_FORMATS:
-        raise UserError(f"{target}: a file name that ends in {', '.join(OUTPUT_FORMATS)} is wanted")
+        raise UserError(f"{target}: a file name that ends in {', '.join(OUTPUT_FORMATS)} is expected")
     if not math.isfinite(offset_ms) or abs(offset_ms) > MAX_OFFSET_MS:
         raise UserError(
-            f"offset_ms {offset_ms}: a number from {-MAX_OFFSET_MS:g} to {MAX_OFFSET_MS:g} is wanted"
+            f"offset_ms {offset_ms}: a number from {-MAX_OFFSET_MS:g} to {MAX_OFFSET_MS:g} is expected"
         )
     if any(target.exists() and source.exists() and target.samefile(source) for source in sources):
         raise UserError(f"{target}: is the input; name another file for the output")
@@ -150,7 +150,7 @@ def _find_start(source: Path, shows_hidden: bool) -> _Start:
         shows_hidden: Whether the output shows what an edit list hides: Matroska has none.
 
     Raises:
-        MediaError: Not one picture can be decoded.
+        MediaError: No picture can be decoded.
     """
     hidden: list[float] = []
     with open_media(source) as container:
@@ -169,16 +169,16 @@ def _find_start(source: Path, shows_hidden: bool) -> _Start:
                 if hidden and shows_hidden:
                     stamp_s = min(stamp_s, *hidden)
                 return _Start(stamp_s, stamp_s - origin_s, bool(hidden))
-    raise MediaError(f"{source}: not one frame can be decoded")
+    raise MediaError(f"{source}: no frame can be decoded")
 
 
 def _form_of(audio: "AudioStream", sound_file: Path) -> _Form:
     rate_hz, channels = int(audio.rate or 0), int(audio.channels or 0)
     if rate_hz <= 0 or channels <= 0:
         raise MediaError(f"{sound_file}: its sound has no sample rate or no channels")
-    kept = rate_hz if rate_hz in AAC_RATES_HZ else next((r for r in AAC_RATES_HZ if r > rate_hz), 96000)
+    aac_rate_hz = next((rate for rate in AAC_RATES_HZ if rate >= rate_hz), AAC_RATES_HZ[-1])
     layout = AAC_LAYOUTS.get(channels, "stereo")
-    return _Form(kept, layout, next(n for n, name in AAC_LAYOUTS.items() if name == layout))
+    return _Form(aac_rate_hz, layout, next(n for n, name in AAC_LAYOUTS.items() if name == layout))
 
 
 def _notes(
@@ -208,7 +208,7 @@ def _notes(
     if form.rate_hz != audio.rate or form.num_channels != audio.channels:
         notes.append(
             f"AAC does not take {audio.rate} Hz with {audio.channels} channels: "
-            f"{form.rate_hz} Hz {form.layout} it is"
+            f"written as {form.rate_hz} Hz {form.layout}"
         )
     return notes
 
@@ -222,22 +222,23 @@ def _sound_from(
 ) -> "Iterator[NDArray[np.float32]]":
     """The sound as (channels, n) float32 blocks; the first sample is at presentation time `start_s`.
 
-    What lies before is cut, gaps (and a start before the sound) are filled with silence. As in
-    `facevox.media.iter_audio`, samples are counted, and stamps believed only beyond `GAP_S`.
+    Sound before that is cut, gaps (and a start before the sound) are filled with silence. As in
+    `facevox.media.iter_audio`, samples are counted, and stamps count only where they differ by over `GAP_S`.
     """
     stream.codec_context.thread_count = 1
     clock = Clock(path, container)
     resampler: av.AudioResampler | None = None
-    known: tuple[int, str, str] | None = None
-    given = 0  # samples handed out
-    end: int | None = None  # where the sound so far ends, in samples behind start_s
+    resampled_form: tuple[int, str, str] | None = None  # of the frames that the resampler was made for
+    num_yielded = 0  # samples
+    end: int | None = None  # of the sound so far, in samples after start_s; negative: all of it is cut
     block = round(BLOCK_S * form.rate_hz)
     for frame in decoded_frames(container, stream):
         after_s = start_s + (end or 0) / form.rate_hz
         at = (clock.time_s(frame.time, after_s) - start_s) * form.rate_hz
-        kind = (frame.sample_rate, frame.layout.name, frame.format.name)
-        if resampler is None or kind != known:
-            resampler, known = av.AudioResampler("fltp", form.layout, form.rate_hz), kind
+        frame_form = (frame.sample_rate, frame.layout.name, frame.format.name)
+        if resampler is None or frame_form != resampled_form:
+            resampler = av.AudioResampler("fltp", form.layout, form.rate_hz)
+            resampled_form = frame_form
         if end is None or abs(at - end) > GAP_S * form.rate_hz:
             end = round(at)
         frame.pts = None
@@ -245,14 +246,16 @@ def _sound_from(
             samples = np.nan_to_num(
                 np.asarray(part.to_ndarray(), np.float32), nan=0.0, posinf=0.0, neginf=0.0
             )
-            while given < end:
-                silence = _silence(form, min(end - given, block))
-                given += silence.shape[1]
+            while num_yielded < end:  # a gap
+                silence = _silence(form, min(end - num_yielded, block))
+                num_yielded += silence.shape[1]
                 yield silence
-            new = samples[:, max(given - end, 0) :]
+            new = samples[
+                :, max(num_yielded - end, 0) :
+            ]  # without what was yielded or comes before the start
             end += samples.shape[1]
             if new.shape[1]:
-                given += new.shape[1]
+                num_yielded += new.shape[1]
                 yield new
 
 
@@ -278,7 +281,8 @@ def _write(
         sound_track = output.add_stream("aac", rate=form.rate_hz)
         sound_track.layout = form.layout
         sound_track.bit_rate = min(BIT_RATE, BITS_PER_SAMPLE * form.rate_hz) * form.num_channels
-        packets = heapq.merge(
+        # In the order of decoding across both streams: players read sound and pictures of a moment together.
+        packets: Iterator[Packet[VideoStream] | Packet[AudioStream]] = heapq.merge(
             _picture_packets(container, video, picture_track, start),
             _sound_packets(sound_track, samples, form),
             key=lambda packet: (packet.dts or 0) * packet.time_base,
@@ -295,7 +299,7 @@ def _write(
 
 def _picture_packets(
     container: "InputContainer", stream: "VideoStream", track: "VideoStream", start: _Start
-) -> Iterator["Packet[VideoStream]"]:
+) -> "Iterator[Packet[VideoStream]]":
     """The packets as they are, stamped so that the first picture is at 0.
 
     Raises:
@@ -328,8 +332,8 @@ def _with_decoding_times(
 ) -> Iterator["Packet[VideoStream]"]:
     """The packets of a stream, all with a decoding time.
 
-    Matroska stores none, and FFmpeg's reader cannot tell those of the first packets where pictures are
-    stored out of order. They lie one frame apart before the first that is known.
+    Matroska stores none, and FFmpeg's reader does not know those of the first packets where pictures are
+    stored out of order. They are set one frame apart, up to the first that is known.
     """
     assert stream.time_base is not None, "opened streams have one"
     step = max(round(1 / (stream.average_rate or 25) / stream.time_base), 1)
@@ -343,20 +347,20 @@ def _with_decoding_times(
                 waiting.append(packet)
                 continue
             packet.dts = last + step
-        for place, early in enumerate(waiting):
-            early.dts = packet.dts - step * (len(waiting) - place)
+        for number, early in enumerate(waiting):
+            early.dts = packet.dts - step * (len(waiting) - number)
             yield early
         waiting.clear()
         last = packet.dts
         yield packet
-    for packet in waiting:  # not one is known: pictures in order
+    for packet in waiting:  # none is known: the pictures are in order
         packet.dts = packet.pts
         yield packet
 
 
 def _sound_packets(
     track: "AudioStream", samples: "Iterable[NDArray[np.float32]]", form: _Form
-) -> Iterator["Packet"]:
+) -> Iterator["Packet[AudioStream]"]:
     """(channels, n) blocks of any length as AAC."""
     position = 0
     rest = _silence(form, 0)

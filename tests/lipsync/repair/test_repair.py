@@ -246,7 +246,7 @@ def test_wrong_requests_are_refused(film: Path, tmp_path: Path) -> None:
             shift_audio(film, tmp_path / "out.mp4", offset_ms)
     with pytest.raises(UserError, match="is the input"):
         shift_audio(film, film, 40)
-    with pytest.raises(UserError, match="nothing of its sound is left"):
+    with pytest.raises(UserError, match="nothing of its sound remains"):
         shift_audio(film, tmp_path / "out.mp4", -5000)
     assert not list(tmp_path.iterdir())
 

@@ -32,11 +32,11 @@ from lipsync.network.evaluation import (
     Measurements,
     Probabilities,
     area_by_draw,
-    by_place,
     foreign_of,
     mean_over_speakers,
     measure_take,
     probabilities_by,
+    with_owners,
 )
 from lipsync.network.model import LipSyncNetwork
 from lipsync.network.takes import Take, takes_of
@@ -99,7 +99,7 @@ def real_takes(data_dir: Path, features_dir: Path) -> list[Take]:
         offset_ms = 0.0 if is_lab else float(row["est_offset_ms"])
         takes += takes_of(load_clip(features_file)[0], video.name, row["identity"], offset_ms)
     if not takes:
-        raise UserError(f"{manifest}: not one clip whose offset is known")
+        raise UserError(f"{manifest}: no clip whose offset is known")
     return takes
 
 
@@ -346,7 +346,7 @@ def calibration_error(likely: Probabilities, length: int) -> Measure:
     in_sync = likely[length, KINDS[0]]
     chosen = [*in_sync, *(row for turn in (0, 1) for row in likely[length, KINDS[1 + 2 * turn]][turn::2])]
     speakers = sorted({speaker for speaker, _ in chosen})
-    probabilities, owners = by_place(chosen, speakers)
+    probabilities, owners = with_owners(chosen, speakers)
     is_sync = np.arange(len(chosen)) < len(in_sync)
     return bootstrap_over_groups(
         lambda times_DG: expected_calibration_error(probabilities, is_sync, NUM_BINS, times_DG[:, owners]),

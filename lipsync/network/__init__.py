@@ -1,1 +1,1 @@
-"""What learns: the network, its data, losses, training, measurement and card."""
+"""The network: its data, losses, training, evaluation and model card."""

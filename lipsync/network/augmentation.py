@@ -1,6 +1,6 @@
-"""Random changes of a stretch of a take, the same for all of its frames: other people, rooms, cameras.
+"""Random changes of a stretch of a take, equal for all of its frames, as by other people, rooms, cameras.
 
-Nothing here moves the sound against the lips. All draws come from the generator that is handed in.
+Nothing here moves the sound against the lips. All draws come from the generator of the caller.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from lipsync.clips.mouths import LIP_MIRROR, NUM_LIP_POINTS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Side of the crop that the network sees of a mouth crop, as a share: in training from a random place, else
-# from the middle.
+# Side of the part of a mouth crop that the network sees, as a share: in training at a random position, else
+# in the middle.
 CROP_SHARE = 11 / 12
 NUM_COORDINATES = 2 * NUM_LIP_POINTS
 SHAPE_DEVIATION = 0.1  # of the entries of the matrix that turns, shears and stretches contours
@@ -32,7 +32,7 @@ GREY_GAIN_DEVIATION, GREY_SHIFT, GREY_NOISE = 0.15, 20.0, 6.0  # of 8-bit pictur
 
 
 def crop_mouths(mouths: NDArray[np.uint8], top_share: float, left_share: float) -> NDArray[np.uint8]:
-    """(n, S, S) mouths cut to CROP_SHARE of their side; the shares say from where (0 to 1)."""
+    """(n, S, S) mouths cut to CROP_SHARE of their side; the other shares (0 to 1) are its position."""
     side = mouths.shape[1]
     cut = round(side * CROP_SHARE)
     top, left = (round(share * (side - cut)) for share in (top_share, left_share))
@@ -46,6 +46,7 @@ def augment_lips(values: NDArray[np.float32], rng: np.random.Generator) -> NDArr
         contour = contour[:, list(LIP_MIRROR)] * np.array([-1.0, 1.0], np.float32)
     matrix = np.eye(2) + rng.normal(0.0, SHAPE_DEVIATION, (2, 2))
     contour = contour @ matrix.astype(np.float32)
+    # The contour alone is turned and mirrored: gaps, width and their speeds have no direction.
     changed = np.concatenate([contour.reshape(len(values), -1), values[:, NUM_COORDINATES:]], axis=1)
     changed *= np.float32(np.exp(rng.normal(0.0, FACE_GAIN_DEVIATION)))
     changed += rng.normal(0.0, FACE_NOISE * rng.random(), changed.shape).astype(np.float32)
@@ -67,14 +68,14 @@ def augment_mouths(mouths: NDArray[np.uint8], rng: np.random.Generator) -> NDArr
 def augment_sound(values: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
     """Movements of bands and coefficients (rows, C), larger or smaller, noisy, partly missing.
 
-    A gain that stays the same is gone from movements already; here the size of the changes varies.
+    A constant gain does not show in movements; here the size of the changes varies.
     """
     changed = values * np.float32(np.exp(rng.normal(0.0, SOUND_GAIN_DEVIATION)))
     tilt = rng.normal(0.0, SOUND_TILT_DEVIATION) * np.linspace(-1.0, 1.0, values.shape[1])
     changed = changed * np.exp(tilt).astype(np.float32)
     changed += rng.normal(0.0, SOUND_NOISE * rng.random(), changed.shape).astype(np.float32)
     if rng.random() < MASK_CHANCE:
-        first = rng.integers(0, max(values.shape[1] - MASKED_BANDS, 1))
+        first = rng.integers(0, max(values.shape[1] - MASKED_BANDS, 1))  # bands, not rows
         changed[:, first : first + rng.integers(1, MASKED_BANDS + 1)] = 0.0
     return _masked(changed, MASKED_ROWS, rng)
 

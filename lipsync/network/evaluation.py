@@ -1,7 +1,7 @@
-"""How well an estimator does on windows of takes whose offset is known.
+"""Accuracy of an estimator on windows of takes whose offset is known.
 
-Everything is measured on windows in which every lag that is looked at exists: otherwise the lags that are
-left would give the answer away. Shifting the sound of a take by whole rows of 10 ms gives the same features
+Everything is measured on windows in which every lag of the search exists: otherwise the lags that do exist
+would reveal the answer. Shifting the sound of a take by whole rows of 10 ms gives the same features
 as shifting its samples (tested), so that one matrix of similarities serves all shifts. "Within a frame"
 means that the offset, rounded to whole frames, is at most one frame off: known offsets are known to a frame.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 WINDOW_FRAMES = (5, 10, 15, 25, 50, 125)  # 0.2 to 5 s
-SCORED_FRAMES = (50, 125)  # windows that are also told apart by their score
+SCORED_FRAMES = (50, 125)  # windows whose score is measured too
 MAX_FRAMES = 15  # of the search, to each side
 SEARCH_ROWS = MAX_FRAMES * ROWS_PER_FRAME
 FAR_FRAMES, MOST_FRAMES = 7, 12  # "shifted by 7 frames and more"
@@ -37,7 +37,7 @@ KINDS = ("in sync", "shifted by 7+ frames", "shifted by 3-4 frames", "swapped so
 
 @dataclass
 class Measurements:
-    """What was measured on the windows of one estimator.
+    """Measurements of one estimator on windows.
 
     Attributes:
         hits: By length of window and speaker: whether the offset was found within a frame.
@@ -51,7 +51,7 @@ class Measurements:
 
 
 def measure_take(
-    found: Measurements,
+    measured: Measurements,
     take: Take,
     foreign: Take | None,
     estimator: SyncEstimator,
@@ -60,41 +60,42 @@ def measure_take(
     """Adds the windows of a take.
 
     Args:
-        found: Grows.
+        measured: Is added to.
         take: To measure.
-        foreign: Whose sound is put in the place of its own; None: that is left out.
+        foreign: The take whose sound replaces its own; None: that is left out.
         estimator: Not fitted on any of their speakers.
         rng: Draws the shifts; the same seed gives each estimator the same windows.
     """
     lags = np.arange(-REACH_ROWS, REACH_ROWS + 1, dtype=np.int64)
-    own = estimator.similarities(take.track, take.sound, take.lag + lags)
+    matching = estimator.similarities(take.track, take.sound, take.lag + lags)
     search = slice(REACH_ROWS - SEARCH_ROWS, REACH_ROWS + SEARCH_ROWS + 1)
     for length in WINDOW_FRAMES:
-        hits = found.hits[length].setdefault(take.speaker, [])
+        hits = measured.hits[length].setdefault(take.speaker, [])
         for first in find_windows(take, length, lags_rows=SEARCH_ROWS):
-            hits.append(is_within_a_frame(own[first : first + length, search]))
+            hits.append(is_within_a_frame(matching[first : first + length, search]))
     swapped = None
     if foreign is not None:
         swapped = estimator.similarities(take.track, foreign.sound, lags[search])
     for length in SCORED_FRAMES:
         for first in find_windows(take, length, lags_rows=REACH_ROWS):
-            window = own[first : first + length]
+            window = matching[first : first + length]
             shifts = {
                 KINDS[0]: 0,
                 KINDS[1]: int(rng.integers(FAR_FRAMES, MOST_FRAMES + 1) * rng.choice((-1, 1))),
                 KINDS[2]: int(rng.choice(NEAR_FRAMES) * rng.choice((-1, 1))),
             }
             for kind, shift in shifts.items():
+                # A shifted sound is the same matrix with another lag in the middle.
                 middle = REACH_ROWS + shift * ROWS_PER_FRAME
                 part = window[:, middle - SEARCH_ROWS : middle + SEARCH_ROWS + 1]
-                found.features[length, kind].append((take.speaker, _features(part)))
+                measured.features[length, kind].append((take.speaker, _features(part)))
             if swapped is not None and np.isfinite(swapped[first : first + length]).any(axis=0).all():
                 features = _features(swapped[first : first + length])
-                found.features[length, KINDS[3]].append((take.speaker, features))
+                measured.features[length, KINDS[3]].append((take.speaker, features))
 
 
 def is_within_a_frame(similarities_TL: NDArray[np.float32]) -> bool:
-    """Whether the best lag of a window, its middle being the right one, is right to a frame."""
+    """True if the best lag of a window whose middle lag is the right one is right to a frame."""
     curve = np.nanmean(similarities_TL, axis=0)
     best = int(np.argmax(curve)) - len(curve) // 2
     return abs(round(best / ROWS_PER_FRAME)) <= 1
@@ -106,37 +107,37 @@ def _features(similarities_TL: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def foreign_of(takes: Sequence[Take], number: int) -> Take | None:
-    """The take of another speaker whose sound is put in the place of that of `takes[number]`.
+    """The take of another speaker whose sound replaces that of `takes[number]`.
 
-    Of the longer half, so that most windows have a counterpart, another one for each take.
+    It is one of the longer half, so that most windows have a counterpart, and differs from take to take.
     """
     others = [take for take in takes if take.speaker != takes[number].speaker]
     others.sort(key=lambda take: (-len(take.sound.log_mel), take.name))
     return others[number % max(len(others) // 2, 1)] if others else None
 
 
-def accuracy(found: Measurements, length: int) -> Measure:
+def accuracy(measured: Measurements, length: int) -> Measure:
     """Share of windows whose offset was found within a frame."""
-    return mean_over_speakers(found.hits[length])
+    return mean_over_speakers(measured.hits[length])
 
 
 def mean_over_speakers(values: Mapping[str, Sequence[int]]) -> Measure:
     """The mean of whole numbers, one for each window, by speaker."""
-    known = [values[speaker] for speaker in sorted(values) if values[speaker]]
-    sums, nums = np.array([sum(own) for own in known]), np.array([len(own) for own in known])
+    groups = [values[speaker] for speaker in sorted(values) if values[speaker]]
+    sums, nums = np.array([sum(group) for group in groups]), np.array([len(group) for group in groups])
     return bootstrap_over_groups(
-        lambda times_DG: times_DG @ sums / (times_DG @ nums), len(known), num=int(nums.sum())
+        lambda times_DG: times_DG @ sums / (times_DG @ nums), len(groups), num=int(nums.sum())
     )
 
 
 Probabilities = Mapping[tuple[int, str], Sequence[tuple[str, float]]]
 
 
-def probabilities_by(found: Measurements, calibration: SyncCalibration) -> Probabilities:
+def probabilities_by(measured: Measurements, calibration: SyncCalibration) -> Probabilities:
     """Probabilities of being in sync by one calibration, fitted on other speakers."""
     return {
         key: [(speaker, float(calibration.probabilities(row[None])[0])) for speaker, row in entries]
-        for key, entries in found.features.items()
+        for key, entries in measured.features.items()
     }
 
 
@@ -146,14 +147,16 @@ def area_under_roc(
     positive_times_DP: NDArray[np.float64],
     negative_times_DN: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """(D,) how often a positive is above a negative, ties counted half, in each of D draws; NaN without any.
+    """(D,) share of pairs with the positive above the negative, ties half, in each draw; NaN without pairs.
 
     Args:
-        positives_P: Scores of what is so.
-        negatives_N: Scores of what is not.
+        positives_P: Scores of the positives.
+        negatives_N: Scores of the negatives.
         positive_times_DP: How often each positive counts, in each draw.
         negative_times_DN: Likewise.
     """
+    # Negatives below a score are a running sum over the sorted ones; the left and the right side of equal
+    # ones, added, count a tie as half of two.
     order = np.argsort(negatives_N)
     ordered = negatives_N[order]
     counts = np.cumsum(np.pad(negative_times_DN[:, order], ((0, 0), (1, 0))), axis=1)
@@ -165,7 +168,7 @@ def area_under_roc(
 
 
 def auc(likely: Probabilities, length: int, kind: str) -> Measure:
-    """Windows in sync against those of `kind`, by their probability."""
+    """AUC of windows in sync against those of `kind`, by their probability."""
     speakers = sorted({speaker for speaker, _ in likely[length, kind]})
     area = area_by_draw(likely, length, kind, speakers)
     return bootstrap_over_groups(area, len(speakers), num=len(likely[length, kind]))
@@ -175,17 +178,17 @@ def area_by_draw(
     likely: Probabilities, length: int, kind: str, speakers: Sequence[str]
 ) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
     """The AUC as a function of how often each speaker comes up."""
-    positives, positive_owners = by_place(likely[length, KINDS[0]], speakers)
-    negatives, negative_owners = by_place(likely[length, kind], speakers)
+    positives, positive_owners = with_owners(likely[length, KINDS[0]], speakers)
+    negatives, negative_owners = with_owners(likely[length, kind], speakers)
     return lambda times_DG: area_under_roc(
         positives, negatives, times_DG[:, positive_owners], times_DG[:, negative_owners]
     )
 
 
-def by_place(
+def with_owners(
     entries: Sequence[tuple[str, float]], speakers: Sequence[str]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Values of these speakers, and the place of each one's speaker among them."""
-    places = {speaker: place for place, speaker in enumerate(speakers)}
-    kept = [(value, places[speaker]) for speaker, value in entries if speaker in places]
-    return np.array([value for value, _ in kept]), np.array([place for _, place in kept], np.int64)
+    """Values of these speakers, and the index of each one's speaker among them."""
+    numbers = {speaker: number for number, speaker in enumerate(speakers)}
+    owned = [(value, numbers[speaker]) for speaker, value in entries if speaker in numbers]
+    return np.array([value for value, _ in owned]), np.array([number for _, number in owned], np.int64)

@@ -1,10 +1,10 @@
-"""N-way contrast over time: which of many moments of a sound belongs to a stretch of a face, and the reverse.
+"""N-way contrast over time: choice of the moment of a sound that belongs to a stretch of a face, and back.
 
 A stretch of w frames is compared with the sound at every lag of the search; the logit of a lag is the mean of
 the similarities over the stretch, times a learned scale, times the root of w (long stretches may be surer).
-The right answer is lag 0 and its nearest neighbours (a clip that is "in sync" is so to a frame), lags up to 3
+The right answer is lag 0 and its nearest neighbours (a clip "in sync" is right to a frame only), lags up to 3
 frames away are neither right nor wrong, and all others of the same clip are negatives. One more answer, "none
-of these", has the learned bias for its logit; it is right for the sound of another clip (easy negatives).
+of these", has the learned bias as its logit; it is right for the sound of another clip (easy negatives).
 
 Letters: B clips, T frames, R rows, L lags, D numbers of an embedding, W stretches.
 """
@@ -79,6 +79,7 @@ def contrast_over_time(stretch: Stretch, log_scale: Tensor, bias: Tensor) -> Ten
     scale = log_scale.exp()
     product_BTR = torch.einsum("btd,brd->btr", stretch.face_BTD, stretch.sound_BRD)
     own_BTL = at_lags(product_BTR, stretch.margin)
+    # Each face with the sound of the clip before it in the batch: as many foreign pairs as matching ones.
     foreign = torch.roll(torch.arange(len(product_BTR), device=own_BTL.device), 1)
     foreign_BTL = at_lags(
         torch.einsum("btd,brd->btr", stretch.face_BTD, stretch.sound_BRD[foreign]), stretch.margin
@@ -88,7 +89,7 @@ def contrast_over_time(stretch: Stretch, log_scale: Tensor, bias: Tensor) -> Ten
     usable_BTL = stretch.is_heard_BR[:, rows_TL] & measured_BT1
     usable_foreign_BTL = stretch.is_heard_BR[foreign][:, rows_TL] & measured_BT1
     voiced_BT = stretch.is_voiced_BR[:, rows_TL[:, MAX_LAG_ROWS]]
-    other_way = _frames_around_rows(product_BTR, stretch)
+    by_row = _frames_around_rows(product_BTR, stretch)
     losses = []
     for length in [n for n in STRETCHES if n <= own_BTL.shape[1]]:
         sharpness = scale * length**0.5
@@ -97,8 +98,9 @@ def contrast_over_time(stretch: Stretch, log_scale: Tensor, bias: Tensor) -> Ten
         losses.append(_choice_loss(logits, usable, is_spoken_BW, bias, 1))
         logits, usable = _stretch_logits(foreign_BTL, usable_foreign_BTL, length, sharpness)
         losses.append(FOREIGN_WEIGHT * _none_loss(logits, usable, is_spoken_BW, bias))
-        logits, usable = _stretch_logits(*other_way, length, sharpness)
+        logits, usable = _stretch_logits(*by_row, length, sharpness)
         losses.append(_choice_loss(logits, usable, is_spoken_BW, bias, ROWS_PER_FRAME))
+    # Three terms for each length: their mean over lengths, in units of a single choice.
     return torch.stack(losses).sum() / max(len(losses) // 3, 1) / (2 + FOREIGN_WEIGHT)
 
 
@@ -111,9 +113,9 @@ def _frames_around_rows(product_BTR: Tensor, stretch: Stretch) -> tuple[Tensor, 
     others = frames[:, None] + steps[None, :]
     exists = (others >= 0) & (others < num)
     inside = others.clamp(0, num - 1)
-    found = product_BTR[:, inside, rows[:, None].expand_as(inside)]
+    similarities = product_BTR[:, inside, rows[:, None].expand_as(inside)]
     usable = exists & stretch.is_measured_BT[:, inside] & stretch.is_heard_BR[:, rows].unsqueeze(2)
-    return found, usable
+    return similarities, usable
 
 
 def _means(values_BTL: Tensor, length: int) -> Tensor:
@@ -125,7 +127,7 @@ def _means(values_BTL: Tensor, length: int) -> Tensor:
 def _stretch_logits(
     values_BTL: Tensor, usable_BTL: Tensor, length: int, sharpness: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """(logits (B, W, L) over what is usable of each stretch, whether that is enough of it)."""
+    """(logits (B, W, L) over the usable frames of each stretch, whether there are enough of them)."""
     share_BWL = _means(usable_BTL.to(values_BTL.dtype), length)
     means_BWL = _means(values_BTL * usable_BTL, length) / share_BWL.clamp(min=1e-3)
     return means_BWL * sharpness, share_BWL >= MIN_USABLE
@@ -155,7 +157,7 @@ def _none_loss(logits_BWL: Tensor, usable_BWL: Tensor, is_spoken_BW: Tensor, bia
 
 
 def _log_shares(logits_BWL: Tensor, counts_BWL: Tensor, bias: Tensor) -> Tensor:
-    """(B, W, L + 1) logarithms of the softmax over what counts, and the bias behind them."""
+    """(B, W, L + 1) logarithms of the softmax over the lags that count and the bias, which comes last."""
     masked = logits_BWL.masked_fill(~counts_BWL, -torch.inf)
     none = bias.expand(*masked.shape[:2], 1)
     return functional.log_softmax(torch.cat([masked, none], dim=2), dim=2)

@@ -5,8 +5,9 @@
     sound           1D convolutions over log-mel bands and MFCC, 100 rows a second
     temporal        a bidirectional LSTM, or a Transformer that sees half a second to each side, on both sides
 
-Embeddings have length 1; their product says how well a frame and a row fit. A row that is four further on is
-one frame later, on both sides: the temporal parts of the sound run over every fourth row, four times.
+Embeddings have length 1; their product measures how well a frame and a row fit. Four rows are one frame: so
+that a step means the same time on both sides, the temporal part of the sound runs over every fourth row, four
+times.
 
 Letters: B clips, T frames, R rows, C values of a row, H hidden width, D numbers of an embedding.
 """
@@ -31,8 +32,8 @@ SOUND_DILATIONS = (1, 2, 2)  # 15 rows to each side together
 NUM_FACE_BLOCKS = 2
 TEMPORAL_REACH = 12  # frames (0.5 s) that a Transformer looks to each side
 HEADS = 4
-# How much of a temporal part is added to what it was given, at first: little, so that training starts with
-# the convolutions, which learn from few clips.
+# Initial factor on what a temporal part adds to its input: small, so that training starts with the
+# convolutions, which learn from few clips.
 TEMPORAL_GAIN = 0.1
 FIRST_SCALE = 2.0  # natural logarithm of the factor on similarities
 
@@ -105,8 +106,8 @@ class _MouthCnn(nn.Module):
     def forward(self, mouths_BTSS: Tensor) -> Tensor:
         scaled = (mouths_BTSS.unsqueeze(1).float() - 128.0) / 64.0
         first = self.first(scaled).transpose(1, 2).flatten(0, 1)  # B*T, H/2, S/2, S/2
-        found: Tensor = self.out(self.rest(first).flatten(1))
-        return found.unflatten(0, mouths_BTSS.shape[:2]).transpose(1, 2)
+        values: Tensor = self.out(self.rest(first).flatten(1))
+        return torch.unflatten(values, 0, mouths_BTSS.shape[:2]).transpose(1, 2)
 
 
 class _Recurrent(nn.Module):
@@ -136,20 +137,20 @@ class _LocalAttention(nn.Module):
 
     def forward(self, values_BTH: Tensor) -> Tensor:
         num = values_BTH.shape[1]
-        place = torch.arange(num, device=values_BTH.device)
-        apart = place[None, :] - place[:, None]
+        moments = torch.arange(num, device=values_BTH.device)
+        apart = moments[None, :] - moments[:, None]
         bias = self.bias[:, apart.clamp(-TEMPORAL_REACH, TEMPORAL_REACH) + TEMPORAL_REACH]
         bias = bias.masked_fill(apart.abs() > TEMPORAL_REACH, -math.inf)
-        query, key, value = self.to_qkv(values_BTH).unflatten(2, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
+        query, key, value = torch.unflatten(self.to_qkv(values_BTH), 2, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
         dropout = self.dropout if self.training else 0.0
-        seen = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
-        mixed = self.from_heads(seen.transpose(1, 2).flatten(2))
+        heads = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
+        mixed: Tensor = self.from_heads(heads.transpose(1, 2).flatten(2))
         fed: Tensor = self.feed(mixed)
         return mixed + fed
 
 
 class _Temporal(nn.Module):
-    """What a moment means among its neighbours, added to (B, H, T)."""
+    """Context of each moment from its neighbours, added to (B, H, T)."""
 
     def __init__(self, kind: str, width: int, dropout: float) -> None:
         super().__init__()
@@ -158,12 +159,12 @@ class _Temporal(nn.Module):
         self.gain = nn.Parameter(torch.full((width,), TEMPORAL_GAIN))
 
     def forward(self, values_BHT: Tensor) -> Tensor:
-        changed_BTH = self.layer(self.norm(values_BHT.transpose(1, 2)))
+        changed_BTH: Tensor = self.layer(self.norm(values_BHT.transpose(1, 2)))
         return values_BHT + (self.gain * changed_BTH).transpose(1, 2)
 
 
 class LipSyncNetwork(nn.Module):
-    """Embeds faces and sounds; see the module."""
+    """Embeds faces and sounds, as the module describes."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -191,8 +192,8 @@ class LipSyncNetwork(nn.Module):
         """(B, T, S, S) uint8 crops cut to CROP_SHARE, or (B, T, NUM_LIP_VALUES) float32, to (B, T, D)."""
         if self.config.visual_frontend != MOUTH_CNN:
             face = face.transpose(1, 2)
-        found = self.face_temporal(self.face_blocks(self.face_input(face)))
-        return functional.normalize(self.face_output(found).transpose(1, 2), dim=2)
+        values_BHT = self.face_temporal(self.face_blocks(self.face_input(face)))
+        return functional.normalize(self.face_output(values_BHT).transpose(1, 2), dim=2)
 
     def embed_sound(self, sound_BRC: Tensor) -> Tensor:
         """(B, R, C) to (B, R, D)."""
@@ -200,8 +201,8 @@ class LipSyncNetwork(nn.Module):
         num_rows = rows_BHR.shape[2]
         missing = -num_rows % ROWS_PER_FRAME
         padded = functional.pad(rows_BHR, (0, missing))
-        # Every fourth row from row 0, from row 1, …: as sequences of their own.
-        phases = padded.unflatten(2, (-1, ROWS_PER_FRAME)).permute(0, 3, 1, 2).flatten(0, 1)
-        found = self.sound_temporal(phases).unflatten(0, (-1, ROWS_PER_FRAME))
-        rows = found.permute(0, 2, 3, 1).flatten(2)[:, :, :num_rows]
+        # Every fourth row from row 0, from row 1, …: as separate sequences.
+        phases = torch.unflatten(padded, 2, (-1, ROWS_PER_FRAME)).permute(0, 3, 1, 2).flatten(0, 1)
+        changed = torch.unflatten(self.sound_temporal(phases), 0, (-1, ROWS_PER_FRAME))
+        rows = changed.permute(0, 2, 3, 1).flatten(2)[:, :, :num_rows]
         return functional.normalize(self.sound_output(rows).transpose(1, 2), dim=2)

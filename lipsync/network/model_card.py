@@ -1,4 +1,4 @@
-"""The model card: what a lip-sync model is, learnt from and finds, beside its weights."""
+"""The model card of a lip-sync model: sizes, data, training and results, in a file next to its weights."""
 
 from __future__ import annotations
 
@@ -79,8 +79,9 @@ def _scores(results: Mapping[str, Measurements], calibration: SyncCalibration | 
     names = list(results)
     rows: list[tuple[str, list[Measure | None]]] = []
     for length in WINDOW_FRAMES:
-        if all(any(own for own in found.hits[length].values()) for found in results.values()):
-            values: list[Measure | None] = [accuracy(found, length) for found in results.values()]
+        # Short test clips have no windows of the longer lengths.
+        if all(any(measured.hits[length].values()) for measured in results.values()):
+            values: list[Measure | None] = [accuracy(measured, length) for measured in results.values()]
             rows.append((f"offset within a frame, {length / FRAME_HZ:g} s", values))
     if calibration is not None and "network" in results:
         likely = probabilities_by(results["network"], calibration)

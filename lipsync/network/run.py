@@ -1,4 +1,4 @@
-"""A training from the settings: clips in, and a folder with a model, its calibration and its card out."""
+"""Training by the settings: from clips to a folder with a model, its calibration and its card."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from facevox.errors import UserError, one_line
 from facevox.files import read_json, write_json
@@ -22,7 +23,7 @@ from lipsync.clips.features import ClipFeatures
 from lipsync.network.estimator import NetworkEstimator, load_model, save_model
 from lipsync.network.evaluation import Measurements, foreign_of, measure_take
 from lipsync.network.model_card import write_model_card
-from lipsync.network.takes import Take, list_clips, load_takes
+from lipsync.network.takes import LIP_LANDMARKS, Take, list_clips, load_takes
 from lipsync.network.task import (
     BEST_FILE,
     PARTS,
@@ -40,20 +41,33 @@ from lipsync.sync.estimators import LoudnessEstimator, SyncEstimator
 logger = logging.getLogger(__name__)
 NETWORK, RIDGE, UNTRAINED = "network", "ridge", "untrained"
 SPLIT_FILE = "split.json"
-MAX_CALIBRATION_TAKES = 60  # more change nothing that a probability shows
+MAX_CALIBRATION_TAKES = 60  # more do not change probabilities visibly
 RECOMMENDED_CLIPS = 100
+
+
+def start_training(settings: Settings, resume: str, *, dry_run: bool) -> int:
+    """Runs `run_training` on the device of this process; returns the exit code."""
+    world = distributed.init(settings.training.device)
+    if world.device.type == "cpu" and settings.model.visual_frontend == LIP_LANDMARKS:
+        # Layers this small lose more by handing work to threads than they gain; next to other work they
+        # would lose all of the gain.
+        torch.set_num_threads(1)
+    try:
+        return run_training(settings, world, resume, dry_run=dry_run).exit_code
+    finally:
+        distributed.cleanup()
 
 
 def run_training(
     settings: Settings, world: World, resume: str = "auto", *, dry_run: bool = False
 ) -> TrainingResult | Estimate:
-    """Trains as the settings say; returns how it ended, with `dry_run` what it would take.
+    """Trains by the settings; returns the result, with `dry_run` an estimate of time and disk.
 
     Args:
         settings: All of them.
-        world: This process among all.
+        world: Rank and device of this process.
         resume: As in `TrainerConfig`.
-        dry_run: Try a few steps and print what the training would take; write nothing.
+        dry_run: Try a few steps and print the estimate; write nothing.
 
     Raises:
         UserError: No clips, too few, another run in the folder, or one with other settings.
@@ -106,13 +120,13 @@ def run_training(
 
 
 def _keep_split(file: Path, settings: Settings, split: Split, resume: str) -> None:
-    """Writes the split, held against the one that lies there."""
+    """Writes the split; raises UserError where a run to resume had another one."""
     plain = {part: [entry.name for entry in getattr(split, part)] for part in PARTS}
     content = {**plain, "shares": list(settings.training.split), "seed": settings.training.seed}
     if file.is_file() and resume != "never" and read_json(file) != content:
         raise UserError(
             f"{file}: the run there was on other clips or another split; give another "
-            "paths.checkpoint_dir, or --resume never to begin anew"
+            "paths.checkpoint_dir, or --resume never to start from scratch"
         )
     write_json(file, content)
 
@@ -123,14 +137,14 @@ def _finish(
     validation: Sequence[Take],
     result: TrainingResult,
 ) -> None:
-    """Calibrates what was written, measures the best model on the test clips, writes curves and card."""
+    """Calibrates the written models, measures the best one on the test clips, writes curves and card."""
     save_dir = Path(settings.paths.checkpoint_dir)
     logger.info(result.message)
     card, last = save_dir / CARD_FILE, save_dir / LAST_FILE
     if not result.num_new_steps and _is_newer(card, last):
         logger.info(f"model: {save_dir / BEST_FILE}, nothing new to measure")
         return
-    is_stopped = result.status == STOPPED  # whoever asked for that waits: only the best model is made whole
+    is_stopped = result.status == STOPPED  # somebody waits for the end: only the best model is calibrated
     later = [] if is_stopped else sorted(save_dir.glob("epoch_*.pth"))
     for file in [save_dir / BEST_FILE, *later]:
         if file.is_file():
@@ -154,9 +168,9 @@ def _is_newer(file: Path, than: Path) -> bool:
 
 
 def calibrate_file(file: Path, validation: Sequence[Take]) -> None:
-    """Adds to a checkpoint without calibration the one that fits the takes held out.
+    """Adds a calibration, fitted on the takes held out, to a checkpoint without one.
 
-    What cannot be calibrated (faces too short) stays as it is, and says so.
+    Where that is not possible (faces too short), the file stays as it is and a message has the reason.
     """
     model = load_model(file)
     if model.calibration is not None:
@@ -185,11 +199,11 @@ def calibrate(estimator: SyncEstimator, takes: Sequence[Take]) -> SyncCalibratio
 def measure_all(
     estimators: dict[str, SyncEstimator], takes: Sequence[Take], seed: int
 ) -> dict[str, Measurements]:
-    """Each estimator on the same windows of takes that none of them has seen."""
-    found = {}
+    """Measurements of each estimator on the same windows of takes that none of them was fitted on."""
+    results = {}
     for name, estimator in estimators.items():
-        rng = np.random.default_rng(seed)
-        found[name] = Measurements()
+        rng = np.random.default_rng(seed)  # drawn again for each: the same windows
+        results[name] = Measurements()
         for number, take in enumerate(takes):
-            measure_take(found[name], take, foreign_of(takes, number), estimator, rng)
-    return found
+            measure_take(results[name], take, foreign_of(takes, number), estimator, rng)
+    return results

@@ -1,9 +1,9 @@
-"""Faces with their sound as networks are trained on them, and the numbers that networks see of both.
+"""Takes, the pairs of a face and a sound to train on, and the input of networks that is made of them.
 
-A take is one face of a clip with the sound of the clip. Networks see of a face either its mouth crops or the
-movements of its lips, and of a sound the movements of its log-mel bands and its MFCC; "movements" are what is
-left without all slower than about 0.7 Hz (`lipsync.sync.estimators.high_passed`), so that neither the shape
-of a face nor the level of a recording tells one person from another.
+A take is one face of a clip with the sound of the clip. Of a face, networks see either its mouth crops or the
+movements of its lips; of a sound, the movements of its log-mel bands and its MFCC. "Movements" are changes
+faster than about 0.7 Hz (`lipsync.sync.estimators.high_passed`), so that neither the shape of a face nor the
+level of a recording distinguishes one person from another.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,20 +19,19 @@ from facevox.errors import UserError
 from facevox.manifest import read_manifest
 from facevox.spectra import cepstra
 from lipsync.clips.clip_files import load_clip
-from lipsync.clips.clip_task import SILENCE_DB
 from lipsync.clips.clock import LAG_MS, ROWS_PER_FRAME
 from lipsync.clips.features import ClipFeatures, FaceTrack
 from lipsync.clips.mouths import NUM_LIP_POINTS
-from lipsync.clips.sounds import SoundFeatures
+from lipsync.clips.sounds import SILENCE_DB, SoundFeatures
 from lipsync.sync.estimators import HIGH_PASS_REACH, LoudnessEstimator, high_passed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MOUTH_CNN, LIP_LANDMARKS = "mouth_cnn", "lip_landmarks"
-# Less is taken out than for the untrained estimators: of 3, 6 and 25 frames, 6 found most offsets.
+# Slower movements stay in than for the untrained estimators: of 3, 6 and 25 frames, 6 found most offsets.
 HIGH_PASS_FRAMES = 6.0
-# On either side of a frame, what its movement depends on; for the sound the same time.
+# Frames on either side that the movement of a frame depends on; for the sound the same time.
 INPUT_CONTEXT_FRAMES = round(HIGH_PASS_FRAMES * HIGH_PASS_REACH)
 # Factors that bring movements to deviations of about 1 (measured on talking clips).
 LIP_SCALE = 15.0  # of points in halves of the crop
@@ -41,13 +40,12 @@ SPEED_SCALE = 15.0  # of changes of distances a frame
 LEVEL_SCALE = 0.1  # of bands in dB
 MFCC_SCALE = 0.05
 NUM_LIP_VALUES = 2 * NUM_LIP_POINTS + 6
-# Places in LIP_POINTS: corners, and the middles of the lower and upper lip, of the outer and inner ring.
+# Positions in LIP_POINTS: corners, and the middles of the lower and upper lip, of the outer and inner ring.
 _WIDTH, _OUTER_GAP, _INNER_GAP = (10, 0), (5, 15), (25, 35)
 LOUDEST_PERCENTILE = 95.0
-# Below the loudest rows of a recording: what is quieter is raised to there (of 50 and more, more was better),
-# and which rows count as speech.
-QUIET_DB = 70.0
-VOICED_DB = 35.0
+# Both below the loudest rows of a recording.
+QUIET_DB = 70.0  # quieter values are raised to this (of 50 and more, more was better)
+VOICED_DB = 35.0  # louder rows count as speech
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ class Take:
 
     Attributes:
         name: Of the clip.
-        speaker: Who it shows; takes of one speaker never lie in two parts of a split.
+        speaker: Person it shows; takes of one speaker are never in two parts of a split.
         track: The face.
         sound: Rows from time 0 on the clock of the track.
         offset_ms: Known offset of the sound, positive: audio early; 0 in data to train on.
@@ -99,15 +97,15 @@ class TakeInputs:
 def lip_values(lips: NDArray[np.float32]) -> NDArray[np.float32]:
     """Movements of lips (n, 40, 2), as (n, NUM_LIP_VALUES).
 
-    The contours around their middle (x and y of each point in turn), then width and gaps of the mouth, then
-    the speeds of these.
+    First the contours around their middle (x and y of each point in turn), then width and gaps of the mouth,
+    then the speeds of these.
     """
     points = lips.astype(np.float64)
     contour = high_passed(points - points.mean(axis=1, keepdims=True), HIGH_PASS_FRAMES) * LIP_SCALE
     distances = np.stack(
         [
-            np.linalg.norm(points[:, one] - points[:, other], axis=1)
-            for one, other in (_WIDTH, _OUTER_GAP, _INNER_GAP)
+            np.linalg.norm(points[:, start] - points[:, end], axis=1)
+            for start, end in (_WIDTH, _OUTER_GAP, _INNER_GAP)
         ],
         axis=1,
     )
@@ -121,17 +119,17 @@ def lip_values(lips: NDArray[np.float32]) -> NDArray[np.float32]:
 def sound_values(sound: SoundFeatures) -> NDArray[np.float32]:
     """Movements of the log-mel bands and of the MFCC, (rows, bands + coefficients).
 
-    Neither depends on the gain of the recording: what is QUIET_DB below its loudest is raised to there.
+    Neither depends on the gain of the recording: the floor of the levels is QUIET_DB below its loudest rows.
     """
     level_db = np.maximum(sound.log_mel, _loudest_db(sound) - QUIET_DB)
-    coefficients: NDArray[Any] = cepstra(level_db, sound.mfcc.shape[1]).astype(np.float32)
+    coefficients: NDArray[np.float32] = cepstra(level_db, sound.mfcc.shape[1]).astype(np.float32)
     sigma = HIGH_PASS_FRAMES * ROWS_PER_FRAME
     bands = high_passed(level_db, sigma) * LEVEL_SCALE
     return np.concatenate([bands, high_passed(coefficients, sigma) * MFCC_SCALE], axis=1, dtype=np.float32)
 
 
 def is_voiced(sound: SoundFeatures) -> NDArray[np.bool_]:
-    """(rows,) whether there is more than room noise."""
+    """(rows,) true where there is more than room noise."""
     voiced: NDArray[np.bool_] = sound.log_mel.max(axis=1) > max(_loudest_db(sound) - VOICED_DB, SILENCE_DB)
     return voiced
 
@@ -143,12 +141,12 @@ def _loudest_db(sound: SoundFeatures) -> float:
 
 
 def face_values(track: FaceTrack, visual_frontend: str) -> NDArray[np.uint8] | NDArray[np.float32]:
-    """What a network of that front end sees of a face."""
+    """Input of a network with that front end from a face."""
     return track.mouths if visual_frontend == MOUTH_CNN else lip_values(track.lips)
 
 
 def inputs_of(take: Take, visual_frontend: str) -> TakeInputs:
-    """A take as a network with that front end sees it."""
+    """Input of a network with that front end from a take."""
     return TakeInputs(
         face=face_values(take.track, visual_frontend),
         sound=sound_values(take.sound),
@@ -159,23 +157,23 @@ def inputs_of(take: Take, visual_frontend: str) -> TakeInputs:
 
 
 def takes_of(clip: ClipFeatures, name: str, speaker: str, offset_ms: float = 0.0) -> list[Take]:
-    """The faces of a clip that may be the one that is heard.
+    """The faces of a clip that may be the speaker's.
 
-    Where faces are seen at the same time, only that one is taken whose mouth follows the sound best, by the
-    untrained estimator; what is said by somebody else would teach that lips and sound do not fit.
+    Of faces that are seen at the same time, only the one whose mouth follows the sound best is used, by the
+    untrained estimator: a listener's face would teach that lips and sound do not fit.
     """
     takes = [Take(name, speaker, track, clip.sound, offset_ms) for track in clip.tracks]
     if len(takes) == 1:
         return takes
-    kept: list[Take] = []
+    speaking: list[Take] = []
     for take in sorted(takes, key=_likeness, reverse=True):
-        if not any(_overlap(take.track, other.track) for other in kept):
-            kept.append(take)
-    return kept
+        if not any(_overlap(take.track, other.track) for other in speaking):
+            speaking.append(take)
+    return speaking
 
 
 def _likeness(take: Take) -> float:
-    """How well mouth and sound fit at the known offset, on average over the frames."""
+    """Mean similarity of mouth and sound at the known offset."""
     values = LoudnessEstimator().similarities(take.track, take.sound, np.array([take.lag]))
     return float(np.nanmean(values)) if np.isfinite(values).any() else -np.inf
 
@@ -186,7 +184,7 @@ def _overlap(one: FaceTrack, other: FaceTrack) -> bool:
 
 @dataclass(frozen=True)
 class ClipEntry:
-    """A clip that data_processing.py made: its file, and who speaks ("": not known)."""
+    """A clip that data_processing.py made: its file and its speaker ("": unknown)."""
 
     name: str
     file: Path
@@ -194,7 +192,7 @@ class ClipEntry:
 
     @property
     def group(self) -> str:
-        """What must not lie in two parts of a split: the speaker, or the video where none is named."""
+        """The unit that a split keeps together: the speaker, or the video where no speaker is named."""
         return f"speaker {self.speaker}" if self.speaker else f"video {self.name}"
 
 
@@ -202,7 +200,7 @@ def list_clips(processed_dir: Path) -> list[ClipEntry]:
     """The clips below a folder of data_processing.py, by name.
 
     Raises:
-        UserError: It is not such a folder, or holds no clip.
+        UserError: There is no such folder, or no clip in it.
     """
     if not processed_dir.is_dir():
         raise UserError(f"paths.processed_dir: {processed_dir}: no such folder; run data_processing.py first")
@@ -213,7 +211,7 @@ def list_clips(processed_dir: Path) -> list[ClipEntry]:
         for row in record["rows"]
     ]
     if not entries:
-        raise UserError(f"{processed_dir}: no clip there; data_processing.py used none of the videos")
+        raise UserError(f"{processed_dir}: no clip in it; data_processing.py used none of the videos")
     return entries
 
 

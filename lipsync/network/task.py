@@ -1,4 +1,4 @@
-"""Training of the lip-sync network: the task for the shared loop, and what a run leaves in its folder."""
+"""Training of the lip-sync network: the task for the shared loop, the split, and the network's settings."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ ACCURACY_FRAMES = 50  # stretches of 2 s
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Clips of each part; nobody is in two."""
+    """Clips of each part; no speaker is in two."""
 
     train: tuple[ClipEntry, ...]
     validation: tuple[ClipEntry, ...]
@@ -55,7 +55,8 @@ class Split:
 def split_clips(entries: Sequence[ClipEntry], shares: Sequence[int], seed: int) -> Split:
     """Parts of about the sizes `shares` (training, validation, test), by speaker or else by video.
 
-    Who comes first is a hash of the seed and the name: clips that are added later move nobody else far.
+    The order of speakers is that of a hash of the seed and the name: clips that are added later hardly move
+    the others.
     Validation gets at least MIN_HELD_OUT clips, test at least one where its share is above 0.
 
     Raises:
@@ -67,14 +68,14 @@ def split_clips(entries: Sequence[ClipEntry], shares: Sequence[int], seed: int) 
     order = drawn_order(groups, seed)
     if shares[1] == 0:
         raise UserError(
-            "training.split: validation (the second share) is 0; the best model is chosen on it and its "
-            "score made a probability"
+            "training.split: validation (the second share) is 0, but it is needed to choose the best model "
+            "and to calibrate its score"
         )
     total = sum(shares)
     parts: dict[str, list[ClipEntry]] = {part: [] for part in PARTS}
     for part, share, least in (("validation", shares[1], MIN_HELD_OUT), ("test", shares[2], 1)):
-        wanted = max(round(share / total * len(entries)), least) if share else 0
-        while order and len(parts[part]) < wanted:
+        size = max(round(share / total * len(entries)), least) if share else 0
+        while order and len(parts[part]) < size:  # whole speakers: the last one may exceed the size
             parts[part] += groups[order.pop(0)]
     parts["train"] = [entry for name in order for entry in groups[name]]
     if len(parts["validation"]) < MIN_HELD_OUT or not parts["train"]:
@@ -82,11 +83,11 @@ def split_clips(entries: Sequence[ClipEntry], shares: Sequence[int], seed: int) 
             f"{len(entries)} clips of {len(groups)} speakers or videos: too few to train on some, validate "
             "on two others and test on a third; add videos, or set the last share of training.split to 0"
         )
-    return Split(**{part: tuple(sorted(found, key=lambda e: e.name)) for part, found in parts.items()})
+    return Split(**{part: tuple(sorted(clips, key=lambda e: e.name)) for part, clips in parts.items()})
 
 
 class _TrainingForward(nn.Module):
-    """Both embeddings, scale and bias in one call, for DDP synchronises what comes out of that call."""
+    """Both embeddings, scale and bias from one call: DDP synchronises the gradients of its outputs."""
 
     def __init__(self, network: LipSyncNetwork) -> None:
         super().__init__()
@@ -98,14 +99,14 @@ class _TrainingForward(nn.Module):
 
 
 class LipSyncTask(TrainingTask):
-    """The network as the shared loop takes it.
+    """The network as a task for the shared loop.
 
     Args:
         network: On the device.
         weight_decay: On matrices.
-        world: This process among all.
-        validation: Segments that are the same each time; None: the best model is known by training loss.
-        save_dir: Where models are written; None: nowhere.
+        world: Rank and device of this process.
+        validation: Segments that are the same each time; None: the best model is chosen by training loss.
+        save_dir: Folder of the models; None: they are not written.
         notes: Plain values for the checkpoints.
         ridge: For the checkpoints.
     """
@@ -135,9 +136,9 @@ class LipSyncTask(TrainingTask):
         return Stretch(face, sound, measured, heard, voiced, MARGIN_ROWS), log_scale, bias
 
     def backward(self, batch: dict[str, Tensor]) -> Tensor:
-        """See the base class."""
+        """One forward and one backward pass; the loss needs no batch of another rank."""
         loss = contrast_over_time(*self._stretch(batch))
-        loss.backward()
+        torch.autograd.backward(loss)  # as loss.backward(), which has no types
         return loss.detach()
 
     def validate(self, epoch: int) -> dict[str, float]:
@@ -146,7 +147,7 @@ class LipSyncTask(TrainingTask):
         values = {"scale": float(self.network.log_scale.detach().exp())}
         if self.validation is None:
             return values
-        randoms = RandomState()
+        randoms = RandomState()  # training after a validation draws the numbers that it would without one
         losses, hits, batch_size = [], [], 16
         for first in range(0, len(self.validation), batch_size):
             numbers = range(first, min(first + batch_size, len(self.validation)))
@@ -171,7 +172,7 @@ class LipSyncTask(TrainingTask):
 
 
 def _right_offsets(stretch: Stretch) -> list[bool]:
-    """Whether the offset is found to a frame in the first 2 s of each clip that has all lags there."""
+    """Whether the offset is right to a frame in the first 2 s of each clip that has all lags in them."""
     product = torch.einsum("btd,brd->btr", stretch.face_BTD, stretch.sound_BRD)
     heard = stretch.is_heard_BR.unsqueeze(1).expand_as(product)
     near = slice(0, ACCURACY_FRAMES)
@@ -202,7 +203,7 @@ def make_network(model: ModelSettings, num_sound_values: int, mouth_px: int, see
 def fit_ridge(takes: Sequence[Take]) -> RidgeEstimator | None:
     """The linear counterpart of a network, fitted on the same takes (of many, on some spread over all).
 
-    None where the sound has fewer bands than it wants.
+    None where the sound has fewer bands than it needs.
     """
     if takes[0].sound.log_mel.shape[1] < RidgeEstimator.NUM_BANDS:
         return None
@@ -225,18 +226,18 @@ def make_trainer(
     resume: str = "auto",
     events_dir: Path | None = None,
 ) -> Trainer:
-    """What trains a network when its `run` is called, from where an earlier run was ended if there is one.
+    """A trainer whose `run` trains a network, resuming an earlier run if there is one.
 
     Args:
-        network: As `make_network` gives it; moved to the device.
-        ridge: Written beside it.
-        takes: To learn from.
-        validation: To choose the best epoch by; without any, nothing is chosen.
+        network: From `make_network`; moved to the device.
+        ridge: Saved with it.
+        takes: To train on.
+        validation: To choose the best epoch by; may be empty: the training loss decides.
         training: Settings.
-        world: This process among all.
+        world: Rank and device of this process.
         run_dir: For last.pth and history.
-        save_dir: For the models; None: the network that was handed in is all that is wanted.
-        notes: Plain values that say what is trained on what; a run goes on only where they are the same.
+        save_dir: For the models; None: only `network` itself is trained.
+        notes: Plain values that describe data and settings; a run is resumed only where they are the same.
         resume: As in `TrainerConfig`.
         events_dir: As in `TrainerConfig`.
 
@@ -251,13 +252,16 @@ def make_trainer(
     held_out = SegmentDataset(validation, frontend, training.seed, is_augmented=False) if validation else None
     for part, name in ((dataset, "training"), (held_out, "validation")):
         if part is not None and len(part) == 0:
-            raise UserError(f"no face of {name} is seen with sound for 0.4 s: nothing can be learned from it")
+            raise UserError(
+                f"no face of {name} is seen with sound for 0.4 s, the least that can be trained on"
+            )
     batches = EpochBatches(
         len(dataset), training.batch_size, seed=training.seed, rank=world.rank, world_size=world.size
     )
     if batches.batch_size < 2:
-        raise UserError(f"{len(dataset)} segment to train on: at least two for each process are wanted")
+        raise UserError(f"{len(dataset)} segment to train on: at least two for each process are needed")
     task = LipSyncTask(network, ridge, training.weight_decay, world, held_out, save_dir, notes)
+    # What a resumed run must have in common with the earlier one; the rest may change in between.
     lasting = asdict(training) | {"split": list(training.split)}
     for free in ("num_epochs", "checkpoint_interval", "device", "num_workers"):
         del lasting[free]
@@ -277,7 +281,7 @@ def make_trainer(
 
 
 def _check_sizes(takes: Sequence[Take], config: NetworkConfig) -> None:
-    """Raises UserError where clips are of other sizes than the settings, and so the network, say."""
+    """Raises UserError where the sizes of clips differ from those of the settings, and so of the network."""
     for take in takes:
         num_values = take.sound.log_mel.shape[1] + take.sound.mfcc.shape[1]
         faults = []
@@ -286,15 +290,15 @@ def _check_sizes(takes: Sequence[Take], config: NetworkConfig) -> None:
         side = take.track.mouths.shape[1]
         if config.visual_frontend == MOUTH_CNN and side != config.mouth_px:
             faults.append(("data.mouth_crop_px", side, config.mouth_px))
-        for name, found, wanted in faults:
+        for name, size, expected in faults:
             raise UserError(
-                f"{take.name}: processed with {found} instead of {wanted}: run data_processing.py again or "
+                f"{take.name}: processed with {size} instead of {expected}: run data_processing.py again or "
                 f"give its {name}"
             )
 
 
 class Notes(TypedDict):
-    """Plain values that say what a model is trained on: numbers by part, hash of the split."""
+    """Plain values that describe what a model is trained on: numbers by part, hash of the split."""
 
     audio: dict[str, object]
     data: dict[str, object]
@@ -304,7 +308,7 @@ class Notes(TypedDict):
 
 
 def notes_of(settings: Settings, split: Split) -> Notes:
-    """Plain values that say what a model is trained on."""
+    """The notes of a run on these clips."""
     return {
         "audio": asdict(settings.audio),
         "data": {"mouth_crop_px": settings.data.mouth_crop_px},

@@ -1,4 +1,4 @@
-"""Stretches of takes: random ones that networks are trained on, and windows that they are measured on."""
+"""Stretches of takes: random segments to train on, and windows to measure on."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 SEGMENT_FRAMES = 64  # 2.6 s: the longest stretch of the loss, and room to move it
 EDGE_ROWS = 20  # of sound beyond the outermost lag, for the convolutions to see
 MARGIN_ROWS = MAX_LAG_ROWS + EDGE_ROWS
-MIN_FRAMES = 10  # a shorter take is not trained on
+MIN_FRAMES = 10  # shorter takes are left out of training
 
 
 def cut_segment(inputs: TakeInputs, first_frame: int, num_frames: int) -> dict[str, NDArray[Any]]:
-    """Frames of a take with the sound around them; what does not exist is zero and marked.
+    """Frames of a take with the sound around them; frames and rows that do not exist are zero and marked.
 
     Returns:
         face (num_frames, ...); is_measured (num_frames,); sound, is_heard, is_voiced of 4 * num_frames +
@@ -52,8 +52,8 @@ def cut_segment(inputs: TakeInputs, first_frame: int, num_frames: int) -> dict[s
 class SegmentDataset(Dataset[dict[str, Tensor]]):
     """Random segments of takes, about as many an epoch as cover them once.
 
-    A segment and how it is changed depend on (seed, epoch, index) alone. Takes are kept in memory as the
-    network sees them: lips take 0.3 MB a minute and sound 1.3, mouth crops 14.
+    A segment and its random changes depend on (seed, epoch, index) alone. The input of the network for all
+    takes is kept in memory: lips take 0.3 MB a minute, sound 1.3 and mouth crops 14.
 
     Args:
         takes: To cut from; those of fewer than MIN_FRAMES frames or without sound are left out.
@@ -68,7 +68,7 @@ class SegmentDataset(Dataset[dict[str, Tensor]]):
         self.visual_frontend, self.seed, self.is_augmented = visual_frontend, seed, is_augmented
         usable = [take for take in takes if len(take.track) >= MIN_FRAMES and len(take.sound.log_mel)]
         self.inputs = [inputs_of(take, visual_frontend) for take in usable]
-        # A take of n segments is asked for n times an epoch.
+        # A take that is n segments long is drawn from n times an epoch.
         counts = [max(round(len(inputs) / SEGMENT_FRAMES), 1) for inputs in self.inputs]
         self.owners = [number for number, count in enumerate(counts) for _ in range(count)]
 
@@ -85,7 +85,7 @@ class SegmentDataset(Dataset[dict[str, Tensor]]):
         if self.is_augmented:
             augment = augment_mouths if self.visual_frontend == MOUTH_CNN else augment_lips
             face, sound = augment(face, rng), augment_sound(sound, rng)
-            sound = sound * segment["is_heard"][:, None]
+            sound = sound * segment["is_heard"][:, None]  # no noise where there is no recording
         elif self.visual_frontend == MOUTH_CNN:
             face = crop_mouths(face, 0.5, 0.5)
         whole = segment | {"face": face, "sound": sound}
@@ -104,14 +104,14 @@ def find_windows(
         min_measured: Least share of measured frames.
     """
     first_row = ROWS_PER_FRAME * take.track.start - take.lag
-    found, frame = [], 0
+    firsts, frame = [], 0
     while frame + num_frames <= len(take.track):
         lowest = first_row + ROWS_PER_FRAME * frame - lags_rows
         highest = first_row + ROWS_PER_FRAME * (frame + num_frames - 1) + lags_rows
         is_complete = lowest >= 0 and highest < len(take.sound.log_mel)
         if is_complete and take.track.is_measured[frame : frame + num_frames].mean() >= min_measured:
-            found.append(frame)
+            firsts.append(frame)
             frame += num_frames
         else:
             frame += 1
-    return found
+    return firsts

@@ -149,7 +149,7 @@ def test_only_clips_of_known_offset_are_used(tmp_path: Path) -> None:
         ("grid_c.mpg", "carl", 0.0),
     ]
     write_list(tmp_path, rows[3:])
-    with pytest.raises(UserError, match="not one clip whose offset is known"):
+    with pytest.raises(UserError, match="no clip whose offset is known"):
         real_takes(tmp_path, tmp_path)
     with pytest.raises(UserError, match="no list of clips"):
         real_takes(tmp_path / "none", tmp_path)

@@ -3,9 +3,9 @@
     python lipsync/calibration.py --set paths.processed_dir=data/processed --output outputs/calibration.json
 
 Reads the clips of data_processing.py and writes the calibration of the untrained estimator as JSON; clips
-must be in sync. What ships (`LOUDNESS_CALIBRATION`) was fitted with it on example data: 12 people with two
-clips of 10 s of `scripts/demo/make_example_data.py --num_people 12 --clip_s 10 --seed 7`. Training fits that
-of a network on people held out and keeps it in the checkpoint.
+must be in sync. The shipped one (`LOUDNESS_CALIBRATION`) was fitted with it on example data: 12 people with
+two clips of 10 s of `scripts/demo/make_example_data.py --num_people 12 --clip_s 10 --seed 7`. Training fits
+that of a network on people held out and saves it in the checkpoint.
 Exit codes: 0 done, 2 bad settings or input.
 """
 
@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from facevox import cli
+from facevox.files import find_files, write_json
 from lipsync.settings import add_config_arguments, load_settings
 
 
@@ -31,10 +32,10 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Fits on the clips of the settings; returns the exit code."""
+    """Fits a calibration on the clips of the settings; returns the exit code."""
     args = get_args_parser().parse_args(argv)
     settings = load_settings(args.config, args.overrides)
-    from facevox.files import find_files, write_json
+    # Not before the arguments are read: PyAV and OpenCV.
     from lipsync.clips.clip_files import load_clip
     from lipsync.sync.calibration import fit_calibration
     from lipsync.sync.estimators import LoudnessEstimator

@@ -4,11 +4,11 @@
     python lipsync/data_processing.py --set paths.videos_dir=/data/videos --set data.max_faces=1
 
 Reads data/videos/ (sub-folders too) and data/audios/ (sounds of the same name; else the video's own track)
-and writes data/processed/<same sub-folder>/<name>.npz, manifest.csv (what was used, what was left out and
-why) and manifests/data_processing.jsonl there. Names of speakers, by which training splits, come from the
-top sub-folder or data.speaker_regex. A video is done again when it or its sound file was replaced, and when a
-sound file was added or taken away.
-Exit codes: 0 done; 1 more videos failed than --max_failed allows, or not one shows a face for long enough;
+and writes data/processed/<same sub-folder>/<name>.npz, manifest.csv (used and skipped videos, with the
+reason) and manifests/data_processing.jsonl there. Names of speakers, by which training splits, come from the
+top sub-folder or data.speaker_regex. A video is processed again when it or its sound file was replaced, and
+when a sound file was added or removed.
+Exit codes: 0 done; 1 more videos failed than --max_failed allows, or none shows a face for long enough;
 2 bad settings or input; 75 stopped by a signal (run the same command again to continue).
 """
 
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Processes the videos; returns the exit code."""
     args = get_args_parser().parse_args(argv)
     settings = load_settings(args.config, args.overrides)
-    from facevox.batch import BatchConfig, run_batch
+    from facevox.batch import BatchConfig, run_batch  # not before the arguments are read: they take a while
     from lipsync.clips.clip_task import COLUMNS, ClipTask, plan_clips
 
     batch = cli.build(

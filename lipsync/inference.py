@@ -1,4 +1,4 @@
-"""Tell whether lips and sound of a video are in sync, by how much they are off, and put it right.
+"""Score whether lips and sound of a video are in sync, measure by how much they are off, and correct it.
 
     python lipsync/inference.py --video talk.mp4 --score-only
     python lipsync/inference.py --checkpoint checkpoints/best_model.pth --video talk.mp4 --audio talk.wav \\
@@ -7,12 +7,12 @@
     python lipsync/inference.py --video talk.mp4 --json --plot sync.png
     python lipsync/inference.py --batch pairs.csv --output_dir outputs/scores
 
-offset_ms > 0 says that the audio is early: delay it by that much. The score is the probability of being in
-sync. Without --checkpoint the movements of the lips are held against the loudness of the voice.
+offset_ms > 0 means that the audio is early: delay it by that much. The score is the probability of being in
+sync. Without --checkpoint the movements of the lips are compared with the loudness of the voice.
 pairs.csv has the columns video and audio (empty: the video's own sound); a batch writes sync.csv, one JSON
-file a pair and manifests/inference.jsonl, and goes on where it was stopped.
-Exit codes: 0 done (in sync or not); 1 nothing can be told, the file would not be better, or more pairs of a
-batch failed than --max_failed allows; 2 bad usage or input; 75 stopped by a signal (batch: run the same
+file a pair and manifests/inference.jsonl, and resumes where it was stopped.
+Exit codes: 0 done (in sync or not); 1 no answer is possible, the file would not be better, or more pairs of
+a batch failed than --max_failed allows; 2 bad usage or input; 75 stopped by a signal (batch: run the same
 command again to continue).
 """
 
@@ -31,11 +31,18 @@ from typing import TYPE_CHECKING
 from facevox import cli
 from facevox.batch_options import BatchOptions
 from facevox.errors import ExitCode, UserError
+from facevox.native_silence import native_silence
+from facevox.progress import Progress
+from facevox.signals import StopFlag
+from lipsync.clips.clock import FRAME_HZ
 from lipsync.settings import Settings, add_config_arguments, load_settings
 
+# The modules that do the work are imported where they are used: PyAV, OpenCV, SciPy and torch take from a
+# tenth of a second to several, for which neither `--help` nor a batch without a checkpoint should wait.
 if TYPE_CHECKING:
     from lipsync.clips.features import ClipFeatures
     from lipsync.sync.answers import Details
+    from lipsync.sync.estimators import SyncEstimator
     from lipsync.sync.scoring import ClipScore
 
 
@@ -45,10 +52,10 @@ class LipSyncInference:
     Args:
         checkpoint_path: `best_model.pth` of train.py; None: the untrained estimator (lip movement against
             loudness), named in `details["method"]`.
-        settings: Of config.yaml; what is read of a clip is in its sections data and audio.
+        settings: Of config.yaml; its sections data and audio decide what is read of a clip.
 
     Raises:
-        UserError: No such checkpoint, or it is something else.
+        UserError: No such checkpoint, or the file is something else.
     """
 
     def __init__(
@@ -59,16 +66,14 @@ class LipSyncInference:
     ) -> None:
         self.settings = settings or Settings()
         if checkpoint_path is None:
-            from lipsync.sync.calibration import LOUDNESS_CALIBRATION
-            from lipsync.sync.estimators import LoudnessEstimator, SyncEstimator
+            from lipsync.sync import calibration, estimators
 
-            self.estimator: SyncEstimator = LoudnessEstimator()
-            self.calibration = LOUDNESS_CALIBRATION
+            self.estimator: SyncEstimator = estimators.LoudnessEstimator()
+            self.calibration = calibration.LOUDNESS_CALIBRATION
         else:
-            from facevox.training.distributed import choose_device
             from lipsync.network.estimator import load_estimator
 
-            device = choose_device(self.settings.training.device, 0)
+            device = self.settings.training.device
             self.estimator, self.calibration = load_estimator(checkpoint_path, device)
 
     def compute_sync_score(
@@ -76,8 +81,8 @@ class LipSyncInference:
     ) -> tuple[float, Details]:
         """(score, details) of a video with its own sound or that of another file.
 
-        The score is the probability, 0 to 1, that the clip is in sync (within 60 ms); nan: cannot tell, and
-        `details["reason"]` says why. `details["offset_ms"]` > 0 says that the AUDIO IS EARLY: delay it by
+        The score is the probability, 0 to 1, that the clip is in sync (within 60 ms); nan: no answer, and
+        `details["reason"]` is why. `details["offset_ms"]` > 0 means that the AUDIO IS EARLY: delay it by
         that much; < 0: the audio is late. All keys: `lipsync.sync.answers.Details`.
 
         Raises:
@@ -89,11 +94,9 @@ class LipSyncInference:
     def analyse(
         self, video_path: str | Path, audio_path: str | Path | None = None
     ) -> tuple[ClipScore, Details]:
-        """What `compute_sync_score` says and all that it rests on (see `lipsync.sync.plots`)."""
+        """The details of `compute_sync_score`, after the curves and similarities that they rest on."""
         from facevox.media import MediaError, probe
-        from lipsync.clips.clock import FRAME_HZ
-        from lipsync.sync.answers import Source, make_details
-        from lipsync.sync.scoring import score_clip
+        from lipsync.sync import answers
 
         video, audio = Path(video_path), None if audio_path is None else Path(audio_path)
         info = probe(video, with_times=True)
@@ -103,20 +106,19 @@ class LipSyncInference:
             raise MediaError(f"{video}: no sound; name a sound file as audio")
         num_audio_tracks = (info if audio is None else probe(audio)).num_audio_tracks
         max_duration_s = self.settings.data.max_duration_s
-        source = Source(str(video), str(audio or ""), info, num_audio_tracks, max_duration_s)
+        source = answers.Source(str(video), str(audio or ""), info, num_audio_tracks, max_duration_s)
         num_frames = round(min(info.duration_s, max_duration_s) * FRAME_HZ)
         clip = self.read_clip(video, audio, num_frames=num_frames)
-        score = score_clip(clip, self.estimator, self.calibration)
-        return score, make_details(clip, score, source, self.estimator.name)
+        score = self.score_clip(clip)
+        return score, answers.make_details(clip, score, source, self.estimator.name)
 
     def read_clip(
         self, video_path: str | Path, audio_path: str | Path | None = None, *, num_frames: int = 0
     ) -> ClipFeatures:
         """The features of a video and its sound, by the settings. Raises MediaError.
 
-        `num_frames` is how many to expect, for the bar.
+        `num_frames` is the expected number, for the progress bar.
         """
-        from facevox.native_silence import native_silence
         from lipsync.clips.features import extract_clip
 
         with native_silence(), self._progress(Path(video_path).name, num_frames) as on_frame:
@@ -131,12 +133,15 @@ class LipSyncInference:
                 on_frame=on_frame,
             )
 
+    def score_clip(self, clip: ClipFeatures) -> ClipScore:
+        """The score of features from `read_clip`."""
+        from lipsync.sync import scoring
+
+        return scoring.score_clip(clip, self.estimator, self.calibration)
+
     @contextlib.contextmanager
     def _progress(self, label: str, total: int) -> Iterator[Callable[[], None]]:
-        """What is to be called for each frame: it moves the bar and raises KeyboardInterrupt on a signal."""
-        from facevox.progress import Progress
-        from facevox.signals import StopFlag
-
+        """A function to call for each frame: it moves the bar and raises KeyboardInterrupt on a signal."""
         if not Progress.is_wanted():
             yield lambda: None
             return
@@ -167,44 +172,42 @@ class LipSyncInference:
         Args:
             video_path, audio_path: As `compute_sync_score` has them.
             output_path: .mp4, .m4v, .mov or .mkv.
-            score: What `analyse` said about these two; None: it is asked first.
+            score: Result of `analyse` for these two; None: it is called first.
 
         Raises:
             MediaError: As `compute_sync_score`.
             UserError: The output's container cannot hold the pictures, or the output is the input.
         """
-        from lipsync.repair.correction import NotBetterError, write_corrected
-        from lipsync.repair.shift import checked_format
-        from lipsync.sync.answers import change_text
-        from lipsync.sync.verdicts import AUDIO_EARLY, AUDIO_LATE, offset_text
+        from lipsync.repair import correction, shift
+        from lipsync.sync import answers, verdicts
 
         video, output = Path(video_path), Path(output_path)
         audio = None if audio_path is None else Path(audio_path)
-        checked_format(output, (video, audio or video))  # before minutes of work
+        shift.checked_format(output, (video, audio or video))  # before minutes of work
         if score is None:
             score, _ = self.analyse(video, audio)
         verdict = score.judgement.verdict
         if score.change is not None:
-            return False, f"{change_text(score.change)}; one shift cannot mend that, nothing was written"
-        if verdict.kind not in (AUDIO_EARLY, AUDIO_LATE):
+            change = answers.change_text(score.change)
+            return False, f"{change}; one shift cannot correct that, nothing was written"
+        if verdict.kind not in (verdicts.AUDIO_EARLY, verdicts.AUDIO_LATE):
             return False, f"{verdict.text}; nothing was written"
-        offset_ms = round(score.judgement.offset_ms, 1)  # as details have it
+        offset_ms = round(score.judgement.offset_ms, 1)  # as in the details
         read_clip = functools.partial(self.read_clip, num_frames=len(score.similarities))
         try:
-            done = write_corrected(video, audio, output, offset_ms, read_clip, self._left_ms)
-        except NotBetterError as error:
+            done = correction.write_corrected(video, audio, output, offset_ms, read_clip, self._remaining_ms)
+        except correction.NotBetterError as error:
             return False, str(error)
         notes = "".join(f"; {note}" for note in done.shifted.notes)
         return True, (
-            f"{offset_text(offset_ms)}: written to {output}; scored again, {round(done.by_stamps_ms):+d} ms "
-            f"are left by time stamps and {round(done.by_counting_ms):+d} ms by counting{notes}"
+            f"{verdicts.offset_text(offset_ms)}: written to {output}; scored again, "
+            f"{round(done.by_stamps_ms):+d} ms remain by time stamps and "
+            f"{round(done.by_counting_ms):+d} ms by counting{notes}"
         )
 
-    def _left_ms(self, clip: ClipFeatures) -> float:
+    def _remaining_ms(self, clip: ClipFeatures) -> float:
         """The offset of a clip; nan where none stands out."""
-        from lipsync.sync.scoring import score_clip
-
-        return score_clip(clip, self.estimator, self.calibration).judgement.offset_ms
+        return self.score_clip(clip).judgement.offset_ms
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -247,13 +250,15 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def check_usage(args: argparse.Namespace) -> None:
-    """Raises UserError with all that does not go together."""
+    """Raises UserError with all options that exclude each other."""
     faults = []
     if (args.video is None) == (args.batch is None):
-        faults.append("one of --video and --batch is wanted")
+        faults.append("one of --video and --batch is required")
     if args.batch is not None:
-        given = [name for name in ("audio", "output", "offset_ms", "plot") if getattr(args, name) is not None]
-        faults += [f"--{name} does not go with --batch" for name in given]
+        single = [
+            name for name in ("audio", "output", "offset_ms", "plot") if getattr(args, name) is not None
+        ]
+        faults += [f"--{name} does not go with --batch" for name in single]
         if args.json:
             faults.append("--json does not go with --batch, which writes a JSON file a pair")
     elif args.output_dir is not None:
@@ -266,64 +271,53 @@ def check_usage(args: argparse.Namespace) -> None:
         if args.plot is not None:
             faults.append("--plot needs a score, which --offset_ms does not measure")
         if not math.isfinite(args.offset_ms):
-            faults.append(f"--offset_ms {args.offset_ms} is no number of ms")
+            faults.append(f"--offset_ms {args.offset_ms} is not a number of ms")
     if faults:
         raise UserError("; ".join(faults))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Does what the arguments ask for; returns the exit code."""
+    """Scores, corrects or runs a batch, by the arguments; returns the exit code."""
     args = get_args_parser().parse_args(argv)
     check_usage(args)
     settings = load_settings(args.config, args.overrides)
-    if args.plot is not None:
-        from lipsync.sync.plots import check_plot_name
-
-        check_plot_name(args.plot)
     if args.batch is not None:
         return _run_batch(args, settings)
-    from facevox.signals import StopFlag
-
     with StopFlag():  # a signal while a file is written leaves nothing half done
         return _do_one(args, settings)
 
 
 def _do_one(args: argparse.Namespace, settings: Settings) -> int:
-    if args.offset_ms is not None:
-        return _shift(args)
-    from lipsync.repair.shift import checked_format
-    from lipsync.sync.answers import summary_lines, without_nan
-    from lipsync.sync.plots import write_sync_plot
+    from lipsync.repair import shift
+    from lipsync.sync import answers, plots, verdicts
 
-    if args.output is not None:
-        checked_format(args.output, (args.video, args.audio or args.video))  # before minutes of work
-    inference = LipSyncInference(args.checkpoint, settings=settings)
-    score, details = inference.analyse(args.video, args.audio)
+    # Names are checked before minutes of work.
     if args.plot is not None:
-        write_sync_plot(args.plot, score, args.video.name)
-    is_done, lines = not math.isnan(details["score"]), summary_lines(details)
+        plots.check_plot_name(args.plot)
     if args.output is not None:
-        is_done, message = inference.sync_video_audio(args.video, args.audio, args.output, score)
-        details |= {"is_corrected": is_done, "message": message}
-        lines = [message] if args.plot is None else [*lines, message]
+        shift.checked_format(args.output, (args.video, args.audio or args.video))
+    plain: dict[str, object]
+    if args.offset_ms is not None:
+        done = shift.shift_audio(args.video, args.output, args.offset_ms, audio_path=args.audio)
+        plain = {"output": str(done.output_file), "offset_ms": done.offset_ms, "warnings": list(done.notes)}
+        is_done = True
+        lines = [f"{done.output_file}: {verdicts.offset_text(done.offset_ms)}: done", *done.notes]
+    else:
+        inference = LipSyncInference(args.checkpoint, settings=settings)
+        score, details = inference.analyse(args.video, args.audio)
+        if args.plot is not None:
+            plots.write_sync_plot(args.plot, score, args.video.name)
+        plain = {**details}
+        is_done, lines = not math.isnan(details["score"]), answers.summary_lines(details)
+        if args.output is not None:
+            is_done, message = inference.sync_video_audio(args.video, args.audio, args.output, score)
+            plain |= {"is_corrected": is_done, "message": message}
+            lines = [message] if args.plot is None else [*lines, message]
     if args.json:
-        print(json.dumps(without_nan(details), ensure_ascii=False, allow_nan=False))
+        print(json.dumps(answers.without_nan(plain), ensure_ascii=False, allow_nan=False))
     else:
         print("\n".join(lines))
     return ExitCode.DONE if is_done else ExitCode.SOME_FAILED
-
-
-def _shift(args: argparse.Namespace) -> int:
-    from lipsync.repair.shift import shift_audio
-    from lipsync.sync.verdicts import offset_text
-
-    done = shift_audio(args.video, args.output, args.offset_ms, audio_path=args.audio)
-    if args.json:
-        plain = {"output": str(done.output_file), "offset_ms": done.offset_ms, "warnings": list(done.notes)}
-        print(json.dumps(plain, ensure_ascii=False))
-    else:
-        print("\n".join([f"{done.output_file}: {offset_text(done.offset_ms)}: done", *done.notes]))
-    return ExitCode.DONE
 
 
 def _run_batch(args: argparse.Namespace, settings: Settings) -> int:

@@ -1,7 +1,7 @@
-"""Settings of the lip-sync programs: config.yaml, another file in its place, single values from the command.
+"""Settings of the lip-sync programs: config.yaml or another file, and single values from the command line.
 
-The dataclasses below are the truth about names, types, ranges and defaults; config.yaml shows them with
-their meaning. A file may leave out what it does not change.
+The dataclasses below define names, types, ranges and defaults; config.yaml lists them with their meaning. A
+file may leave out what it does not change.
 """
 
 import argparse
@@ -11,10 +11,21 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from facevox.errors import UserError, one_line
-from facevox.options import DEVICE, choice, declared, number, option, read_plain, several, text, where, whole
+from facevox.options import (
+    DEVICE,
+    Option,
+    choice,
+    declared,
+    number,
+    option,
+    read_plain,
+    several,
+    text,
+    where,
+    whole,
+)
 
 CONFIG_FILE = Path(__file__).resolve().parent / "config.yaml"
 SMALL_SET_FILE = CONFIG_FILE.with_name("small.yaml")  # for minutes of clips
@@ -50,7 +61,7 @@ class PathSettings:
     )
     processed_dir: str = option("data/processed", FOLDER, "one .npz a clip, and manifest.csv")
     checkpoint_dir: str = option(
-        "checkpoints", FOLDER, "the trained network, and what a training goes on from"
+        "checkpoints", FOLDER, "the trained network, and what a training resumes from"
     )
     log_dir: str = option("logs", FOLDER, "curves of the training, for TensorBoard")
     output_dir: str = option("outputs", FOLDER, "results of inference.py --batch")
@@ -58,16 +69,14 @@ class PathSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
-    """What is cut out of videos, and which of them are used."""
+    """Size and number of the faces that are cut out of videos, and which videos are used."""
 
     mouth_crop_px: int = option(96, whole(32, 256), "side of the grey mouth crops, in pixels")
     max_faces: int = option(4, whole(1, 16), "followed at the same time; the largest ones")
     min_duration_s: float = option(
         1.0, number(0.2, 60), "shorter clips, and faces seen for less, are left out"
     )
-    max_duration_s: float = option(
-        600.0, number(1, 7200), "of a longer video so much is used, from its start"
-    )
+    max_duration_s: float = option(600.0, number(1, 7200), "longer videos are used up to here")
     speaker_regex: str = option(
         "", PATTERN, 'its first group names the speaker, from the relative path; "": the top sub-folder'
     )
@@ -83,7 +92,7 @@ class AudioSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings:
-    """Which network."""
+    """Kind and size of the network."""
 
     visual_frontend: str = option(
         "lip_landmarks",
@@ -98,7 +107,7 @@ class ModelSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """How it is trained."""
+    """Training of the network."""
 
     batch_size: int = option(16, whole(2, 4096), "8 to 16 for a GPU of 6 GB")
     learning_rate: float = option(1e-4, number(1e-8, 1), "at the start; it falls along a cosine")
@@ -155,7 +164,7 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def folder_finder(key: str) -> Callable[[argparse.Namespace, Path], Path]:
-    """What finds a folder of `paths` in the settings of a program, for its `facevox.cluster.job.Job`."""
+    """A function that finds a folder of `paths` in the settings of a program, for its `Job`."""
 
     def find(args: argparse.Namespace, root: Path) -> Path:
         file = None if args.config is None else root / args.config
@@ -165,37 +174,34 @@ def folder_finder(key: str) -> Callable[[argparse.Namespace, Path], Path]:
 
 
 def load_settings(config_file: str | Path | None = None, overrides: Sequence[str] = ()) -> Settings:
-    """The settings of a YAML file, with `overrides` ("section.key=value") put on top.
+    """The settings of a YAML file, changed by `overrides` ("section.key=value").
 
     Raises:
         UserError: No such file, not YAML, or anything in it is unknown, of the wrong type or out of
-            range; one line that names all of it, the valid names with each unknown one.
+            range; one line that lists all of it, with the valid names for each unknown one.
     """
     file = CONFIG_FILE if config_file is None else Path(config_file)
     faults: list[str] = []
     content = _read_yaml(file)
     sections = typing.get_type_hints(Settings)
-    built: dict[str, Any] = {}
     faults += [
         f"{name}: no such section; there are {', '.join(sections)}"
         for name in content
         if name not in sections
     ]
-    given: dict[str, dict[str, Any]] = {}
+    plain: dict[str, dict[object, object]] = {name: {} for name in sections}
     for name in sections:
         values = content.get(name)
-        if values is None:
-            values = {}
-        if not isinstance(values, Mapping):
-            faults.append(f"{name}: a section with keys is wanted, not {values!r}")
-            values = {}
-        given[name] = dict(values)
+        if isinstance(values, Mapping):
+            plain[name] = dict(values)
+        elif values is not None:
+            faults.append(f"{name}: a section with keys is expected, not {values!r}")
     for override in overrides:
-        _override(given, override, faults)
-    for name, kind in sections.items():
-        built[name] = kind(**_checked(name, kind, given[name], faults))
+        _override(plain, override, faults)
+    # Sections are made of their valid values even where others are not: one message lists all faults.
+    checked = {name: kind(**_checked(name, kind, plain[name], faults)) for name, kind in sections.items()}
     try:
-        settings = Settings(**built)
+        settings = Settings(**checked)
     except UserError as error:
         faults.append(str(error))
     if faults:
@@ -203,54 +209,63 @@ def load_settings(config_file: str | Path | None = None, overrides: Sequence[str
     return settings
 
 
-def _read_yaml(file: Path) -> Mapping[Any, Any]:
-    import yaml
-
+def _read_yaml(file: Path) -> Mapping[object, object]:
     try:
         if file.stat().st_size > MAX_CONFIG_BYTES:
-            raise UserError(f"{file}: more than {MAX_CONFIG_BYTES} bytes; that is no settings file")
-        content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
+            raise UserError(f"{file}: more than {MAX_CONFIG_BYTES} bytes; this is not a settings file")
+        text = file.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UserError(f"--config: {file}: {error.strerror or 'cannot be read'}") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{file}: not UTF-8 text (byte {error.start}); a YAML file is wanted") from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise UserError(f"{file}: not UTF-8 text (byte {error.start}); a YAML file is expected") from None
+    try:
+        content = _parse_yaml(text)
+    except ValueError as error:
         raise UserError(f"{file}: not YAML: {one_line(error)}") from None
     if content is None:
         return {}
     if not isinstance(content, Mapping):
-        raise UserError(f"{file}: sections with keys are wanted, not {type(content).__name__}")
+        raise UserError(f"{file}: sections with keys are expected, not {type(content).__name__}")
     return content
 
 
-def _override(given: dict[str, dict[str, Any]], text: str, faults: list[str]) -> None:
-    import yaml
+def _parse_yaml(text: str) -> object:
+    """The value of a YAML text. Raises ValueError where it is none."""
+    import yaml  # not before the arguments are read, which `--help` ends
 
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(error) from None
+
+
+def _override(plain: dict[str, dict[object, object]], text: str, faults: list[str]) -> None:
     name, equals, value = text.partition("=")
     section, dot, key = name.strip().partition(".")
     if not equals or not dot:
-        faults.append(f"--set {text}: section.key=value is wanted, as in training.batch_size=8")
-    elif section not in given:
-        faults.append(f"--set {text}: no such section; there are {', '.join(given)}")
+        faults.append(f"--set {text}: section.key=value is expected, as in training.batch_size=8")
+    elif section not in plain:
+        faults.append(f"--set {text}: no such section; there are {', '.join(plain)}")
     else:
         try:
-            parsed = yaml.safe_load(value)
-        except (yaml.YAMLError, RecursionError, ValueError):
+            parsed = _parse_yaml(value)
+        except ValueError:
             parsed = value
         if isinstance(parsed, (str, dict)) and not value.strip().startswith(("'", '"')):
             parsed = value.strip()  # in a folder's name " #" begins no comment, and ": " no mapping
-        given[section][key] = "" if parsed is None else parsed
+        plain[section][key] = "" if parsed is None else parsed
 
 
-def _checked(section: str, kind: type, values: dict[str, Any], faults: list[str]) -> dict[str, Any]:
-    settings = {setting.name: setting for setting in declared(kind)}
+def _checked(section: str, kind: type, values: dict[object, object], faults: list[str]) -> dict[str, object]:
+    """The valid values of a section; the others are added to `faults`."""
+    settings: dict[object, Option] = {setting.name: setting for setting in declared(kind)}
     checked = {}
     for key, value in values.items():
         if key not in settings:
-            faults.append(f"{section}.{key}: no such setting; there are {', '.join(settings)}")
+            faults.append(f"{section}.{key}: no such setting; there are {', '.join(map(str, settings))}")
             continue
         try:
-            checked[key] = read_plain(settings[key], value)
+            checked[settings[key].name] = read_plain(settings[key], value)
         except ValueError:
             faults.append(f"{section}.{key}: {value!r} is not {settings[key].kind.expected}")
     return checked

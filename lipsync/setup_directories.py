@@ -3,7 +3,7 @@
     python lipsync/setup_directories.py
 
 Makes data/videos, data/audios, data/processed, checkpoints, logs and outputs, or what the section `paths`
-of the settings names instead. Folders that are there stay as they are. Exit codes: 0 done, 2 bad settings
+of the settings names instead. Existing folders stay as they are. Exit codes: 0 done, 2 bad settings
 or a folder that cannot be made.
 """
 

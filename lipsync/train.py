@@ -9,9 +9,9 @@
 Clips are split 8:1:1 into training, validation and test: by speaker where the manifest names one, else by
 video. Writes into paths.checkpoint_dir (checkpoints/): best_model.pth (lowest validation loss, with the
 calibration of its score, fitted on the validation speakers), epoch_0010.pth, … every 10 epochs, last.pth (to
-go on from), history.json, curves.png, split.json, log.txt and MODEL_CARD.md; into paths.log_dir (logs/):
+resume from), history.json, curves.png, split.json, log.txt and MODEL_CARD.md; into paths.log_dir (logs/):
 TensorBoard's events. Exit codes: 0 done, 1 ended because the loss was not finite, 2 bad settings or input, 75
-stopped by a signal (run the same command again to go on).
+stopped by a signal (run the same command again to continue).
 """
 
 import argparse
@@ -38,13 +38,13 @@ def get_args_parser() -> argparse.ArgumentParser:
         "--resume",
         default="auto",
         metavar="auto|never|FILE",
-        help="auto: go on from last.pth in paths.checkpoint_dir if it is there; never: begin anew; or a "
-        "checkpoint",
+        help="auto: resume from last.pth in paths.checkpoint_dir if it exists; never: start from scratch; or "
+        "a checkpoint to resume from",
     )
     parser.add_argument(
         "--dry_run",
         action="store_true",
-        help="count, try a few steps, say what time and disk it would take, and write nothing",
+        help="count, try a few steps, estimate time and disk space, and write nothing",
     )
     return parser
 
@@ -53,19 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Trains; returns the exit code."""
     args = get_args_parser().parse_args(argv)
     settings = load_settings(args.config, args.overrides)
-    import torch
+    from lipsync.network.run import start_training  # torch takes seconds: not before the arguments are read
 
-    from facevox.training import distributed
-    from lipsync.network.run import run_training
-
-    world = distributed.init(settings.training.device)
-    if world.device.type == "cpu" and settings.model.visual_frontend == "lip_landmarks":
-        # Layers this small lose more by handing work to threads than they gain, beside other work all of it.
-        torch.set_num_threads(1)
-    try:
-        return run_training(settings, world, args.resume, dry_run=args.dry_run).exit_code
-    finally:
-        distributed.cleanup()
+    return start_training(settings, args.resume, dry_run=args.dry_run)
 
 
 if __name__ == "__main__":

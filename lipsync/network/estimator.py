@@ -1,7 +1,7 @@
 """A trained network as a `SyncEstimator`, and the checkpoint that holds it.
 
-A network that learned from minutes of speech and a ridge regression fitted on the same minutes err in
-different places: what is used is the sum of their similarities, which are logarithms of likelihoods both.
+A network trained on minutes of speech and a ridge regression fitted on the same minutes make different
+errors. The estimator adds their similarities, as both are logarithms of likelihoods.
 
 best_model.pth of format 1 holds plain values and weights: {"format", "kind": "lipsync", "network" (sizes),
 "model" (weights), "ridge" ({"weights", "variances"} or None), "calibration" (or None), "settings",
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from facevox.errors import UserError
 from facevox.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from facevox.training.distributed import choose_device
 from lipsync.clips.clock import ROWS_PER_FRAME, rows_of_frames
 from lipsync.clips.features import FaceTrack
 from lipsync.clips.sounds import SoundFeatures
@@ -45,8 +46,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 KIND = "lipsync"
 CHUNK_FRAMES = 500  # embedded at once; memory does not grow with the recording
-# Of frames and of rows, what convolutions and temporal parts see to each side. An LSTM sees everything; what
-# lies beyond this changes similarities by less than 0.01 (tested).
+# Frames (or rows in frames) that convolutions and temporal parts see to each side. An LSTM sees everything;
+# what is beyond this changes similarities by less than 0.01 (tested).
 _CONVOLUTION_FRAMES = max(
     NUM_FACE_BLOCKS * (FACE_KERNEL // 2) + 2,
     -(-(SOUND_KERNEL // 2) * sum(SOUND_DILATIONS) // ROWS_PER_FRAME),
@@ -74,22 +75,22 @@ class NetworkEstimator(SyncEstimator):
         """(frames, D), length 1."""
         values = face_values(track, self.network.config.visual_frontend)
         if self.network.config.visual_frontend == MOUTH_CNN:
-            wanted, given = self.network.config.mouth_px, values.shape[1]
-            if given != wanted:
+            expected_px, side_px = self.network.config.mouth_px, track.mouths.shape[1]
+            if side_px != expected_px:
                 raise UserError(
-                    f"the model was trained on mouth crops of {wanted} pixels, here they have {given}: give "
-                    "the same data.mouth_crop_px"
+                    f"the model was trained on mouth crops of {expected_px} pixels, these have {side_px}: "
+                    "give the same data.mouth_crop_px"
                 )
-            values = crop_mouths(values, 0.5, 0.5)  # type: ignore[arg-type]
+            values = crop_mouths(track.mouths, 0.5, 0.5)
         return self._in_chunks(values, CHUNK_FRAMES, NETWORK_CONTEXT_FRAMES, self.network.embed_face)
 
     def embed_sound(self, sound: SoundFeatures) -> NDArray[np.float32]:
         """(rows, D), length 1."""
         values = sound_values(sound)
-        wanted = self.network.config.num_sound_values
-        if values.shape[1] != wanted:
+        expected = self.network.config.num_sound_values
+        if values.shape[1] != expected:
             raise UserError(
-                f"the model was trained on {wanted} numbers for each row of sound, here there are "
+                f"the model was trained on {expected} numbers for each row of sound, here there are "
                 f"{values.shape[1]}: give the same audio.num_mels and audio.num_mfcc"
             )
         return self._in_chunks(
@@ -102,22 +103,22 @@ class NetworkEstimator(SyncEstimator):
     def similarities(
         self, track: FaceTrack, sound: SoundFeatures, lags: NDArray[np.int64]
     ) -> NDArray[np.float32]:
-        """See the base class."""
         face_TD, sound_RD = self.embed_face(track), self.embed_sound(sound)
         rows, exists = rows_of_frames(track.start, len(track), len(sound_RD), lags)
-        found = np.full(rows.shape, np.nan, np.float32)
+        result = np.full(rows.shape, np.nan, np.float32)
         if len(sound_RD) == 0:
-            return found
+            return result
         scale = float(self.network.log_scale.detach().exp())
         for start in range(0, len(track), CHUNK_FRAMES):
             part = slice(start, start + CHUNK_FRAMES)
+            # Only the rows near these frames: the product of all frames and rows of an hour is 130 GB.
             near = slice(int(rows[part].min()), int(rows[part].max()) + 1)
             product_TR = face_TD[part] @ sound_RD[near].T
-            found[part] = scale * np.take_along_axis(product_TR, rows[part] - near.start, axis=1)
-        found[~(exists & track.is_measured[:, None])] = np.nan
+            result[part] = scale * np.take_along_axis(product_TR, rows[part] - near.start, axis=1)
+        result[~(exists & track.is_measured[:, None])] = np.nan
         if self.ridge is not None:
-            found += self.ridge.similarities(track, sound, lags)
-        return found
+            result += self.ridge.similarities(track, sound, lags)
+        return result
 
     def _in_chunks(
         self, values: NDArray[np.generic], size: int, context: int, embed: Callable[[Tensor], Tensor]
@@ -129,20 +130,20 @@ class NetworkEstimator(SyncEstimator):
             first = max(start - context, 0)
             piece = np.ascontiguousarray(values[first : start + size + context])
             with torch.inference_mode():
-                found = embed(torch.from_numpy(piece).to(device).unsqueeze(0))[0]
-            parts.append(found[start - first : start - first + size].cpu().numpy())
+                embeddings = embed(torch.from_numpy(piece).to(device).unsqueeze(0))[0]
+            parts.append(embeddings[start - first : start - first + size].cpu().numpy())
         return np.concatenate(parts)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SavedModel:
-    """What a checkpoint holds.
+    """Content of a checkpoint.
 
     Attributes:
         network: On the device that it was loaded to.
         ridge: Fitted on the same clips; None where the sound has too few bands for it.
-        calibration: Of the score; None: there was nobody to fit it on, or training is not finished.
-        settings: Plain values that say what it was trained on.
+        calibration: Of the score; None: there were no clips to fit it on, or training is not finished.
+        settings: Plain values that describe what it was trained on.
     """
 
     network: LipSyncNetwork
@@ -183,7 +184,7 @@ def save_model(path: Path, model: SavedModel) -> None:
 
 
 def load_model(path: str | Path, device: str | torch.device = "cpu") -> SavedModel:
-    """What a checkpoint holds.
+    """The content of a checkpoint.
 
     Raises:
         UserError: No such file, damaged, or of something else.
@@ -192,7 +193,7 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> SavedMod
     if content.get("kind") != KIND or "network" not in content:
         raise UserError(
             f"{path}: a checkpoint of {content.get('kind', 'something else')!r}, not a lip-sync model; "
-            "best_model.pth of lipsync/train.py is wanted"
+            "best_model.pth of lipsync/train.py is expected"
         )
     if content.get("format") != FORMAT:
         raise UserError(f"{path}: of format {content.get('format')}; this program reads {FORMAT}")
@@ -211,18 +212,20 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> SavedMod
     )
 
 
-def load_estimator(
-    path: str | Path, device: str | torch.device = "cpu"
-) -> tuple[NetworkEstimator, SyncCalibration]:
+def load_estimator(path: str | Path, device: str = "cpu") -> tuple[NetworkEstimator, SyncCalibration]:
     """The estimator of a checkpoint and the calibration that makes probabilities of its curves.
 
+    Args:
+        path: The checkpoint.
+        device: auto, cpu or cuda.
+
     Raises:
-        UserError: As `load_model`, or there is no calibration in it.
+        UserError: As `load_model`, there is no calibration in it, or no such device.
     """
-    model = load_model(path, device)
+    model = load_model(path, choose_device(device, 0))
     if model.calibration is None:
         raise UserError(
-            f"{path}: without a calibration of its score: training was cut off before its end (run train.py "
+            f"{path}: without a calibration of its score: training was stopped before its end (run train.py "
             "again), or the validation clips are too short"
         )
     return model.estimator, model.calibration

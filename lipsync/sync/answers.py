@@ -1,10 +1,10 @@
-"""The answer that a user gets about a clip: plain values with the names of the documents."""
+"""The report on a clip for users: plain values with the names of the documents."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NotRequired, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
@@ -23,13 +23,13 @@ FEW_FRAMES_HZ = 20.0
 
 @dataclass(frozen=True)
 class Source:
-    """What a clip was read from.
+    """Files that a clip was read from.
 
     Attributes:
         video, audio: Names; audio is "" for the video's own track.
         info: Of the video.
         num_audio_tracks: In the file that the sound is from.
-        max_duration_s: What was read at most.
+        max_duration_s: Limit on what was read.
     """
 
     video: str
@@ -40,7 +40,7 @@ class Source:
 
 
 class Judged(TypedDict):
-    """What is said of a clip or a face."""
+    """Score, offset and verdict of a clip or a face."""
 
     score: float
     offset_ms: float  # positive: audio early
@@ -53,7 +53,7 @@ class Judged(TypedDict):
 
 
 class FaceDetails(Judged):
-    """What is said of a face."""
+    """Score, offset and verdict of a face, and which face it is."""
 
     face: int
     is_speaking: bool
@@ -63,7 +63,7 @@ class FaceDetails(Judged):
 
 
 class PointDetails(TypedDict):
-    """What is said of a second."""
+    """Score and offset of a second."""
 
     time_s: float
     score: float
@@ -71,7 +71,7 @@ class PointDetails(TypedDict):
 
 
 class JumpDetails(TypedDict):
-    """Where the offset changes at once."""
+    """A moment at which the offset changes."""
 
     time_s: float
     before_ms: float
@@ -79,7 +79,10 @@ class JumpDetails(TypedDict):
 
 
 class Details(Judged):
-    """All about a clip; numbers that are not known are nan."""
+    """All about a clip; unknown numbers are nan.
+
+    Where a file was to be written, the JSON of inference.py also has `is_corrected` and `message`.
+    """
 
     offset_frames: float  # of the video
     method: str
@@ -95,8 +98,6 @@ class Details(Judged):
     audio: str
     max_offset_ms: float
     warnings: list[str]
-    is_corrected: NotRequired[bool]  # where a file was to be written; `message` says what became of it
-    message: NotRequired[str]
 
 
 def make_details(clip: ClipFeatures, score: ClipScore, source: Source, method: str) -> Details:
@@ -187,37 +188,39 @@ def change_text(change: Drift | Jump) -> str:
 
 
 def _warnings(clip: ClipFeatures, score: ClipScore, source: Source) -> list[str]:
-    found = []
+    warnings = []
     duration_s, sound_s = clip.num_frames / FRAME_HZ, len(clip.sound.log_mel) / ROW_HZ
     if score.change is not None:
-        found.append(f"{change_text(score.change)}; offset_ms is one number for all of it")
+        warnings.append(f"{change_text(score.change)}; offset_ms is one number for all of it")
     if source.num_audio_tracks > 1:
-        found.append(f"{source.num_audio_tracks} sound tracks; the first is used")
+        warnings.append(f"{source.num_audio_tracks} sound tracks; the first is used")
     if source.info.is_variable_rate:
-        found.append("variable frame rate; frames are taken by their time stamps")
+        warnings.append("variable frame rate; frames are taken by their time stamps")
     whole_s, max_s = source.info.duration_s, source.max_duration_s
     if whole_s > max_s + 0.5:
-        found.append(f"only the first {max_s:g} s of {whole_s:.0f} (data.max_duration_s)")
+        warnings.append(f"only the first {max_s:g} s of {whole_s:.0f} (data.max_duration_s)")
     elif abs(duration_s - sound_s) > LENGTHS_DIFFER_S:
-        found.append(f"{duration_s:.1f} s of video and {sound_s:.1f} s of sound; only what both have counts")
+        warnings.append(
+            f"{duration_s:.1f} s of video and {sound_s:.1f} s of sound; only what both have counts"
+        )
     if 0 < source.info.rate_hz < FEW_FRAMES_HZ:
-        found.append(f"{source.info.rate_hz:.1f} frames a second show lips too coarsely for single frames")
+        warnings.append(f"{source.info.rate_hz:.1f} frames a second show lips too coarsely for single frames")
     if clip.tracks:
         has_face = np.zeros(clip.num_frames, np.bool_)
         for track in clip.tracks:
             has_face[track.start : track.start + len(track)] = True
         if has_face.mean() < FEW_FACES_SHARE:
-            found.append(f"a face is seen in {has_face.mean():.0%} of the frames")
-    hidden = score.judgement.offset
-    if hidden is not None and math.isnan(score.judgement.offset_ms) and score.judgement.score >= 0:
-        found.append(
-            f"the best of all offsets would be {hidden.offset_ms:+.0f} ms, but it does not stand out"
+            warnings.append(f"a face is seen in {has_face.mean():.0%} of the frames")
+    unused = score.judgement.offset  # the verdict does not rest on it
+    if unused is not None and math.isnan(score.judgement.offset_ms) and score.judgement.score >= 0:
+        warnings.append(
+            f"the best of all offsets would be {unused.offset_ms:+.0f} ms, but it does not stand out"
         )
-    return found
+    return warnings
 
 
 def without_nan(value: object) -> object:
-    """`value` with None in place of every nan or infinity, for JSON."""
+    """`value` with None instead of every nan or infinity, for JSON."""
     if isinstance(value, dict):
         return {key: without_nan(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
@@ -228,7 +231,7 @@ def without_nan(value: object) -> object:
 
 
 def summary_lines(details: Details) -> list[str]:
-    """The answer for a terminal."""
+    """The report for a terminal."""
     lines = [f"score: {details['score']:.3f}" if not math.isnan(details["score"]) else "score: unknown"]
     lines.append(f"verdict: {details['text']}")
     if not math.isnan(details["offset_ms"]):
@@ -239,8 +242,8 @@ def summary_lines(details: Details) -> list[str]:
             f"{low:+.0f} and {high:+.0f} ms (positive: audio early); {details['band']} (ITU-R BT.1359)"
         )
     if len(details["faces"]) > 1:
-        spoken = [f"{face['face']}" for face in details["faces"] if face["is_speaking"]]
-        lines.append(f"faces: {len(details['faces'])}, speaking: {', '.join(spoken) or 'none'}")
+        speaking = [f"{face['face']}" for face in details["faces"] if face["is_speaking"]]
+        lines.append(f"faces: {len(details['faces'])}, speaking: {', '.join(speaking) or 'none'}")
     lines.append(f"method: {details['method']}")
     lines += [f"warning: {text}" for text in details["warnings"]]
     return lines

@@ -1,8 +1,8 @@
-"""Scores pictures and sound as they come: a verdict a second on the last five.
+"""Scores of pictures and sound as they come: a verdict a second on the last five seconds.
 
 Pictures and sound are pushed on one clock: picture k is shown at k / 25 s, sample k is at k / 16000 s. Each
-verdict rests on what `score_clip` says of the last `window_s`, cut out of what came so far: the numbers are
-those that the same stretch of a file gets (`cut_clip`).
+verdict is the `score_clip` of the last `window_s`; the same stretch of a file (`cut_clip`) gets the same
+numbers.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from lipsync.clips.features import (
     collect_tracks,
 )
 from lipsync.clips.sounds import SoundFeatures, SoundFeatureStream
+from lipsync.sync.answers import without_nan
 from lipsync.sync.calibration import LOUDNESS_CALIBRATION, SyncCalibration
 from lipsync.sync.estimators import LoudnessEstimator, SyncEstimator
 from lipsync.sync.scoring import ClipScore, score_clip
@@ -34,12 +35,12 @@ if TYPE_CHECKING:
 
 WINDOW_S = 4.5  # with the look-ahead of the faces, the first verdict comes within 5 s of material
 STEP_S = 1.0
-MAX_SOUND_BEHIND_S = 2.0  # a verdict waits for its sound for so long, then does without
+MAX_SOUND_BEHIND_S = 2.0  # a verdict waits this long for its sound, then does without
 
 
 @dataclass(frozen=True)
 class LiveScore:
-    """A verdict on a stretch of what came.
+    """A verdict on a stretch of a live source.
 
     Attributes:
         start_s, end_s: The stretch, on the clock of the stream.
@@ -57,7 +58,7 @@ class LiveScore:
 
 
 def cut_clip(clip: ClipFeatures, start: int, end: int) -> ClipFeatures:
-    """The frames `start` to before `end` of a clip with their sound, on a clock of their own."""
+    """The frames `start` to before `end` of a clip with their sound, on a clock that starts with them."""
     sound = _cut_sound(clip.sound, ROWS_PER_FRAME * start, ROWS_PER_FRAME * end)
     tracks = [part for track in clip.tracks if (part := _cut_track(track, start, end)) is not None]
     tracks.sort(key=lambda track: (-len(track), track.start))
@@ -89,7 +90,7 @@ class SyncStream:
 
     Args:
         estimator, calibration: As in `LipSyncInference`; the untrained ones by default.
-        window_s: How much each verdict rests on.
+        window_s: Length of the material of each verdict.
         step_s: Time between verdicts.
         max_faces: Followed at the same time.
         crop_px: Side of the mouth crops.
@@ -115,12 +116,12 @@ class SyncStream:
         self._pictures = FaceFeatureStream(max_faces, crop_px)
         self._sounds = SoundFeatureStream(num_mels, num_mfcc)
         # A verdict that waits for its sound is made of pictures that are older by that wait.
-        self._num_kept = self._window + math.ceil(MAX_SOUND_BEHIND_S * FRAME_HZ)
-        self._frames: deque[FrameFeatures] = deque(maxlen=self._num_kept)
+        self._max_frames = self._window + math.ceil(MAX_SOUND_BEHIND_S * FRAME_HZ)
+        self._frames: deque[FrameFeatures] = deque(maxlen=self._max_frames)
         self._num_frames = 0  # finished so far
         self._due = self._window  # frames after which the next verdict is made
         self._rows = SoundFeatures(np.zeros((0, num_mels), np.float32), np.zeros((0, num_mfcc), np.float32))
-        self._first_row = 0  # number of the first row that is kept
+        self._first_row = 0  # number of the first row in `_rows`
 
     def push_frame(self, image_rgb: NDArray[np.uint8]) -> list[LiveScore]:
         """Takes the next picture, (H, W, 3) uint8; 25 come a second. Returns the verdicts now due."""
@@ -143,7 +144,7 @@ class SyncStream:
         rows = SoundFeatures(
             np.concatenate([self._rows.log_mel, new.log_mel]), np.concatenate([self._rows.mfcc, new.mfcc])
         )
-        oldest = ROWS_PER_FRAME * (self._num_frames - self._num_kept)
+        oldest = ROWS_PER_FRAME * (self._num_frames - self._max_frames)
         spare = min(max(oldest - self._first_row, 0), len(rows.log_mel))
         self._rows = _cut_sound(rows, spare, len(rows.log_mel))
         self._first_row += spare
@@ -151,7 +152,7 @@ class SyncStream:
     def _take(self, frames: Sequence[FrameFeatures]) -> list[LiveScore]:
         done = []
         for frame in frames:
-            # The 200 kB picture of the face is of no use here.
+            # Scores do not need the picture of the face, which takes 200 kB.
             faces = tuple(replace(face, face_rgb=face.face_rgb[:1, :1].copy()) for face in frame.faces)
             self._frames.append(replace(frame, faces=faces))
             self._num_frames += 1
@@ -159,7 +160,7 @@ class SyncStream:
         return done
 
     def _due_verdicts(self) -> list[LiveScore]:
-        """The verdicts whose pictures and sound are there, or that have waited for the sound in vain."""
+        """The verdicts whose pictures and sound have come, or that have waited for the sound in vain."""
         done = []
         while self._num_frames >= self._due:
             num_rows = self._first_row + len(self._rows.log_mel)
@@ -177,13 +178,14 @@ class SyncStream:
         tracks, num_frames, shots = collect_tracks(frames)
         first = ROWS_PER_FRAME * start - self._first_row
         sound = _cut_sound(self._rows, max(first, 0), max(ROWS_PER_FRAME * end - self._first_row, 0))
-        moved = tuple(replace(track, start=track.start - start) for track in tracks)
-        clip = ClipFeatures(num_frames, tuple(shot - start for shot in shots), moved, sound)
+        # The clip begins with the window: tracks and shots are counted from its first frame.
+        shifted = tuple(replace(track, start=track.start - start) for track in tracks)
+        clip = ClipFeatures(num_frames, tuple(shot - start for shot in shots), shifted, sound)
         score = score_clip(clip, self._estimator, self._calibration)
         return LiveScore(start / FRAME_HZ, end / FRAME_HZ, score)
 
     def close(self) -> None:
-        """Gives the graphs back; calling it twice does no harm."""
+        """Closes the tracker of the faces; safe to call again."""
         self._pictures.close()
 
     def __enter__(self) -> SyncStream:
@@ -195,8 +197,22 @@ class SyncStream:
         self.close()
 
 
+def live_plain(live: LiveScore) -> dict[str, object]:
+    """A verdict as plain values, for JSON."""
+    judgement = live.score.judgement
+    plain = {
+        "start_s": live.start_s,
+        "end_s": live.end_s,
+        "score": round(judgement.score, 4),
+        "offset_ms": round(judgement.offset_ms, 1) + 0.0,
+        "verdict": judgement.verdict.kind,
+        "reason": judgement.verdict.reason,
+    }
+    return {name: without_nan(value) for name, value in plain.items()}
+
+
 def live_text(live: LiveScore) -> str:
     """One line for a terminal."""
     score = live.score.judgement.score
-    shown = "   ?" if math.isnan(score) else f"{score:.2f}"
-    return f"{live.start_s:7.1f} - {live.end_s:5.1f} s  {shown}  {live.score.judgement.verdict.text}"
+    text = "   ?" if math.isnan(score) else f"{score:.2f}"
+    return f"{live.start_s:7.1f} - {live.end_s:5.1f} s  {text}  {live.score.judgement.verdict.text}"

@@ -285,7 +285,7 @@ def test_what_would_not_be_better_is_refused_with_the_reason(
 def test_correction_that_measures_wrong_is_thrown_away(talking: tuple[Path, ...], tmp_path: Path) -> None:
     from lipsync.repair.correction import NotBetterError, write_corrected
 
-    for left_ms, words in ((90.0, r"\+90 ms are left"), (math.nan, "no offset is found")):
+    for left_ms, words in ((90.0, r"\+90 ms remain"), (math.nan, "no offset is found")):
         with pytest.raises(NotBetterError, match=words):
             write_corrected(
                 talking[0], None, tmp_path / "x.mp4", 200.0, features_of, lambda _, left=left_ms: left

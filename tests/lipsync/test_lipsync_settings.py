@@ -74,13 +74,13 @@ def test_all_faults_come_at_once_in_one_line(tmp_path: Path) -> None:
         "data.min_duration_s: -1 is not a number from 0.2 to 60",
         "data.crops: no such setting; there are mouth_crop_px, max_faces",
         "model.temporal: 'gru' is not one of lstm, transformer",
-        "audio: a section with keys is wanted",
+        "audio: a section with keys is expected",
         "training.split: [1, 2] is not three whole numbers",
         "training.batch_size: 2.5 is not a whole number",
         "training.seed: True is not a whole number",
         "video: no such section; there are paths, data",
         "training.rate: no such setting",
-        "--set nothing: section.key=value is wanted",
+        "--set nothing: section.key=value is expected",
     ):
         assert part in message, part
     assert "\n" not in message

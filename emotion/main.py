@@ -7,8 +7,8 @@
 Reads DATA_DIR_TRAIN and DATA_DIR_VAL (emotion/preprocess.py makes them). Writes below MODEL_DIR
 `emotion_classifier_<n>_classes` as .h5, _savedmodel/, .tflite, .json (classes, preprocessing, temperature),
 MODEL_CARD.md, `evaluation/` (report, confusion matrix, classes, slices, reliability) and `training/` (state,
-history, curves, log.txt, TensorBoard). A run that was stopped goes on with the same command, at the step
-where it was. Exit codes: 0 done; 1 done, but some pictures could not be read (training/unreadable.csv); 2 bad
+history, curves, log.txt, TensorBoard). A stopped run resumes with the same command, at the step where it
+was. Exit codes: 0 done; 1 done, but some pictures could not be read (training/unreadable.csv); 2 bad
 usage or input; 75 stopped by a signal (run the same command again to continue).
 """
 
@@ -18,11 +18,16 @@ import os
 import sys
 from collections.abc import Sequence
 
-from emotion.classifier.devices import DEVICES
+from emotion.classifier.start import DEVICES, check_start
+from emotion.logger_config import get_logger, setup_logging
 from emotion.settings import add_setting_arguments, folder_finder, load_settings
 from facevox import cli
 from facevox.cluster.job import PER_NODE, Job
 from facevox.errors import ExitCode
+from facevox.locks import OutputLock
+from facevox.logs import LOG_FILE, log_file
+from facevox.native_silence import native_silence
+from facevox.signals import StopFlag
 
 # Exit code 1: trained and evaluated without pictures that could not be read.
 JOB = Job(
@@ -52,21 +57,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Trains, exports, evaluates; returns the exit code."""
     args = get_args_parser().parse_args(argv)
     settings = load_settings(args)
-    from emotion.classifier.run import check_start, estimate_run, train_and_evaluate
-    from emotion.logger_config import get_logger, setup_logging
-    from facevox.locks import OutputLock
-    from facevox.logs import LOG_FILE, log_file
-    from facevox.signals import StopFlag
-
     start = check_start(settings, overwrite=args.overwrite, dry_run=args.dry_run)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if args.dry_run:
+        with native_silence():  # TensorFlow takes seconds to load, and writes notes to stderr
+            from emotion.classifier.run import estimate_run
         print("\n".join(estimate_run(settings, start, args.device)))
         return ExitCode.DONE
     setup_logging(settings.log_dir)
     if start.is_complete:
         get_logger("main").info(
-            "%s: trained already with these settings; --overwrite begins anew", settings.model_dir
+            "%s: trained already with these settings; --overwrite starts again", settings.model_dir
         )
         return ExitCode.DONE
     with contextlib.ExitStack() as stack:
@@ -75,6 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             stack.enter_context(OutputLock(start.save_dir / "train.lock"))
             stack.enter_context(log_file(start.save_dir / LOG_FILE))
         stop = stack.enter_context(StopFlag())
+        with native_silence():
+            from emotion.classifier.run import train_and_evaluate
         return train_and_evaluate(settings, start, args.device, stop)
 
 

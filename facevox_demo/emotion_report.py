@@ -3,7 +3,7 @@
 import csv
 from pathlib import Path
 
-from emotion.classifier.run import EVALUATION_DIR, TRAINING_DIR
+from emotion.classifier.start import EVALUATION_DIR, TRAINING_DIR
 from emotion.scores.report import REPORT_FILE
 from facevox.files import read_image, read_json
 from facevox.intervals import interval_text

@@ -7,15 +7,15 @@ weights of the one fit the other.
 Source: Howard et al. (2019), "Searching for MobileNetV3", table 1; `keras.applications.mobilenet_v3`.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    import keras
+import keras
+from keras import layers
 
 MULTIPLE = 8  # channels come in multiples of it
 SQUEEZE_RATIO = 0.25
-# Keras has 0.999 here. The statistics are computed anew before they are used (emotion.classifier.averaging),
-# but who trains from scratch should not find nearly the start's after hundreds of steps either.
+# Keras has 0.999 here. The statistics are computed again before they are used (emotion.classifier.averaging),
+# but in training from scratch they should not be nearly the initial ones after hundreds of steps either.
 BN_MOMENTUM = 0.99
 
 
@@ -51,7 +51,7 @@ BLOCKS = (
 FIRST_BLOCK_OF_STAGE_4 = 6
 
 
-def build_backbone(img_size: int) -> "keras.Model":
+def build_backbone(img_size: int) -> keras.Model:
     """MobileNetV3Large without its top, weights drawn at random.
 
     Args:
@@ -61,9 +61,6 @@ def build_backbone(img_size: int) -> "keras.Model":
         (B, S, S, 3) pixel values 0 to 255, S = img_size -> (B, ceil(S / 32), ceil(S / 32), 960). The scaling
         to -1 … 1 is its first layer.
     """
-    import keras
-    from keras import layers
-
     pixels = keras.Input((img_size, img_size, 3), name="pixels")
     x = layers.Rescaling(1 / 127.5, offset=-1.0, name="rescaling")(pixels)
     x = layers.Conv2D(16, 3, strides=2, padding="same", use_bias=False, name="conv")(x)
@@ -75,21 +72,17 @@ def build_backbone(img_size: int) -> "keras.Model":
     return keras.Model(pixels, x, name="MobileNetV3Large")
 
 
-def channels_of(wanted: float) -> int:
-    """The multiple of 8 nearest to `wanted`, at most a tenth below it."""
-    rounded = max(MULTIPLE, int(wanted + MULTIPLE / 2) // MULTIPLE * MULTIPLE)
-    return rounded + MULTIPLE if rounded < 0.9 * wanted else rounded
+def channels_of(width: float) -> int:
+    """The multiple of 8 nearest to `width`, at most a tenth below it."""
+    rounded = max(MULTIPLE, int(width + MULTIPLE / 2) // MULTIPLE * MULTIPLE)
+    return rounded + MULTIPLE if rounded < 0.9 * width else rounded
 
 
-def _normalised(x: "keras.KerasTensor", name: str) -> "keras.KerasTensor":
-    from keras import layers
-
+def _normalised(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
     return layers.BatchNormalization(epsilon=1e-3, momentum=BN_MOMENTUM, name=f"{name}_bn")(x)
 
 
-def _residual_block(x: "keras.KerasTensor", block: Block, prefix: str, expands: bool) -> "keras.KerasTensor":
-    from keras import layers
-
+def _residual_block(x: keras.KerasTensor, block: Block, prefix: str, expands: bool) -> keras.KerasTensor:
     shortcut, channels_in = x, x.shape[-1]
     inner = channels_of(channels_in * block.expansion)
     if expands:
@@ -116,10 +109,8 @@ def _residual_block(x: "keras.KerasTensor", block: Block, prefix: str, expands: 
     return x
 
 
-def _squeeze(x: "keras.KerasTensor", channels: int, prefix: str) -> "keras.KerasTensor":
+def _squeeze(x: keras.KerasTensor, channels: int, prefix: str) -> keras.KerasTensor:
     """Squeeze-and-excite: each channel times a number from 0 to 1 that depends on all channels' means."""
-    from keras import layers
-
     name = f"{prefix}squeeze_excite"
     share = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_avg_pool")(x)
     share = layers.Conv2D(channels_of(channels * SQUEEZE_RATIO), 1, padding="same", name=f"{name}_conv")(
@@ -132,7 +123,7 @@ def _squeeze(x: "keras.KerasTensor", channels: int, prefix: str) -> "keras.Keras
     return layers.Multiply(name=f"{name}_mul")([x, share])
 
 
-def _stride_padding(x: "keras.KerasTensor", kernel: int) -> tuple[tuple[int, int], tuple[int, int]]:
+def _stride_padding(x: keras.KerasTensor, kernel: int) -> tuple[tuple[int, int], tuple[int, int]]:
     """Zeros before and after rows and columns, so that a stride of 2 fits odd and even sizes alike."""
     half = kernel // 2
     rows, columns = (half - (1 - side % 2) for side in x.shape[1:3])

@@ -3,14 +3,12 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import keras
+import tensorflow as tf
 
 from facevox.errors import UserError, one_line
 
-if TYPE_CHECKING:
-    import tensorflow as tf
-
-DEVICES = ("auto", "cpu", "cuda")
 MIXED_PRECISION = "mixed_float16"
 # NVIDIA's tensor cores begin here; below, half precision is no faster.
 LEAST_CAPABILITY = (7, 0)
@@ -25,13 +23,13 @@ class Devices:
 
     Attributes:
         strategy: A tf.distribute strategy.
-        num_gpus: Of this process.
+        num_gpus: GPUs of this process.
         precision: "float32" or "mixed_float16", already set in Keras.
         num_workers: Processes that train together.
-        is_main: Whether this one writes files and the log.
+        is_main: Whether this process writes files and the log.
     """
 
-    strategy: "tf.distribute.Strategy"
+    strategy: tf.distribute.Strategy
     num_gpus: int
     precision: str
     num_workers: int
@@ -45,7 +43,7 @@ def num_slurm_workers(environ: Mapping[str, str]) -> int:
     """
     text = environ.get("SLURM_STEP_NUM_TASKS", "1")
     if not text.isdigit() or int(text) < 1:
-        raise UserError(f"environment variable SLURM_STEP_NUM_TASKS: {text!r} is no number of tasks")
+        raise UserError(f"environment variable SLURM_STEP_NUM_TASKS: {text!r} is not a number of tasks")
     return int(text) if "SLURM_PROCID" in environ else 1
 
 
@@ -56,14 +54,11 @@ def set_up_devices(device: str) -> Devices:
     default otherwise. Half precision on GPUs that have tensor cores.
 
     Args:
-        device: "auto" (GPUs where there are some), "cpu" or "cuda".
+        device: One of `emotion.classifier.start.DEVICES`; "auto": GPUs where there are some.
 
     Raises:
         UserError: No GPU for "cuda", or the SLURM step cannot be joined.
     """
-    import keras
-    import tensorflow as tf
-
     if device == "cpu":
         tf.config.set_visible_devices([], "GPU")
     gpus = tf.config.get_visible_devices("GPU")
@@ -86,13 +81,11 @@ def set_up_devices(device: str) -> Devices:
     return Devices(strategy, len(gpus), precision, num_workers, is_main)
 
 
-def _join_slurm_step(num_gpus: int) -> "tf.distribute.Strategy":
-    import tensorflow as tf
-
+def _join_slurm_step(num_gpus: int) -> tf.distribute.Strategy:
     try:
         resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
             port_base=_port(os.environ),
-            # Where there are none it still counts tasks by them.
+            # Without GPUs too: TensorFlow counts the tasks of a node by them.
             gpus_per_node=max(num_gpus, 1) * _tasks_per_node(os.environ),
             gpus_per_task=max(num_gpus, 1),
             auto_set_gpu=False,
@@ -114,9 +107,7 @@ def _tasks_per_node(environ: Mapping[str, str]) -> int:
     return int(digits) if digits.isdigit() else 1
 
 
-def _have_tensor_cores(gpus: "list[tf.config.PhysicalDevice]") -> bool:
-    import tensorflow as tf
-
+def _have_tensor_cores(gpus: list[tf.config.PhysicalDevice]) -> bool:
     capabilities = [
         tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) for gpu in gpus
     ]

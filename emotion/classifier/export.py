@@ -1,4 +1,4 @@
-"""The trained classifier in three formats that give equal probabilities, with all that a reader must know.
+"""The trained classifier in three formats that give equal probabilities, with all that a user of it needs.
 
     emotion_classifier_5_classes.h5           keras.models.load_model (attribute "emotion" has the JSON)
     emotion_classifier_5_classes_savedmodel/  tf.saved_model.load, `serve` (assets.extra/emotion.json)
@@ -6,7 +6,7 @@
     emotion_classifier_5_classes.json         classes, preprocessing, temperature, versions
 
 All take (B, S, S, 3) float32 RGB of 0–255 and give (B, C) probabilities. The temperature is a layer of the
-model: who applies it again makes them wrong.
+model: applied once more it makes them wrong.
 """
 
 import importlib.metadata
@@ -17,54 +17,29 @@ import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
 
+import h5py
+import keras
+import tensorflow as tf
+from absl import logging
+
+from emotion.classifier.about import FORMAT, MEMBER, About
 from emotion.classifier.network import build_network, with_probabilities
+from emotion.classifier.train_state import Arrays, assign_all
 from facevox.files import write_bytes, write_json
 
-if TYPE_CHECKING:
-    import keras
-
-    from emotion.classifier.train_state import Arrays
-
-FORMAT = 1
-MEMBER = "emotion.json"
 VERSIONED = ("tensorflow", "keras", "ai-edge-litert")
 
 
-class Preprocessing(TypedDict):
-    """How a picture becomes what the model takes."""
-
-    img_size: int
-    colour: str
-    dtype: str
-    pixel_range: list[int]
-    face_box: str
-    crop: str
-    crop_margin: float
-
-
-class About(TypedDict):
-    """What a model says of itself."""
-
-    format: int
-    architecture: str
-    class_names: list[str]
-    preprocessing: Preprocessing
-    outputs: str
-    temperature: float
-    versions: dict[str, str]
-
-
 def model_name(num_classes: int) -> str:
-    """What the files are called, without suffix."""
+    """Name of the files, without suffix."""
     return f"emotion_classifier_{num_classes}_classes"
 
 
 def describe_model(
     class_names: Sequence[str], img_size: int, crop_margin: float, temperature: float
 ) -> About:
-    """What a reader of the model must know, as JSON-able values.
+    """The description that goes into the model's files.
 
     Args:
         class_names: In the order of the outputs.
@@ -92,23 +67,19 @@ def describe_model(
 
 
 def make_classifier(
-    weights: "Arrays",
+    weights: Arrays,
     img_size: int,
     num_classes: int,
     dropout_rate: float,
     temperature: float,
-) -> "keras.Model":
-    """The classifier in float32 with the given weights by path, outside of any strategy, nothing frozen.
+) -> keras.Model:
+    """The classifier in float32 with weights by path, outside of any strategy, nothing frozen.
 
-    Frozen layers would be written in another order than they are read in.
+    Keras writes frozen layers in another order than it reads them.
 
     Raises:
         UserError: The weights are another network's.
     """
-    import keras
-
-    from emotion.classifier.train_state import assign_all
-
     policy = keras.mixed_precision.global_policy()
     keras.mixed_precision.set_global_policy("float32")
     try:
@@ -119,7 +90,7 @@ def make_classifier(
         keras.mixed_precision.set_global_policy(policy)
 
 
-def export_model(classifier: "keras.Model", about: About, model_dir: Path) -> list[Path]:
+def export_model(classifier: keras.Model, about: About, model_dir: Path) -> list[Path]:
     """Writes all formats; each appears whole. Returns their paths."""
     name = model_name(len(about["class_names"]))
     model_dir.mkdir(parents=True, exist_ok=True)
@@ -140,12 +111,10 @@ def export_model(classifier: "keras.Model", about: About, model_dir: Path) -> li
 def convert_to_tflite(saved_model: Path, about: About) -> bytes:
     """A SavedModel as TFLite in float32, with `emotion.json` and `labels.txt` in a ZIP at its end.
 
-    Readers of the model ignore what follows it, and ZIP tools what precedes them.
+    TFLite ignores what follows the model, and ZIP tools what precedes the archive.
 
     Source: TensorFlow Lite's metadata keeps its associated files in the same way.
     """
-    import tensorflow as tf
-
     model = tf.lite.TFLiteConverter.from_saved_model(str(saved_model)).convert()
     buffer = io.BytesIO(model)
     with zipfile.ZipFile(buffer, "a") as archive:
@@ -154,12 +123,9 @@ def convert_to_tflite(saved_model: Path, about: About) -> bytes:
     return buffer.getvalue()
 
 
-def _save_h5(classifier: "keras.Model", about: About, path: Path) -> None:
-    import h5py
-    from absl import logging
-
+def _save_h5(classifier: keras.Model, about: About, path: Path) -> None:
     level = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)  # Keras calls the format legacy at each save; it is asked for
+    logging.set_verbosity(logging.ERROR)  # Keras calls the format legacy at each save; it is meant
     try:
         classifier.save(path)
     finally:
@@ -169,7 +135,7 @@ def _save_h5(classifier: "keras.Model", about: About, path: Path) -> None:
 
 
 def _replace_folder(new: Path, target: Path, former: Path) -> None:
-    """`new` takes the place of the folder `target`; readers may see none for the blink between."""
+    """`new` takes the place of the folder `target`; for a moment between, readers find none."""
     if target.exists():
         target.replace(former)
     new.replace(target)

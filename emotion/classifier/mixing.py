@@ -1,19 +1,17 @@
 """MixUp and CutMix, one of them or neither for each batch, planned before the epoch begins.
 
-The plan depends on (seed, epoch) alone, so that a run which was stopped and goes on mixes as it would have.
+The plan depends on (seed, epoch) alone, so that a resumed run mixes as an uninterrupted one.
 
 Source: Zhang et al. (2018), "mixup: Beyond Empirical Risk Minimization"; Yun et al. (2019), "CutMix", eq. 1.
-Both draw their share from Beta(alpha, alpha). Keras' own layers take a range there, which is something else.
+Both draw their share from Beta(alpha, alpha). Keras' layers draw from a range instead, which is
+something else.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    import tensorflow as tf
-    from numpy.typing import NDArray
+import tensorflow as tf
+from numpy.typing import NDArray
 
 NEITHER, MIXUP, CUTMIX = 0, 1, 2
 
@@ -44,10 +42,10 @@ class MixPlan:
         kinds: (S,) int32, NEITHER, MIXUP or CUTMIX.
     """
 
-    shares: "NDArray[np.float32]"
-    boxes: "NDArray[np.int32]"
-    partners: "NDArray[np.int32]"
-    kinds: "NDArray[np.int32]"
+    shares: NDArray[np.float32]
+    boxes: NDArray[np.int32]
+    partners: NDArray[np.int32]
+    kinds: NDArray[np.int32]
 
 
 def plan_mixing(
@@ -74,14 +72,14 @@ def plan_mixing(
 
 
 def mix_batch(
-    images: "tf.Tensor",
-    targets: "tf.Tensor",
-    share: "tf.Tensor",
-    box: "tf.Tensor",
-    partner: "tf.Tensor",
-    kind: "tf.Tensor",
-) -> "tuple[tf.Tensor, tf.Tensor]":
-    """A batch mixed as its row of the plan says; TensorFlow, for tf.data.
+    images: tf.Tensor,
+    targets: tf.Tensor,
+    share: tf.Tensor,
+    box: tf.Tensor,
+    partner: tf.Tensor,
+    kind: tf.Tensor,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """A batch mixed by its row of the plan; for tf.data.
 
     Args:
         images: (B, H, W, 3) float32 pixel values.
@@ -94,12 +92,11 @@ def mix_batch(
     Returns:
         Images and targets of the same shapes.
     """
-    import tensorflow as tf
 
-    def mixup() -> "tf.Tensor":
+    def mixup() -> tf.Tensor:
         return share * images + (1.0 - share) * tf.gather(images, partner)
 
-    def cutmix() -> "tf.Tensor":
+    def cutmix() -> tf.Tensor:
         rows, columns = tf.range(tf.shape(images)[1]), tf.range(tf.shape(images)[2])
         is_row = (rows >= box[0]) & (rows < box[2])
         is_column = (columns >= box[1]) & (columns < box[3])

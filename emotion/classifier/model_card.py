@@ -1,19 +1,19 @@
-"""The model card: what the classifier is, learnt from and scores, and what it must not be used for."""
+"""The model card: network, data, training and scores of the classifier, and what it must not be used for."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
+from emotion.classifier.about import About
 from facevox.intervals import interval_text
 from facevox.model_card import bullets, class_table, pairs, score_cells, table, write_card
 
 if TYPE_CHECKING:
-    from emotion.classifier.export import About
     from emotion.scores.report import Evaluation
 
 
 class PartCounts(TypedDict):
-    """Of one part; `voted`: pictures on which the annotators differ."""
+    """Counts of one part; `voted`: pictures on which the annotators differ."""
 
     pictures: int
     people: int
@@ -21,7 +21,7 @@ class PartCounts(TypedDict):
 
 
 class DataCounts(TypedDict):
-    """What was trained and validated on."""
+    """Counts of the pictures for training and validation."""
 
     train: PartCounts
     validation: PartCounts
@@ -31,7 +31,7 @@ class DataCounts(TypedDict):
 
 def write_model_card(
     path: Path,
-    about: "About",
+    about: About,
     data: DataCounts,
     settings: dict[str, str],
     history: Sequence[dict[str, float]],
@@ -42,8 +42,8 @@ def write_model_card(
     Args:
         path: The file.
         about: Of `emotion.classifier.export.describe_model`.
-        data: What it learnt from.
-        settings: NAME -> value of those that shape the model.
+        data: Counts of the training and validation pictures.
+        settings: NAME -> value of the settings that shape the model.
         history: A row for each epoch.
         report: Of `emotion.scores.report.evaluate`.
     """

@@ -5,18 +5,16 @@
 Training works on the logits; what is exported ends in a softmax of them (`with_probabilities`).
 """
 
-from typing import TYPE_CHECKING
+import keras
+from keras import layers
 
 from emotion.classifier.backbone import FIRST_BLOCK_OF_STAGE_4, build_backbone
-
-if TYPE_CHECKING:
-    import keras
 
 HIDDEN_UNITS = 256
 HEAD_LAYERS = ("pool", "hidden", "dropout", "logits")
 
 
-def build_network(img_size: int, num_classes: int, dropout_rate: float, *, seed: int = 0) -> "keras.Model":
+def build_network(img_size: int, num_classes: int, dropout_rate: float, *, seed: int = 0) -> keras.Model:
     """The classifier with weights drawn at random.
 
     Args:
@@ -28,9 +26,6 @@ def build_network(img_size: int, num_classes: int, dropout_rate: float, *, seed:
     Returns:
         (B, img_size, img_size, 3) pixel values 0 to 255 -> (B, C) logits, float32 under any precision.
     """
-    import keras
-    from keras import layers
-
     keras.utils.set_random_seed(seed)
     backbone = build_backbone(img_size)
     x = layers.GlobalAveragePooling2D(name="pool")(backbone.output)
@@ -40,41 +35,36 @@ def build_network(img_size: int, num_classes: int, dropout_rate: float, *, seed:
     return keras.Model(backbone.input, x, name="emotion_classifier")
 
 
-def with_probabilities(network: "keras.Model", temperature: float = 1.0) -> "keras.Model":
+def with_probabilities(network: keras.Model, temperature: float = 1.0) -> keras.Model:
     """The same layers with a softmax at the end: (B, C) probabilities, float32, each row summing to 1.
 
     Args:
         network: Of `build_network`.
         temperature: The logits are divided by it first (`emotion.scores.calibration`); a layer of the model.
     """
-    import keras
-    from keras import layers
-
     x = layers.Rescaling(1.0 / temperature, dtype="float32", name="temperature")(network.output)
     x = layers.Softmax(dtype="float32", name="probabilities")(x)
     return keras.Model(network.input, x, name="emotion_classifier")
 
 
-def backbone_layers(network: "keras.Model") -> "list[keras.Layer]":
+def backbone_layers(network: keras.Model) -> list[keras.Layer]:
     """The layers of MobileNetV3Large, from the input on."""
     return [layer for layer in network.layers if layer.name not in HEAD_LAYERS]
 
 
-def batch_norms(layers: "list[keras.Layer]") -> "list[keras.Layer]":
-    """Those of `layers` that are BatchNormalization."""
-    import keras
-
-    return [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
+def batch_norms(candidates: list[keras.Layer]) -> list[keras.Layer]:
+    """Those of the layers that are BatchNormalization."""
+    return [layer for layer in candidates if isinstance(layer, layers.BatchNormalization)]
 
 
-def freeze_backbone(network: "keras.Model") -> None:
+def freeze_backbone(network: keras.Model) -> None:
     """Head phase: only `hidden` and `logits` train; BatchNorm keeps its statistics."""
     _reset(network)
     for layer in backbone_layers(network):
         layer.trainable = False
 
 
-def unfreeze_backbone(network: "keras.Model", unfreeze_from: float, freeze_bn_mode: str) -> None:
+def unfreeze_backbone(network: keras.Model, unfreeze_from: float, freeze_bn_mode: str) -> None:
     """Fine-tuning: the head, and the backbone from a share of its depth on.
 
     Below that share everything stays frozen, BatchNorm with it. From there on BatchNorm layers
@@ -91,11 +81,11 @@ def unfreeze_backbone(network: "keras.Model", unfreeze_from: float, freeze_bn_mo
         freeze_bn_mode: FREEZE_BN_MODE.
     """
     _reset(network)
-    layers = backbone_layers(network)
-    first = round(unfreeze_from * len(layers))
-    for layer in layers[:first]:
+    backbone = backbone_layers(network)
+    first = round(unfreeze_from * len(backbone))
+    for layer in backbone[:first]:
         layer.trainable = False
-    for layer in batch_norms(layers[first:]):
+    for layer in batch_norms(backbone[first:]):
         if freeze_bn_mode == "all" or (freeze_bn_mode == "s3" and _is_before_stage_4(layer.name)):
             layer.trainable = False
         elif freeze_bn_mode == "adaptive":
@@ -103,20 +93,20 @@ def unfreeze_backbone(network: "keras.Model", unfreeze_from: float, freeze_bn_mo
             layer.beta.trainable = False
 
 
-def adapting_batch_norms(network: "keras.Model") -> "list[keras.Layer]":
+def adapting_batch_norms(network: keras.Model) -> list[keras.Layer]:
     """The BatchNorm layers that are not frozen: they work with each batch's statistics in training."""
     return [layer for layer in batch_norms(network.layers) if layer.trainable]
 
 
-def _reset(network: "keras.Model") -> None:
+def _reset(network: keras.Model) -> None:
     for layer in network.layers:
         layer.trainable = True
-    for layer in batch_norms(network.layers):  # what `adaptive` did does not end with the line above
+    for layer in batch_norms(network.layers):  # `adaptive` froze these two by themselves
         layer.gamma.trainable = layer.beta.trainable = True
 
 
 def _is_before_stage_4(name: str) -> bool:
-    """Whether a layer lies before the first block whose output is a sixteenth of the picture."""
+    """True if a layer comes before the first block whose output is a sixteenth of the picture."""
     if name.startswith("expanded_conv_"):
         index = name.removeprefix("expanded_conv_").split("_")[0]
         return not index.isdigit() or int(index) < FIRST_BLOCK_OF_STAGE_4

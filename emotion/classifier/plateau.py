@@ -1,13 +1,13 @@
-"""What is done when the validation loss does not fall: a lower learning rate, then the end of the phase.
+"""Reactions to a validation loss that does not fall: a lower learning rate, then the end of the phase.
 
 As Keras' callbacks of the same names do with their defaults; here their counters are plain numbers, so that a
-run which was stopped goes on with them.
+resumed run has them.
 """
 
 from dataclasses import dataclass
 from typing import TypedDict
 
-MIN_DELTA = 1e-4  # ReduceLROnPlateau counts a smaller fall as none (Keras' default)
+MIN_DELTA = 1e-4  # a smaller fall counts as none for ReduceLROnPlateau (Keras' default)
 
 
 @dataclass
@@ -25,7 +25,7 @@ class EarlyStopping:
     wait: int = 0
 
     def should_stop(self, val_loss: float) -> bool:
-        """Takes an epoch's loss; whether the phase ends after it."""
+        """Takes an epoch's loss; true if the phase ends after it."""
         self.wait += 1
         if val_loss < self.best:
             self.best, self.wait = val_loss, 0
@@ -49,7 +49,7 @@ class ReduceLROnPlateau:
     wait: int = 0
 
     def next_rate(self, rate: float, val_loss: float) -> float:
-        """Takes an epoch's loss; the learning rate of the next."""
+        """Takes an epoch's loss; returns the learning rate of the next."""
         if val_loss < self.best - MIN_DELTA:
             self.best, self.wait = val_loss, 0
             return rate
@@ -61,7 +61,7 @@ class ReduceLROnPlateau:
 
 
 class Counters(TypedDict):
-    """What of a monitor changes; `best` is None where it is infinite, because JSON has none of that."""
+    """The changing values of a monitor; `best` is None for infinity, which JSON does not have."""
 
     best: float | None
     wait: int
@@ -73,6 +73,6 @@ def counters_of(monitor: EarlyStopping | ReduceLROnPlateau) -> Counters:
 
 
 def restore_counters(monitor: EarlyStopping | ReduceLROnPlateau, values: Counters) -> None:
-    """Takes what `counters_of` gave."""
+    """Sets the counters to what `counters_of` returned."""
     monitor.best = float("inf") if values["best"] is None else float(values["best"])
     monitor.wait = int(values["wait"])

@@ -1,4 +1,4 @@
-"""Where the backbone's weights come from: ImageNet's by Keras, a file, or none at all."""
+"""The backbone's first weights: ImageNet's by Keras, those in a file, or random ones."""
 
 import os
 from pathlib import Path
@@ -19,10 +19,10 @@ SERVER = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet
 def backbone_file(setting: str) -> Path | None:
     """The file that BACKBONE_WEIGHTS stands for, or None for none: from scratch.
 
-    Nothing is imported or downloaded, so that a missing file is told at once.
+    Nothing is imported or downloaded, so that a missing file is reported at once.
 
     Raises:
-        UserError: It is not there, and for ImageNet's: no server answers.
+        UserError: The file is missing, and for ImageNet's weights no server answers.
     """
     if setting == NONE:
         return None
@@ -45,16 +45,16 @@ def backbone_file(setting: str) -> Path | None:
 
 
 def imagenet_file() -> Path:
-    """Where Keras keeps its ImageNet weights of MobileNetV3Large without the top."""
+    """Path at which Keras keeps its ImageNet weights of MobileNetV3Large without the top."""
     home = os.environ.get("KERAS_HOME") or str(Path("~/.keras").expanduser())
     return Path(home, "models", FILE_NAME)
 
 
 def load_backbone(backbone: "keras.Model", setting: str) -> None:
-    """Puts the weights of BACKBONE_WEIGHTS into a backbone (`emotion.classifier.backbone`); none leaves it.
+    """Puts the weights of BACKBONE_WEIGHTS into a backbone of `emotion.classifier`; none: it stays as it is.
 
     Raises:
-        UserError: The file is missing, cannot be fetched, or is none of MobileNetV3Large's.
+        UserError: The file is missing, cannot be fetched, or is not of MobileNetV3Large.
     """
     path = backbone_file(setting)
     if path is None:
@@ -71,8 +71,8 @@ def load_backbone(backbone: "keras.Model", setting: str) -> None:
 
 
 def download_imagenet() -> None:
-    """Puts ImageNet's weights where Keras keeps them; its own errors come through."""
-    import keras
+    """Puts ImageNet's weights where Keras keeps them; Keras' errors come through."""
+    import keras  # here: the functions above serve programs that do without TensorFlow
 
     keras.applications.MobileNetV3Large(include_top=False, weights=IMAGENET, input_shape=(224, 224, 3))
 

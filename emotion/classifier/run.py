@@ -1,19 +1,26 @@
-"""A whole run of `emotion/main.py`: what it starts from, the training, and everything that is written."""
+"""A whole run of `emotion/main.py`: the training, and everything that is written."""
 
 import csv
-import hashlib
 import io
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+import keras
 import numpy as np
 
-from emotion.classifier.pretrained import NONE, backbone_file
-from emotion.classifier.train_state import TrainState, load_state
-from emotion.classifier.trainer import BEST_FILE, PHASES, STATE_FILE, TrainConfig, Trainer
-from emotion.data.samples import Samples, class_weights, people_in_both, read_samples
+from emotion.classifier.batches import BatchConfig, Batches
+from emotion.classifier.devices import Devices, set_up_devices
+from emotion.classifier.export import describe_model, export_model, make_classifier
+from emotion.classifier.mixing import MixConfig
+from emotion.classifier.model_card import DataCounts, PartCounts, write_model_card
+from emotion.classifier.network import backbone_layers, build_network
+from emotion.classifier.pretrained import NONE, load_backbone
+from emotion.classifier.start import EVALUATION_DIR, Start
+from emotion.classifier.train_state import BEST_FILE, assign_all, load_state
+from emotion.classifier.trainer import PHASES, TrainConfig, Trainer
+from emotion.data.samples import Samples, class_weights, people_in_both
 from emotion.logger_config import get_logger, log_hyperparameters
+from emotion.scores.calibration import fit_temperature
+from emotion.scores.report import Answers, Evaluation, evaluate, write_evaluation
 from emotion.settings import Settings
 from facevox.errors import ExitCode, UserError
 from facevox.files import write_text
@@ -21,68 +28,12 @@ from facevox.model_card import CARD_FILE
 from facevox.native_silence import native_silence
 from facevox.progress import Progress, duration_text
 from facevox.signals import StopFlag
-
-if TYPE_CHECKING:
-    from emotion.classifier.devices import Devices
-    from emotion.classifier.model_card import DataCounts, PartCounts
-    from emotion.scores.report import Evaluation
-
-TRAINING_DIR, EVALUATION_DIR = "training", "evaluation"
-# The settings that shape the model; a run with others is another run.
-SHAPING = (
-    *("CLASS_NAMES", "IMG_SIZE", "BATCH_SIZE", "VAL_STEPS", "EPOCHS_HEAD", "EPOCHS_FINETUNE"),
-    *("LEARNING_RATE_HEAD", "LEARNING_RATE_FINETUNE", "DROPOUT_RATE", "WEIGHT_DECAY", "FREEZE_BN_MODE"),
-    *("UNFREEZE_FROM", "MIXUP_ALPHA", "CUTMIX_ALPHA", "P_MIXUP", "P_CUTMIX", "EMA_DECAY"),
-    *("EARLY_STOPPING_PATIENCE", "REDUCE_LR_PATIENCE", "REDUCE_LR_FACTOR", "CROP_MARGIN"),
-    *("BACKBONE_WEIGHTS", "SEED"),
-)
-
-
-@dataclass(frozen=True)
-class Start:
-    """What a run begins with.
-
-    Attributes:
-        save_dir: Of the state; exists, but for a dry run.
-        train, validation: The two parts.
-        about: What a state must match: settings and data.
-        state: Of a run that was stopped, or None.
-        is_complete: The run has ended before; there is nothing to do.
-    """
-
-    save_dir: Path
-    train: Samples
-    validation: Samples
-    about: dict[str, Any]
-    state: TrainState | None
-    is_complete: bool
-
-
-def check_start(settings: Settings, *, overwrite: bool, dry_run: bool = False) -> Start:
-    """Looks at everything that a run needs, before the first slow step; with `dry_run` it makes no folder.
-
-    Raises:
-        UserError: Pictures or the backbone's weights are missing, or the folder holds another run.
-    """
-    train = read_samples(settings.data_dir_train, settings.class_names, what="DATA_DIR_TRAIN")
-    validation = read_samples(settings.data_dir_val, settings.class_names, what="DATA_DIR_VAL")
-    shaping = {name: value for name, value in settings.as_text().items() if name in SHAPING}
-    about = {"settings": shaping, "data": _fingerprint(train, validation)}
-    save_dir = settings.model_dir / TRAINING_DIR
-    state = None if overwrite else load_state(save_dir / STATE_FILE)
-    if state is None:
-        backbone_file(settings.backbone_weights)
-    else:
-        _check_same(state.about, about, save_dir)
-    if not dry_run:
-        save_dir.mkdir(parents=True, exist_ok=True)
-    return Start(save_dir, train, validation, about, state, bool(state and state.about["is_complete"]))
+from facevox.training.events import EventWriter, remove_events
+from facevox.training.history import write_curves, write_history
 
 
 def train_and_evaluate(settings: Settings, start: Start, device: str, stop: StopFlag) -> ExitCode:
     """Trains from `start`, exports and evaluates the best epoch; the exit code of the program."""
-    from emotion.classifier.devices import set_up_devices
-
     with native_silence():
         devices = set_up_devices(device)
     logger = get_logger("main")
@@ -91,9 +42,9 @@ def train_and_evaluate(settings: Settings, start: Start, device: str, stop: Stop
     trainer = make_trainer(settings, start, devices)
     if start.state is not None:
         trainer.restore(start.state)
-        logger.info("goes on after epoch %d, step %d", trainer.position.num_epochs, trainer.position.step)
+        logger.info("continues after epoch %d, step %d", trainer.position.num_epochs, trainer.position.step)
     if not _run(trainer, stop):
-        logger.info("stopped by %s; the same command goes on", stop.signal_name or "another process")
+        logger.info("stopped by %s; run the same command again", stop.signal_name or "another process")
         return ExitCode.STOPPED
     finish(trainer, settings, start)
     unreadable = {**trainer.train.unreadable, **trainer.validation.unreadable}
@@ -106,9 +57,7 @@ def train_and_evaluate(settings: Settings, start: Start, device: str, stop: Stop
 
 
 def estimate_run(settings: Settings, start: Start, device: str) -> list[str]:
-    """What a run would take, in lines for people: tries a few steps, writes nothing."""
-    from emotion.classifier.devices import set_up_devices
-
+    """Time and disk that a run would take, in lines for people: tries a few steps, writes nothing."""
     with native_silence():
         devices = set_up_devices(device)
     trainer = make_trainer(settings, start, devices)
@@ -132,13 +81,8 @@ def estimate_run(settings: Settings, start: Start, device: str) -> list[str]:
     ]
 
 
-def make_trainer(settings: Settings, start: Start, devices: "Devices") -> Trainer:
-    """A trainer at the very beginning, the backbone's weights loaded."""
-    from emotion.classifier.batches import BatchConfig, Batches
-    from emotion.classifier.mixing import MixConfig
-    from emotion.classifier.network import backbone_layers, build_network
-    from emotion.classifier.pretrained import load_backbone
-
+def make_trainer(settings: Settings, start: Start, devices: Devices) -> Trainer:
+    """A trainer at the very beginning, the backbone's weights loaded where no state will replace them."""
     mixing = MixConfig(
         mixup_alpha=settings.mixup_alpha,
         cutmix_alpha=settings.cutmix_alpha,
@@ -153,8 +97,6 @@ def make_trainer(settings: Settings, start: Start, devices: "Devices") -> Traine
     with devices.strategy.scope():
         network = build_network(settings.img_size, num_classes, settings.dropout_rate, seed=settings.seed)
         if start.state is None and settings.backbone_weights != NONE:
-            import keras
-
             backbone = keras.Model(network.input, backbone_layers(network)[-1].output)
             load_backbone(backbone, settings.backbone_weights)
     return Trainer(
@@ -170,15 +112,9 @@ def make_trainer(settings: Settings, start: Start, devices: "Devices") -> Traine
 
 def finish(trainer: Trainer, settings: Settings, start: Start) -> None:
     """Takes the best epoch, fits the temperature, evaluates, exports, writes the card; ends the run."""
-    from emotion.classifier.export import describe_model, export_model, make_classifier
-    from emotion.classifier.model_card import write_model_card
-    from emotion.classifier.train_state import assign_all
-    from emotion.scores.calibration import fit_temperature
-    from emotion.scores.report import Answers, evaluate, write_evaluation
-
     best = load_state(start.save_dir / BEST_FILE)
     if best is None:
-        raise UserError(f"{start.save_dir / BEST_FILE}: missing; begin anew with --overwrite")
+        raise UserError(f"{start.save_dir / BEST_FILE}: missing; start again with --overwrite")
     assign_all(trainer.network.weights, best.arrays, str(start.save_dir / BEST_FILE))
     order = np.arange(len(start.validation))
     logits, is_read = trainer.logits(order)  # on all processes: they share the work
@@ -207,10 +143,7 @@ def finish(trainer: Trainer, settings: Settings, start: Start) -> None:
 
 
 def _run(trainer: Trainer, stop: StopFlag) -> bool:
-    """Trains with progress, history, curves and TensorBoard; whether it has ended."""
-    from facevox.training.events import EventWriter, remove_events
-    from facevox.training.history import write_curves, write_history
-
+    """Trains with progress, history, curves and TensorBoard; true at the end, False if it was stopped."""
     save_dir, logger, is_main = trainer.config.save_dir, get_logger("main"), trainer.devices.is_main
     if not is_main:
         return trainer.run(lambda: bool(stop), lambda row: None, lambda step, loss: None)
@@ -239,8 +172,8 @@ def _run(trainer: Trainer, stop: StopFlag) -> bool:
                 {name: value for name, value in row.items() if name != "epoch"}, trainer.position.num_updates
             )
             write_history(save_dir, trainer.history)
-            drawn = [{k: v for k, v in one.items() if k != "phase"} for one in trainer.history]
-            write_curves(save_dir, drawn, int(trainer.best["epoch"]))
+            curves = [{k: v for k, v in epoch.items() if k != "phase"} for epoch in trainer.history]
+            write_curves(save_dir, curves, int(trainer.best["epoch"]))
 
         try:
             return trainer.run(lambda: bool(stop), on_epoch, on_step)
@@ -249,31 +182,7 @@ def _run(trainer: Trainer, stop: StopFlag) -> bool:
                 bar.__exit__(None, None, None)
 
 
-def _check_same(former: dict[str, Any], about: dict[str, Any], save_dir: Path) -> None:
-    differing = [
-        f"{name}={value} (was {former['settings'].get(name, 'missing')})"
-        for name, value in about["settings"].items()
-        if former["settings"].get(name) != value
-    ]
-    if former["data"] != about["data"]:
-        differing.append("the pictures of DATA_DIR_TRAIN or DATA_DIR_VAL")
-    if differing:
-        raise UserError(
-            f"{save_dir}: holds another run: {', '.join(differing)}; go on with the former settings, choose "
-            "another MODEL_DIR, or begin anew with --overwrite"
-        )
-
-
-def _fingerprint(train: Samples, validation: Samples) -> str:
-    """Of names, labels and targets of both parts, in order."""
-    digest = hashlib.sha256()
-    for part in (train, validation):
-        digest.update("\0".join(part.names).encode("utf-8", "surrogateescape"))
-        digest.update(part.targets.tobytes())
-    return digest.hexdigest()
-
-
-def _count_data(start: Start, num_unreadable: int) -> "DataCounts":
+def _count_data(start: Start, num_unreadable: int) -> DataCounts:
     return {
         "train": _count(start.train),
         "validation": _count(start.validation),
@@ -282,11 +191,11 @@ def _count_data(start: Start, num_unreadable: int) -> "DataCounts":
     }
 
 
-def _count(part: Samples) -> "PartCounts":
+def _count(part: Samples) -> PartCounts:
     return {"pictures": len(part), "people": part.num_people, "voted": part.num_voted}
 
 
-def _log_start(settings: Settings, start: Start, devices: "Devices") -> None:
+def _log_start(settings: Settings, start: Start, devices: Devices) -> None:
     logger = get_logger("main")
     log_hyperparameters(
         logger,
@@ -315,7 +224,7 @@ def _log_start(settings: Settings, start: Start, devices: "Devices") -> None:
         )
 
 
-def _log_end(report: "Evaluation", paths: list[Path], model_dir: Path) -> None:
+def _log_end(report: Evaluation, paths: list[Path], model_dir: Path) -> None:
     score, logger = report["macro_f1"], get_logger("main")
     ends = "" if score["low"] is None else f" ({score['low']:.3f} to {score['high']:.3f})"
     logger.info(

@@ -1,4 +1,4 @@
-"""Everything that a stopped run needs to go on, in one file that holds numbers and text only.
+"""Everything that a stopped run needs to resume, in one file that holds numbers and text only.
 
 `state.npz`: a member `about` with JSON (format, position, counters, history), and an array for each weight
 ("network:<path>"), average ("average:<path>"), optimizer variable ("optimizer:<path>") and random generator.
@@ -12,21 +12,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from facevox.errors import UserError, one_line
 from facevox.files import replacing
 
 if TYPE_CHECKING:
     import keras
-    from numpy.typing import NDArray
 
 FORMAT = 1
+STATE_FILE, BEST_FILE = "state.npz", "best.npz"
 Arrays = dict[str, "NDArray[Any]"]
 
 
 @dataclass
 class TrainState:
-    """Where a run stands.
+    """Position and contents of a run.
 
     Attributes:
         about: JSON-able values: settings, position, counters, history.
@@ -53,13 +54,13 @@ def assign_all(variables: "list[keras.Variable]", arrays: Arrays, what: str) -> 
     Raises:
         UserError: Names or shapes differ: the file is another network's.
     """
-    wanted = {variable.path: variable for variable in variables}
-    assert len(wanted) == len(variables)  # paths are unique within a network and within an optimizer
-    differing = sorted(wanted.keys() ^ arrays.keys())
-    differing += [p for p in wanted.keys() & arrays.keys() if tuple(wanted[p].shape) != arrays[p].shape]
+    by_path = {variable.path: variable for variable in variables}
+    assert len(by_path) == len(variables)  # paths are unique within a network and within an optimizer
+    differing = sorted(by_path.keys() ^ arrays.keys())
+    differing += [p for p in by_path.keys() & arrays.keys() if tuple(by_path[p].shape) != arrays[p].shape]
     if differing:
         raise UserError(f"{what}: not of this network ({differing[0]} and {len(differing) - 1} more differ)")
-    for path, variable in wanted.items():
+    for path, variable in by_path.items():
         variable.assign(arrays[path])
 
 
@@ -72,7 +73,7 @@ def save_state(path: Path, state: TrainState) -> None:
 
 
 def load_state(path: Path) -> TrainState | None:
-    """What `save_state` wrote, or None where there is no such file.
+    """The state in a file of `save_state`, or None where there is no such file.
 
     Raises:
         UserError: It is another file, broken, or of another format.
@@ -85,10 +86,10 @@ def load_state(path: Path) -> TrainState | None:
         about = json.loads(arrays.pop("about").tobytes())
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
         raise UserError(
-            f"{path}: not a state of emotion/main.py ({one_line(error, 120)}); begin anew with --overwrite"
+            f"{path}: not a state of emotion/main.py ({one_line(error, 120)}); start again with --overwrite"
         ) from None
     if about.get("format") != FORMAT:
         raise UserError(
-            f"{path}: format {about.get('format')}; this version reads {FORMAT}; --overwrite begins anew"
+            f"{path}: format {about.get('format')}; this version reads {FORMAT}; --overwrite starts again"
         )
     return TrainState(about, arrays)

@@ -1,35 +1,32 @@
-"""Training in two phases, the head alone and then the backbone with it; it can stop and go on at any step."""
+"""Training in two phases, the head alone and then the backbone with it; stops and resumes at any step."""
 
 import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import keras
 import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
 
 from emotion.classifier.averaging import StatisticsProbe, WeightAverage, decay_after
-from emotion.classifier.batches import Batches
+from emotion.classifier.batches import Batch, Batches
+from emotion.classifier.devices import Devices
 from emotion.classifier.network import adapting_batch_norms, freeze_backbone, unfreeze_backbone
 from emotion.classifier.plateau import EarlyStopping, ReduceLROnPlateau, counters_of, restore_counters
-from emotion.classifier.train_state import TrainState, assign_all, save_state
+from emotion.classifier.train_state import BEST_FILE, STATE_FILE, TrainState, assign_all, save_state
+from emotion.scores.calibration import cross_entropy
+from emotion.scores.measures import confusion_counts, macro_f1
+from emotion.settings import Settings
 from facevox.errors import UserError
 
-if TYPE_CHECKING:
-    import keras
-    import tensorflow as tf
-    from numpy.typing import NDArray
-
-    from emotion.classifier.batches import Batch
-    from emotion.classifier.devices import Devices
-    from emotion.settings import Settings
-
-    TrainStep = Callable[[Batch, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+TrainStep = Callable[[Batch, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 HEAD, FINETUNE = "head", "finetune"
 PHASES = (HEAD, FINETUNE)
-STATE_FILE, BEST_FILE = "state.npz", "best.npz"
 SAVE_EVERY_S = 600.0  # within an epoch, for machines that die without a signal
 STATISTICS_STEPS = 32  # batches for BatchNorm's statistics; 1024 pictures at the default batch
 Row = dict[str, float]
@@ -37,7 +34,7 @@ Row = dict[str, float]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """What training needs of the settings, under their names in lower case, and where it saves.
+    """The settings that training needs, under their names in lower case, and the folder it saves in.
 
     Attributes:
         save_dir: Folder of the state and the best weights.
@@ -59,8 +56,8 @@ class TrainConfig:
     seed: int
 
     @classmethod
-    def of(cls, settings: "Settings", save_dir: Path) -> "TrainConfig":
-        """From all settings."""
+    def of(cls, settings: Settings, save_dir: Path) -> "TrainConfig":
+        """The part of all settings."""
         same = (
             *("weight_decay", "freeze_bn_mode", "unfreeze_from", "ema_decay", "early_stopping_patience"),
             *("reduce_lr_patience", "reduce_lr_factor", "val_steps", "seed"),
@@ -75,11 +72,11 @@ class TrainConfig:
 
 @dataclass
 class Position:
-    """Where a run is: phase (its place in PHASES), epoch within it, step within that; all from 0.
+    """Position of a run: phase (index into PHASES), epoch within it, step within that; all from 0.
 
     Attributes:
         num_updates: Steps in all, over both phases.
-        num_epochs: Epochs in all: what the order of the pictures depends on.
+        num_epochs: Epochs in all; the order of the pictures depends on it.
         loss_sum: Of the epoch's steps so far.
     """
 
@@ -100,7 +97,7 @@ class Trainer:
         class_weights: (C,) of the loss.
         config: How.
         devices: Where.
-        about: JSON-able, saved with the state: what the state belongs to.
+        about: JSON-able, saved with the state: settings and data that it belongs to.
 
     Attributes:
         history: A row for each finished epoch.
@@ -109,12 +106,12 @@ class Trainer:
 
     def __init__(
         self,
-        network: "keras.Model",
+        network: keras.Model,
         train: Batches,
         validation: Batches,
-        class_weights: "NDArray[np.float32]",
+        class_weights: NDArray[np.float32],
         config: TrainConfig,
-        devices: "Devices",
+        devices: Devices,
         about: dict[str, Any],
     ) -> None:
         self.network, self.config, self.devices, self.about = network, config, devices, about
@@ -140,7 +137,7 @@ class Trainer:
         on_epoch: Callable[[Row], None],
         on_step: Callable[[int, float], None],
     ) -> bool:
-        """Trains from where it stands to the end, or until `should_stop`, and saves; whether it has ended.
+        """Trains from the present position to the end, or until `should_stop`, and saves; true at the end.
 
         Args:
             should_stop: Asked after each step; the step after which it is true is saved.
@@ -165,15 +162,13 @@ class Trainer:
                 self._next_phase()
             self.save()
             # One process alone may also stop for a signal that came while it validated.
-            is_told = self._has_heard_stop or (self.devices.num_workers == 1 and should_stop())
-            if is_told and self.position.phase < len(PHASES):
+            is_stopping = self._has_heard_stop or (self.devices.num_workers == 1 and should_stop())
+            if is_stopping and self.position.phase < len(PHASES):
                 return False
         return True
 
     def estimate(self, num_steps: int = 3) -> dict[str, float]:
         """Seconds of a step in each phase with epochs, by trying; the weights are of no use afterwards."""
-        import tensorflow as tf
-
         seconds = {}
         for phase in (phase for phase in PHASES if self.config.epochs[phase]):
             self._begin_phase(phase)
@@ -193,7 +188,7 @@ class Trainer:
         self._early, self._reduce = self._new_monitors()
 
     def _begin_phase(self, phase: str) -> None:
-        """What trains, the optimizer of the phase, and the graph of its step."""
+        """Sets the trainable layers, the optimizer of the phase, and the graph of its step."""
         if phase == HEAD:
             freeze_backbone(self.network)
         else:
@@ -205,9 +200,7 @@ class Trainer:
         self._step = make_step(self.network, self._optimizer, self.average, self._class_weights, self.devices)
 
     def _train_epoch(self, should_stop: Callable[[], bool], on_step: Callable[[int, float], None]) -> bool:
-        """The rest of an epoch; False if it was stopped."""
-        import tensorflow as tf
-
+        """Trains the rest of an epoch; False if it was stopped."""
         position, num_steps = self.position, self.train.num_steps
         self._epoch_start = (time.monotonic(), position.step)
         batches = self.train.training(position.num_epochs, position.step)
@@ -229,7 +222,7 @@ class Trainer:
             position.num_updates += 1
             position.loss_sum += float(loss)
             on_step(position.step, position.loss_sum / position.step)
-            # What every process has heard in this step: all save at the same place.
+            # A sum over all processes: all of them stop and save after the same step.
             self._has_heard_stop = float(num_stopping) > 0
             if self._has_heard_stop and position.step < num_steps:
                 return False
@@ -238,10 +231,10 @@ class Trainer:
         return True
 
     def _end_epoch(self, phase: str, on_epoch: Callable[[Row], None]) -> bool:
-        """Validates the averaged weights, keeps the best; whether the phase ends here."""
+        """Validates the averaged weights, keeps the best; true if the phase ends here."""
         position = self.position
         seconds = max(time.monotonic() - self._epoch_start[0], 1e-9)
-        done = (position.step - self._epoch_start[1]) * self.train.config.batch_size
+        num_pictures = (position.step - self._epoch_start[1]) * self.train.config.batch_size
         loss, rate = position.loss_sum / position.step, float(self._optimizer.learning_rate.numpy())
         position.num_epochs += 1
         position.epoch += 1
@@ -255,7 +248,7 @@ class Trainer:
                 "loss": loss,
                 **scores,
                 "learning_rate": rate,
-                "items_per_s": done / seconds,
+                "items_per_s": num_pictures / seconds,
             }
             if scores["val_loss"] < self.best.get("val_loss", math.inf):
                 self.best = row
@@ -280,10 +273,8 @@ class Trainer:
         labels = self.validation.samples.labels[order][is_read]
         return scores_of(logits[is_read], labels)
 
-    def logits(self, order: "NDArray[np.int64]") -> "tuple[NDArray[np.float32], NDArray[np.bool_]]":
+    def logits(self, order: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """(n, C) logits of the validation pictures `order`, and (n,) whether each could be read."""
-        import tensorflow as tf
-
         strategy = self.devices.strategy
         if self._infer is None:
             self._infer = tf.function(
@@ -323,7 +314,7 @@ class Trainer:
         save_state(self.config.save_dir / STATE_FILE, state)
 
     def restore(self, state: TrainState) -> None:
-        """Goes on where a state was saved.
+        """Takes the position and all values of a saved state.
 
         Raises:
             UserError: It is another network's.
@@ -334,15 +325,15 @@ class Trainer:
         restore_counters(self._early, about["early_stopping"])
         restore_counters(self._reduce, about["reduce_lr"])
         assign_all(self.network.weights, state.group("network"), what)
-        for place, generator in enumerate(self._generators()):
-            generator.assign(state.group("random")[str(place)])
+        for index, generator in enumerate(self._generators()):
+            generator.assign(state.group("random")[str(index)])
         self.average.restore(state.group("average"))
         if about["has_optimizer"]:
             self._begin_phase(PHASES[self.position.phase])
             assign_all(self._optimizer.variables, state.group("optimizer"), what)
 
-    def _generators(self) -> "list[keras.Variable]":
-        """The state of dropout's random generator; its path bears a number that differs between processes."""
+    def _generators(self) -> list[keras.Variable]:
+        """The state of dropout's random generator; its path has a number that differs between processes."""
         weights = {id(weight) for weight in self.network.weights}
         return [variable for variable in self.network.variables if id(variable) not in weights]
 
@@ -354,13 +345,11 @@ class Trainer:
         )
 
 
-def make_optimizer(learning_rate: float, weight_decay: float) -> "keras.optimizers.Optimizer":
+def make_optimizer(learning_rate: float, weight_decay: float) -> keras.optimizers.Optimizer:
     """AdamW whose decay spares biases and BatchNorm; with a scaled loss under half precision.
 
     Source: Loshchilov and Hutter (2019), "Decoupled Weight Decay Regularization".
     """
-    import keras
-
     # Named, because Keras would count the optimizers of a process, and a resumed run has made fewer.
     optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=weight_decay, name="adamw")
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
@@ -370,26 +359,22 @@ def make_optimizer(learning_rate: float, weight_decay: float) -> "keras.optimize
 
 
 def make_step(
-    network: "keras.Model",
-    optimizer: "keras.optimizers.Optimizer",
+    network: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
     average: WeightAverage,
-    class_weights: "NDArray[np.float32]",
-    devices: "Devices",
-) -> "TrainStep":
-    """A step as one graph: (batch, decay, is_stopping) -> (loss, how many processes want to stop).
+    class_weights: NDArray[np.float32],
+    devices: Devices,
+) -> TrainStep:
+    """A step as one graph: (batch, decay, is_stopping) -> (loss, number of processes that are to stop).
 
     The loss is the cross-entropy to the targets, weighted by class and averaged over the pictures of all
-    replicas. It and the gradients are looked at before any weight changes.
+    replicas. Both loss and gradients are checked before any weight changes.
     """
-    import tensorflow as tf
-
     strategy = devices.strategy
     num_replicas = strategy.num_replicas_in_sync
-    scales_loss = hasattr(optimizer, "inner_optimizer")  # which looks at the gradients itself
+    scales_loss = hasattr(optimizer, "inner_optimizer")  # which checks the gradients itself
 
-    def replica_step(
-        batch: "Batch", decay: "tf.Tensor", is_stopping: "tf.Tensor"
-    ) -> "tuple[tf.Tensor, tf.Tensor]":
+    def replica_step(batch: Batch, decay: tf.Tensor, is_stopping: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         images, targets, weights = batch
         weights = weights * tf.linalg.matvec(targets, tf.constant(class_weights))
         variables = network.trainable_variables
@@ -408,21 +393,17 @@ def make_step(
         average.update(decay)
         return loss, tf.identity(is_stopping)
 
-    @tf.function(reduce_retracing=True)
-    def step(batch: "Batch", decay: "tf.Tensor", is_stopping: "tf.Tensor") -> "tuple[tf.Tensor, tf.Tensor]":
+    def step(batch: Batch, decay: tf.Tensor, is_stopping: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         losses, stopping = strategy.run(replica_step, args=(batch, decay, is_stopping))
         sums = [strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None) for value in (losses, stopping)]
-        return tuple(sums)
+        return sums[0], sums[1]
 
-    result: TrainStep = step
-    return result
+    graph: TrainStep = tf.function(step, reduce_retracing=True)
+    return graph
 
 
-def scores_of(logits: "NDArray[np.float32]", labels: "NDArray[np.int64]") -> Row:
+def scores_of(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Row:
     """Mean cross-entropy (nats), accuracy and macro-F1 of (n, C) logits."""
-    from emotion.scores.calibration import cross_entropy
-    from emotion.scores.measures import confusion_counts, macro_f1
-
     counts = confusion_counts(labels, logits.argmax(axis=1), logits.shape[1])
     return {
         "val_loss": cross_entropy(logits, labels),

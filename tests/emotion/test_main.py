@@ -215,7 +215,7 @@ def test_signal_ends_training_in_good_order_and_the_same_command_goes_on(
         command, cwd=repository, env=environment(repository), capture_output=True, text=True, check=False
     )
     assert done.returncode == 1, done.stderr
-    assert "goes on after epoch" in done.stderr
+    assert "continues after epoch" in done.stderr
     history = read_json(tmp_path / "training" / "history.json")
     assert [row["epoch"] for row in history] == [1, 2, 3, 4, 5]
     assert [row["phase"] for row in history] == [0, 0, 1, 1, 1]

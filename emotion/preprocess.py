@@ -19,15 +19,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emotion.data.crop_task import CropConfig
-from emotion.settings import Settings, add_setting_arguments, folder_finder, load_settings
+from emotion.data.aihub.collection import Collection, read_collection
+from emotion.data.aihub.labels import agreement
+from emotion.data.audit import audit_folder, audit_split, describe_audit, read_samples, sample_of
+from emotion.data.options import CropConfig
+from emotion.logger_config import get_logger, setup_logging
+from emotion.settings import add_setting_arguments, folder_finder, load_settings
 from facevox import cli
+from facevox.batch import BatchConfig, run_batch
 from facevox.batch_options import BatchOptions
 from facevox.cluster.job import RUN_AGAIN, Job
 from facevox.errors import ExitCode
+from facevox.files import write_json
+from facevox.manifest import status_text
 
 if TYPE_CHECKING:
-    from emotion.data.aihub.collection import Collection
     from emotion.data.crop_task import Plan
 
 PROGRAM = "emotion_preprocess"  # in the manifest; the log has it as emotion.preprocess
@@ -37,7 +43,7 @@ AUDIT_FORMAT = 1
 
 
 def _output_dir(args: argparse.Namespace, root: Path) -> Path:
-    """Table and manifest of the crops lie beside the two folders."""
+    """Folder of the crops' table and manifest: the parent of the two folders."""
     return folder_finder("data_dir_train")(args, root).parent
 
 
@@ -67,10 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.audit is not None:
         return _audit_only(args.audit)
     settings = load_settings(args)
-    from emotion.data.crop_task import COLUMNS, CropTask
-    from emotion.logger_config import get_logger, setup_logging
-    from facevox.batch import BatchConfig, run_batch
-    from facevox.manifest import status_text
+    from emotion.data.crop_task import COLUMNS, CropTask, plan_crops  # OpenCV: --help is quick without
 
     config = cli.build(
         CropConfig,
@@ -97,15 +100,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not batch.dry_run:
         setup_logging(settings.log_dir)
     logger = get_logger("preprocess")
-    found, plan = _read(settings, config)
+    collection = read_collection(
+        settings.data_dir_raw, what="DATA_DIR_RAW", exclude=[config.train_dir, config.val_dir]
+    )
+    plan = plan_crops(collection, config)
     logger.info(
         "%d pictures and %d annotations below %s, %d to be cut out, %d left out",
-        *(len(found.pictures), len(found.annotations), settings.data_dir_raw),
+        *(len(collection.pictures), len(collection.annotations), settings.data_dir_raw),
         *(sum(item.output is not None for item in plan.items), plan.left_out.total()),
     )
     summary = run_batch(CropTask(config), plan.items, batch)
     if summary.table is not None and not summary.stopped:
-        _write_audit(found, plan, config, summary.table)
+        _write_audit(collection, plan, config, summary.table)
     logger.info(
         "%s, %d finished before, in %.1f s%s",
         *(status_text(summary.counts), summary.skipped, summary.seconds),
@@ -114,48 +120,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     return summary.exit_code
 
 
-def _read(settings: Settings, config: "CropConfig") -> "tuple[Collection, Plan]":
-    from emotion.data.aihub.collection import read_collection
-    from emotion.data.crop_task import plan_crops
-
-    found = read_collection(
-        settings.data_dir_raw, what="DATA_DIR_RAW", exclude=[config.train_dir, config.val_dir]
-    )
-    return found, plan_crops(found, config)
-
-
 def _audit_only(folder: Path) -> int:
-    from emotion.data.audit import audit_folder, describe_audit
-
     audit = audit_folder(folder)
     for line in describe_audit(audit):
         print(line)
     return ExitCode.DONE if audit["is_disjoint"] else ExitCode.SOME_FAILED
 
 
-def _write_audit(found: "Collection", plan: "Plan", config: "CropConfig", table: Path) -> None:
-    """Writes `audit.json` beside the table, and prints what it says of our split and of AIHub's own."""
-    from emotion.data.aihub.labels import agreement
-    from emotion.data.audit import audit_split, describe_audit, read_samples, sample_of
-    from facevox.files import write_json
-
+def _write_audit(collection: Collection, plan: "Plan", config: CropConfig, table: Path) -> None:
+    """Writes `audit.json` next to the table, and prints the audits of our split and of AIHub's own."""
     crops = audit_split(read_samples(table, config.train_dir.name))
     aihub = audit_split(
-        sample_of(picture.part, picture.filename) for picture in found.pictures if picture.part
+        sample_of(picture.part, picture.filename) for picture in collection.pictures if picture.part
     )
-    share = agreement([annotation.votes for annotation in found.annotations.values()])
+    share = agreement([annotation.votes for annotation in collection.annotations.values()])
     value = {
         "format": AUDIT_FORMAT,
         "settings": config.settings(),
         "crops": crops,
         "aihub": aihub,
         "annotations": {
-            "count": len(found.annotations),
-            "repeated": found.num_repeated,
-            "annotators_agree": round(share, 4) if share == share else None,
+            "count": len(collection.annotations),
+            "repeated": collection.num_repeated,
+            "annotators_agree": round(share, 4) if share == share else None,  # nan without pairs
         },
         "left_out": dict(plan.left_out.most_common()),
-        "problems": len(found.problems),
+        "problems": len(collection.problems),
     }
     write_json(config.output_dir / AUDIT_FILE, value)
     for line in describe_audit(crops):

@@ -1,6 +1,6 @@
 """The audit of a split: people, upload bursts, classes, and who is on both sides.
 
-A picture of a person who was trained on tests the memory of a model, not what it has learned: a split by
+A picture of a person of the training part tests the memory of a model, not what it has learned: a split by
 picture puts nearly everybody on both sides and scores far too well.
 """
 
@@ -19,7 +19,7 @@ PARTS = (TRAINING, VALIDATION, TEST)
 
 
 class Sample(NamedTuple):
-    """A picture of a split. `person` and `burst` are "" where its name tells none."""
+    """A picture of a split. `person` and `burst` are "" where its name has none."""
 
     part: str
     label: str
@@ -28,7 +28,7 @@ class Sample(NamedTuple):
 
 
 class PartCounts(TypedDict):
-    """Of one part; `classes`: pictures of each."""
+    """Counts of one part; `classes`: pictures of each."""
 
     pictures: int
     people: int
@@ -36,7 +36,7 @@ class PartCounts(TypedDict):
 
 
 class Bursts(TypedDict):
-    """How many uploads, and how large."""
+    """Number of uploads, and their sizes."""
 
     count: int
     largest: int
@@ -44,7 +44,7 @@ class Bursts(TypedDict):
 
 
 class Leak(TypedDict):
-    """Who is in both of two parts, and how much of the later part they are."""
+    """Number of people in both of two parts, and their share of the later part."""
 
     parts: list[str]
     people: int
@@ -55,7 +55,7 @@ class Leak(TypedDict):
 
 
 class Audit(TypedDict):
-    """Counts of a split; `num_unnamed`: pictures whose names tell no person."""
+    """Counts of a split; `num_unnamed`: pictures whose names have no person."""
 
     parts: dict[str, PartCounts]
     bursts: Bursts
@@ -65,7 +65,7 @@ class Audit(TypedDict):
 
 
 def sample_of(part: str, filename: str, label: str = "") -> Sample:
-    """The sample that a picture's file name makes; without a label it gets the uploader's emotion."""
+    """The sample of a picture by its file name; without a label it gets the uploader's emotion."""
     parsed = parse_picture_name(filename)
     if parsed is None:
         return Sample(part, label, "", "")
@@ -131,30 +131,30 @@ def _leak(first: str, second: str, people: dict[str, Counter[str]], bursts: dict
 
 
 def audit_folder(folder: Path) -> Audit:
-    """The audit of a split that lies in folders or ZIPs: `train/`, `validation/`, `test/`, `1.Training/` …
+    """The audit of a split in folders or ZIPs: `train/`, `validation/`, `test/`, `1.Training/` …
 
     Raises:
         UserError: No pictures, or none in a part of one of these names.
     """
-    found = read_collection(folder, what="--audit", with_annotations=False)
-    for name, reason in found.problems:
+    collection = read_collection(folder, what="--audit", with_annotations=False)
+    for name, reason in collection.problems:
         raise UserError(f"--audit: {name}: {reason}")
-    samples = [sample_of(picture.part, picture.filename, _label_of(picture)) for picture in found.pictures]
+    samples = [sample_of(p.part, p.filename, _label_of(p)) for p in collection.pictures]
     if not any(sample.part for sample in samples):
         raise UserError(
-            f"--audit: {folder}: none of its {len(samples)} pictures lies in a folder or archive named "
+            f"--audit: {folder}: none of its {len(samples)} pictures is in a folder or archive named "
             "train, validation or test"
         )
     return audit_split(sample for sample in samples if sample.part)
 
 
 def _label_of(picture: PictureFile) -> str:
-    """The class of a picture by its folder, where that bears the name of an emotion, Korean or English."""
+    """The class of a picture by its folder, where that has the name of an emotion, Korean or English."""
     return emotion_of(picture.name.split("/")[-2]) if "/" in picture.name else ""
 
 
 def describe_audit(audit: Audit) -> Sequence[str]:
-    """The lines that tell people of an audit."""
+    """The lines of an audit, for people."""
     lines = []
     for part, counts in audit["parts"].items():
         classes = ", ".join(f"{name} {count}" for name, count in counts["classes"].items())
@@ -173,5 +173,5 @@ def describe_audit(audit: Audit) -> Sequence[str]:
         else:
             lines.append(f"nobody of {second} is in {first}")
     if audit["num_unnamed"]:
-        lines.append(f"{audit['num_unnamed']} pictures have names that tell no person")
+        lines.append(f"{audit['num_unnamed']} pictures have names that name no person")
     return lines

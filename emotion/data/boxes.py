@@ -38,12 +38,12 @@ class Box(NamedTuple):
         return Box(*(value * factor for value in self))
 
     def contains(self, point: tuple[float, float]) -> bool:
-        """Whether `point` lies inside."""
+        """True if `point` is inside."""
         return self.left <= point[0] <= self.right and self.top <= point[1] <= self.bottom
 
 
 def clean_box(edges: Sequence[float], width: int, height: int) -> Box | None:
-    """A box as annotators left it, mended: swapped edges put right, cut at the picture's border.
+    """A box as annotators drew it, corrected: swapped edges exchanged, cut at the picture's border.
 
     Args:
         edges: Left, top, right, bottom; may be swapped, negative, beyond the picture, not finite.
@@ -61,9 +61,9 @@ def clean_box(edges: Sequence[float], width: int, height: int) -> Box | None:
 
 
 def middle_box(boxes: Sequence[Box]) -> Box | None:
-    """The median of each edge: one annotator who drew elsewhere is outvoted by two. None of none.
+    """The median of each edge: one annotator who drew elsewhere is outvoted by two. None without boxes.
 
-    Of two boxes it is the mean; each edge's median keeps left < right, because every box has it.
+    Of two boxes it is the mean. The medians keep left < right, because every box has it.
     """
     if not boxes:
         return None

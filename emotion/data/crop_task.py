@@ -1,4 +1,4 @@
-"""From AIHub's pictures to face crops: what is planned for each picture, and how it is done.
+"""From AIHub's pictures to face crops: the plan for each picture, and the task that carries it out.
 
 A face is MediaPipe's (the box around its landmarks), and it must be the one that the annotators marked: of
 several faces in a picture only theirs has the label.
@@ -8,7 +8,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 from emotion.data.aihub.annotations import Edges
 from emotion.data.aihub.archives import Archive
@@ -16,31 +19,30 @@ from emotion.data.aihub.collection import Collection, PictureFile, read_picture
 from emotion.data.aihub.labels import majority_label
 from emotion.data.aihub.names import parse_picture_name
 from emotion.data.boxes import Box, clean_box, middle_box, overlap
+from emotion.data.crops import cut_square, face_box, square_around
+from emotion.data.options import CropConfig
+from emotion.data.pictures import decode_reduced, reduction_for
 from emotion.data.split import validation_people
 from facevox.batch import Item, Outcome, Task
 from facevox.errors import NoFaceError, UserError
-from facevox.faces import MIN_CONFIDENCE
+from facevox.faces import MIN_CONFIDENCE, FaceMesh
+from facevox.files import write_image
 from facevox.manifest import LEFT_OUT
 from facevox.naming import plan_names
-from facevox.options import Options, number, option
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-# What the annotations say, known before a picture is opened …
+# From the annotations, before a picture is opened …
 LABEL_COLUMNS = (
     *("split", "class", "person", "gender", "age", "burst", "aihub_part"),
     *("uploader", "annot_A", "annot_B", "annot_C"),
 )
-# … and what is found in it. Boxes are in pixels of the whole upright picture.
+# … and from the picture itself. Boxes are in pixels of the whole upright picture.
 FACE_COLUMNS = (
     *("crop", "width", "height", "reduction", "faces", "found_in"),
     *("left", "top", "right", "bottom", "overlap"),
 )
 COLUMNS = ("picture", *LABEL_COLUMNS, *FACE_COLUMNS)
 
-SEARCHED_FACES = 5  # of one picture that are held against the annotators' boxes
+SEARCHED_FACES = 5  # of one picture, to be compared with the annotators' boxes
 # FaceMesh's detector looks at 192 pixels; a face of a tenth of the picture keeps 64 at this length.
 LEAST_LONGEST_PX = 640
 # MediaPipe's box ends at the forehead, annotators may draw hair and ears: half of the area is usual.
@@ -50,64 +52,15 @@ JPEG_QUALITY = 95
 
 
 @dataclass(frozen=True, kw_only=True)
-class CropConfig(Options):
-    """How crops are made; checks itself.
-
-    Attributes:
-        class_names: Labels that are kept, in English.
-        train_dir, val_dir: Two folders of one parent, which holds the table and the manifest.
-        img_size: Side of a crop, in pixels.
-        crop_margin: Around the face box, on each side, as a share of the box.
-        seed: Of the split.
-    """
-
-    class_names: tuple[str, ...]
-    train_dir: Path
-    val_dir: Path
-    img_size: int
-    crop_margin: float
-    val_share: float = option(
-        0.2, number(0, 1, is_above=True, is_below=True), "share of the people that go to validation"
-    )
-    seed: int
-
-    def contradictions(self) -> list[str]:
-        """Folders without a common parent."""
-        if self.train_dir.parent == self.val_dir.parent:
-            return []
-        return [
-            f"DATA_DIR_TRAIN {self.train_dir} and DATA_DIR_VAL {self.val_dir}: two folders of one parent are "
-            "expected, which holds their table and manifest"
-        ]
-
-    @property
-    def output_dir(self) -> Path:
-        """Where the two folders lie."""
-        return self.train_dir.parent
-
-    def settings(self) -> dict[str, object]:
-        """What changes the crops."""
-        return {
-            "class_names": list(self.class_names),
-            "train_dir": self.train_dir.name,
-            "val_dir": self.val_dir.name,
-            "img_size": self.img_size,
-            "crop_margin": self.crop_margin,
-            "val_share": self.val_share,
-            "seed": self.seed,
-        }
-
-
-@dataclass(frozen=True, kw_only=True)
 class CropItem(Item):
-    """A picture, and what is known of it before it is opened.
+    """A picture with its labels from name and annotations.
 
     Attributes:
-        offset: Of its header in the archive; below 0 where it is a file of its own.
-        labels: Of LABEL_COLUMNS; empty where name or annotations tell none.
+        offset: Of its header in the archive; below 0 for a picture that is a file itself.
+        labels: Values of LABEL_COLUMNS; empty where name or annotations have none.
         edges: The annotators' boxes.
-        problem: Why it cannot be done, or "".
-        left_out: Why no crop of it is wanted, or "".
+        problem: The reason why it cannot be processed, or "".
+        left_out: The reason why it gets no crop, or "".
     """
 
     offset: int = -1
@@ -119,60 +72,62 @@ class CropItem(Item):
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done.
+    """The items of a run.
 
     Attributes:
         items: For `CropTask`, in the order of the archives.
-        left_out: Reason -> number of pictures that are not wanted.
+        left_out: Reason -> number of pictures that get no crop.
     """
 
     items: list[CropItem]
     left_out: Counter[str]
 
 
-def plan_crops(found: Collection, config: CropConfig) -> Plan:
-    """An item for each picture: its label and its side by person, or why there will be no crop of it.
+def plan_crops(collection: Collection, config: CropConfig) -> Plan:
+    """An item for each picture: its label and its part by person, or the reason why it gets no crop.
 
     Raises:
         UserError: No pictures, no annotations, or fewer than two people.
     """
-    if not found.pictures or not found.annotations:
-        missing = "pictures (원천데이터)" if not found.pictures else "annotations (라벨링데이터)"
-        first = f"; {found.problems[0][0]}: {found.problems[0][1]}" if found.problems else ""
+    if not collection.pictures or not collection.annotations:
+        missing = "pictures (원천데이터)" if not collection.pictures else "annotations (라벨링데이터)"
+        problems = collection.problems
+        first = f"; {problems[0][0]}: {problems[0][1]}" if problems else ""
         raise UserError(f"DATA_DIR_RAW: no {missing} that can be read below it{first}")
-    people = [parsed.person for p in found.pictures if (parsed := parse_picture_name(p.filename))]
+    people = [parsed.person for p in collection.pictures if (parsed := parse_picture_name(p.filename))]
     in_validation = validation_people(people, config.seed, config.val_share)
-    items = [CropItem(name, "", problem=reason) for name, reason in found.problems]
+    items = [CropItem(name, "", problem=reason) for name, reason in collection.problems]
     left_out: Counter[str] = Counter()
-    seen: dict[str, str] = {}
-    for picture in found.pictures:
+    first_names: dict[str, str] = {}
+    for picture in collection.pictures:
         item = CropItem(picture.name, picture.container, offset=picture.offset)
-        first_name = seen.setdefault(picture.filename, picture.name)
+        first_name = first_names.setdefault(picture.filename, picture.name)
         if first_name != picture.name:
             item = replace(item, left_out=f"the same picture as {first_name}")
             left_out["the same picture again"] += 1
         else:
-            item = _plan_picture(item, picture, found, config, in_validation)
+            item = _plan_picture(item, picture, collection, config, in_validation)
             if item.left_out:
                 left_out[item.left_out] += 1
         items.append(item)
-    wanted = {place: item.output for place, item in enumerate(items) if item.output is not None}
-    for place, output in zip(wanted, plan_names(list(wanted.values()), ".jpg"), strict=True):
-        items[place] = replace(items[place], output=output)
+    # Archives may hold pictures of one name; on some disks names differ in case alone.
+    outputs = {index: item.output for index, item in enumerate(items) if item.output is not None}
+    for index, output in zip(outputs, plan_names(list(outputs.values()), ".jpg"), strict=True):
+        items[index] = replace(items[index], output=output)
     return Plan(items, left_out)
 
 
 def _plan_picture(
-    item: CropItem, picture: PictureFile, found: Collection, config: CropConfig, in_validation: set[str]
+    item: CropItem, picture: PictureFile, collection: Collection, config: CropConfig, in_validation: set[str]
 ) -> CropItem:
-    """The item with what is known of its picture: labels, and `output`, `left_out` or `problem`.
+    """The item with its labels, and `output`, `left_out` or `problem`.
 
-    Pictures of several archives may want the same `output` still.
+    Pictures of several archives may have the same `output` still.
     """
     parsed = parse_picture_name(picture.filename)
-    annotation = found.annotations.get(picture.filename)
+    annotation = collection.annotations.get(picture.filename)
     if parsed is None:
-        return replace(item, problem="its name tells no person (AIHub's: uploader_gender_age_emotion_…)")
+        return replace(item, problem="its name names no person (AIHub's: uploader_gender_age_emotion_…)")
     if annotation is None:
         return replace(item, problem="no annotation names it")
     label = majority_label(annotation.votes, annotation.uploader)
@@ -205,16 +160,12 @@ class CropTask(Task[CropItem]):
 
     def open(self, output_dir: Path) -> None:
         """Makes this process's FaceMesh; OpenCV keeps to one thread, the workers share the cores."""
-        import cv2
-
-        from facevox.faces import FaceMesh
-
         super().open(output_dir)
         cv2.setNumThreads(1)
         self._mesh = FaceMesh(static=True, max_faces=SEARCHED_FACES)
 
     def close(self) -> None:
-        """Gives FaceMesh and the open archive back."""
+        """Closes FaceMesh and the open archive."""
         self._mesh.close()
         if self._archive is not None:
             self._archive.close()
@@ -226,10 +177,6 @@ class CropTask(Task[CropItem]):
         Raises:
             UserError: The picture cannot be read, or shows no such face.
         """
-        from emotion.data.crops import cut_square, square_around
-        from emotion.data.pictures import decode_reduced
-        from facevox.files import write_image
-
         if item.problem:
             raise UserError(item.problem)
         labels = dict(zip(LABEL_COLUMNS, item.labels, strict=True)) if item.labels else {}
@@ -238,35 +185,36 @@ class CropTask(Task[CropItem]):
         output = item.output
         assert output is not None, "planned where there is no problem and nothing is left out"
         data = read_picture(item.path, item.offset, self._opened(item))
-        # Whose face is wanted is known only when the size of the picture is.
-        drawn: list[Box | None] = []
+        # The annotators' box is cut at the border of the picture, whose size is known while it is decoded.
+        annotated_boxes: list[Box | None] = []
 
         def choose(width: int, height: int) -> int:
-            drawn.append(annotated_box(item.edges, width, height))
-            return self._reduction(drawn[0], max(width, height))
+            annotated_boxes.append(annotated_box(item.edges, width, height))
+            return self._reduction(annotated_boxes[0], max(width, height))
 
         image, (width, height) = decode_reduced(data, item.name, choose)
-        annotated = drawn[0] if drawn else annotated_box(item.edges, width, height)
+        # `choose` is called for JPEGs alone.
+        annotated = annotated_boxes[0] if annotated_boxes else annotated_box(item.edges, width, height)
         reduction = width / image.shape[1]
-        found = self._find(image, annotated.scaled(1 / reduction) if annotated else None)
-        crop = cut_square(image, square_around(found.box, self.config.crop_margin), self.config.img_size)
+        face = self._find(image, annotated.scaled(1 / reduction) if annotated else None)
+        crop = cut_square(image, square_around(face.box, self.config.crop_margin), self.config.img_size)
         write_image(self.output_dir / output, crop, JPEG_QUALITY, sync=False)
-        box = found.box.scaled(reduction)
+        box = face.box.scaled(reduction)
         row = {
             **labels,
             "crop": output,
             "width": width,
             "height": height,
             "reduction": round(reduction),
-            "faces": found.num_faces,
-            "found_in": found.where,
+            "faces": face.num_faces,
+            "found_in": face.where,
             **{name: round(value, 1) for name, value in zip(Box._fields, box, strict=True)},
-            "overlap": round(found.overlap, 3) if annotated else "",
+            "overlap": round(face.overlap, 3) if annotated else "",
         }
         return Outcome(rows=[row], outputs=[output])
 
     def _opened(self, item: CropItem) -> Archive | None:
-        """The archive of an item, kept open for the next; None where the picture is a file of its own."""
+        """The archive of an item, kept open for the next; None for a picture that is a file itself."""
         if item.offset < 0:
             return None
         if self._archive is None or str(self._archive.path) != item.path:
@@ -277,29 +225,25 @@ class CropTask(Task[CropItem]):
         return self._archive
 
     def _reduction(self, annotated: Box | None, longest_px: int) -> int:
-        from emotion.data.pictures import reduction_for
-
         if annotated is None:
             return 1
         crop_px = min(annotated.width, annotated.height) * (1 + 2 * self.config.crop_margin)
         return reduction_for(crop_px, self.config.img_size, longest_px, LEAST_LONGEST_PX)
 
-    def _find(self, image: "NDArray[np.uint8]", annotated: Box | None) -> "FoundFace":
+    def _find(self, image: NDArray[np.uint8], annotated: Box | None) -> "FoundFace":
         """The annotated face in the whole picture, or else in the piece around the annotators' box."""
-        from emotion.data.crops import face_box
-
         boxes = [face_box(points) for points in self._mesh.find(image)]
-        found = choose_face(boxes, annotated)
-        if found is not None:
-            return found
+        face = choose_face(boxes, annotated)
+        if face is not None:
+            return face
         if annotated is not None:
             height, width = image.shape[:2]
             left, top, right, bottom = _piece_around(annotated, width, height)
             piece = [face_box(points) for points in self._mesh.find(image[top:bottom, left:right])]
             moved = [Box(b.left + left, b.top + top, b.right + left, b.bottom + top) for b in piece]
-            found = choose_face(moved, annotated)
-            if found is not None:
-                return FoundFace(found.box, found.overlap, max(len(boxes), found.num_faces), "piece")
+            face = choose_face(moved, annotated)
+            if face is not None:
+                return FoundFace(face.box, face.overlap, max(len(boxes), face.num_faces), "piece")
             boxes += moved
         if not boxes:
             raise NoFaceError("no face found")
@@ -311,7 +255,7 @@ class CropTask(Task[CropItem]):
 
 @dataclass(frozen=True)
 class FoundFace:
-    """A face in the decoded picture: its box, its overlap with the annotators', and where it was found."""
+    """A face in the decoded picture: its box, the overlap with the annotators' box, how it was found."""
 
     box: Box
     overlap: float
@@ -320,7 +264,7 @@ class FoundFace:
 
 
 def annotated_box(edges: Sequence[Sequence[float]], width: int, height: int) -> Box | None:
-    """The annotators' box in a picture of this upright size, or None where they left none that is usable."""
+    """The annotators' box in a picture of this upright size, or None where they drew none that is usable."""
     cleaned = (clean_box(box, width, height) for box in edges)
     return middle_box([box for box in cleaned if box is not None])
 
@@ -328,21 +272,21 @@ def annotated_box(edges: Sequence[Sequence[float]], width: int, height: int) -> 
 def choose_face(boxes: Sequence[Box], annotated: Box | None) -> FoundFace | None:
     """The face that the annotators marked; the largest where they marked none.
 
-    A face is theirs if it overlaps their box enough, or lies with its centre in it and is not much smaller:
-    boxes are drawn tightly by some and around the whole head by others.
+    A face is theirs if it overlaps their box enough, or has its centre in it and is not much smaller: some
+    draw boxes tightly, others around the whole head.
     """
     if annotated is None:
         best = max(boxes, key=lambda box: box.area, default=None)
         return None if best is None else FoundFace(best, 0.0, len(boxes), "picture")
-    theirs = [
+    candidates = [
         (overlap(box, annotated), box)
         for box in boxes
         if overlap(box, annotated) >= LEAST_OVERLAP
         or (annotated.contains(box.centre) and LEAST_AREA_SHARE <= box.area / annotated.area <= 1)
     ]
-    if not theirs:
+    if not candidates:
         return None
-    share, box = max(theirs)
+    share, box = max(candidates)
     return FoundFace(box, share, len(boxes), "picture")
 
 

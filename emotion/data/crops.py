@@ -1,13 +1,12 @@
 """The square face crop, the same in preprocessing, in the server and in the local runner."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from emotion.data.boxes import Box
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 
 class Square(NamedTuple):
@@ -18,7 +17,7 @@ class Square(NamedTuple):
     side: int
 
 
-def face_box(landmarks: "NDArray[np.float32]") -> Box:
+def face_box(landmarks: NDArray[np.float32]) -> Box:
     """The box around a face's landmarks (N, 2 or 3), in their pixels: forehead to chin, temple to temple."""
     left, top = (float(value) for value in landmarks[:, :2].min(axis=0))
     right, bottom = (float(value) for value in landmarks[:, :2].max(axis=0))
@@ -37,25 +36,23 @@ def square_around(box: Box, margin: float) -> Square:
     return Square(round(x - side / 2), round(y - side / 2), side)
 
 
-def cut_square(image_rgb: "NDArray[np.uint8]", square: Square, size: int) -> "NDArray[np.uint8]":
+def cut_square(image_rgb: NDArray[np.uint8], square: Square, size: int) -> NDArray[np.uint8]:
     """(size, size, 3) uint8: the square of an (H, W, 3) picture, its edge repeated where it reaches over.
 
-    A repeated edge brings no bars into the crop, which a classifier could mistake for a sign.
+    Black bars instead could become a feature that a classifier learns from.
     """
-    import cv2
-
     height, width = image_rgb.shape[:2]
     left, top, side = square
     right, bottom = left + side, top + side
-    # At least one row and column of the picture, even where the square lies outside of it.
+    # At least one row and column of the picture, even where the square is outside of it.
     rows = slice(min(max(top, 0), height - 1), max(min(bottom, height), 1))
     columns = slice(min(max(left, 0), width - 1), max(min(right, width), 1))
     piece = image_rgb[rows, columns]
-    over = (max(-top, 0), max(bottom - height, 0), max(-left, 0), max(right - width, 0))
-    if any(over):
-        piece = cv2.copyMakeBorder(piece, *over, cv2.BORDER_REPLICATE)
-    smaller = piece.shape[0] > size
+    missing_px = (max(-top, 0), max(bottom - height, 0), max(-left, 0), max(right - width, 0))
+    if any(missing_px):
+        piece = cv2.copyMakeBorder(piece, *missing_px, cv2.BORDER_REPLICATE)
+    is_shrunk = piece.shape[0] > size
     resized: NDArray[np.uint8] = cv2.resize(
-        piece, (size, size), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+        piece, (size, size), interpolation=cv2.INTER_AREA if is_shrunk else cv2.INTER_LINEAR
     )
     return resized

@@ -1,4 +1,4 @@
-"""Pictures upright, and decoded no larger than they are needed: a twelve-megapixel JPEG at a quarter.
+"""Pictures upright, and decoded no larger than needed: a twelve-megapixel JPEG at a quarter.
 
 A JPEG can be decoded to a half, a quarter or an eighth at a fraction of the cost, because its blocks of
 8 x 8 pixels are then unpacked smaller.
@@ -7,30 +7,29 @@ A JPEG can be decoded to a half, a quarter or an eighth at a fraction of the cos
 import io
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from facevox.errors import one_line
 from facevox.files import MAX_IMAGE_PIXELS, ImageError, decode_image
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-REDUCTIONS = (8, 4, 2)  # what a JPEG can be decoded smaller by
+REDUCTIONS = (8, 4, 2)  # by which a JPEG can be decoded smaller
 _ORIENTATION = 0x0112  # EXIF tag; values 5 to 8 turn the picture by a quarter
 Size = tuple[int, int]  # width, height
 
 
 def decode_reduced(
     data: bytes, name: str, choose: Callable[[int, int], int]
-) -> "tuple[NDArray[np.uint8], Size]":
-    """A picture, upright, and the size that it has undecoded and upright.
+) -> tuple[NDArray[np.uint8], Size]:
+    """A picture, upright and perhaps smaller, and the upright size of the whole.
 
     Args:
         data: The file.
         name: For messages.
-        choose: Given the upright width and height, by how much a JPEG may be decoded smaller: 1, 2, 4 or 8.
-            Other formats are always decoded whole.
+        choose: Upright width and height -> the factor by which a JPEG may be decoded smaller: 1, 2, 4 or 8.
+            Not called for other formats, which are decoded whole.
 
     Returns:
         (h, w, 3) uint8 RGB with w about width / reduction (rounded up), and (width, height).
@@ -40,9 +39,6 @@ def decode_reduced(
     """
     if not data:
         raise ImageError(f"{name}: the file is empty (0 bytes)")
-    import numpy as np
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below decides
@@ -61,23 +57,23 @@ def decode_reduced(
                     upright = ImageOps.exif_transpose(picture).convert("RGB")
                     return np.asarray(upright, dtype=np.uint8).copy(), size
     except (ImageError, Image.DecompressionBombError, UnidentifiedImageError):
-        pass  # decode_image has the words for these
+        pass  # decode_image reports these
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error … on bad data
         raise ImageError(f"{name}: broken picture: {one_line(error)}") from None
     image = decode_image(data, name)
     return image, (image.shape[1], image.shape[0])
 
 
-def reduction_for(face_px: float, wanted_px: float, longest_px: int, least_longest_px: int) -> int:
-    """By how much a picture may be decoded smaller.
+def reduction_for(face_px: float, target_px: float, longest_px: int, least_longest_px: int) -> int:
+    """The factor by which a picture may be decoded smaller: 1, 2, 4 or 8.
 
     Args:
-        face_px: Side of what will be cut out, in the whole picture.
-        wanted_px: Side that it is wanted at: it is never decoded smaller.
+        face_px: Side of the piece that will be cut out, in the whole picture.
+        target_px: Side that the piece needs: it is never decoded smaller.
         longest_px: Longer side of the whole picture.
-        least_longest_px: What the longer side must keep, so that the face is found.
+        least_longest_px: Longer side that the decoded picture needs for the face to be found.
     """
     for reduction in REDUCTIONS:
-        if face_px >= wanted_px * reduction and longest_px >= least_longest_px * reduction:
+        if face_px >= target_px * reduction and longest_px >= least_longest_px * reduction:
             return reduction
     return 1

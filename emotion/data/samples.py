@@ -4,20 +4,17 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from emotion.data.aihub.labels import soft_label
 from emotion.data.aihub.names import parse_picture_name
 from facevox.errors import UserError
 from facevox.files import IMAGE_PATTERNS, find_files, relative_name
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 VOTES = ("annot_A", "annot_B", "annot_C")
-AGES = (-1, 150)  # years; what lies outside is a slip
+AGES = (-1, 150)  # years; a value outside is a mistake
 
 
 @dataclass(frozen=True)
@@ -27,40 +24,40 @@ class Samples:
     Attributes:
         files: (N,) paths.
         names: (N,) the same relative to the folder that holds both parts, with forward slashes.
-        labels: (N,) int64, index of the class: the folder that a picture lies in.
-        targets: (N, C) float32, the annotators' votes as a distribution; one-hot where none are known.
-        people: (N,) who is in it; a picture whose person is not known counts as a person of its own.
+        labels: (N,) int64, index of the class: the folder that a picture is in.
+        targets: (N, C) float32, the annotators' votes as a distribution; one-hot where there are none.
+        people: (N,) the person; each picture of an unknown person counts as another person.
         genders: (N,) "male", "female" or "".
         ages: (N,) decade, -1 where unknown.
     """
 
     files: list[Path]
     names: list[str]
-    labels: "NDArray[np.int64]"
-    targets: "NDArray[np.float32]"
+    labels: NDArray[np.int64]
+    targets: NDArray[np.float32]
     people: list[str]
     genders: list[str]
-    ages: "NDArray[np.int64]"
+    ages: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.files)
 
     @property
     def num_people(self) -> int:
-        """Different people."""
+        """Number of different people."""
         return len(set(self.people))
 
     @property
     def num_voted(self) -> int:
-        """Pictures whose annotators were not of one mind."""
+        """Number of pictures whose annotators do not agree."""
         return int((self.targets.max(axis=1) < 1).sum())
 
 
 def read_samples(folder: Path, class_names: Sequence[str], *, what: str) -> Samples:
     """The pictures below `folder/<class>/`, in the order of their names.
 
-    The table `crops.csv` beside the folder tells votes, person, gender and age; without a row there the
-    file's name does, as AIHub writes it.
+    Votes, person, gender and age come from the table `crops.csv` next to the folder; without a row there,
+    person, gender and age from the file's name as AIHub writes it.
 
     Args:
         folder: DATA_DIR_TRAIN or DATA_DIR_VAL.
@@ -72,15 +69,15 @@ def read_samples(folder: Path, class_names: Sequence[str], *, what: str) -> Samp
     """
     if not folder.is_dir():
         raise UserError(f"{what}: no such folder: {folder}; run python emotion/preprocess.py first")
-    found = [_pictures(folder / name, what) for name in class_names]
-    empty = [name for name, files in zip(class_names, found, strict=True) if not files]
+    by_class = [_pictures(folder / name, what) for name in class_names]
+    empty = [name for name, files in zip(class_names, by_class, strict=True) if not files]
     if empty:
         raise UserError(
             f"{what}: {folder} has no pictures of {', '.join(empty)} (folders named as in CLASS_NAMES are "
-            "wanted); run python emotion/preprocess.py first"
+            "expected); run python emotion/preprocess.py first"
         )
-    files = [file for of_class in found for file in of_class]
-    labels = np.repeat(np.arange(len(class_names)), [len(of_class) for of_class in found])
+    files = [file for of_class in by_class for file in of_class]
+    labels = np.repeat(np.arange(len(class_names)), [len(of_class) for of_class in by_class])
     names = [relative_name(file, folder.parent) for file in files]
     rows = _read_table(folder.parent / "crops.csv")
     targets = np.zeros((len(files), len(class_names)), np.float32)
@@ -96,11 +93,11 @@ def read_samples(folder: Path, class_names: Sequence[str], *, what: str) -> Samp
 
 
 def people_in_both(train: Samples, validation: Samples) -> int:
-    """How many people are in both parts: above 0 the scores are too good."""
+    """Number of people who are in both parts: above 0 the scores are too good."""
     return len(set(train.people) & set(validation.people))
 
 
-def class_weights(labels: "NDArray[np.int64]", num_classes: int) -> "NDArray[np.float32]":
+def class_weights(labels: NDArray[np.int64], num_classes: int) -> NDArray[np.float32]:
     """(C,) N / (C * n_c): a class weighs the more the rarer it is, and a picture 1 on average.
 
     Source: King and Zeng (2001), "Logistic Regression in Rare Events Data"; scikit-learn's "balanced".
@@ -112,7 +109,7 @@ def class_weights(labels: "NDArray[np.int64]", num_classes: int) -> "NDArray[np.
 def _pictures(folder: Path, what: str) -> list[Path]:
     try:
         return find_files(folder, IMAGE_PATTERNS, what=what)
-    except UserError:  # no such folder, or nothing in it: all classes are told together
+    except UserError:  # no such folder, or nothing in it: all such classes are reported together
         return []
 
 

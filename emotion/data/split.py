@@ -1,4 +1,4 @@
-"""Who is in training and who in validation: by person, the same whatever else is there."""
+"""The split into training and validation by person, independent of who else is in the set."""
 
 from collections.abc import Iterable
 
@@ -11,10 +11,10 @@ FEW_PEOPLE = 200
 def validation_people(people: Iterable[str], seed: int, val_share: float) -> set[str]:
     """The people of the validation part; all others are in training.
 
-    Each person's side depends on that person and the seed, not on who else is there: archives that are
-    downloaded later move nobody to the other side, so a model trained before stays untested on them. The
-    share is therefore met on average only: of n people it varies by about sqrt(n * share * (1 - share)).
-    Below FEW_PEOPLE that is too much, and the share is met exactly instead: a set this small comes at once.
+    Each person's part depends on that person and the seed alone: archives that are downloaded later move
+    nobody to the other part, so nobody whom an earlier model was trained on gets into validation. The share
+    is therefore met on average only: of n people it varies by about sqrt(n * share * (1 - share)). Below
+    FEW_PEOPLE that is too much, and the share is met exactly instead: a set this small is downloaded at once.
 
     Args:
         people: Everybody.

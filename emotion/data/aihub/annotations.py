@@ -6,7 +6,7 @@
       "annot_B": …, "annot_C": …}, …]
 
 Another form of the same lists has flat keys: `faceExp_A` and `faceBB_A`. Boxes are kept as they are written
-(`boxes.clean_box` mends them once the size of the picture is known).
+(`boxes.clean_box` corrects them once the size of the picture is known).
 """
 
 import json
@@ -24,15 +24,15 @@ Edges = tuple[float, float, float, float]  # left, top, right, bottom, as writte
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """What is known of one picture.
+    """The annotation of one picture.
 
     Attributes:
         filename: In NFC, without folders.
         gender: "male", "female" or "".
-        age: In years, -1 where it is not said.
+        age: In years, -1 where it is missing.
         uploader: The emotion that the uploader named, in English, or "".
         votes: Of the three annotators, in English; "" for one who did not answer.
-        boxes: Of the annotators who drew one, as written: swapped, negative and empty ones among them.
+        boxes: Of the annotators who drew one, as written; may be swapped, negative or empty.
     """
 
     filename: str
@@ -58,16 +58,16 @@ def decode_text(data: bytes, name: str) -> str:
 
 
 def read_annotations(data: bytes, name: str) -> Iterator[Annotation | str]:
-    """The annotations of one JSON file; in place of a record that cannot be used, what is wrong with it.
+    """The annotations of one JSON file; instead of a record that cannot be used, a text with its fault.
 
-    A file with the annotation of a single picture (an object in place of a list) is read too.
+    A file with the annotation of a single picture (an object instead of a list) is read too.
 
     Args:
         data: The file.
         name: For messages.
 
     Raises:
-        UserError: It is no JSON, or holds no list of records.
+        UserError: It is not JSON, or holds no list of records.
     """
     try:
         value = json.loads(decode_text(data, name))
@@ -77,7 +77,7 @@ def read_annotations(data: bytes, name: str) -> Iterator[Annotation | str]:
         raise UserError(f"{name}: not JSON: {error}") from None
     records = [value] if isinstance(value, dict) and "filename" in value else value
     if not isinstance(records, list):
-        raise UserError(f"{name}: a JSON list of annotations is wanted, it holds a {type(value).__name__}")
+        raise UserError(f"{name}: a JSON list of annotations is expected, it holds a {type(value).__name__}")
     for number, record in enumerate(records):
         filename = record.get("filename") if isinstance(record, dict) else None
         if isinstance(filename, str) and filename.strip():
@@ -92,8 +92,7 @@ def _annotation(record: Mapping[str, object], filename: str) -> Annotation:
         annot = record.get(f"annot_{letter}")
         annot = annot if isinstance(annot, dict) else {}
         votes.append(emotion_of(annot.get("faceExp", record.get(f"faceExp_{letter}"))))
-        drawn = annot.get("boxes", annot.get("faceBB", record.get(f"faceBB_{letter}")))
-        edges = _edges(drawn)
+        edges = _edges(annot.get("boxes", annot.get("faceBB", record.get(f"faceBB_{letter}"))))
         if edges is not None:
             boxes.append(edges)
     gender, age = record.get("gender"), record.get("age")

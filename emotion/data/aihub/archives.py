@@ -1,8 +1,8 @@
 """ZIP archives of tens of gigabytes, read in place and with limits; nothing is ever unpacked by its own path.
 
 One `Archive` belongs to one process: open it after the process has started, because a handle that a fork
-inherits shares its position with the parent's. Members come in the order in which they lie in the file, so
-that reading them all goes over the disk once. ZIP64, stored and deflated members; Korean names in UTF-8 and
+inherits shares its position with the parent's. Members come in their order in the file, so that reading
+them all goes over the disk once. ZIP64, stored and deflated members; Korean names in UTF-8 and
 cp949 (`names.member_name`).
 """
 
@@ -19,7 +19,7 @@ from emotion.data.aihub.names import member_name
 from facevox.errors import UserError, one_line
 
 _END = struct.Struct("<4s4H2LH")  # end of central directory (APPNOTE.TXT 4.3.16)
-_END64_PLACE = struct.Struct("<4sLQL")  # its ZIP64 locator (4.3.15)
+_END64_LOCATOR = struct.Struct("<4sLQL")  # its ZIP64 locator (4.3.15)
 _END64 = struct.Struct("<4sQ2H2L4Q")  # the ZIP64 record (4.3.14)
 _ENCRYPTED = 0x1  # of the flag bits
 
@@ -30,7 +30,7 @@ class ArchiveError(UserError):
 
 @dataclass(frozen=True, kw_only=True)
 class ArchiveLimits:
-    """What an archive may ask of the machine.
+    """Limits to what an archive may ask of the machine.
 
     Attributes:
         max_members: More than AIHub's largest archive has by a factor of ten.
@@ -38,7 +38,7 @@ class ArchiveLimits:
         max_member_bytes: Of one member, unpacked.
         max_ratio: Unpacked against packed size. Pictures reach about 1, lists of annotations 30;
             deflate's limit is 1032.
-        ratio_free_bytes: Members up to this size may pack as well as they like.
+        ratio_free_bytes: Members up to this size may have any ratio.
     """
 
     max_members: int = 1_000_000
@@ -49,7 +49,7 @@ class ArchiveLimits:
 
 
 class Member(NamedTuple):
-    """A file in an archive. `offset` (of its header) tells it from all others of the archive."""
+    """A file in an archive. `offset` (of its header) is unique in the archive."""
 
     name: str
     offset: int
@@ -61,10 +61,10 @@ class Archive:
 
     Args:
         path: The archive.
-        limits: What it may ask for.
+        limits: Checked before anything is read into memory.
 
     Raises:
-        ArchiveError: No ZIP, truncated, or beyond the limits.
+        ArchiveError: Not a ZIP, truncated, or beyond the limits.
         OSError: It cannot be opened.
     """
 
@@ -84,22 +84,22 @@ class Archive:
             )
 
     def members(self) -> list[Member]:
-        """The files in it, by their place in the archive; system files (`__MACOSX`, `.DS_Store`) left out."""
-        found = []
+        """The files in it, by position in the archive, without system files (`__MACOSX`, `.DS_Store`)."""
+        members = []
         for offset in sorted(self._infos):
             info = self._infos[offset]
             name = member_name(info.orig_filename, info.flag_bits)
             parts = name.split("/")
             if "__MACOSX" not in parts and not parts[-1].startswith(".") and parts[-1]:
-                found.append(Member(name, offset, info.file_size))
-        return found
+                members.append(Member(name, offset, info.file_size))
+        return members
 
     def read(self, offset: int) -> bytes:
-        """The content of the member whose header lies at `offset`, its checksum verified.
+        """The content of the member whose header is at byte `offset`, its checksum verified.
 
         Raises:
-            ArchiveError: No such member, encrypted, packed in a way that Python does not know, damaged, or
-                beyond the limits (seen before it is unpacked; never more than its stated size is unpacked).
+            ArchiveError: No such member, encrypted, packed by a method that Python does not have, damaged,
+                or beyond the limits (checked before it is unpacked; at most its stated size is unpacked).
         """
         info = self._infos.get(offset)
         if info is None:
@@ -138,17 +138,19 @@ class Archive:
         """Reads the sizes of the directory before `zipfile` reads all of it into memory."""
         with self.path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
-            # The record is the last thing but for a comment of up to 64 kB.
-            start = max(size - _END.size - 0xFFFF - _END64_PLACE.size, 0)
+            # Only a comment of up to 64 kB may follow the record.
+            start = max(size - _END.size - 0xFFFF - _END64_LOCATOR.size, 0)
             file.seek(start)
             tail = file.read()
-            at = tail.rfind(b"PK\5\6")
-            if at < 0 or len(tail) - at < _END.size:
-                raise ArchiveError(f"{self.path.name}: not a readable ZIP: it has no end, or is none")
-            _, _, _, _, count, directory_bytes, _, _ = _END.unpack_from(tail, at)
-            if at >= _END64_PLACE.size and tail[at - _END64_PLACE.size :].startswith(b"PK\6\7"):
-                _, _, place, _ = _END64_PLACE.unpack_from(tail, at - _END64_PLACE.size)
-                file.seek(min(place, size))
+            end = tail.rfind(b"PK\5\6")
+            if end < 0 or len(tail) - end < _END.size:
+                raise ArchiveError(f"{self.path.name}: not a readable ZIP: it has no end, or is another file")
+            _, _, _, _, count, directory_bytes, _, _ = _END.unpack_from(tail, end)
+            # Beyond 4 GB or 65,535 members there is a second record, and a locator of it before this one.
+            locator = end - _END64_LOCATOR.size
+            if locator >= 0 and tail[locator:].startswith(b"PK\6\7"):
+                _, _, end64, _ = _END64_LOCATOR.unpack_from(tail, locator)
+                file.seek(min(end64, size))
                 record = file.read(_END64.size)
                 if len(record) == _END64.size and record.startswith(b"PK\6\6"):
                     count, directory_bytes = _END64.unpack(record)[7:9]

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import combinations
 
 
 def majority_label(votes: Sequence[str], uploader: str) -> str:
@@ -9,15 +10,15 @@ def majority_label(votes: Sequence[str], uploader: str) -> str:
 
     Args:
         votes: English emotions ("unknown": cannot tell); "" for an annotator who did not answer.
-        uploader: What the uploader named, or "".
+        uploader: The uploader's emotion, or "".
 
     Returns:
-        An English emotion; "unknown" where most annotators could not tell; "" where nobody says anything.
+        An English emotion; "unknown" where most annotators could not tell; "" where nobody answered.
     """
-    given = [vote for vote in votes if vote]
-    if given:
-        emotion, count = Counter(given).most_common(1)[0]
-        if 2 * count > len(given):
+    answers = [vote for vote in votes if vote]
+    if answers:
+        emotion, count = Counter(answers).most_common(1)[0]
+        if 2 * count > len(answers):
             return emotion
     return uploader
 
@@ -25,10 +26,10 @@ def majority_label(votes: Sequence[str], uploader: str) -> str:
 def soft_label(votes: Sequence[str], class_names: Sequence[str], label: str) -> list[float]:
     """The annotators' votes as a distribution over the classes, (C,), summing to 1.
 
-    Votes outside the classes, "unknown" among them, say nothing; where none is left, `label` has it all.
+    Votes outside the classes, "unknown" among them, do not count; without any other, `label` gets 1.
 
     Raises:
-        ValueError: `label` is none of the classes.
+        ValueError: `label` is needed and not one of the classes.
     """
     counts = [float(sum(vote == name for vote in votes)) for name in class_names]
     if not sum(counts):
@@ -38,15 +39,13 @@ def soft_label(votes: Sequence[str], class_names: Sequence[str], label: str) -> 
 
 
 def agreement(all_votes: Sequence[Sequence[str]]) -> float:
-    """How often one annotator agrees with another, over all pairs who both answered; nan without pairs.
+    """Share of agreeing pairs among all pairs of annotators who both answered; nan without pairs.
 
     "unknown" is an answer. No model can be expected to agree with annotators more than they do themselves.
     """
     same = pairs = 0
     for votes in all_votes:
-        given = [vote for vote in votes if vote]
-        for first in range(len(given)):
-            for second in range(first + 1, len(given)):
-                pairs += 1
-                same += given[first] == given[second]
+        for first, second in combinations((vote for vote in votes if vote), 2):
+            pairs += 1
+            same += first == second
     return same / pairs if pairs else float("nan")

@@ -1,10 +1,10 @@
-"""What AIHub's names say: emotions, people, parts; and how Korean names of ZIP members are read."""
+"""Emotions, people and parts in AIHub's names; Korean names of ZIP members."""
 
 import re
 import unicodedata
 from dataclasses import dataclass
 
-# AIHub's seven emotions, and what annotators answer who cannot tell.
+# AIHub's seven emotions, and the answer of annotators who cannot tell.
 EMOTIONS = {
     "기쁨": "happy",
     "슬픔": "sad",
@@ -29,14 +29,14 @@ _HANGUL = re.compile("[가-힣]")
 
 @dataclass(frozen=True)
 class PictureName:
-    """What the name of a picture says: `uploader_남_20_기쁨_도심 환경_20210128102200-001-003.jpg`.
+    """Fields of a picture's name: `uploader_남_20_기쁨_도심 환경_20210128102200-001-003.jpg`.
 
     Attributes:
         person: The uploader's hash: who is in the picture.
-        gender: "male", "female", or "" where it is not said.
-        age: The decade, or -1 where it is not said.
-        emotion: English, as the uploader named it, or "" where it is none of AIHub's.
-        burst: What the pictures of one upload share: the person and the number up to its first hyphen.
+        gender: "male", "female", or "" where it is missing.
+        age: The decade, or -1 where it is missing.
+        emotion: The uploader's, in English, or "" where it is not one of AIHub's.
+        burst: The upload: the person and the number up to its first hyphen, the same in all its pictures.
     """
 
     person: str
@@ -52,9 +52,9 @@ def normalise(text: str) -> str:
 
 
 def emotion_of(word: object) -> str:
-    """The English name of an AIHub emotion ("알수없음" is "unknown"), or "" where it is none.
+    """The English name of an AIHub emotion ("알수없음" is "unknown"), or "" for other words.
 
-    English names pass as they are. Spaces are ignored: both 알수없음 and 알 수 없음 occur.
+    English names are returned as they are. Spaces are ignored: both 알수없음 and 알 수 없음 occur.
     """
     if not isinstance(word, str):
         return ""
@@ -63,9 +63,9 @@ def emotion_of(word: object) -> str:
 
 
 def parse_picture_name(name: str) -> PictureName | None:
-    """What the file name of a picture says, or None where it names no person.
+    """The fields of a picture's file name, or None where it names no person.
 
-    A background may hold underscores: the first four fields and the last are fixed.
+    A background may contain underscores: only the first four fields and the last are fixed.
     """
     fields = normalise(name.rsplit("/", 1)[-1]).rsplit(".", 1)[0].split("_")
     if len(fields) < 5 or not fields[0].strip():
@@ -81,10 +81,10 @@ def parse_picture_name(name: str) -> PictureName | None:
 
 
 def part_of(path: str) -> str:
-    """Which of a data set's own parts a path belongs to: "train", "validation", "test", or "".
+    """The data set's own part that a path belongs to: "train", "validation", "test", or "".
 
     By a folder (`1.Training`, `validation`) or by the name of an archive or JSON (`…_TRAIN_01.zip`,
-    `img_emotion_validation_data(기쁨).json`); what stands deepest in the path counts.
+    `img_emotion_validation_data(기쁨).json`); the deepest in the path counts.
     """
     for component in reversed(normalise(path).split("/")):
         for part, pattern in _PARTS:
@@ -99,9 +99,9 @@ def part_of(path: str) -> str:
 
 
 def emotion_in_name(name: str) -> str:
-    """The emotion that the name of an archive or JSON holds, in English, or "".
+    """The emotion in the name of an archive or JSON, in English, or "".
 
-    `[원천]EMOIMG_중립_TRAIN_01.zip` says "neutral", `img_emotion_training_data(기쁨).json` "happy".
+    `[원천]EMOIMG_중립_TRAIN_01.zip` is "neutral", `img_emotion_training_data(기쁨).json` "happy".
     """
     for word in re.findall("[가-힣]+", normalise(name.rsplit("/", 1)[-1])):
         if word in EMOTIONS:
@@ -112,8 +112,8 @@ def emotion_in_name(name: str) -> str:
 def member_name(stored: str, flag_bits: int) -> str:
     """The real name of a ZIP member, with "/" between its parts, in NFC.
 
-    Without the UTF-8 flag a ZIP says nothing of the encoding, and `zipfile` reads cp437. Korean Windows
-    writes cp949 there, macOS UTF-8; bytes that are cp949 Korean are all but never valid UTF-8.
+    Without the UTF-8 flag a ZIP does not state the encoding, and `zipfile` reads cp437. Korean Windows
+    writes cp949 there, macOS UTF-8; bytes of Korean in cp949 are hardly ever valid UTF-8.
 
     Args:
         stored: As `zipfile` read it (`ZipInfo.orig_filename`).

@@ -61,7 +61,7 @@ def test_audit_counts_people_pictures_and_uploads_on_both_sides():
     assert (audit["is_disjoint"], audit["num_unnamed"]) == (False, 1)
     said = "\n".join(describe_audit(audit))
     assert "LEAK: 1 of the 2 people of validation are in train too: 2 of its 3 pictures, 1 uploads" in said
-    assert "1 pictures have names that tell no person" in said
+    assert "1 pictures have names that name no person" in said
 
 
 def test_audit_looks_at_each_two_of_three_parts():

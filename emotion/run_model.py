@@ -4,7 +4,7 @@
     python emotion/run_model.py --test_mode image --input_path photo.jpg      # or a folder
     python emotion/run_model.py --test_mode video --input_path clip.mp4 --output_dir runs/emotion
 
-Where there is a screen a window shows what is done; q or Escape closes it. image writes `<picture>.jpg` with
+Where there is a screen a window shows the pictures; q or Escape closes it. image writes `<picture>.jpg` with
 boxes and bars, `<picture>.json`, and `faces.csv` for all (with a manifest: run again, it does what is new);
 video writes `<name>.mp4` (with its sound, mixed to mono), `<name>.csv` and `<name>.json`; webcam writes
 nothing where there is a screen, and without one records `--webcam_s` seconds in the same three files.
@@ -13,19 +13,26 @@ trained model; 75 stopped by a signal (run the same command again).
 """
 
 import argparse
+import hashlib
 import locale
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emotion.logger_config import get_logger, setup_logging
 from emotion.settings import Settings, add_setting_arguments, load_settings
 from facevox import cli
+from facevox.batch import BatchConfig, run_batch
 from facevox.errors import ExitCode, UserError
+from facevox.native_silence import native_silence
+from facevox.signals import StopFlag
 
+# emotion.live loads OpenCV, PyAV and the interpreter: where a mode needs it, so that --help is quick.
 if TYPE_CHECKING:
-    from emotion.live.local_runner import Made, RunConfig, Viewer
-    from facevox.signals import StopFlag
+    from emotion.live.annotation import RunConfig
+    from emotion.live.face_log import AnnotatedVideo
+    from emotion.live.viewer import Viewer
 
 PROGRAM = "emotion_pictures"  # in the manifest
 TABLE = "faces.csv"
@@ -64,51 +71,43 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the model in the chosen mode; returns the exit code."""
     args = get_args_parser().parse_args(argv)
     settings = load_settings(args)
-    from emotion.live.analysis import find_model
-    from emotion.live.local_runner import RunConfig, Viewer
-    from emotion.logger_config import setup_logging
-    from facevox.native_silence import native_silence
-    from facevox.signals import StopFlag
+    from emotion.live import analysis, annotation, viewer
 
-    model_file = find_model(settings.model_dir)
+    model_file = analysis.find_model(settings.model_dir)
     if model_file is None:
         raise UserError(
             f"MODEL_DIR={settings.model_dir}: no trained model; train one on your data (make "
             "emotion-preprocess emotion-train) or let make demo train a small one"
         )
-    config = RunConfig(model_file=model_file, max_faces=settings.max_faces, language=_language(args.language))
+    language = _language(args.language)
+    config = annotation.RunConfig(model_file=model_file, max_faces=settings.max_faces, language=language)
     setup_logging(settings.log_dir)
-    # Batches of pictures have a flag of their own; one inside another hands on what came between.
-    with StopFlag() as stop, native_silence(), Viewer(not args.no_window) as viewer:
+    # Batches of pictures set up another flag inside this one, which is set too when a signal comes.
+    with StopFlag() as stop, native_silence(), viewer.Viewer(not args.no_window) as window:
         if settings.test_mode == "image":
-            return _run_pictures(settings, config, args, viewer)
+            return _run_pictures(settings, config, args, window)
         if settings.test_mode == "video":
-            return _run_video(settings, config, args.output_dir, stop, viewer)
-        return _run_webcam(config, args, stop, viewer)
+            return _run_video(settings, config, args.output_dir, stop, window)
+        return _run_webcam(config, args, stop, window)
 
 
-def _language(wanted: str) -> str:
-    if wanted != "auto":
-        return wanted
+def _language(option: str) -> str:
+    if option != "auto":
+        return option
     return "ko" if (locale.getlocale()[0] or "").lower().startswith("ko") else "en"
 
 
 def _run_pictures(settings: Settings, config: "RunConfig", args: argparse.Namespace, viewer: "Viewer") -> int:
-    import hashlib
+    from emotion.live import analysis, face_log, picture_task
 
-    from emotion.live.analysis import read_about
-    from emotion.live.local_runner import PictureTask, face_columns, plan_pictures
-    from emotion.logger_config import get_logger
-    from facevox.batch import BatchConfig, run_batch
-
-    assert settings.input_path is not None  # Settings asks for it
-    items = plan_pictures(settings.input_path, args.output_dir)
-    names = read_about(config.model_file)["class_names"]
+    assert settings.input_path is not None  # Settings requires it
+    items = picture_task.plan_pictures(settings.input_path, args.output_dir)
+    names = analysis.read_about(config.model_file)["class_names"]
     batch = BatchConfig(
         program=PROGRAM,
         output_dir=args.output_dir,
         table=TABLE,
-        columns=("picture", "annotated", *face_columns(names)),
+        columns=("picture", "annotated", *face_log.face_columns(names)),
         item_column="picture",
         settings={
             "model_sha256": hashlib.sha256(config.model_file.read_bytes()).hexdigest(),
@@ -119,7 +118,7 @@ def _run_pictures(settings: Settings, config: "RunConfig", args: argparse.Namesp
         overwrite=args.overwrite,
     )
     wait_ms = 0 if len(items) == 1 else 1  # one picture stays until a key is pressed
-    summary = run_batch(PictureTask(config, viewer, wait_ms), items, batch)
+    summary = run_batch(picture_task.PictureTask(config, viewer, wait_ms), items, batch)
     get_logger("run_model").info(
         "%d pictures done, %d finished before, %d failed in %.1f s",
         *(summary.done, summary.skipped, summary.failed, summary.seconds),
@@ -128,47 +127,44 @@ def _run_pictures(settings: Settings, config: "RunConfig", args: argparse.Namesp
 
 
 def _run_video(
-    settings: Settings, config: "RunConfig", output_dir: Path, stop: "StopFlag", viewer: "Viewer"
+    settings: Settings, config: "RunConfig", output_dir: Path, stop: StopFlag, viewer: "Viewer"
 ) -> int:
-    from emotion.live.local_runner import Stopped, annotate_video
+    from emotion.live import video_file
 
     path = settings.input_path
     assert path is not None
     if path.is_dir():
-        raise UserError(f"INPUT_PATH={path}: is a folder; TEST_MODE=video wants a video file")
+        raise UserError(f"INPUT_PATH={path}: is a folder; TEST_MODE=video needs a video file")
     if (output_dir / f"{path.stem}.mp4").resolve() == path.resolve():
         raise UserError(f"--output_dir {output_dir}: holds the video itself; choose another folder")
     try:
-        made = annotate_video(path, output_dir, config, stop, viewer)
-    except Stopped:
+        video = video_file.annotate_video(path, output_dir, config, stop, viewer)
+    except video_file.Stopped:
         print(f"stopped by {stop.signal_name}; run the same command again", file=sys.stderr)
         return ExitCode.STOPPED
-    _tell(made)
+    _report(video)
     return ExitCode.DONE
 
 
-def _run_webcam(config: "RunConfig", args: argparse.Namespace, stop: "StopFlag", viewer: "Viewer") -> int:
-    from emotion.live.local_runner import record_webcam, show_webcam
-    from emotion.logger_config import get_logger
+def _run_webcam(config: "RunConfig", args: argparse.Namespace, stop: StopFlag, viewer: "Viewer") -> int:
+    from emotion.live import camera
 
     if viewer.is_open:
-        count = show_webcam(args.camera, config, stop, viewer)
+        count = camera.show_webcam(args.camera, config, stop, viewer)
         get_logger("run_model").info("webcam: %d frames shown, none kept", count)
     else:
-        _tell(record_webcam(args.camera, args.output_dir, config, stop, args.webcam_s))
+        _report(camera.record_webcam(args.camera, args.output_dir, config, stop, args.webcam_s))
     return ExitCode.STOPPED if stop else ExitCode.DONE
 
 
-def _tell(made: "Made") -> None:
-    """Logs counts and speed, and prints where the files are."""
-    from emotion.logger_config import get_logger
-
+def _report(video: "AnnotatedVideo") -> None:
+    """Logs counts and speed, and prints the paths of the files."""
     get_logger("run_model").info(
         "%d frames, %d faces in %.1f s (%.1f frames a second), %s",
-        *(made["frames"], made["faces"], made["seconds"], made["frames"] / max(made["seconds"], 1e-9)),
-        "with sound" if made["has_sound"] else "without sound",
+        *(video["frames"], video["faces"], video["seconds"], video["frames"] / max(video["seconds"], 1e-9)),
+        "with sound" if video["has_sound"] else "without sound",
     )
-    for path in (made["video"], made["table"], made["about"]):
+    for path in (video["video"], video["table"], video["about"]):
         print(f"  {path}")
 
 

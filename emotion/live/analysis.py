@@ -1,4 +1,4 @@
-"""Faces and their expressions in pictures, by the exported model: what the server and the local runner share.
+"""Faces and their expressions in pictures, by the exported model: for the server and emotion/run_model.py.
 
     classifier = Classifier(find_model(settings.model_dir))
     with FaceAnalyser(classifier, max_faces=4) as analyser:
@@ -18,25 +18,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+from numpy.typing import NDArray
 
+from emotion.classifier.about import FORMAT, MEMBER, About
 from emotion.data.crops import cut_square, face_box, square_around
 from emotion.live.face_tracks import Face, FaceTracks, Sighting
 from facevox.errors import UserError, one_line
 from facevox.faces import FaceMesh
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from emotion.classifier.export import About
-
 MODEL_PATTERN = "emotion_classifier_*_classes.tflite"
-ABOUT_MEMBER = "emotion.json"  # emotion.classifier.export writes it; that module needs TensorFlow
 MAX_ABOUT_BYTES = 1_000_000
-# Where `make demo` leaves its model: used where MODEL_DIR has none. FACEVOX_DEMO_DIR names another folder
-# than runs/demo; with one that does not exist no demo's model is used.
+# The model of `make demo` is used where MODEL_DIR has none. FACEVOX_DEMO_DIR names another folder than
+# runs/demo; with a folder that does not exist no demo's model is used.
 _DEMO_DIR = os.environ.get("FACEVOX_DEMO_DIR") or Path(__file__).resolve().parents[2] / "runs" / "demo"
 DEMO_MODEL_DIR = Path(_DEMO_DIR) / "emotion" / "models"
 
@@ -56,25 +53,25 @@ LABELS = {
 def find_model(model_dir: Path) -> Path | None:
     """The newest exported model in `model_dir`, or else the one of `make demo`; None where there is none."""
     for folder in (model_dir, DEMO_MODEL_DIR):
-        found = [path for path in folder.glob(MODEL_PATTERN) if path.is_file()]
-        if found:
-            return max(found, key=lambda path: (path.stat().st_mtime, path.name))
+        models = [path for path in folder.glob(MODEL_PATTERN) if path.is_file()]
+        if models:
+            return max(models, key=lambda path: (path.stat().st_mtime, path.name))
     return None
 
 
 def translate_labels(class_names: Sequence[str]) -> dict[str, list[str]]:
-    """What people read for each class, by language ("en", "ko")."""
+    """Language ("en", "ko") -> the label of each class, for people."""
     return {language: [words.get(name, name) for name in class_names] for language, words in LABELS.items()}
 
 
 class Classifier:
-    """An exported `.tflite` model with what it says of itself; one for each thread.
+    """An exported `.tflite` model with its description; one for each thread.
 
     Probabilities are calibrated inside of the model.
 
     Args:
         path: The file that emotion/main.py wrote.
-        num_threads: Of one picture; more than one does not pay for a network this small.
+        num_threads: For one picture; more than one gains nothing with a network this small.
 
     Attributes:
         class_names: In the order of the probabilities.
@@ -86,8 +83,6 @@ class Classifier:
     """
 
     def __init__(self, path: Path, num_threads: int = 1) -> None:
-        from ai_edge_litert.interpreter import Interpreter
-
         about = read_about(path)
         self.path = path
         self.class_names: tuple[str, ...] = tuple(about["class_names"])
@@ -98,20 +93,20 @@ class Classifier:
             self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise UserError(f"{path}: not a model that can be read: {one_line(error)}") from None
-        (taken,), (given,) = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        (pixels,), (answer,) = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         side, count = self.img_size, len(self.class_names)
-        wanted = ([1, side, side, 3], [1, count])
-        if (list(taken["shape"]), list(given["shape"])) != wanted or taken["dtype"] is not np.float32:
+        expected = ([1, side, side, 3], [1, count])
+        if (list(pixels["shape"]), list(answer["shape"])) != expected or pixels["dtype"] is not np.float32:
             raise UserError(
-                f"{path}: takes {list(taken['shape'])} and gives {list(given['shape'])}; by its description "
-                f"it is {wanted[0]} and {wanted[1]}; export it again with emotion/main.py"
+                f"{path}: takes {list(pixels['shape'])} and gives {list(answer['shape'])}; by its "
+                f"description it is {expected[0]} and {expected[1]}; export it again with emotion/main.py"
             )
-        self._input, self._output = taken["index"], given["index"]
+        self._input, self._output = pixels["index"], answer["index"]
 
-    def predict(self, crops_NSS3: "NDArray[np.uint8]") -> "NDArray[np.float32]":
+    def predict(self, crops_NSS3: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The probabilities (N, C) of crops (N, S, S, 3) uint8 RGB.
 
-        One after the other: on a CPU core a batch takes as long as its pictures by themselves.
+        One after the other: on a CPU core a batch takes as long as its pictures one by one.
         """
         probabilities_NC = np.empty((len(crops_NSS3), len(self.class_names)), np.float32)
         for row, crop in zip(probabilities_NC, crops_NSS3, strict=True):
@@ -121,22 +116,22 @@ class Classifier:
         return probabilities_NC
 
 
-def read_about(path: Path) -> "About":
-    """What a `.tflite` of emotion/main.py says of itself (see emotion/classifier/export.py).
+def read_about(path: Path) -> About:
+    """The description in a `.tflite` of emotion/main.py (see emotion/classifier/about.py).
 
     Raises:
-        UserError: No such file, or it says nothing, or not what is needed.
+        UserError: No such file, or it has no description, or one that lacks something.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such model; train one (make emotion-train) or run make demo")
     try:
         with zipfile.ZipFile(path) as archive:
-            if archive.getinfo(ABOUT_MEMBER).file_size > MAX_ABOUT_BYTES:
-                raise UserError(f"{path}: its {ABOUT_MEMBER} is too large")
-            about = json.loads(archive.read(ABOUT_MEMBER))
+            if archive.getinfo(MEMBER).file_size > MAX_ABOUT_BYTES:
+                raise UserError(f"{path}: its {MEMBER} is too large")
+            about = json.loads(archive.read(MEMBER))
         names, preprocessing = about["class_names"], about["preprocessing"]
         is_usable = (
-            about["format"] == 1
+            about["format"] == FORMAT
             and len(names) >= 2
             and all(isinstance(name, str) for name in names)
             and isinstance(preprocessing["img_size"], int)
@@ -144,18 +139,18 @@ def read_about(path: Path) -> "About":
         )
     except (zipfile.BadZipFile, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
         raise UserError(
-            f"{path}: carries no readable {ABOUT_MEMBER} ({one_line(error)}); a .tflite of emotion/main.py "
-            "is wanted"
+            f"{path}: carries no readable {MEMBER} ({one_line(error)}); a .tflite of emotion/main.py "
+            "is expected"
         ) from None
     if not is_usable:
-        raise UserError(f"{path}: its {ABOUT_MEMBER} is of another format; export it with emotion/main.py")
+        raise UserError(f"{path}: its {MEMBER} is of another format; export it with emotion/main.py")
     checked: About = about
     return checked
 
 
 @dataclass(frozen=True)
 class Findings:
-    """The faces of one picture by themselves, and the seconds that it took."""
+    """The faces of a picture, without memory of others, and the seconds that finding them took."""
 
     sightings: list[Sighting]
     detect_s: float
@@ -171,7 +166,7 @@ class FaceAnalyser:
 
     Args:
         classifier: None finds faces only.
-        max_faces: Looked for in a picture.
+        max_faces: Largest number of faces in a picture.
     """
 
     def __init__(self, classifier: Classifier | None, max_faces: int = 4) -> None:
@@ -179,11 +174,11 @@ class FaceAnalyser:
         self._mesh = FaceMesh(static=True, max_faces=max_faces)
         self._tracks = FaceTracks()
 
-    def find(self, image_rgb: "NDArray[np.uint8]") -> Findings:
+    def find(self, image_rgb: NDArray[np.uint8]) -> Findings:
         """The faces of an (H, W, 3) uint8 RGB picture from left to right, without memory of others."""
         start_s = time.perf_counter()
         boxes = sorted(face_box(landmarks) for landmarks in self._mesh.find(image_rgb))
-        found_s = time.perf_counter()
+        detected_s = time.perf_counter()
         if self.classifier is None:
             probabilities_NC = np.zeros((len(boxes), 0), np.float32)
         else:
@@ -191,24 +186,24 @@ class FaceAnalyser:
             crops = [cut_square(image_rgb, square_around(box, margin), size) for box in boxes]
             probabilities_NC = self.classifier.predict(np.asarray(crops, np.uint8).reshape(-1, size, size, 3))
         sightings = [Sighting(box, row) for box, row in zip(boxes, probabilities_NC, strict=True)]
-        return Findings(sightings, found_s - start_s, time.perf_counter() - found_s)
+        return Findings(sightings, detected_s - start_s, time.perf_counter() - detected_s)
 
-    def analyse(self, image_rgb: "NDArray[np.uint8]", time_s: float | None = None) -> list[Face]:
+    def analyse(self, image_rgb: NDArray[np.uint8], time_s: float | None = None) -> list[Face]:
         """The faces of the next picture of a camera or video, from left to right.
 
         Args:
             image_rgb: (H, W, 3) uint8, upright.
-            time_s: When it was taken, on a clock that does not run backwards; None: now.
+            time_s: Time of the picture, on a clock that does not run backwards; None: now.
         """
         now_s = time.monotonic() if time_s is None else time_s
         return self._tracks.update(self.find(image_rgb).sightings, now_s)
 
     def reset(self) -> None:
-        """Forgets the faces so far: another camera or video begins. Numbers are not used again."""
+        """Forgets the faces so far: another camera or video begins. Their numbers are not used again."""
         self._tracks.reset()
 
     def close(self) -> None:
-        """Gives the graph back; calling it twice does no harm."""
+        """Closes the face detector; calling it twice is safe."""
         self._mesh.close()
 
     def __enter__(self) -> "FaceAnalyser":

@@ -5,25 +5,24 @@ The server's page draws the same in the browser, with the same colours (`static/
 
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from emotion.live.analysis import translate_labels
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-    from PIL.Image import Image
-    from PIL.ImageDraw import ImageDraw
-    from PIL.ImageFont import FreeTypeFont, ImageFont
+from emotion.live.analysis import Classifier, FaceAnalyser, translate_labels
+from emotion.live.face_tracks import Face
 
-    from emotion.live.face_tracks import Face
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 logger = logging.getLogger(__name__)
 LANGUAGES = ("en", "ko")
 
 # Bright on a dark ground. The first five differ by at least 16 (CIEDE2000) for people without red or green
-# cones too, because they differ in lightness and between yellow and blue, not in red and green alone.
+# cones as well, because they differ in lightness and between yellow and blue, not in red and green alone.
 PALETTE = (
     (240, 180, 41),
     (86, 180, 233),
@@ -37,9 +36,9 @@ PALETTE = (
 _CLASS_COLOURS = {"happy": 0, "sad": 1, "neutral": 2, "embarrassed": 3, "anxiety": 4}
 INK = (255, 255, 255)
 GROUND = (16, 18, 22)
-GROUND_SHARE = 0.72  # how much of the panel's ground covers the picture
+GROUND_SHARE = 0.72  # opacity of the panel's ground over the picture
 
-# Where Linux, macOS and WSL keep fonts, and those of them that hold Hangul, best first.
+# Font folders of Linux, macOS and WSL; fonts with Hangul, best first.
 FONT_FOLDERS = (
     "~/.fonts",
     "~/.local/share/fonts",
@@ -57,20 +56,20 @@ KOREAN_FONTS = (
 
 
 def class_colours(class_names: Sequence[str]) -> list[tuple[int, int, int]]:
-    """An RGB colour for each class: the five have their own, others take what is left, in their order."""
-    left = [index for index in range(len(PALETTE)) if index not in _CLASS_COLOURS.values()]
+    """An RGB colour for each class: the five have theirs, others get the remaining ones in their order."""
+    remaining = [index for index in range(len(PALETTE)) if index not in _CLASS_COLOURS.values()]
     others = [name for name in class_names if name not in _CLASS_COLOURS]
-    index_of = _CLASS_COLOURS | {name: left[k % len(left)] for k, name in enumerate(others)}
+    index_of = _CLASS_COLOURS | {name: remaining[k % len(remaining)] for k, name in enumerate(others)}
     return [PALETTE[index_of[name]] for name in class_names]
 
 
 def find_korean_font(folders: Iterable[str | Path] = FONT_FOLDERS) -> Path | None:
     """The best font with Hangul below `folders`, or None."""
-    found: dict[str, Path] = {}
+    fonts: dict[str, Path] = {}
     for folder in folders:
         for path in Path(folder).expanduser().rglob("*.[oOtT][tT][fFcC]"):
-            found.setdefault(path.name.lower(), path)
-    return next((found[name] for name in KOREAN_FONTS if name in found), None)
+            fonts.setdefault(path.name.lower(), path)
+    return next((fonts[name] for name in KOREAN_FONTS if name in fonts), None)
 
 
 class _Rect(NamedTuple):
@@ -89,12 +88,12 @@ class _Rect(NamedTuple):
 def place_panel(
     box: _Rect, size: tuple[float, float], picture: tuple[float, float], taken: Sequence[_Rect], gap: float
 ) -> _Rect:
-    """Where the bars of a face go: beside, below or above its box, where they cover least.
+    """The panel with the bars of a face: next to, below or above its box, where it covers least.
 
     Args:
         box: The face.
         size, picture: (width, height) of the panel and of the picture, pixels.
-        taken: Other faces and the panels placed before; to be kept free.
+        taken: Other faces and the panels so far; to be kept free.
         gap: Between box and panel, pixels.
 
     Returns:
@@ -112,7 +111,7 @@ def place_panel(
     for order, (x, y) in enumerate(corners):
         left, top = max(min(x, picture[0] - width), 0.0), max(min(y, picture[1] - height), 0.0)
         panel = _Rect(left, top, left + width, top + height)
-        # Covering somebody else is worse than covering the own face; of equals the first place wins.
+        # To cover somebody else is worse than to cover this face; of equals the first corner wins.
         cost = panel.shared(box) + 3 * sum(panel.shared(other) for other in taken) + order
         if cost < least:
             best, least = panel, cost
@@ -138,16 +137,13 @@ class Annotator:
         self.language = language
         self.labels = translate_labels(class_names)[language]
         self._colours = class_colours(class_names)
-        self._fonts: dict[int, FreeTypeFont | ImageFont] = {}
+        self._fonts: dict[int, Font] = {}
 
-    def draw(self, image_rgb: "NDArray[np.uint8]", faces: "Sequence[Face]") -> "NDArray[np.uint8]":
+    def draw(self, image_rgb: NDArray[np.uint8], faces: Sequence[Face]) -> NDArray[np.uint8]:
         """A copy of an (H, W, 3) uint8 RGB picture with a box and bars for each face.
 
         The bars show the smoothed probabilities.
         """
-        import numpy as np
-        from PIL import Image, ImageDraw
-
         picture = Image.fromarray(np.ascontiguousarray(image_rgb))
         draw = ImageDraw.Draw(picture)
         size = picture.size
@@ -157,7 +153,9 @@ class Annotator:
         panels: list[_Rect] = []
         for number, (face, box) in enumerate(zip(faces, boxes, strict=True)):
             best = int(np.argmax(face.smoothed))
-            draw.rectangle(box, outline=GROUND, width=line + 2)  # a dark rim: bright skin, bright colour
+            draw.rectangle(
+                box, outline=GROUND, width=line + 2
+            )  # a dark rim, for bright colours on bright skin
             draw.rectangle(box, outline=self._colours[best], width=line)
             others = boxes[:number] + boxes[number + 1 :] + panels
             panel = place_panel(box, self._panel_size(font_px), size, others, 2.0 * line)
@@ -166,9 +164,7 @@ class Annotator:
             self._draw_panel(picture, draw, panel, [float(p) for p in face.smoothed], font_px)
         return np.asarray(picture, dtype=np.uint8).copy()
 
-    def _font(self, font_px: int) -> "FreeTypeFont | ImageFont":
-        from PIL import ImageFont
-
+    def _font(self, font_px: int) -> Font:
         if font_px not in self._fonts:
             file = self.font_file
             self._fonts[font_px] = (
@@ -183,15 +179,13 @@ class Annotator:
 
     def _draw_panel(
         self,
-        picture: "Image",
-        draw: "ImageDraw",
+        picture: Image.Image,
+        draw: ImageDraw.ImageDraw,
         panel: _Rect,
         probabilities: Sequence[float],
         font_px: int,
     ) -> None:
         """A row for each class: its name, its share in percent, and a bar below."""
-        from PIL import Image
-
         font = self._font(font_px)
         corner = round(panel.left), round(panel.top)
         under = picture.crop((*corner, round(panel.right), round(panel.bottom)))
@@ -211,3 +205,24 @@ class Annotator:
                 draw.rectangle(
                     (left, top, left + (right - left) * min(share, 1.0), top + bar_px), fill=colour
                 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """How pictures are analysed and annotated.
+
+    Attributes:
+        model_file: The exported `.tflite`.
+        max_faces: Largest number of faces in a picture.
+        language: Of the labels in the pictures.
+    """
+
+    model_file: Path
+    max_faces: int
+    language: str
+
+    def open(self) -> tuple[Classifier, FaceAnalyser, Annotator]:
+        """The model, an analyser with it, and an annotator; for one thread."""
+        classifier = Classifier(self.model_file)
+        analyser = FaceAnalyser(classifier, max_faces=self.max_faces)
+        return classifier, analyser, Annotator(classifier.class_names, self.language)

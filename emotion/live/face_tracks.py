@@ -1,28 +1,26 @@
-"""Which face of a picture is which face of the one before, and its probabilities smoothed over time.
+"""Faces followed from picture to picture, their probabilities smoothed over time.
 
-Only boxes and times are looked at: a face that leaves and comes back is a new one. Who it is, is never asked.
+Only boxes and times count: a face that leaves and comes back is a new one. Nobody is identified.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypedDict
+from typing import TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 
 from emotion.data.boxes import Box, overlap
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 # Two boxes of one face in successive pictures of a webcam overlap by far more; of neighbours by less.
 LEAST_OVERLAP = 0.2
-# A quick move: the centre, by so many sides of the former box at most, and the size within this ratio.
+# A quick move: of the centre, by that many sides of the former box at most; the size within this ratio.
 LARGEST_MOVE = 0.75
 LARGEST_RATIO = 2.0
 FORGOTTEN_AFTER_S = 1.0  # a face that was not seen for longer is gone
-SMOOTHING_S = 0.3  # time constant: what was seen this long ago has 1/e of its weight
-LEAST_PROBABILITY = 1e-6  # below it a class is as good as excluded; the logarithm of 0 would stay for ever
+SMOOTHING_S = 0.3  # time constant: a picture of this long ago has 1/e of its weight
+LEAST_PROBABILITY = 1e-6  # below it a class counts as excluded; the logarithm of 0 would stay for ever
 
 
 @dataclass(frozen=True)
@@ -30,29 +28,29 @@ class Sighting:
     """A face in one picture, by itself.
 
     Attributes:
-        box: Around its landmarks, in pixels of the picture; may reach over its border.
+        box: Around its landmarks, in pixels of the picture; may extend beyond its border.
         probabilities: (C,) float32, summing to 1; (0,) without a classifier.
     """
 
     box: Box
-    probabilities: "NDArray[np.float32]"
+    probabilities: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Face:
-    """A face with its place in time.
+    """A face of a track.
 
     Attributes:
-        track_id: From 1, the same as long as the face stays; never given to another face.
-        box: (left, top, width, height) in pixels of the picture; may reach over its border.
+        track_id: From 1, the same as long as the face stays; never used for another face.
+        box: (left, top, width, height) in pixels of the picture; may extend beyond its border.
         probabilities: (C,) float32 of this picture, summing to 1; (0,) without a classifier.
         smoothed: (C,) float32 over the face's last pictures, summing to 1.
     """
 
     track_id: int
     box: tuple[float, float, float, float]
-    probabilities: "NDArray[np.float32]"
-    smoothed: "NDArray[np.float32]"
+    probabilities: NDArray[np.float32]
+    smoothed: NDArray[np.float32]
 
     @property
     def best(self) -> int:
@@ -78,7 +76,7 @@ class FrameAnswer(TypedDict):
 
 
 def face_json(face: Face, class_names: Sequence[str]) -> FaceAnswer:
-    """A face as the server's answers have it."""
+    """A face in the form of the server's answers."""
     return {
         "id": face.track_id,
         "box": [round(float(edge), 1) for edge in face.box],
@@ -93,15 +91,15 @@ class _Track:
     track_id: int
     box: Box
     seen_s: float
-    logs: "NDArray[np.float64]"  # smoothed log-probabilities (C,), up to a constant
+    logs: NDArray[np.float64]  # smoothed log-probabilities (C,), up to a constant
 
 
 class FaceTracks:
     """The faces of one camera or video.
 
     Probabilities are smoothed as an exponential average of their logarithms, renormalised: classes are
-    weighed by ratios, so that a single odd picture does not win by being certain. The weight goes by the time
-    that passed, so that the frame rate does not matter.
+    weighed by ratios, so that a single odd picture does not win by being certain. The weight depends on the
+    time that passed, so that the frame rate does not matter.
     """
 
     def __init__(self) -> None:
@@ -121,11 +119,11 @@ class FaceTracks:
         """
         self._tracks = [t for t in self._tracks if time_s - t.seen_s <= FORGOTTEN_AFTER_S]
         matched = match_boxes([t.box for t in self._tracks], [s.box for s in sightings])
-        former = list(self._tracks)
+        former = list(self._tracks)  # new tracks are appended below
         faces = []
-        for place, sighting in enumerate(sightings):
-            if place in matched:
-                track = former[matched[place]]
+        for index, sighting in enumerate(sightings):
+            if index in matched:
+                track = former[matched[index]]
                 _follow(track, sighting, time_s)
             else:
                 self._num_ids += 1
@@ -140,9 +138,10 @@ class FaceTracks:
 
 
 def match_boxes(former: Sequence[Box], present: Sequence[Box]) -> dict[int, int]:
-    """Place in `present` -> place in `former` of the same face; each at most once.
+    """Index in `present` -> index in `former` of the same face; each at most once.
 
-    The largest overlap is taken first; then, among those left over, the nearest centre of a similar size.
+    The largest overlaps are matched first; then, among the remaining boxes, the nearest centres of similar
+    sizes.
     """
     matched: dict[int, int] = {}
     _match(former, present, overlap, LEAST_OVERLAP, matched)
@@ -159,17 +158,18 @@ def _match(
 ) -> None:
     taken = set(matched.values())
     pairs = [
-        (-measure(old, new), old_place, new_place)
-        for old_place, old in enumerate(former)
-        for new_place, new in enumerate(present)
-        if old_place not in taken and new_place not in matched
+        (-measure(old, new), old_index, new_index)
+        for old_index, old in enumerate(former)
+        for new_index, new in enumerate(present)
+        if old_index not in taken and new_index not in matched
     ]
-    for score, old_place, new_place in sorted(pairs):
+    # Greedy: the best pair first; ties go to the first boxes.
+    for score, old_index, new_index in sorted(pairs):
         if -score < least:
             return
-        if old_place not in taken and new_place not in matched:
-            taken.add(old_place)
-            matched[new_place] = old_place
+        if old_index not in taken and new_index not in matched:
+            taken.add(old_index)
+            matched[new_index] = old_index
 
 
 def _nearness(old: Box, new: Box) -> float:
@@ -186,13 +186,14 @@ def _follow(track: _Track, sighting: Sighting, time_s: float) -> None:
     track.box, track.seen_s = sighting.box, time_s
 
 
-def _logs(probabilities: "NDArray[np.float32]") -> "NDArray[np.float64]":
+def _logs(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
     logs: NDArray[np.float64] = np.log(np.maximum(probabilities.astype(np.float64), LEAST_PROBABILITY))
     return logs
 
 
-def _probabilities(logs: "NDArray[np.float64]") -> "NDArray[np.float32]":
+def _probabilities(logs: NDArray[np.float64]) -> NDArray[np.float32]:
     if not len(logs):
         return np.zeros(0, np.float32)
     shares = np.exp(logs - logs.max())
-    return (shares / shares.sum()).astype(np.float32)
+    probabilities: NDArray[np.float32] = (shares / shares.sum()).astype(np.float32)
+    return probabilities

@@ -14,7 +14,7 @@ from face_pictures import frame_of_faces
 from small_classifier import CLASSES, MARGIN, SIZE, write_small_classifier
 
 from emotion.data.crops import cut_square, face_box, square_around
-from emotion.live import analysis, local_runner
+from emotion.live import analysis, camera
 from facevox import cli
 from facevox.faces import FaceMesh
 from facevox.files import read_image, write_image
@@ -250,11 +250,11 @@ def test_webcam_without_a_screen_records_a_file_and_opens_no_window(run, tmp_pat
 
     for name in ("imshow", "waitKey", "namedWindow", "destroyWindow"):
         monkeypatch.setattr(cv2, name, no_window)
-    monkeypatch.setattr(local_runner, "camera_frames", camera_of(10_000))
+    monkeypatch.setattr(camera, "camera_frames", camera_of(10_000))
     assert run("webcam", None, tmp_path / "out", "--webcam_s", "0.6") == 0
     (video,) = (tmp_path / "out").glob("webcam_*.mp4")
     frames = list(iter_frames(video))
-    assert len(frames) == round(0.6 * local_runner.WEBCAM_RATE_HZ)
+    assert len(frames) == round(0.6 * camera.WEBCAM_RATE_HZ)
     rows = read_table(video.with_suffix(".csv"))
     assert len(rows) == len(frames)
     assert all(row["face"] for row in rows)
@@ -268,7 +268,7 @@ def test_window_shows_the_mirrored_webcam_until_q_and_keeps_nothing(run, tmp_pat
     monkeypatch.setattr(cv2, "imshow", lambda name, image: shown.append(image.copy()))
     monkeypatch.setattr(cv2, "waitKey", lambda wait_ms: ord("q") if len(shown) == 3 else -1)
     monkeypatch.setattr(cv2, "destroyWindow", lambda name: None)
-    monkeypatch.setattr(local_runner, "camera_frames", camera_of(50))
+    monkeypatch.setattr(camera, "camera_frames", camera_of(50))
     assert run("webcam", None, tmp_path / "out") == 0
     assert len(shown) == 3
     assert not (tmp_path / "out").exists()

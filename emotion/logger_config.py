@@ -3,8 +3,8 @@
     2025-11-30 14:23:45 - emotion.main - INFO - 🔧 하이퍼파라미터 설정:
 
 The file is `<LOG_DIR>/app_YYYY_MM_DD.log`; at midnight the next one begins. Several programs and processes
-may write to it at once; lines are made and written as those of log.txt (`facevox.logs`). Frames and pictures
-are never logged.
+may write to it at once; form and writing of the lines are those of log.txt (`facevox.logs`). Frames and
+pictures are never logged.
 """
 
 import contextlib
@@ -21,16 +21,16 @@ from pathlib import Path
 from facevox.logs import LineFileHandler, LineFormatter, replace_handlers
 
 PACKAGE = "emotion"
-CONSOLE_LINES = 1000  # that wait for a console which nobody reads
-CONSOLE_S = 1.0  # that the end of the program waits for it
+CONSOLE_LINES = 1000  # kept for a console that takes nothing
+CONSOLE_S = 1.0  # for them at the end of the program
 HYPERPARAMETER_TITLE = "🔧 하이퍼파라미터 설정:"
 
 
 class DailyFileHandler(LineFileHandler):
-    """Appends to `app_YYYY_MM_DD.log` of the day on which a record was made.
+    """Appends each record to the `app_YYYY_MM_DD.log` of its day.
 
     Args:
-        log_dir: Folder of the files; made where it is missing.
+        log_dir: Folder of the files; made if it is missing.
 
     Raises:
         OSError: The folder cannot be made or written.
@@ -40,14 +40,14 @@ class DailyFileHandler(LineFileHandler):
         super().__init__(log_dir)
         self._log_dir = log_dir
         log_dir.mkdir(parents=True, exist_ok=True)
-        self.open_at(time.time())  # an unwritable folder is told now, not at the first line
+        self.open_at(time.time())  # an unwritable folder is reported now, not at the first line
 
     def _file_at(self, time_s: float) -> Path:
         return self._log_dir / time.strftime("app_%Y_%m_%d.log", time.localtime(time_s))
 
 
 class ConsoleHandler(logging.Handler):
-    """Writes to the stderr of the moment: it is exchanged while native libraries are silenced."""
+    """Writes to the present stderr, which is exchanged while native libraries are silenced."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,9 +60,9 @@ class ConsoleHandler(logging.Handler):
 
 
 class UnawaitedConsoleHandler(logging.handlers.QueueHandler):
-    """Writes to stderr in a thread of its own, for servers: a terminal that was paused must stop no client.
+    """Writes to stderr in a separate thread, for servers: a paused terminal must not stop any client.
 
-    Lines beyond CONSOLE_LINES that nobody reads are dropped; the file has them.
+    Lines beyond CONSOLE_LINES that the terminal does not take are dropped; the file has them.
     """
 
     def __init__(self) -> None:
@@ -73,19 +73,21 @@ class UnawaitedConsoleHandler(logging.handlers.QueueHandler):
         self._thread.start()
 
     def enqueue(self, record: logging.LogRecord) -> None:
-        """Hands the record on, or drops it."""
+        """Queues the record, or drops it."""
         with contextlib.suppress(queue.Full):
             self._lines.put_nowait(record)
 
     def _write(self) -> None:
         while (record := self._lines.get()) is not None:
             line = self._line_formatter.format(record) + "\n"
-            # Past Python's own buffer: a thread that waited in there at the end would abort the process.
-            with contextlib.suppress(OSError, ValueError, AttributeError):  # the last: there is no stderr
+            # Past Python's buffer: a thread that waits in there at the end would abort the process.
+            with contextlib.suppress(
+                OSError, ValueError, AttributeError
+            ):  # AttributeError: there is no stderr
                 os.write(sys.stderr.fileno(), line.encode("utf-8", "backslashreplace"))
 
     def close(self) -> None:
-        """Writes what waits, for CONSOLE_S at most."""
+        """Writes the queued records, for CONSOLE_S at most."""
         end_s = time.monotonic() + CONSOLE_S
         with contextlib.suppress(queue.Full):
             self._lines.put(None, timeout=CONSOLE_S)
@@ -99,7 +101,7 @@ def setup_logging(log_dir: Path, level: int = logging.INFO, *, is_console_awaite
     Args:
         log_dir: LOG_DIR.
         level: Records below it are dropped.
-        is_console_awaited: False: a console that takes nothing more loses lines and holds nothing up.
+        is_console_awaited: False: a console that takes nothing loses lines, instead of delaying the program.
 
     Raises:
         OSError: The folder cannot be made or written.
@@ -111,15 +113,15 @@ def setup_logging(log_dir: Path, level: int = logging.INFO, *, is_console_awaite
 def get_logger(program: str) -> logging.Logger:
     """The logger of a program: `get_logger("main")` writes as `emotion.main`.
 
-    By name, because `__name__` is `__main__` in a program that was started as a script.
+    By this name, because `__name__` is `__main__` in a program that was started as a script.
     """
     return logging.getLogger(f"{PACKAGE}.{program}")
 
 
 def log_hyperparameters(logger: logging.Logger, values: Mapping[str, object]) -> None:
-    """The block with which training begins: a title, then a line for each value.
+    """Logs the block with which training begins: a title, then a line for each value.
 
-    Yes and no are written as ✅ 활성화 and ❌ 비활성화.
+    True and False become ✅ 활성화 and ❌ 비활성화.
     """
     logger.info(HYPERPARAMETER_TITLE)
     for name, value in values.items():

@@ -5,30 +5,35 @@
     python emotion/server.py --server_host 0.0.0.0           # for everybody who reaches this machine
 
 Reads the newest model in MODEL_DIR (emotion/main.py writes it) or else that of `make demo`; without one it
-starts all the same and says how to train one. Browsers allow the webcam on localhost and over HTTPS only.
+starts all the same and reports how to train one. Browsers allow the webcam on localhost and over HTTPS only.
 Writes nothing but LOG_DIR/app_YYYY_MM_DD.log: counts and latencies, never a frame or a face. Exit codes: 0
-ended by a signal (SIGTERM or Ctrl-C; clients are told to come back); 1 the server failed; 2 bad usage,
+ended by a signal (SIGTERM or Ctrl-C; clients are asked to connect again); 1 the server failed; 2 bad usage,
 settings or model, or the port is taken.
 """
 
 import argparse
+import logging
 import socket
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from emotion.logger_config import setup_logging
 from emotion.settings import Settings, add_setting_arguments, load_settings
 from facevox import cli
 from facevox.errors import ExitCode, UserError
+from facevox.native_silence import native_silence
+from facevox.signals import StopFlag
 
+# The web framework and the interpreter are loaded once the port is open, so that --help and a port that is
+# taken are quick.
 if TYPE_CHECKING:
     import uvicorn
 
     from emotion.serving.service import Service
-    from facevox.signals import StopFlag
 
 PING_S = 20.0  # a client that answers no ping for as long again is cut off
-GRACE_S = 5  # for uploads that are being analysed when the server is told to stop
+GRACE_S = 5  # for uploads that are being analysed when the server is to stop
 MORE_CONNECTIONS = 64  # besides those of live clients: pages, uploads, health checks
 
 
@@ -43,10 +48,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Serves until a signal comes; returns the exit code."""
     args = get_args_parser().parse_args(argv)
     settings = load_settings(args)
-    from emotion.logger_config import setup_logging
-    from facevox.native_silence import native_silence
-    from facevox.signals import StopFlag
-
     listener = _listen(settings.server_host, settings.server_port)
     with listener, StopFlag() as stop, native_silence():
         setup_logging(settings.log_dir, is_console_awaited=False)
@@ -57,7 +58,7 @@ def _listen(host: str, port: int) -> socket.socket:
     """The open port, before anything slow is done.
 
     Raises:
-        UserError: It is taken, or the host is none of this machine's.
+        UserError: The port is taken, or the host is not this machine's.
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
@@ -69,51 +70,47 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from None
 
 
-def _serve(settings: Settings, listener: socket.socket, stop: "StopFlag") -> int:
-    from emotion.live.analysis import Classifier, find_model
-    from emotion.serving.config import ServerConfig
-    from emotion.serving.service import Service
+def _serve(settings: Settings, listener: socket.socket, stop: StopFlag) -> int:
+    from emotion.live import analysis
+    from emotion.serving import config, service
 
-    model = find_model(settings.model_dir)
+    model = analysis.find_model(settings.model_dir)
     if model is not None:
-        Classifier(model)  # one that cannot be read is told now, not to the first client
-    service = Service(ServerConfig.from_settings(settings, model))
-    server = make_server(service, stop)
+        analysis.Classifier(model)  # a fault of it is reported now, not to the first client
+    running = service.Service(config.ServerConfig.from_settings(settings, model))
+    server = make_server(running, stop)
     host = "localhost" if settings.server_host in ("127.0.0.1", "::1", "0.0.0.0") else settings.server_host  # noqa: S104
-    service.logger.info("http://%s:%d", host, settings.server_port)
+    running.logger.info("http://%s:%d", host, settings.server_port)
     server.run(sockets=[listener])
     return ExitCode.DONE if server.started else ExitCode.SOME_FAILED
 
 
-def make_server(service: "Service", stop: "StopFlag") -> "uvicorn.Server":
-    """uvicorn as frames need it, ended in good order by any of `StopFlag`'s signals."""
-    import logging
-
+def make_server(service: "Service", stop: StopFlag) -> "uvicorn.Server":
+    """uvicorn with the settings that frames need, ended cleanly by any of `StopFlag`'s signals."""
     import uvicorn
 
-    from emotion.serving.app import make_app
-    from emotion.serving.protocols import FrameProtocol, RequestProtocol
+    from emotion.serving import app, protocols
 
     class Server(uvicorn.Server):
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             service.going_down.set()
             await super().shutdown(sockets)
 
-    async def look_at_flag() -> None:
+    async def check_flag() -> None:
         if stop:
             server.should_exit = True
 
     config = uvicorn.Config(
-        make_app(service),
-        http=RequestProtocol,
-        ws=FrameProtocol,
+        app.make_app(service),
+        http=protocols.RequestProtocol,
+        ws=protocols.FrameProtocol,
         ws_max_size=service.config.max_frame_bytes,
         ws_per_message_deflate=False,  # frames are compressed already
         ws_ping_interval=PING_S,
         ws_ping_timeout=PING_S,
         timeout_graceful_shutdown=GRACE_S,
         limit_concurrency=service.config.max_connections + MORE_CONNECTIONS,
-        callback_notify=look_at_flag,
+        callback_notify=check_flag,
         timeout_notify=1,
         log_config=None,
         access_log=False,
@@ -122,7 +119,7 @@ def make_server(service: "Service", stop: "StopFlag") -> "uvicorn.Server":
         lifespan="on",
     )
     server = Server(config)
-    # What uvicorn finds worth a warning goes into the same log; its access lines would name addresses.
+    # uvicorn's warnings go into the same log; its access lines would name addresses.
     log = logging.getLogger("uvicorn")
     log.handlers, log.propagate = list(logging.getLogger("emotion").handlers), False
     log.setLevel(logging.WARNING)

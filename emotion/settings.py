@@ -1,7 +1,7 @@
 """The settings of all emotion programs: `.env`, the process environment, and an option for each.
 
 An option (`--batch_size`) wins over a variable of the process (`BATCH_SIZE`), and that over `.env` in the
-repository root. Everything that is missing or malformed is told at once, in English and Korean.
+repository root. Everything that is missing or malformed is reported at once, in English and Korean.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from facevox.options import Kind, Option, choice, declared, number, option, path
 ENV_FILE = Path(__file__).resolve().parent.parent / ".env"
 FREEZE_BN_MODES = ("all", "s3", "adaptive", "none")
 TEST_MODES = ("webcam", "image", "video")
-# A name this close to a setting's is taken for a slip of the pen (difflib's ratio).
+# A name this close to a setting's counts as misspelt (difflib's ratio).
 NEAR_NAME = 0.8
 
 
@@ -65,7 +65,7 @@ ORIGINS = Kind(
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """All settings, read and checked one by one; `__post_init__` checks what lies between them.
+    """All settings, read and checked one by one; `__post_init__` checks them against each other.
 
     Raises:
         SettingsError: Some contradict each other.
@@ -169,19 +169,19 @@ class Settings:
         train, val = (Path(os.path.abspath(folder)) for folder in (self.data_dir_train, self.data_dir_val))  # noqa: PTH100
         if train == val or train in val.parents or val in train.parents:
             faults.append(
-                f"DATA_DIR_TRAIN={self.data_dir_train}, DATA_DIR_VAL={self.data_dir_val}: two folders "
-                "apart are wanted | 서로 다른 폴더여야 합니다"
+                f"DATA_DIR_TRAIN={self.data_dir_train}, DATA_DIR_VAL={self.data_dir_val}: two separate "
+                "folders are required | 서로 다른 폴더여야 합니다"
             )
         if self.test_mode != "webcam" and self.input_path is None:
             faults.append(
-                f"INPUT_PATH: missing; wanted with TEST_MODE={self.test_mode}: {INPUT.expected} | "
+                f"INPUT_PATH: missing; required with TEST_MODE={self.test_mode}: {INPUT.expected} | "
                 f"없음; 필요한 값: {INPUT.korean}"
             )
         if faults:
             raise SettingsError(faults)
 
     def as_text(self) -> dict[str, str]:
-        """NAME -> value as `.env` has it, in the order of the fields."""
+        """NAME -> value in the form of `.env`, in the order of the fields."""
         return {info.name.upper(): text_of(getattr(self, info.name)) for info in fields(self)}
 
 
@@ -190,9 +190,9 @@ class SettingsError(UserError):
 
     def __init__(self, faults: list[str]) -> None:
         self.faults = faults
-        named = ", ".join(dict.fromkeys(re.split(r"[=: ]", fault)[0] for fault in faults))
+        names = ", ".join(dict.fromkeys(re.split(r"[=: ]", fault)[0] for fault in faults))
         super().__init__(
-            f"{len(faults)} settings are missing or wrong: {named}; set them in .env (cp .env.example .env), "
+            f"{len(faults)} settings are missing or wrong: {names}; set them in .env (cp .env.example .env), "
             "in the environment or as options | 없거나 잘못된 설정이 있습니다: .env를 확인하세요"
         )
 
@@ -214,15 +214,15 @@ def add_setting_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def folder_finder(name: str) -> Callable[[argparse.Namespace, Path], Path]:
-    """What finds a folder of a program: its option, else the environment or .env.
+    """A function that finds a folder of a program: its option, else the environment or .env.
 
-    For its `facevox.cluster.job.Job`.
+    For the program's `facevox.cluster.job.Job`.
     """
 
     def find(args: argparse.Namespace, root: Path) -> Path:
-        given = getattr(args, name)
-        if given is not None:
-            return Path(given.strip()).expanduser()
+        folder = getattr(args, name)
+        if folder is not None:
+            return Path(folder.strip()).expanduser()
         return Path(getattr(load_settings(args), name))
 
     return find
@@ -251,7 +251,7 @@ def read_settings(env_file: Path, environ: Mapping[str, str], options: Mapping[s
     Args:
         env_file: May be missing.
         environ: Variables of the process.
-        options: Option name (lower case) -> text, or None where it was not given.
+        options: Option name (lower case) -> text, or None for an option that is not used.
 
     Raises:
         SettingsError: Some are missing or wrong.
@@ -271,13 +271,13 @@ def read_settings(env_file: Path, environ: Mapping[str, str], options: Mapping[s
             if name not in in_file and not info.is_required:
                 value = text_of(info.default)
         value = value.strip()
-        english, korean = f"wanted: {info.kind.expected}", f"필요한 값: {info.kind.korean}"
+        english, korean = f"expected: {info.kind.expected}", f"필요한 값: {info.kind.korean}"
         try:
             values[info.name] = info.kind.read(value)
         except ValueError:
             if value:
-                shown = value if len(value) <= 60 else value[:59] + "…"
-                faults.append(f"{name}={shown!r} ({source}): {english} | {korean}")
+                short = value if len(value) <= 60 else value[:59] + "…"
+                faults.append(f"{name}={short!r} ({source}): {english} | {korean}")
             else:
                 faults.append(f"{name}: missing; {english} | 없음; {korean}")
     if faults:
@@ -287,8 +287,7 @@ def read_settings(env_file: Path, environ: Mapping[str, str], options: Mapping[s
 
 def _read_env_file(env_file: Path) -> tuple[dict[str, str | None], list[str]]:
     """(NAME -> value, None for a name without one; faults) of `.env`; nothing where there is none."""
-    from dotenv import dotenv_values
-    from dotenv.parser import parse_stream
+    import dotenv.parser  # here: jobs are submitted where the emotion extras are not installed
 
     try:
         text = env_file.read_text(encoding="utf-8-sig")
@@ -298,31 +297,31 @@ def _read_env_file(env_file: Path) -> tuple[dict[str, str | None], list[str]]:
         return {}, [f"{env_file.name}: not UTF-8 text; save it as UTF-8 | UTF-8로 저장하세요"]
     except OSError as error:
         return {}, [f"{env_file.name}: {error.strerror} | 파일을 읽을 수 없습니다"]
-    faults, kept = [], []
-    for binding in parse_stream(io.StringIO(text)):
+    faults, lines = [], []
+    for binding in dotenv.parser.parse_stream(io.StringIO(text)):
         if binding.error:
             faults.append(
-                f"{env_file.name}:{binding.original.line}: NAME=value is wanted | 이름=값 형식이어야 합니다"
+                f"{env_file.name}:{binding.original.line}: NAME=value is expected | 이름=값 형식이어야 합니다"
             )
         else:
-            kept.append(binding.original.string)
-    return dict(dotenv_values(stream=io.StringIO("".join(kept)))), faults
+            lines.append(binding.original.string)
+    return dict(dotenv.dotenv_values(stream=io.StringIO("".join(lines)))), faults
 
 
 def _misspelt(in_file: Mapping[str, str | None], names: list[str]) -> list[str]:
     """Faults of names in `.env` that are nearly a setting's; others belong to other programs."""
     faults = []
-    for given in in_file:
-        if given in names:
+    for name in in_file:
+        if name in names:
             continue
-        near = difflib.get_close_matches(given.upper(), names, n=1, cutoff=NEAR_NAME)
+        near = difflib.get_close_matches(name.upper(), names, n=1, cutoff=NEAR_NAME)
         if near:
-            faults.append(f"{given}: no such setting; did you mean {near[0]}? | {near[0]}의 오타가 아닌가요?")
+            faults.append(f"{name}: no such setting; did you mean {near[0]}? | {near[0]}의 오타가 아닌가요?")
     return faults
 
 
 def text_of(value: Any) -> str:
-    """The value as `.env` has it."""
+    """The value in the form of `.env`."""
     if value is None:
         return ""
     return ",".join(value) if isinstance(value, tuple) else str(value)

@@ -52,7 +52,7 @@ Close codes: 1003 a text message, 1008 too many frames for too long, 1009 a fram
 1012 the server goes down (connect again), 1013 too many connections (try later). A foreign Origin gets 403.
 """
 MOST_ANALYSED = 2  # uploads at a time
-MOST_RECEIVED = 8  # uploads at a time that arrive, however slowly; each may take MAX_UPLOAD_BYTES of memory
+MOST_RECEIVED = 8  # uploads that arrive at a time, however slowly; each may take MAX_UPLOAD_BYTES of memory
 _UPLOAD_FORM = {
     "requestBody": {
         "required": True,
@@ -78,11 +78,11 @@ _UPLOAD_ANSWERS: dict[int | str, dict[str, Any]] = {
 
 
 def make_app(service: Service, static_dir: Path = STATIC_DIR) -> Guard:
-    """The ASGI application of a service, with host, origin and security headers seen to.
+    """The ASGI application of a service, with its checks of host and origin and its security headers.
 
     Args:
         service: Its workers are started and ended with the application.
-        static_dir: Holds index.html and what it needs.
+        static_dir: Has index.html and the files that it loads.
     """
 
     @contextlib.asynccontextmanager
@@ -113,7 +113,7 @@ def make_app(service: Service, static_dir: Path = STATIC_DIR) -> Guard:
 async def _answer_refusal(request: Request, refusal: Exception) -> Response:
     assert isinstance(refusal, Refusal), "registered for nothing else"
     headers = {"Retry-After": "5"} if refusal.status == 503 else {}
-    # What is left of the body stays unread: the connection cannot serve another request.
+    # The rest of the body stays unread: the connection cannot serve another request.
     headers["Connection"] = "close"
     return JSONResponse(refusal.as_http(), refusal.status, headers)
 
@@ -188,7 +188,7 @@ def _add_analysis(app: FastAPI, service: Service) -> None:
 
 
 class _Uploads:
-    """Receives many files at a time and analyses few, so that who sends slowly keeps nobody waiting."""
+    """Receives many files at a time and analyses few, so that a slow sender keeps nobody waiting."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -244,7 +244,7 @@ class _Uploads:
 def api_page(openapi: dict[str, Any]) -> str:
     """The page /docs, without a script or anything from outside.
 
-    HTML of an OpenAPI description and of the WebSocket, which OpenAPI has no words for.
+    HTML of an OpenAPI description and of the WebSocket, which OpenAPI cannot describe.
     """
     info = openapi["info"]
     return "\n".join(

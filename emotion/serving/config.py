@@ -1,4 +1,4 @@
-"""What the server was started with."""
+"""The configuration of a running server."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ MOST_DEFAULT_WORKERS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class ServerConfig:
-    """The server's part of the settings; see emotion/settings.py for their meanings and bounds.
+    """The server's part of the settings; emotion/settings.py has their meanings and bounds.
 
     Attributes:
         model: The exported `.tflite`; None: nothing is analysed until one is trained.
@@ -36,7 +36,7 @@ class ServerConfig:
 
     @classmethod
     def from_settings(cls, settings: Settings, model: Path | None) -> "ServerConfig":
-        """The server's part of all settings."""
+        """The configuration with the server's part of all settings."""
         return cls(
             model=model,
             host=settings.server_host,

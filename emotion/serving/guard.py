@@ -1,4 +1,4 @@
-"""Who may talk to the server, and what browsers may do with its pages."""
+"""The hosts and origins that may use the server, and the rights of its pages in browsers."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -32,7 +32,7 @@ SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 
 def host_of(header: str) -> str:
-    """The name or address in a Host header or in an origin's place, without its port, in lower case."""
+    """The name or address in a Host header, without its port, in lower case."""
     try:
         return (urlsplit(f"//{header}").hostname or "").lower()
     except ValueError:
@@ -40,10 +40,10 @@ def host_of(header: str) -> str:
 
 
 def is_host_known(host_header: str, config: ServerConfig) -> bool:
-    """Whether the server goes by the name that the client used.
+    """True if the client used a name of the server.
 
-    A server that listens on this machine alone is called by its loopback names or those in ALLOWED_ORIGINS;
-    any other name is a foreign page's that was made to point here (DNS rebinding). One that listens on the
+    A server that listens on this machine alone has its loopback names and those in ALLOWED_ORIGINS; any
+    other name is that of a foreign page, made to point here (DNS rebinding). A server that listens on the
     network cannot know its names.
     """
     if config.host not in LOOPBACK:
@@ -53,20 +53,20 @@ def is_host_known(host_header: str, config: ServerConfig) -> bool:
 
 
 def is_origin_allowed(origin: str | None, host_header: str, config: ServerConfig) -> bool:
-    """Whether a page of this origin may use the server: its own, or one in ALLOWED_ORIGINS.
+    """True if a page of this origin may use the server: its own, or one in ALLOWED_ORIGINS.
 
-    Programs that are no browsers send no Origin; nothing would keep them from sending any.
+    Programs other than browsers send no Origin; they could send any.
     """
     if origin is None:
         return True
-    own = {f"http://{host_header}".lower(), f"https://{host_header}".lower()}
-    return origin.lower() in own.union(name.lower() for name in config.allowed_origins)
+    own_origins = {f"http://{host_header}".lower(), f"https://{host_header}".lower()}
+    return origin.lower() in own_origins.union(name.lower() for name in config.allowed_origins)
 
 
 class Guard:
     """Checks host and origin before a request reaches the application, and adds the security headers.
 
-    CORS does not protect a WebSocket: a browser opens one to any server and only tells the origin.
+    CORS does not protect a WebSocket: a browser opens one to any server and only sends the origin.
 
     Args:
         app: The application.
@@ -78,7 +78,7 @@ class Guard:
         self._config = config
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers itself, or hands on to the application."""
+        """Refuses, or calls the application."""
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
@@ -93,8 +93,8 @@ class Guard:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                given = {name for name, _ in message["headers"]}
-                message["headers"] = [*message["headers"], *(h for h in _ENCODED if h[0] not in given)]
+                existing = {name for name, _ in message["headers"]}
+                message["headers"] = [*message["headers"], *(h for h in _ENCODED if h[0] not in existing)]
             await send(message)
 
         if code:
@@ -104,11 +104,12 @@ class Guard:
             await self._app(scope, receive, send_with_headers)
 
     def _fault(self, scope: Scope) -> str:
-        """Code of the refusal, or "". Reading is free: what a foreign page may see of it, browsers know."""
+        """Code of the refusal, or ""."""
         headers = Headers(raw=scope["headers"])
         host = headers.get("host", "")
         if not is_host_known(host, self._config):
             return "foreign_host"
+        # Reading is free: browsers keep the answers from foreign pages.
         is_safe = scope["type"] == "http" and scope["method"] in SAFE_METHODS
         if not is_safe and not is_origin_allowed(headers.get("origin"), host, self._config):
             return "foreign_origin"

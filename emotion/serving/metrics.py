@@ -1,8 +1,9 @@
-"""Counts and latencies of the server, as Prometheus reads them.
+"""Counts and latencies of the server, for Prometheus.
 
 Source: Prometheus text exposition format 0.0.4.
 """
 
+import os
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -27,12 +28,12 @@ _HELP = {
 
 
 class Metrics:
-    """All counts since the start; touched by the event loop only."""
+    """All counts since the start; for the event loop alone."""
 
     def __init__(self) -> None:
         self._counts: dict[str, Counter[str]] = {name: Counter() for name in _HELP}
         self._buckets: dict[str, list[int]] = defaultdict(lambda: [0] * (len(BUCKETS_S) + 1))
-        self._sums_s: Counter[str] = Counter()
+        self._sums_s: dict[str, float] = defaultdict(float)
 
     def count(self, name: str, by: int = 1, label: str = "") -> None:
         """Adds to a counter; `label` is like `code="rate"`.
@@ -43,19 +44,19 @@ class Metrics:
         self._counts[name][label] += by
 
     def value(self, name: str, label: str = "") -> int:
-        """A counter so far."""
+        """The present value of a counter."""
         return self._counts[name][label]
 
     def observe(self, stage: str, seconds: float) -> None:
         """Adds the duration of a stage of a frame."""
         self._buckets[stage][bisect_left(BUCKETS_S, seconds)] += 1
-        self._sums_s[stage] += seconds  # type: ignore[assignment]  # Counter is typed for whole numbers
+        self._sums_s[stage] += seconds
 
     def expose(self, gauges: dict[str, tuple[str, float]]) -> str:
         """The text of /metrics.
 
         Args:
-            gauges: Name -> (help, value) of what is so at this moment.
+            gauges: Name -> (help, present value).
         """
         return "\n".join([*self._counter_lines(), *self._histogram_lines(), *_gauge_lines(gauges)]) + "\n"
 
@@ -71,12 +72,12 @@ class Metrics:
         yield f"# HELP {name} Seconds of a frame, by stage; total is from its arrival to its result."
         yield f"# TYPE {name} histogram"
         for stage in STAGES:
-            so_far = 0
+            total = 0  # each bucket includes the ones below
             for end_s, number in zip((*BUCKETS_S, "+Inf"), self._buckets[stage], strict=True):
-                so_far += number
-                yield f'{name}_bucket{{stage="{stage}",le="{end_s}"}} {so_far}'
+                total += number
+                yield f'{name}_bucket{{stage="{stage}",le="{end_s}"}} {total}'
             yield f'{name}_sum{{stage="{stage}"}} {self._sums_s[stage]:.6f}'
-            yield f'{name}_count{{stage="{stage}"}} {so_far}'
+            yield f'{name}_count{{stage="{stage}"}} {total}'
 
 
 def _gauge_lines(gauges: dict[str, tuple[str, float]]) -> Iterator[str]:
@@ -91,6 +92,4 @@ def resident_bytes() -> int:
     statm = Path("/proc/self/statm")
     if not statm.exists():
         return 0
-    import resource
-
-    return int(statm.read_text(encoding="ascii").split()[1]) * resource.getpagesize()
+    return int(statm.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")

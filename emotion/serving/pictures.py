@@ -1,33 +1,32 @@
-"""Decoding pictures that strangers sent: format and size are read from the header first."""
+"""Decoding of pictures from strangers: format and size are read from the header first."""
 
 import io
 import warnings
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from emotion.data.pictures import decode_reduced
 from emotion.serving.refusals import Refusal
 from facevox.errors import UserError
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-    from PIL import Image
-
-# What browsers make of a canvas, and what cameras and phones write. Pillow tries no other decoder.
+# Browsers make these of a canvas, cameras and phones write them. Pillow tries no other decoder.
 FORMATS = ("JPEG", "PNG", "WEBP")
 ORIENTATION = 0x0112  # EXIF tag; 1: upright
-# Where Pillow keeps what a PNG says of its orientation in front of its pixels.
+# Pillow's names of the chunks in front of a PNG's pixels that may have its orientation.
 PNG_ORIENTATIONS = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
 LEAST_SIDE_PX = 16
 LARGEST_RATIO = 16  # MediaPipe scales to a square: nothing is left of a narrower picture
-# Large photographs are analysed at this length at least: a face of a tenth of it fills the network's input.
+# Large photographs keep this length at least: a face of a tenth of it fills the network's input.
 UPLOAD_LONGEST_PX = 1600
-# Only a JPEG can be decoded smaller; of other formats a picture takes 25 bytes a pixel on its way.
+# Only a JPEG can be decoded smaller; other formats take 25 bytes of memory a pixel.
 WHOLE_SHARE = 8
 
 
 class Header(NamedTuple):
-    """What a picture says of itself, before its EXIF orientation."""
+    """The format and the size in a picture's header, before its EXIF orientation."""
 
     format: str
     width: int
@@ -41,13 +40,11 @@ def read_header(data: bytes) -> Header:
     Raises:
         Refusal: not_an_image, too_many_pixels (more than Pillow would read from any source).
     """
-    from PIL import Image
-
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our limits decide
             with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-                # Pillow calls a JPEG with a preview behind it "MPO"; phones write such.
+                # Pillow calls a JPEG with a preview after it "MPO"; phones write such.
                 name = "JPEG" if picture.format == "MPO" else str(picture.format)
                 return Header(name, *picture.size, picture.mode == "RGB" and _is_upright(picture))
     except Image.DecompressionBombError:
@@ -56,14 +53,14 @@ def read_header(data: bytes) -> Header:
         raise Refusal("not_an_image") from None
 
 
-def _is_upright(picture: "Image.Image") -> bool:
-    """Whether the header says so; a PNG that has anything to say is left to those who decode it."""
-    if picture.format == "PNG":  # its getexif() decodes all of it in search of what may follow the pixels
+def _is_upright(picture: Image.Image) -> bool:
+    """True if the header states no other orientation; False for a PNG that states any."""
+    if picture.format == "PNG":  # its getexif() would decode all of it, because EXIF may follow the pixels
         return not any(name in picture.info for name in PNG_ORIENTATIONS)
     return bool(picture.getexif().get(ORIENTATION, 1) == 1)
 
 
-def decode_frame(data: bytes, max_pixels: int) -> "NDArray[np.uint8]":
+def decode_frame(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
     """A frame as (H, W, 3) uint8 RGB, upright.
 
     Raises:
@@ -74,7 +71,7 @@ def decode_frame(data: bytes, max_pixels: int) -> "NDArray[np.uint8]":
     return _decode_plain(data) if header.is_plain else _decode(data, 1)[0]
 
 
-def decode_upload(data: bytes, max_pixels: int) -> "tuple[NDArray[np.uint8], int, int]":
+def decode_upload(data: bytes, max_pixels: int) -> tuple[NDArray[np.uint8], int, int]:
     """A photograph as (h, w, 3) uint8 RGB, upright, perhaps smaller, and its upright width and height.
 
     Args:
@@ -103,11 +100,8 @@ def _check_shape(header: Header, max_pixels: int) -> None:
         raise Refusal("odd_shape")
 
 
-def _decode_plain(data: bytes) -> "NDArray[np.uint8]":
-    """What a camera's page sends, by the shortest way: without the copies that other modes need."""
-    import numpy as np
-    from PIL import Image
-
+def _decode_plain(data: bytes) -> NDArray[np.uint8]:
+    """An upright RGB picture, which pages send: without the copies that other modes need."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
             return np.asarray(picture)
@@ -115,7 +109,7 @@ def _decode_plain(data: bytes) -> "NDArray[np.uint8]":
         raise Refusal("not_an_image") from None
 
 
-def _decode(data: bytes, reduction: int) -> "tuple[NDArray[np.uint8], tuple[int, int]]":
+def _decode(data: bytes, reduction: int) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     try:
         return decode_reduced(data, "picture", lambda width, height: reduction)
     except UserError:

@@ -1,10 +1,13 @@
-"""Uploaded pictures and videos: decoded within limits, analysed in turns with the live clients."""
+"""Uploaded pictures and videos: decoded within limits, analysed in turn with the live clients."""
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypedDict
+
+import av
+from av.error import FFmpegError
 
 from emotion.live.face_tracks import FaceAnswer, FaceTracks, FrameAnswer, Sighting
 from emotion.serving.config import ServerConfig
@@ -16,18 +19,18 @@ from facevox.errors import UserError
 from facevox.media import FORMATS, Frame, MediaError, first_stream, iter_frames
 
 VIDEO_RATE_HZ = 5.0  # frames of a video that are analysed a second: expressions last longer
-# A video that takes longer than this many times its allowed length is given up: thousands of frames a second
-# cost what they cost, whatever its header says.
+# A video that takes longer than this many times the allowed length is given up: it may have thousands of
+# frames a second, whatever its header states.
 LARGEST_SLOWNESS = 2.0
-# Phones record up to 240. Frames of a few bytes whose time stamps hardly advance would fill that time else.
+# Phones record up to 240. Else frames of a few bytes whose time stamps hardly advance would fill that time.
 LARGEST_RATE_HZ = 250.0
-IS_GONE_S = 1.0  # how often a client is looked for while a frame is awaited
+IS_GONE_S = 1.0  # between two checks that the client is still there, while a frame is awaited
 
 
 class VideoBounds:
     """Called before each packet of a video is decoded: ends the decoding when it must not go on.
 
-    Between two of the frames that are analysed any number of packets may lie.
+    There may be any number of packets between two of the frames that are analysed.
 
     Args:
         service: The server; its limits count from now.
@@ -65,13 +68,13 @@ class _Answer(TypedDict):
 
 
 class PictureAnswer(_Answer):
-    """Of kind "image"."""
+    """The answer of kind "image"."""
 
     faces: list[FaceAnswer]
 
 
 class VideoAnswer(_Answer):
-    """Of kind "video"."""
+    """The answer of kind "video"."""
 
     fps: float
     duration_s: float
@@ -85,11 +88,11 @@ async def predict(
 
     Args:
         service: The server.
-        file: What was uploaded.
-        is_gone: Whether the client went away; a video is given up then.
+        file: The upload.
+        is_gone: True if the client went away; a video is given up then.
 
     Raises:
-        Refusal: It cannot be analysed, or nobody waits for it any more (stopping).
+        Refusal: It cannot be analysed, or nobody waits for the answer any more (stopping).
     """
     # All decoding of an upload happens in one thread of its own, because a decoder belongs to a thread.
     thread = ThreadPoolExecutor(1, thread_name_prefix="upload")
@@ -103,7 +106,7 @@ async def predict(
 
 
 def _read_picture(file: MemoryFile) -> bytes | None:
-    """The file, if it is a picture."""
+    """The bytes of the file if it is a picture, else None."""
     data = file.read()
     try:
         read_header(data)
@@ -155,13 +158,13 @@ async def _predict_video(
     bounds = VideoBounds(service)
     frames = _sampled_frames(file, config, bounds)
     tracks = FaceTracks()
-    found: list[FrameAnswer] = []
+    answers: list[FrameAnswer] = []
     width = height = 0
     try:
         while (frame := await _await_frame(frames, thread, bounds, is_gone)) is not None:
-            bounds()  # one picture that stands for long comes without packets
-            if len(found) >= config.max_video_s * VIDEO_RATE_HZ:
-                raise Refusal("too_long")  # whatever its header says
+            bounds()  # a frame that is repeated for long comes without packets
+            if len(answers) >= config.max_video_s * VIDEO_RATE_HZ:
+                raise Refusal("too_long")  # whatever its header states
             height, width = frame.image.shape[:2]
             if width * height > config.max_frame_pixels:  # the size may change on the way
                 raise Refusal("too_many_pixels")
@@ -169,7 +172,7 @@ async def _predict_video(
                 findings = await service.workers.faces(frame.image)
             faces = tracks.update(findings.sightings, frame.time_s)
             service.metrics.count("faces_total", len(faces))
-            found.append({"time_s": round(frame.time_s, 3), "faces": service.describe_faces(faces)})
+            answers.append({"time_s": round(frame.time_s, 3), "faces": service.describe_faces(faces)})
     finally:
         await loop.run_in_executor(thread, frames.close)  # type: ignore[attr-defined]
     return {
@@ -177,22 +180,19 @@ async def _predict_video(
         "width": width,
         "height": height,
         "fps": VIDEO_RATE_HZ,
-        "duration_s": round(duration_s or len(found) / VIDEO_RATE_HZ, 3),
+        "duration_s": round(duration_s or len(answers) / VIDEO_RATE_HZ, 3),
         "classes": list(service.class_names),
-        "frames": found,
+        "frames": answers,
         "ms": {"total": round(1000 * (time.perf_counter() - start_s), 2)},
     }
 
 
 def _check_video(file: MemoryFile, config: ServerConfig) -> float:
-    """The duration by the header; 0 where it does not say. Size and duration are held against the limits.
+    """The duration by the header, 0 where it has none; size and duration are compared with the limits.
 
     Raises:
         Refusal: not_media, too_many_pixels, too_long, odd_shape.
     """
-    import av
-    from av.error import FFmpegError
-
     options = {"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS)}
     try:
         with av.open(f"file:{file.path}", options=options, metadata_errors="ignore") as container:

@@ -1,4 +1,4 @@
-"""uvicorn's connections, ended for good where a stranger does not let them end."""
+"""uvicorn's connections, which end even if a stranger does not close his side."""
 
 import asyncio
 import socket
@@ -9,16 +9,16 @@ from websockets.frames import CloseCode, Frame
 
 FAREWELL_S = 2.0  # for the close message and its answer
 UNREAD_BYTES = 32_768  # in our buffer and in the system's: some fifty results
-MOST_FRAGMENTS = 1000  # of a message; who sends pictures has no need of any
+MOST_FRAGMENTS = 1000  # of a message; a client that sends pictures needs none
 SILENCE_S = 10.0  # within which a new connection must have sent a request
 
 
 class FrameProtocol(WebSocketsSansIOProtocol):
-    """A WebSocket whose farewell arrives, and whose transport is cut off after it.
+    """A WebSocket whose close message arrives, and whose transport is cut off after it.
 
     uvicorn closes at once where it fails a connection or goes down. If bytes of the client are unread then,
-    the system sends a reset, and the client may lose the close message that came before. And closing alone
-    waits for ever for a client that reads nothing: what was written must go out first.
+    the system sends a reset, and the client may lose the close message that came before. And a mere close
+    waits for ever for a client that reads nothing, because written bytes are sent first.
     """
 
     _num_fragments = 0  # of the present message
@@ -27,12 +27,12 @@ class FrameProtocol(WebSocketsSansIOProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection has become a WebSocket."""
         super().connection_made(transport)
-        # A slow reader shall wait for its next result, not be sent megabytes of results that are old.
+        # A slow reader should wait for its next result, not get megabytes of old ones.
         self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNREAD_BYTES)
         self.transport.set_write_buffer_limits(high=UNREAD_BYTES)
 
     def data_received(self, data: bytes) -> None:
-        """The client sent something; after our farewell nobody wants it."""
+        """The client sent something; after our close message it is dropped."""
         if not self._is_leaving:
             super().data_received(data)
 
@@ -70,7 +70,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
     def handle_parser_exception(self) -> None:
         """The client broke the protocol or a limit."""
         close = self.conn.close_sent
-        if close is None:  # before its handshake was answered: it understands no close message
+        if close is None:  # before the handshake was answered the client understands no close message
             self.transport.abort()
         else:
             self._leave(close.code, close.reason)
@@ -86,7 +86,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         self.loop.call_later(FAREWELL_S, self.transport.abort)
 
     def shutdown(self) -> None:
-        """The server goes down: the client hears 1012."""
+        """The server goes down: the client gets 1012."""
         if self._is_leaving or self.transport.is_closing():
             return
         if not self.handshake_complete:
@@ -98,7 +98,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         self._leave(CloseCode.SERVICE_RESTART, "")
 
     def _leave(self, code: int, reason: str) -> None:
-        """Sends what is to be sent, then passes over what comes until the client closes, or for a while."""
+        """Sends the close message, then drops whatever comes until the client closes, or for FAREWELL_S."""
         if self._is_leaving:
             return
         self._is_leaving = self.close_sent = True
@@ -117,7 +117,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
 
 
 class RequestProtocol(H11Protocol):
-    """HTTP that ends a connection on which no request comes."""
+    """An HTTP connection that ends when no request comes."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client connected."""
@@ -126,5 +126,7 @@ class RequestProtocol(H11Protocol):
 
     def _end_silent(self, transport: asyncio.Transport) -> None:
         has_request = self.cycle is not None
-        if not has_request and transport.get_protocol() is self:  # another protocol: it became a WebSocket
+        if (
+            not has_request and transport.get_protocol() is self
+        ):  # with another protocol it became a WebSocket
             transport.abort()

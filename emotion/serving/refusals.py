@@ -1,6 +1,6 @@
-"""Why something is not analysed: a code for programs, and words for people in English and Korean."""
+"""Reasons why something is not analysed: a code for programs, messages in English and Korean for people."""
 
-# Code -> status of an HTTP answer, English, Korean. Over the WebSocket only code and words are sent.
+# Code -> status of an HTTP answer, English, Korean. Over the WebSocket only code and messages are sent.
 _REFUSALS = {
     "not_an_image": (
         *(415, "This is not a picture that can be read (JPEG, PNG or WebP, not truncated)."),
@@ -23,11 +23,11 @@ _REFUSALS = {
         "초당 프레임 수가 서버의 한도를 넘었습니다.",
     ),
     "failed": (
-        *(500, "The picture could not be analysed; the server goes on."),
+        *(500, "The picture could not be analysed; the server keeps running."),
         "이미지를 분석하지 못했습니다. 서버는 계속 동작합니다.",
     ),
     "missing_file": (
-        *(400, "A form (multipart/form-data) with a picture or video in its field “file” is wanted."),
+        *(400, "A form (multipart/form-data) with a picture or video in its field “file” is required."),
         "multipart/form-data 형식의 file 필드에 이미지나 영상을 보내 주세요.",
     ),
     "too_large": (413, "The file is too large.", "파일이 너무 큽니다."),

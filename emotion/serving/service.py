@@ -1,4 +1,4 @@
-"""What all requests share: the configuration, the workers, the counts, the clients."""
+"""The state that all requests share: configuration, workers, counts, clients."""
 
 import asyncio
 import logging
@@ -21,7 +21,7 @@ class Connection(Protocol):
     """A client that streams; see `emotion.serving.session.CameraSession`.
 
     Attributes:
-        heard_s: When the last frame came, by `time.monotonic`.
+        heard_s: Time of its last frame, by `time.monotonic`.
     """
 
     heard_s: float
@@ -34,10 +34,10 @@ class Service:
     """One running server.
 
     Args:
-        config: What it was started with.
+        config: Of the server.
 
     Raises:
-        UserError: The model does not say what it is.
+        UserError: The model has no readable description.
     """
 
     def __init__(self, config: ServerConfig) -> None:
@@ -50,17 +50,17 @@ class Service:
         if config.model is not None:
             self.class_names = tuple(read_about(config.model)["class_names"])
         self.going_down = asyncio.Event()
-        self.failure = ""  # why the workers could not be started
+        self.failure = ""  # the error that kept the workers from starting
         self._warming: asyncio.Task[None] | None = None
 
     @property
     def has_model(self) -> bool:
-        """Whether there is something to analyse with."""
+        """Whether there is a model."""
         return self.config.model is not None
 
     @property
     def is_stopping(self) -> bool:
-        """Whether the server goes down; any thread may ask."""
+        """Whether the server goes down; for any thread."""
         return self.going_down.is_set()
 
     @property
@@ -69,7 +69,7 @@ class Service:
         return self.has_model and self.workers.is_warm and not self.is_stopping
 
     def start(self) -> None:
-        """Begins to warm the workers up; requests are answered meanwhile."""
+        """Starts warming the workers up; requests are answered meanwhile."""
         self._warming = asyncio.get_running_loop().create_task(self._warm_up())
 
     async def _warm_up(self) -> None:
@@ -104,7 +104,7 @@ class Service:
         )
 
     def hello(self) -> dict[str, object]:
-        """What a client must know; the first message of every connection, and GET /api/model."""
+        """Classes and limits: the first message of every connection, and GET /api/model."""
         config = self.config
         return {
             "type": "hello",

@@ -18,12 +18,12 @@ from emotion.serving.workers import AnalysedFrame
 
 # Close codes (RFC 6455 and its registry). 1009 (too large a message) and 1012 (going down) are uvicorn's.
 UNSUPPORTED, POLICY, TRY_LATER, GONE = 1003, 1008, 1013, 1006
-SEND_TIMEOUT_S = 10.0  # a client that reads nothing for so long is given up
-IDLE_S = 30.0  # a client that sent nothing for so long makes room where there are too many
-# Refused frames: so many seconds' worth at once, then as many a second as may be sent, before it ends.
+SEND_TIMEOUT_S = 10.0  # a client that reads nothing for this long is disconnected
+IDLE_S = 30.0  # a client that sent nothing for this long makes room where there are too many
+# Refused frames before the connection ends: those of this time at once, then as many a second as are allowed.
 PATIENCE_S = 5.0
 AT_ONCE = 2  # frames of one client being analysed: one client alone keeps two cores busy
-KEPT_TIMES = 2000  # durations behind the percentiles of the log
+KEPT_TIMES = 2000  # durations for the percentiles of the log
 
 
 class TokenBucket:
@@ -31,8 +31,8 @@ class TokenBucket:
 
     Args:
         rate_per_s: Tokens that come each second.
-        size: The most that it holds, and what it holds at first: how many may be taken at once.
-        now_s: The moment at which it begins, on time.monotonic's clock; None: now.
+        size: Its capacity; it is full at first, so that this many may be taken at once.
+        now_s: Time of its start, on time.monotonic's clock; None: now.
     """
 
     def __init__(self, rate_per_s: float, size: float, now_s: float | None = None) -> None:
@@ -110,7 +110,7 @@ class CameraSession:
             await self._close(code, reason)
 
     def _make_room(self) -> bool:
-        """Whether there is room, if need be by ending the client that has been silent longest."""
+        """True if there is room, if need be after the client that has been silent longest is ended."""
         sessions = self._service.sessions
         if len(sessions) < self._service.config.max_connections:
             return True
@@ -131,7 +131,7 @@ class CameraSession:
         tasks = [asyncio.create_task(part) for part in parts]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            # The receiver knows why the connection ended; a sender that failed beside it only that it did.
+            # The receiver knows why the connection ended; a sender that failed then only that it did.
             first = tasks[0] if tasks[0] in done else next(iter(done))
             return first.result()
         finally:
@@ -175,12 +175,12 @@ class CameraSession:
         workers = self._service.workers
         outcome: AnalysedFrame | Refusal
         while True:
-            async with self._asking:  # for one turn at a time, like every other client
+            async with self._asking:  # one request for a turn at a time, like every other client
                 await self._is_filled.wait()
                 await workers.turns.acquire()
                 frame, self._slot = self._slot, None
                 self._is_filled.clear()
-                assert frame is not None, "only who is asking empties the slot"
+                assert frame is not None, "the slot is emptied under this lock alone"
                 is_former_sent, is_sent = self._is_last_sent, asyncio.Event()
                 self._is_last_sent = is_sent
             try:
@@ -232,13 +232,12 @@ class CameraSession:
         try:
             async with asyncio.timeout(SEND_TIMEOUT_S):
                 await self._websocket.send_text(text)
-        except (
-            RuntimeError
-        ):  # uvicorn has closed the connection (1009, no answer to a ping) and we did not know
+        except RuntimeError:
+            # uvicorn had closed the connection (1009, or no answer to a ping), which we did not know yet.
             raise WebSocketDisconnect(GONE) from None
 
     async def _close(self, code: int, reason: str) -> None:
-        # A client that is gone, or that reads nothing, hears no farewell; uvicorn's side is cut off later.
+        # A client that is gone, or reads nothing, gets no close message; FrameProtocol cuts it off later.
         with contextlib.suppress(Exception):
             async with asyncio.timeout(1):
                 await self._websocket.close(POLICY if code == GONE else code, reason)

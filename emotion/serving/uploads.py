@@ -1,4 +1,4 @@
-"""Receiving an uploaded file into memory: the disk never sees it.
+"""Receiving an uploaded file into memory: it is never on the disk.
 
 Starlette's own forms put what is larger than a megabyte into a temporary file.
 """
@@ -17,17 +17,17 @@ from starlette.requests import Request
 from emotion.serving.refusals import Refusal
 
 FIELD = b"file"
-ENVELOPE_BYTES = 10_000  # boundaries, part headers, small fields beside the file
+ENVELOPE_BYTES = 10_000  # boundaries, part headers, small fields next to the file
 ARRIVAL_S = 120.0  # of a whole file
 CHUNK_S = 10.0  # of its next piece
-# After t seconds (t - START_S) * LEAST_BYTES_PER_S must be here: what the slowest mobile nets carry.
+# After t seconds (t - START_S) * LEAST_BYTES_PER_S must have arrived: the slowest mobile networks do that.
 START_S, LEAST_BYTES_PER_S = 5.0, 10_000
 
 
 class MemoryFile:
-    """A file without a name that lies in memory, for decoders that want a path; Linux only.
+    """A file without a name in memory, for decoders that need a path; Linux only.
 
-    The path serves this process alone, as long as the file is open.
+    The path is valid in this process alone, as long as the file is open.
     """
 
     def __init__(self) -> None:
@@ -36,11 +36,11 @@ class MemoryFile:
 
     @property
     def path(self) -> Path:
-        """Opens anew at the beginning, each time."""
+        """Path of the file; each time it is opened, reading begins at its start."""
         return Path(f"/proc/self/fd/{self._descriptor}")
 
     def write(self, data: bytes) -> None:
-        """Appends."""
+        """Appends bytes."""
         with memoryview(data) as rest:
             done = 0
             while done < len(rest):
@@ -48,25 +48,25 @@ class MemoryFile:
         self.size += len(data)
 
     def read(self) -> bytes:
-        """All of it."""
+        """All bytes."""
         return os.pread(self._descriptor, self.size, 0)
 
     def close(self) -> None:
-        """Gives the memory back."""
+        """Releases the memory."""
         os.close(self._descriptor)
 
 
 class _FilePart:
-    """The callbacks of python_multipart that keep the first part named `file` and pass over others."""
+    """The callbacks of python_multipart that write the first part named `file` and skip others."""
 
     def __init__(self, file: MemoryFile) -> None:
         self._file = file
         self._name, self._value = bytearray(), bytearray()
-        self._is_wanted = False
-        self.num_found = 0
+        self._is_file = False
+        self.num_files = 0
 
     def on_part_begin(self) -> None:
-        self._is_wanted = False
+        self._is_file = False
 
     def on_header_field(self, data: bytes, start: int, end: int) -> None:
         self._name += data[start:end]
@@ -77,20 +77,20 @@ class _FilePart:
     def on_header_end(self) -> None:
         if bytes(self._name).lower() == b"content-disposition":
             _, options = parse_options_header(bytes(self._value))
-            if options.get(b"name") == FIELD and self.num_found == 0:
-                self._is_wanted = True
-                self.num_found = 1
+            if options.get(b"name") == FIELD and self.num_files == 0:
+                self._is_file = True
+                self.num_files = 1
         self._name.clear()
         self._value.clear()
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
-        if self._is_wanted:
+        if self._is_file:
             self._file.write(data[start:end])
 
 
 @contextlib.contextmanager
 def memory_file() -> Iterator[MemoryFile]:
-    """A `MemoryFile` that is closed in the end.
+    """A `MemoryFile` as a context, closed at the end.
 
     Raises:
         Refusal: The system has no such files (needs_linux).
@@ -132,7 +132,7 @@ async def receive_file(request: Request, file: MemoryFile, max_bytes: int) -> No
     except FormParserError:
         raise Refusal("missing_file") from None
     if file.size == 0:
-        raise Refusal("missing_file" if part.num_found == 0 else "not_media")
+        raise Refusal("missing_file" if part.num_files == 0 else "not_media")
 
 
 async def _feed(request: Request, parser: MultipartParser, file: MemoryFile, max_bytes: int) -> None:

@@ -1,4 +1,4 @@
-"""Threads that find and classify faces, each with a detector and a network of its own."""
+"""Threads that find and classify faces, each with its own detector and network."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from emotion.live.analysis import Classifier, FaceAnalyser, Findings
 from emotion.logger_config import get_logger
@@ -18,16 +21,12 @@ from emotion.serving.pictures import decode_frame
 from emotion.serving.refusals import Refusal
 from facevox.faces import import_mediapipe
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
 _Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
 class AnalysedFrame:
-    """What a worker found in a frame; times in seconds, `start_s` on time.perf_counter's clock."""
+    """A worker's findings in a frame; times in seconds, `start_s` on time.perf_counter's clock."""
 
     width: int
     height: int
@@ -37,14 +36,15 @@ class AnalysedFrame:
 
 
 class AnalysisWorkers:
-    """Analyses pictures off the event loop, fairly between those who ask.
+    """Analyses pictures off the event loop, with fair turns for all clients.
 
-    Whoever asks has one request at a time and gets its turn in the order of asking, so that each of n busy
-    clients gets every n-th turn. Only the event loop touches this object; the threads work on their own.
+    A client has one request for a turn at a time, and turns come in the order of the requests, so that each
+    of n busy clients gets every n-th turn. Only the event loop uses this object; the threads work
+    by themselves.
 
     Args:
         model: None: nothing can be analysed.
-        max_faces: Looked for in a picture.
+        max_faces: Largest number of faces in a picture.
         num_workers: Threads.
 
     Attributes:
@@ -58,7 +58,7 @@ class AnalysisWorkers:
         self._threads = ThreadPoolExecutor(num_workers, thread_name_prefix="analysis")
         self._local = threading.local()
         self._analysers: list[FaceAnalyser] = []
-        # The right to one call of `frame` or `faces`. Wakes those who wait first come, first served.
+        # The right to one call of `frame` or `faces`. Waiting clients are served in order.
         self.turns = asyncio.Semaphore(num_workers)
         self.is_warm = False
 
@@ -76,8 +76,6 @@ class AnalysisWorkers:
         self.is_warm = True
 
     def _warm_thread(self, all_here: threading.Barrier) -> None:
-        import numpy as np
-
         try:
             self._analyser().find(np.zeros((64, 64, 3), np.uint8))
         except BaseException:
@@ -94,7 +92,7 @@ class AnalysisWorkers:
         """
         return await self._call(lambda: self._frame(data, max_pixels))
 
-    async def faces(self, image_rgb: "NDArray[np.uint8]") -> Findings:
+    async def faces(self, image_rgb: NDArray[np.uint8]) -> Findings:
         """The faces of an (H, W, 3) uint8 RGB picture.
 
         Raises:
@@ -114,7 +112,7 @@ class AnalysisWorkers:
         decode_s = time.perf_counter() - start_s
         return AnalysedFrame(image.shape[1], image.shape[0], self._find(image), start_s, decode_s)
 
-    def _find(self, image_rgb: "NDArray[np.uint8]") -> Findings:
+    def _find(self, image_rgb: NDArray[np.uint8]) -> Findings:
         try:
             return self._analyser().find(image_rgb)
         except Exception as error:
@@ -145,7 +143,7 @@ class AnalysisWorkers:
 
 
 def import_mediapipe_alone() -> ModuleType:
-    """The module mediapipe without Matplotlib, which it imports for plots that nobody here draws.
+    """The module mediapipe without Matplotlib, which it imports for plots that are not used here.
 
     Matplotlib takes 30 MB and 0.3 s, and writes a list of fonts into the home folder.
     """

@@ -102,7 +102,7 @@ def test_everything_missing_is_told_at_once_in_two_languages(tmp_path):
         info.name.upper() for info in REQUIRED if info.name != "input_path"
     ]
     for fault in faults:
-        assert "missing; wanted: " in fault
+        assert "missing; expected: " in fault
         assert "없음; 필요한 값: " in fault
 
 
@@ -187,7 +187,7 @@ def test_unreadable_lines_and_encodings_are_told(env_file):
         file.write("a line of prose\nSEED\n")
     faults = faults_of(env_file)
     lines = env_file.read_text(encoding="utf-8").count("\n")
-    assert faults[0].startswith(f".env:{lines - 1}: NAME=value is wanted")
+    assert faults[0].startswith(f".env:{lines - 1}: NAME=value is expected")
     env_file.write_bytes("CLASS_NAMES=기쁨,슬픔".encode("cp949"))
     assert faults_of(env_file)[0].startswith(".env: not UTF-8")
 
@@ -198,7 +198,7 @@ def test_program_shows_every_fault_on_its_line_and_ends_with_2(preprocess, tmp_p
     # --img_size is among the options of the fixture: it satisfies the missing variable.
     assert preprocess(tmp_path, tmp_path / "out", "--val_steps", "none") == 2
     said = capsys.readouterr().err
-    assert re.search(r"^  BATCH_SIZE='x' \(environment\): wanted: a whole number", said, re.MULTILINE)
+    assert re.search(r"^  BATCH_SIZE='x' \(environment\): expected: a whole number", said, re.MULTILINE)
     assert re.search(r"^  VAL_STEPS='none' \(--val_steps\)", said, re.MULTILINE)
     assert said.splitlines()[-1].startswith("error: 2 settings are missing or wrong: BATCH_SIZE, VAL_STEPS;")
     assert "IMG_SIZE" not in said

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from emotion.landmarks.network import DROPOUT, HIDDEN, NUM_FEATURES
-from emotion.landmarks.task import Notes, TrainConfig
+from emotion.landmarks.options import TrainConfig
+from emotion.landmarks.task import Notes
 from emotion.scores.report import Evaluation
 from facevox import model_card
 from facevox.intervals import PlainMeasure
@@ -30,8 +31,8 @@ def write_card(config: TrainConfig, notes: Notes, result: TrainingResult, report
 
     Args:
         config: Of the run.
-        notes: What it was trained on.
-        result: How training ended.
+        notes: Counts of the data.
+        result: Of the training.
         report: The evaluation.
     """
     sizes = " → ".join(str(size) for size in (NUM_FEATURES, *HIDDEN, len(config.class_names)))

@@ -6,7 +6,7 @@
     python emotion/landmarks/extract.py --zips video/Training --output_dir runs/landmarks --limit 10000
 
 Finds the 478 points of FaceMesh in every picture. A folder is searched for archives; annotations (AIHub's
-[라벨] archives, JSON files) among them give labels and tell which of several faces is meant. Writes
+[라벨] archives, JSON files) among them give labels and the box of the face, where there are several. Writes
 `<output_dir>/shards/*.npy` (raw landmarks), `index.csv` (a row for each picture: archive, member, shard, row,
 label, person, width, height, reduction, faces, status, reason) and `manifests/extract_landmarks.jsonl`. Exit
 codes: 0 done; 1 more pictures failed than --max_failed allows, or not one has a face (index.csv says which);

@@ -1,29 +1,33 @@
-"""Archives to shards of landmarks: a pool of readers, restartable, with a record of every picture.
+"""Archives to shards of landmarks: a pool of readers, resumable, with a record of every picture.
 
 Output folder:
 
     shards/<archive>-<first>-<pictures>.npy
-                                  (n, 478, 3) float32: the faces of one shard, as MediaPipe gives them
+                                  (n, 478, 3) float32: the faces of one shard, in MediaPipe's units
     index.csv                     a row for each picture: archive, member, shard, row, label, person, width,
                                   height, reduction, faces, status, reason
     manifests/extract_landmarks.jsonl
 
-The item of the batch is a shard: pictures that lie side by side in one archive. It is written whole, before
-the manifest names it: a killed run does at most one shard again, and none is there twice. Its pictures go one
-by one to processes of their own: one that crashes or hangs costs the picture that it was at, which is
-recorded, and nothing else.
+The item of the batch is a shard: pictures that are neighbours in one archive. It is written whole, before
+the manifest names it: after a kill at most one shard is done again, and none is there twice. Its pictures
+go one by one to separate processes: a crash or a hang costs the picture at hand, which is recorded, and
+nothing else.
 """
 
 import logging
+import tempfile
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from emotion.landmarks.options import ExtractConfig
 from emotion.landmarks.plan import Picture, Plan, ShardItem, plan_shards
 from emotion.landmarks.shards import COLUMNS, NUM_POINTS, PROGRAM, TABLE
+from emotion.landmarks.table import LandmarkTable, load_table
 from facevox.batch import BatchConfig, BatchOptions, Item, Outcome, Summary, Task, run_batch
 from facevox.errors import ExitCode, NoFaceError, one_line
 from facevox.faces import MIN_CONFIDENCE
@@ -31,20 +35,15 @@ from facevox.files import replacing
 from facevox.manifest import NOBODY, empty_text, is_too_much, read_manifest, status_text
 from facevox.workers import WorkerPool
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from emotion.landmarks.table import LandmarkTable
-
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Extraction:
-    """What a run did: of the batch (shards), and of the pictures that the index now has, by status.
+    """Result of a run: that of the batch (shards), and the pictures in the index by status.
 
     Attributes:
-        is_whole: It was no part of an array.
+        is_whole: Whether the run did all shards, not a part of a job array.
     """
 
     summary: Summary
@@ -53,14 +52,14 @@ class Extraction:
     is_whole: bool = True
 
     def lines(self, output_dir: Path) -> list[str]:
-        """What `output_dir` has now, for people."""
-        found = [f"  pictures in {output_dir}: {status_text(self.statuses)}"] if self.statuses else []
+        """The contents of `output_dir`, for people."""
+        pictures = [f"  pictures in {output_dir}: {status_text(self.statuses)}"] if self.statuses else []
         nobody = [empty_text(PROGRAM, {}, f"FaceMesh, min_confidence {MIN_CONFIDENCE}")]
-        return found + (nobody if self.is_empty else [])
+        return pictures + (nobody if self.is_empty else [])
 
     @property
     def exit_code(self) -> ExitCode:
-        """What the program returns: by the pictures of the index, and not by the shards."""
+        """The program's exit code: by the pictures of the index, and not by the shards."""
         if self.summary.stopped:
             return ExitCode.STOPPED
         num_pictures = sum(count for status, count in self.statuses.items() if status not in NOBODY)
@@ -69,24 +68,24 @@ class Extraction:
 
     @property
     def is_empty(self) -> bool:
-        """Whether not one picture gave landmarks; a part of an array does not know."""
+        """True if no picture gave landmarks; always False for a part of an array."""
         return self.is_whole and bool(self.statuses) and not self.statuses.get("done")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PictureItem(Item):
-    """A picture of a shard, and its place there."""
+    """A picture of a shard, and its index there."""
 
     picture: Picture
-    place: int
+    index: int
 
 
 class PictureJob:
-    """What a process of the pool does: one picture after the other; see `facevox.workers.Job`."""
+    """The work of a process of the pool, one picture after the other; a `facevox.workers.Job`."""
 
     def open(self, output_dir: Path) -> None:
         """Makes this process's FaceMesh. Archives are opened here too, when their first picture comes."""
-        from emotion.landmarks.reader import PictureReader
+        from emotion.landmarks.reader import PictureReader  # OpenCV: the program's --help is quick without
 
         self._reader = PictureReader()
 
@@ -96,16 +95,14 @@ class PictureJob:
             yield self.read(item)
 
     def read(self, item: PictureItem) -> Outcome:
-        """One picture; whatever is wrong with it becomes its status and reason."""
+        """The row of one picture; any fault of it becomes its status and reason."""
         picture = item.picture
         try:
             face = self._reader.read(item.path, picture.offset, picture.member, picture.edges)
         except NoFaceError as error:
             return Outcome(rows=[{"status": error.status, "reason": str(error)}])
-        except (
-            OSError,
-            MemoryError,
-        ) as error:  # of the machine, not of the picture: the next run tries again
+        except (OSError, MemoryError) as error:
+            # Of the machine, not of the picture: the next run tries again.
             return Outcome.without_result(error)
         except Exception as error:  # a picture may be broken in any way; one never ends a batch
             return Outcome(rows=[{"status": "failed", "reason": one_line(error)}])
@@ -121,17 +118,17 @@ class PictureJob:
         return Outcome(rows=[row])
 
     def close(self) -> None:
-        """Gives FaceMesh back."""
+        """Closes FaceMesh."""
         self._reader.close()
 
 
 class ShardTask(Task[ShardItem]):
-    """Writes a shard: hands its pictures to the readers and gathers what comes back.
+    """Writes shards: their pictures go to the readers, the landmarks into one file each.
 
     Args:
         job: Reads the pictures.
         workers: Processes that read; 0 reads in this one.
-        picture_timeout_s: A picture that takes longer is given up, and its process replaced.
+        picture_timeout_s: A picture that takes longer fails, and its process is replaced.
     """
 
     def __init__(self, job: PictureJob, workers: int, picture_timeout_s: float) -> None:
@@ -155,7 +152,7 @@ class ShardTask(Task[ShardItem]):
         self._stack.close()
 
     def process_chunk(self, items: Sequence[ShardItem]) -> Iterator[Outcome]:
-        """The shards. What goes wrong with all (no weights, a full disk) ends the batch."""
+        """The outcome of each shard. A fault that concerns all (a full disk) ends the batch."""
         for item in items:
             if item.problem:
                 row = {"archive": item.name, "status": "failed", "reason": item.problem}
@@ -164,21 +161,19 @@ class ShardTask(Task[ShardItem]):
                 yield self._shard(item)
 
     def _shard(self, item: ShardItem) -> Outcome:
-        import numpy as np
-
         pictures, output = item.pictures, item.output
         assert output is not None, "planned for every shard"
         singles = [
-            PictureItem(picture.member, item.path, picture=picture, place=place)
-            for place, picture in enumerate(pictures)
+            PictureItem(picture.member, item.path, picture=picture, index=index)
+            for index, picture in enumerate(pictures)
         ]
         rows: list[dict[str, object]] = [{} for _ in pictures]
         lost = []
         for single, outcome in self._read(singles):
             if outcome.rows:
-                rows[single.place] |= outcome.rows[0]
+                rows[single.index] |= outcome.rows[0]
             else:
-                rows[single.place] |= {"status": "failed", "reason": outcome.reason}
+                rows[single.index] |= {"status": "failed", "reason": outcome.reason}
                 lost.append(f"{single.name}: {outcome.reason}")
         faces: list[NDArray[np.float32]] = []
         for picture, row in zip(pictures, rows, strict=True):
@@ -198,7 +193,7 @@ class ShardTask(Task[ShardItem]):
         if self._pool is None:
             yield from zip(singles, self._job.process_chunk(singles), strict=True)
             return
-        # The whole shard is finished before a signal is looked at: it is a matter of seconds.
+        # The whole shard is finished before a signal counts: it is a matter of seconds.
         for single, outcome, _ in self._pool.run(([single] for single in singles), lambda: False):
             yield single, outcome
 
@@ -206,21 +201,21 @@ class ShardTask(Task[ShardItem]):
 def run_extraction(
     config: ExtractConfig, options: BatchOptions, make_job: Callable[[], PictureJob] = PictureJob
 ) -> Extraction:
-    """Reads what is not read yet; see the module.
+    """Reads all pictures that are not in the output folder yet; see the module.
 
     Args:
-        config: What is read.
-        options: How the batch is run.
-        make_job: Makes what reads the pictures; picklable.
+        config: The archives and the output folder.
+        options: Of the batch.
+        make_job: Makes the reader of pictures; picklable.
 
     Raises:
-        UserError: Nothing to read, a second run in the folder, a full disk.
+        UserError: No pictures, a second run in the folder, a full disk.
     """
     plan = plan_shards(config.zips, config.labels, config.limit, config.shard_pictures)
     logger.info(f"{PROGRAM}: {plan.num_pictures} pictures in {len(plan.items)} shards")
-    for count, what in ((plan.num_unlabelled, "label"), (plan.num_unnamed, "person")):
+    for count, field in ((plan.num_unlabelled, "label"), (plan.num_unnamed, "person")):
         if count:
-            logger.info(f"  {count} of them have no {what} in names or annotations")
+            logger.info(f"  {count} of them have no {field} in names or annotations")
     batch = BatchConfig(
         **{**options.batch_options(), "workers": 0},
         output_dir=config.output_dir,
@@ -238,11 +233,11 @@ def run_extraction(
 
 
 def count_statuses(output_dir: Path, planned: Container[str]) -> dict[str, int]:
-    """How many pictures the folder records, by status; by the rule of the index.
+    """Number of pictures by status, counted by the rule of the index.
 
     Args:
         output_dir: Of the extraction. The index itself is not there yet while a part of an array runs.
-        planned: Items of this run. What failed and is not wanted any more is not in the index.
+        planned: Items of this run. Failures of other items are not in the index.
     """
     counts: dict[str, int] = {}
     for record in read_manifest(output_dir, PROGRAM):
@@ -254,7 +249,7 @@ def count_statuses(output_dir: Path, planned: Container[str]) -> dict[str, int]:
     return counts
 
 
-def extract_landmarks_from_zip(zip_path: str | Path, label: str = "", limit: int = 0) -> "LandmarkTable":
+def extract_landmarks_from_zip(zip_path: str | Path, label: str = "", limit: int = 0) -> LandmarkTable:
     """The landmarks of one archive in memory, read in this process; for notebooks and small archives.
 
     Args:
@@ -268,10 +263,6 @@ def extract_landmarks_from_zip(zip_path: str | Path, label: str = "", limit: int
     Raises:
         UserError: No such archive, or no pictures in it.
     """
-    import tempfile
-
-    from emotion.landmarks.table import load_table
-
     with tempfile.TemporaryDirectory(prefix="facevox-") as folder:
         config = ExtractConfig(
             zips=(Path(zip_path),),

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from emotion.landmarks.normalisation import check_normalisation, normalise_landmarks
+from emotion.landmarks.normalisation import Integers, check_normalisation, normalise_landmarks
 from emotion.landmarks.shards import NUM_POINTS
 from facevox.errors import UserError
 from facevox.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
@@ -50,14 +50,14 @@ class LandmarkNetwork(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class LandmarkModel:
-    """A trained network and what it needs to answer.
+    """A trained network with its classes, normalisation and temperature.
 
     Attributes:
         network: In evaluation mode.
         class_names: Of its outputs.
         normalisation: Of its inputs.
         temperature: That logits are divided by.
-        notes: Plain values that say what it was trained on.
+        notes: Plain values about its training data.
     """
 
     network: LandmarkNetwork
@@ -66,9 +66,7 @@ class LandmarkModel:
     temperature: float
     notes: Mapping[str, object]
 
-    def probabilities(
-        self, raw_NPC: NDArray[np.float32], sizes_N2: NDArray[np.integer]
-    ) -> NDArray[np.float64]:
+    def probabilities(self, raw_NPC: NDArray[np.float32], sizes_N2: Integers) -> NDArray[np.float64]:
         """(N, C) calibrated probabilities of raw landmarks; see `normalise_landmarks` for the arguments."""
         device = next(self.network.parameters()).device
         points = torch.from_numpy(normalise_landmarks(raw_NPC, sizes_N2, self.normalisation)).to(device)
@@ -103,7 +101,7 @@ def load_model(path: Path) -> LandmarkModel:
     file = path / MODEL_FILE if path.is_dir() else path
     content = load_checkpoint(file)
     if content.get("kind") != KIND:
-        raise UserError(f"{file}: holds {content.get('kind', 'something else')!r}; {KIND!r} is wanted")
+        raise UserError(f"{file}: holds {content.get('kind', 'something else')!r}; {KIND!r} is expected")
     if content.get("format") != FORMAT:
         raise UserError(f"{file}: of format {content.get('format')}; this program reads {FORMAT}")
     class_names, temperature = content.get("class_names", []), content.get("temperature", 0.0)
@@ -124,7 +122,7 @@ def load_model(path: Path) -> LandmarkModel:
 
 
 def is_class_list(names: Sequence[object]) -> bool:
-    """Whether these are two or more different names."""
+    """True if these are two or more different names."""
     return (
         len(names) >= 2
         and len(set(names)) == len(names)

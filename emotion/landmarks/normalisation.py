@@ -1,22 +1,21 @@
-"""From raw landmarks to the numbers that the network sees: where a face is, and how large, says nothing.
+"""From raw landmarks to the network's input, in which position and size of a face have no influence.
 
 MediaPipe divides x by the width and y by the height of the picture: the same face has other proportions in a
 wide picture than in a tall one. So the landmarks go back to pixels first.
 """
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from facevox.errors import UserError
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-# Each does what the one before it does, and one thing more.
+Integers = NDArray[np.integer[Any]]
+# Each has the steps of the one before it, and one more.
 RAW, CENTRED, SCALED, ALIGNED = "raw", "centred", "scaled", "aligned"
 NORMALISATIONS = (RAW, CENTRED, SCALED, ALIGNED)
-# Corners of the eyes, which stay where they are when the eyes look elsewhere or close.
+# Corners of the eyes, which do not move when the eyes look elsewhere or close.
 LEFT_EYE_CORNERS, RIGHT_EYE_CORNERS = (33, 133), (362, 263)  # as seen in the picture
 
 
@@ -32,8 +31,8 @@ def check_normalisation(name: str) -> str:
 
 
 def normalise_landmarks(
-    raw_NPC: "NDArray[np.float32]", sizes_N2: "NDArray[np.integer]", normalisation: str = SCALED
-) -> "NDArray[np.float32]":
+    raw_NPC: NDArray[np.float32], sizes_N2: Integers, normalisation: str = SCALED
+) -> NDArray[np.float32]:
     """(N, 478, 3) float32 landmarks of N faces, normalised.
 
     - raw: as they are, x and y from 0 to 1;
@@ -64,7 +63,7 @@ def normalise_landmarks(
     return points.astype(np.float32)
 
 
-def roll_angles(points_NPC: "NDArray[np.floating]") -> "NDArray[np.float64]":
+def roll_angles(points_NPC: NDArray[np.float64]) -> NDArray[np.float64]:
     """(N,) radians by which the line from the left to the right eye falls to the right, in pixels."""
     left_N2 = points_NPC[:, LEFT_EYE_CORNERS, :2].mean(axis=1)
     right_N2 = points_NPC[:, RIGHT_EYE_CORNERS, :2].mean(axis=1)
@@ -73,11 +72,12 @@ def roll_angles(points_NPC: "NDArray[np.floating]") -> "NDArray[np.float64]":
     return angles
 
 
-def _levelled(points_NPC: "NDArray[np.float64]") -> "NDArray[np.float64]":
+def _levelled(points_NPC: NDArray[np.float64]) -> NDArray[np.float64]:
     angle_N = roll_angles(points_NPC)
     cosine, sine = np.cos(angle_N)[:, None], np.sin(angle_N)[:, None]
     x, y = points_NPC[..., 0], points_NPC[..., 1]
-    turned: NDArray[np.float64] = np.stack(
+    # A rotation by -angle about the centre of the points, which is 0.
+    levelled: NDArray[np.float64] = np.stack(
         [cosine * x + sine * y, cosine * y - sine * x, points_NPC[..., 2]], axis=2
     )
-    return turned
+    return levelled

@@ -29,7 +29,7 @@ DEFAULT_CLASSES = ("neutral", "anxiety")  # 중립 (0), 불안 (1)
 
 
 def add_log_dir_option(parser: argparse.ArgumentParser) -> None:
-    """Adds where the day's log goes."""
+    """Adds --log_dir."""
     parser.add_argument("--log_dir", type=Path, default=Path("logs"), metavar="DIR", help="of the day's log")
 
 
@@ -42,10 +42,10 @@ class PictureBatch(BatchOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractConfig(Options):
-    """How landmarks are extracted.
+    """The options of the extraction.
 
     Attributes:
-        shard_pictures: In a shard, at most.
+        shard_pictures: Largest number in a shard.
     """
 
     zips: tuple[Path, ...] = required(
@@ -64,7 +64,7 @@ class ExtractConfig(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(Options):
-    """How a classifier is trained.
+    """The options of the training.
 
     Attributes:
         landmarks_dir: Output folder of `extract.py`.
@@ -119,13 +119,13 @@ class TrainConfig(Options):
     )
 
     def contradictions(self) -> list[str]:
-        """Class names that do not tell classes apart."""
+        """A fault where there are fewer than two different class names."""
         if len(set(self.class_names)) == len(self.class_names) >= 2:
             return []
         return [f"--class_names {' '.join(self.class_names)}: two or more different names are expected"]
 
     def lasting(self) -> dict[str, Any]:
-        """What must be the same when a run goes on."""
+        """The values that must be the same when a run resumes."""
         free = {"landmarks_dir", "save_dir", "num_epochs", "device", "resume"}
         values = {name: value for name, value in vars(self).items() if name not in free}
         return values | {"class_names": list(self.class_names)}

@@ -1,4 +1,4 @@
-"""What is to be read: the pictures of the archives, in the order of the disk, cut into shards."""
+"""The plan of an extraction: the pictures of the archives, in the order of the disk, cut into shards."""
 
 import fnmatch
 import hashlib
@@ -16,7 +16,6 @@ from facevox.errors import UserError
 from facevox.files import find_files
 
 ARCHIVE_PATTERNS = ("*.zip", "*.zip.part*", "*.json")
-# 1.5 MB of landmarks, and 5 to 15 s of work on a core: what a killed run does again at most.
 
 
 @dataclass(frozen=True)
@@ -26,8 +25,8 @@ class Picture:
     Attributes:
         member: Its path in the archive.
         offset: Of its header in the archive.
-        label: English emotion, another word given as label, or "" where nothing tells one.
-        person: Who is in it, or "".
+        label: English emotion, another word of --labels, or "" without a label.
+        person: The person in it, or "".
         edges: The annotators' boxes.
     """
 
@@ -45,7 +44,7 @@ class ShardItem(Item):
     Attributes:
         archive: Its name in the index.
         pictures: Of the shard.
-        problem: Why it cannot be read, or "".
+        problem: The reason why it cannot be read, or "".
     """
 
     archive: str = ""
@@ -55,13 +54,13 @@ class ShardItem(Item):
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done.
+    """The items of a run.
 
     Attributes:
-        items: In order.
+        items: Shards, in order.
         num_pictures: In all items.
-        num_unlabelled: Of them, those without a label.
-        num_unnamed: Of them, those whose person nothing tells.
+        num_unlabelled: Pictures without a label.
+        num_unnamed: Pictures of unknown people.
     """
 
     items: list[ShardItem]
@@ -80,7 +79,7 @@ def plan_shards(
 
     A label comes from `labels`; else from the annotations in the JSON files among the archives and folders
     (majority of the annotators); else from the picture's file name; else from a folder in the archive or the
-    archive's name that bears an emotion, Korean or English. The person comes from the file name (AIHub's).
+    archive's name that contains an emotion, Korean or English. The person comes from the file name (AIHub's).
 
     Args:
         zips: Archives and folders, which are searched for archives; those with annotations belong to them.
@@ -91,25 +90,26 @@ def plan_shards(
     Raises:
         UserError: No such file or folder, nothing in it, labels that do not match, two archives of one name.
     """
-    found, given, paths = _read_archives(zips, labels)
+    collection, label_of, names = _read_archives(zips, labels)
     by_archive: dict[str, list[PictureFile]] = {}
-    for picture in found.pictures:
+    for picture in collection.pictures:
         by_archive.setdefault(picture.container, []).append(picture)
     if not by_archive:
-        first = f"; {found.problems[0][0]}: {found.problems[0][1]}" if found.problems else ""
-        raise UserError(f"--zips: no pictures in {len(paths)} archives{first}")
+        problems = collection.problems
+        first = f"; {problems[0][0]}: {problems[0][1]}" if problems else ""
+        raise UserError(f"--zips: no pictures in {len(names)} archives{first}")
     quotas = spread([len(pictures) for pictures in by_archive.values()], limit)
-    items = [ShardItem(name, "", problem=reason) for name, reason in found.problems]
+    items = [ShardItem(name, "", problem=reason) for name, reason in collection.problems]
     num_pictures = num_unlabelled = num_unnamed = 0
     for (container, members), quota in zip(by_archive.items(), quotas, strict=True):
-        archive = paths[container]
-        pictures = [_describe(member, archive, given[container], found) for member in members[:quota]]
+        archive = names[container]
+        pictures = [_describe(member, archive, label_of[container], collection) for member in members[:quota]]
         num_pictures += len(pictures)
         num_unlabelled += sum(not picture.label for picture in pictures)
         num_unnamed += sum(not picture.person for picture in pictures)
         for first_picture in range(0, len(pictures), shard_pictures):
             shard = pictures[first_picture : first_picture + shard_pictures]
-            # With other pictures, labels or boxes than before it is another file, and so made anew.
+            # The hash: with other pictures, labels or boxes than before it is another file, which is made.
             output = f"shards/{_hash(archive)}-{first_picture:09d}-{_hash(repr(shard))}.npy"
             name = f"{archive}#{first_picture:09d}"
             items.append(ShardItem(name, container, output, archive=archive, pictures=shard))
@@ -119,12 +119,12 @@ def plan_shards(
 def _read_archives(
     zips: Sequence[Path], labels: Sequence[str]
 ) -> tuple[Collection, dict[str, str], dict[str, str]]:
-    """All that is in them; the label given for each archive; the name of each archive."""
+    """All pictures and annotations; resolved path -> label of --labels; resolved path -> name."""
     if labels and len(labels) != len(zips):
         raise UserError(f"--labels: {len(labels)} labels for {len(zips)} of --zips; give one for each")
-    found = Collection()
-    given: dict[str, str] = {}
-    paths: dict[str, str] = {}
+    collection = Collection()
+    label_of: dict[str, str] = {}
+    names: dict[str, str] = {}
     owner: dict[str, Path] = {}
     for number, root in enumerate(zips):
         if root.is_dir():
@@ -134,34 +134,34 @@ def _read_archives(
         else:
             raise UserError(f"--zips: no such file or folder: {root}")
         for path in files:
-            # Resolved: the same archive reached twice is read once, and a name has its folder.
-            whole = path.resolve()
-            if str(whole) in paths:
+            # Resolved: an archive that is reached twice is read once, and its folder has a name.
+            resolved = path.resolve()
+            if str(resolved) in names:
                 continue
-            name = normalise(f"{whole.parent.name}/{whole.name}")
+            name = normalise(f"{resolved.parent.name}/{resolved.name}")
             if name in owner:
                 raise UserError(
                     f"--zips: {path} and {owner[name]} are both called {name} in the index; extract them "
-                    "into folders of their own, or rename one"
+                    "into separate folders, or rename one"
                 )
-            owner[name], paths[str(whole)] = path, name
-            given[str(whole)] = normalise(labels[number].strip()) if labels else ""
+            owner[name], names[str(resolved)] = path, name
+            label_of[str(resolved)] = normalise(labels[number].strip()) if labels else ""
             if any(fnmatch.fnmatchcase(path.name.lower(), pattern) for pattern in ARCHIVE_PATTERNS):
-                add_file(found, whole, name)
+                add_file(collection, resolved, name)
             else:
-                found.problems.append((name, "neither a ZIP archive nor a JSON file by its name"))
-    return found, given, paths
+                collection.problems.append((name, "neither a ZIP archive nor a JSON file by its name"))
+    return collection, label_of, names
 
 
-def _describe(picture: PictureFile, archive: str, given: str, found: Collection) -> Picture:
-    annotation = found.annotations.get(picture.filename)
+def _describe(picture: PictureFile, archive: str, label: str, collection: Collection) -> Picture:
+    annotation = collection.annotations.get(picture.filename)
     parsed = parse_picture_name(picture.filename)
-    # Other names may have underscores too; AIHub's also tell an emotion or a gender.
+    # Other names may have underscores too; AIHub's also have an emotion or a gender.
     is_aihub = parsed is not None and bool(parsed.emotion or parsed.gender or annotation)
     return Picture(
         member=picture.name[len(archive) + 1 :],
         offset=picture.offset,
-        label=given or _label_of(picture, archive, annotation),
+        label=label or _label_of(picture, archive, annotation),
         person=parsed.person if parsed is not None and is_aihub else "",
         edges=annotation.boxes if annotation is not None else (),
     )
@@ -188,7 +188,7 @@ def _hash(text: str) -> str:
 
 
 def spread(counts: Sequence[int], limit: int) -> list[int]:
-    """How many of each archive are read so that it is `limit` in all, as evenly as their sizes allow.
+    """Numbers of pictures to read of each archive: `limit` in all, as evenly as the sizes allow.
 
     Args:
         counts: Pictures of each archive.
@@ -196,9 +196,9 @@ def spread(counts: Sequence[int], limit: int) -> list[int]:
     """
     if not limit:
         return list(counts)
-    quotas, left = [0] * len(counts), limit
-    # The smallest first: what it cannot give is shared by the others.
-    for place, index in enumerate(sorted(range(len(counts)), key=lambda index: counts[index])):
-        quotas[index] = min(counts[index], left // (len(counts) - place))
-        left -= quotas[index]
+    quotas, remaining = [0] * len(counts), limit
+    # The smallest first: the others share the pictures that it does not have.
+    for rank, index in enumerate(sorted(range(len(counts)), key=lambda index: counts[index])):
+        quotas[index] = min(counts[index], remaining // (len(counts) - rank))
+        remaining -= quotas[index]
     return quotas

@@ -17,6 +17,8 @@ from pathlib import Path
 from emotion.landmarks.options import PictureBatch, TrainConfig, add_log_dir_option
 from emotion.logger_config import get_logger, setup_logging
 from facevox import cli
+from facevox.batch import BatchConfig, run_batch
+from facevox.manifest import status_text
 from facevox.options import default_of
 
 
@@ -46,34 +48,24 @@ def get_args_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Predicts; returns the exit code."""
     args = get_args_parser().parse_args(argv)
-    from emotion.landmarks.network import MODEL_FILE, load_model
-    from emotion.landmarks.predictions import (
-        PROGRAM,
-        TABLE,
-        PredictTask,
-        columns_of,
-        hash_file,
-        plan_predictions,
-    )
-    from facevox.batch import BatchConfig, run_batch
-    from facevox.manifest import status_text
+    from emotion.landmarks import network, predictions  # torch: --help is quick without
 
-    model = load_model(args.model)
-    file = args.model / MODEL_FILE if args.model.is_dir() else args.model
+    model = network.load_model(args.model)
+    file = args.model / network.MODEL_FILE if args.model.is_dir() else args.model
     batch = cli.build(
         BatchConfig,
         args,
-        program=PROGRAM,
-        table=TABLE,
-        columns=columns_of(model.class_names),
+        program=predictions.PROGRAM,
+        table=predictions.TABLE,
+        columns=predictions.columns_of(model.class_names),
         item_column="picture",
-        settings={"model": hash_file(file)},
+        settings={"model": predictions.hash_file(file)},
         unit="picture",
     )
-    items = plan_predictions(args.inputs)
+    items = predictions.plan_predictions(args.inputs)
     if not batch.dry_run:
         setup_logging(args.log_dir)
-    summary = run_batch(PredictTask(file), items, batch)
+    summary = run_batch(predictions.PredictTask(file), items, batch)
     get_logger("landmarks.predict").info(
         "%s, %d finished before, in %.1f s",
         *(status_text(summary.counts), summary.skipped, summary.seconds),

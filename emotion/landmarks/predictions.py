@@ -1,11 +1,16 @@
-"""Expressions of pictures, folders and archives: what `predict.py` does with each picture."""
+"""Expressions of pictures, folders and archives: the plan and the task of `predict.py`."""
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import torch
+
 from emotion.data.aihub.collection import PICTURE_SUFFIXES, Collection, add_file
+from emotion.landmarks.network import load_model
+from emotion.landmarks.reader import PictureReader
 from facevox.batch import Item, Outcome, Task
 from facevox.errors import UserError
 from facevox.faces import MIN_CONFIDENCE
@@ -18,19 +23,19 @@ PATTERNS = (*(f"*{suffix}" for suffix in PICTURE_SUFFIXES), "*.zip")
 
 @dataclass(frozen=True, kw_only=True)
 class PredictItem(Item):
-    """A picture, by its offset in an archive (below 0: a file of its own); or why there is none."""
+    """A picture, by its offset in an archive (below 0: a file itself); or the problem of an archive."""
 
     offset: int = -1
     problem: str = ""
 
 
 def plan_predictions(inputs: Sequence[Path]) -> list[PredictItem]:
-    """A picture each, of picture files, folders and archives; one for each archive that cannot be read.
+    """An item for each picture in files, folders and archives, and for each archive that cannot be read.
 
     Raises:
         UserError: No such file or folder, or no picture in any.
     """
-    found = Collection()
+    collection = Collection()
     for root in inputs:
         if root.is_dir():
             files = find_files(root, PATTERNS, what="--inputs")
@@ -43,12 +48,12 @@ def plan_predictions(inputs: Sequence[Path]) -> list[PredictItem]:
         else:
             raise UserError(f"--inputs: no such file or folder: {root}")
         for path in files:
-            add_file(found, path, path.as_posix(), with_annotations=False)
+            add_file(collection, path, path.as_posix(), with_annotations=False)
     items = {
         picture.name: PredictItem(picture.name, picture.container, offset=picture.offset)
-        for picture in found.pictures
+        for picture in collection.pictures
     }
-    items |= {name: PredictItem(name, "", problem=reason) for name, reason in found.problems}
+    items |= {name: PredictItem(name, "", problem=reason) for name, reason in collection.problems}
     if not items:
         raise UserError(f"--inputs: no pictures in {', '.join(str(root) for root in inputs)}")
     return list(items.values())
@@ -68,11 +73,6 @@ class PredictTask(Task[PredictItem]):
 
     def open(self, output_dir: Path) -> None:
         """Loads the model, and FaceMesh."""
-        import torch
-
-        from emotion.landmarks.network import load_model
-        from emotion.landmarks.reader import PictureReader
-
         super().open(output_dir)
         torch.set_num_threads(1)  # the workers share the cores
         self._model = load_model(self._model_file)
@@ -85,8 +85,6 @@ class PredictTask(Task[PredictItem]):
             NoFaceError: It shows no face.
             UserError: It cannot be read.
         """
-        import numpy as np
-
         if item.problem:
             raise UserError(item.problem)
         face = self._reader.read(item.path, item.offset, item.name)
@@ -101,16 +99,16 @@ class PredictTask(Task[PredictItem]):
         return Outcome(rows=[row])
 
     def close(self) -> None:
-        """Gives FaceMesh back."""
+        """Closes FaceMesh."""
         self._reader.close()
 
 
 def columns_of(class_names: Sequence[str]) -> tuple[str, ...]:
-    """Of `predictions.csv`, without status and reason."""
+    """The columns of `predictions.csv`, without status and reason."""
     return ("picture", "expression", *(f"p_{name}" for name in class_names), "faces")
 
 
 def hash_file(path: Path) -> str:
-    """Sha256 of a file: which model answered."""
+    """Sha256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,16 +1,17 @@
-"""One picture to the landmarks of its face: out of an archive, decoded no larger than the mesh needs.
+"""One picture to the landmarks of its face: out of an archive, decoded no larger than FaceMesh needs.
 
-FaceMesh looks for a face in a small copy of the picture, then at the face alone, in 192 x 192 pixels of which
-it fills about two thirds. What a picture has beyond that is decoded for nothing: a twelve-megapixel JPEG is
-decoded at a quarter. A face that turns out too small for that is looked at again at the size it needs.
+FaceMesh searches a small copy of the picture for a face, then takes the face alone, as 192 x 192 pixels of
+which it fills about two thirds. More pixels than that are decoded in vain: a twelve-megapixel JPEG is decoded
+at a quarter. Where the face turns out too small, the picture is decoded again at the size that it needs.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from emotion.data.aihub.archives import Archive
 from emotion.data.aihub.collection import read_picture
@@ -22,17 +23,14 @@ from facevox.errors import NoFaceError
 from facevox.faces import FaceMesh
 from facevox.workers import reuse_large_blocks
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 Edges = Sequence[float]  # left, top, right, bottom of a box as an annotator drew it
-# What decoding smaller may move landmarks by, as the median over the points of a face, in distances between
-# the eyes. Measured on 12-megapixel pictures: 0.010 to 0.012 typically, 0.021 at worst; packing the same
-# picture as a JPEG anew, at another quality, moves them by 0.009 typically and 0.020 at worst.
+# Decoding smaller may move landmarks by this, as the median over the points of a face, in distances between
+# the eyes. Measured on 12-megapixel pictures: 0.010 to 0.012 typically, 0.021 at worst; writing the same
+# picture as a JPEG again, at another quality, moves them by 0.009 typically and 0.020 at worst.
 TOLERANCE = 0.025
-# Longer side of the box around a face's landmarks, in the decoded picture, from which on that is met.
+# Longer side of the box around a face's landmarks, in the decoded picture; from here on TOLERANCE is met.
 FACE_PX = 192
-# Of the decoded picture: the detector loses nothing, and a face of a fifth of it is large enough at once.
+# Of the decoded picture: the detector loses nothing, and a face of a fifth of it has FACE_PX at once.
 LEAST_LONGEST_PX = 1000
 
 
@@ -41,14 +39,14 @@ class FaceLandmarks:
     """The face of one picture.
 
     Attributes:
-        points: (478, 3) float32 as MediaPipe gives them: x by the width and y by the height of the whole
+        points: (478, 3) float32 in MediaPipe's units: x by the width and y by the height of the whole
             picture, z by the width (smaller is nearer).
         width, height: Of the whole upright picture, in pixels.
-        reduction: By how much smaller it was decoded.
-        num_faces: Found in it.
+        reduction: Factor by which it was decoded smaller.
+        num_faces: Number of faces found in it.
     """
 
-    points: "NDArray[np.float32]"
+    points: NDArray[np.float32]
     width: int
     height: int
     reduction: int
@@ -65,8 +63,6 @@ class PictureReader:
     """
 
     def __init__(self, is_reduced: bool = True) -> None:
-        import cv2
-
         cv2.setNumThreads(1)  # the workers share the cores
         reuse_large_blocks()
         self._is_reduced = is_reduced
@@ -87,18 +83,20 @@ class PictureReader:
             UserError: The picture cannot be read.
         """
         data = read_picture(container, offset, self._opened(container) if offset >= 0 else None)
-        found = self.find(data, name, edges)
-        if found is None:
+        face = self.find(data, name, edges)
+        if face is None:
             raise NoFaceError("no face where the annotators marked one" if edges else "no face found")
-        return found
+        return face
 
     def find(self, data: bytes, name: str, edges: Sequence[Edges] = ()) -> FaceLandmarks | None:
         """The same for the bytes of a picture; None where there is no such face."""
-        wanted_px = float("inf")  # the face, in the whole picture; as long as nothing is known of it
-        most_reduced = 0  # 0: as the size of the picture allows
+        expected_px = float("inf")  # side of the face in the whole picture; inf before the first search
+        most_reduced = 0  # largest reduction of this round; 0: as the size of the picture allows
         while True:
 
-            def choose(width: int, height: int, face_px: float = wanted_px, most: int = most_reduced) -> int:
+            def choose(
+                width: int, height: int, face_px: float = expected_px, most: int = most_reduced
+            ) -> int:
                 annotated = annotated_box(edges, width, height)
                 if annotated is not None:
                     face_px = min(face_px, annotated.width, annotated.height)
@@ -112,7 +110,7 @@ class PictureReader:
             if reduction == 1 or (chosen is not None and _side(faces[chosen]) >= FACE_PX):
                 break
             # Too small a face at this size, or none: once more, at the size it needs or whole.
-            wanted_px = _side(faces[chosen]) * reduction if chosen is not None else 0.0
+            expected_px = _side(faces[chosen]) * reduction if chosen is not None else 0.0
             most_reduced = reduction // 2
         if chosen is None:
             return None
@@ -120,9 +118,9 @@ class PictureReader:
         return FaceLandmarks(faces[chosen] / scale, width, height, reduction, len(faces))
 
     def _faces(
-        self, image: "NDArray[np.uint8]", annotated: Box | None
-    ) -> "tuple[list[NDArray[np.float32]], int | None]":
-        """All faces in pixels of `image`, and which one is meant."""
+        self, image: NDArray[np.uint8], annotated: Box | None
+    ) -> tuple[list[NDArray[np.float32]], int | None]:
+        """All faces in pixels of `image`, and the index of the one that the annotators marked."""
         faces = self._mesh.find(image)
         chosen = _choose(faces, annotated)
         if chosen is not None or annotated is None:
@@ -148,7 +146,7 @@ class PictureReader:
         return self._archive
 
     def close(self) -> None:
-        """Gives FaceMesh and the archive back."""
+        """Closes FaceMesh and the archive."""
         self._mesh.close()
         if self._archive is not None:
             self._archive.close()
@@ -161,12 +159,12 @@ class PictureReader:
         self.close()
 
 
-def _choose(faces: "Sequence[NDArray[np.float32]]", annotated: Box | None) -> int | None:
+def _choose(faces: Sequence[NDArray[np.float32]], annotated: Box | None) -> int | None:
     boxes = [face_box(points) for points in faces]
-    found = choose_face(boxes, annotated)
-    return None if found is None else boxes.index(found.box)
+    face = choose_face(boxes, annotated)
+    return None if face is None else boxes.index(face.box)
 
 
-def _side(points: "NDArray[np.float32]") -> float:
+def _side(points: NDArray[np.float32]) -> float:
     box = face_box(points)
     return max(box.width, box.height)

@@ -10,6 +10,7 @@ import numpy as np
 
 from emotion.landmarks.card import LandmarkEvaluation, write_card
 from emotion.landmarks.network import MODEL_FILE, LandmarkNetwork, load_model, save_model
+from emotion.landmarks.options import TrainConfig
 from emotion.landmarks.table import LandmarkTable, load_table
 from emotion.landmarks.task import (
     BatchReader,
@@ -17,7 +18,6 @@ from emotion.landmarks.task import (
     Notes,
     Part,
     PartCounts,
-    TrainConfig,
     faces_per_step,
     score_part,
     split_table,
@@ -43,12 +43,12 @@ CHECKPOINT_INTERVAL = Interval(seconds=60.0)  # the state takes 11 MB
 
 
 def run_training(config: TrainConfig, world: World, *, dry_run: bool = False) -> TrainingResult | Estimate:
-    """Trains and evaluates; returns how it ended, with `dry_run` what it would take.
+    """Trains and evaluates; returns the result, with `dry_run` an estimate.
 
     Args:
-        config: How.
-        world: This process among all.
-        dry_run: Try a few steps and print what the training would take; write nothing.
+        config: Of the training.
+        world: This process's rank and device.
+        dry_run: Try a few steps and report time and disk that the training would take; write nothing.
 
     Raises:
         UserError: No landmarks, a class that is missing, too few faces, another run in the folder.
@@ -76,14 +76,14 @@ def run_training(config: TrainConfig, world: World, *, dry_run: bool = False) ->
 
 
 def make_trainer(config: TrainConfig, train: Part, validation: Part, world: World, notes: Notes) -> Trainer:
-    """What trains the network, from where an earlier run was ended if there is one.
+    """The trainer of the network, at the position of a stopped run if there is one.
 
     Raises:
         UserError: Too few faces for the processes.
     """
     seed_everything(config.seed)
     network = LandmarkNetwork(len(config.class_names)).to(world.device)
-    seed_everything(config.seed + 1 + world.rank)  # each process its own dropout
+    seed_everything(config.seed + 1 + world.rank)  # another dropout in each process
     batches = EpochBatches(
         len(train),
         faces_per_step(len(train), config, world),
@@ -107,7 +107,7 @@ def make_trainer(config: TrainConfig, train: Part, validation: Part, world: Worl
 
 
 def describe_data(table: LandmarkTable, train: Part, validation: Part, config: TrainConfig) -> Notes:
-    """Plain values that say what is trained on what."""
+    """Counts of both parts, and a hash of the data."""
 
     def count(part: Part) -> PartCounts:
         counts = np.bincount(part.labels, minlength=len(config.class_names)).tolist()
@@ -124,7 +124,7 @@ def describe_data(table: LandmarkTable, train: Part, validation: Part, config: T
 
 
 def _announce(notes: Notes) -> None:
-    """Says who is on which side."""
+    """Logs the sizes of both parts, with a warning of a split by picture."""
     train, held_out = notes["train"], notes["validation"]
     if notes["interval_over"] == PEOPLE:
         logger.info(
@@ -180,7 +180,7 @@ def finish(config: TrainConfig, validation: Part, result: TrainingResult, notes:
 
 
 def describe_result(save_dir: Path) -> str:
-    """The scores and the place of a model that is trained, for people."""
+    """The scores and the path of a trained model, for people."""
     report = read_json(save_dir / EVALUATION_DIR / REPORT_FILE)
     score = report["balanced_accuracy"]
     interval = interval_text(score)

@@ -1,6 +1,6 @@
-"""The extracted landmarks of a folder as rows: what is known of each, and its landmarks read when asked for.
+"""The extracted landmarks of a folder as rows, whose landmarks are read when needed.
 
-Landmarks stay on the disk (350,000 faces take 2 GB); of each row some numbers and names are in memory.
+Landmarks stay on the disk (350,000 faces take 2 GB); in memory are some numbers and names of each row.
 """
 
 import csv
@@ -9,34 +9,34 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING
+from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from emotion.data.aihub.names import parse_picture_name
 from emotion.data.samples import Samples
+from emotion.landmarks.normalisation import Integers
 from emotion.landmarks.shards import NUM_POINTS, TABLE
 from facevox.errors import UserError
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
+npy: Any = np.lib.format  # numpy 1.26 has no types for its functions
 MAX_OPEN_FILES = 64  # far below the usual limit of 1024
 ROW_BYTES = NUM_POINTS * 3 * 4
 
 
 class ShardRows:
-    """The landmarks of rows, read from their shards; keeps no more in memory than is asked for.
+    """The landmarks of rows, read from their shards; none stay in memory.
 
     Args:
         folder: Of the extraction.
         shards: Names of the shards in it.
-        shard_N: Which shard each row lies in.
-        row_N: And where in it.
+        shard_N: Index of each row's shard.
+        row_N: Index of each row in its shard.
     """
 
     def __init__(
-        self, folder: Path, shards: Sequence[str], shard_N: "NDArray[np.int32]", row_N: "NDArray[np.int32]"
+        self, folder: Path, shards: Sequence[str], shard_N: NDArray[np.int32], row_N: NDArray[np.int32]
     ) -> None:
         self._folder, self._shards = folder, shards
         self._shard_N, self._row_N = shard_N, row_N
@@ -45,30 +45,32 @@ class ShardRows:
     def __len__(self) -> int:
         return len(self._row_N)
 
-    def read(self, rows: "Sequence[int] | NDArray[np.integer]") -> "NDArray[np.float32]":
-        """(n, 478, 3) float32, the landmarks of `rows`, as MediaPipe gives them.
+    def read(self, rows: Sequence[int] | Integers) -> NDArray[np.float32]:
+        """(n, 478, 3) float32, the landmarks of `rows`, in MediaPipe's units.
 
         Raises:
             UserError: A shard is missing, damaged or of another kind.
         """
-        found = np.empty((len(rows), NUM_POINTS, 3), np.float32)
-        for place, row in enumerate(rows):
+        landmarks = np.empty((len(rows), NUM_POINTS, 3), np.float32)
+        for index, row in enumerate(rows):
             shard = int(self._shard_N[row])
             file, start, num_rows = self._file(shard)
-            at = int(self._row_N[row])
-            file.seek(start + at * ROW_BYTES)
-            data = file.read(ROW_BYTES) if at < num_rows else b""
+            position = int(self._row_N[row])
+            file.seek(start + position * ROW_BYTES)
+            data = file.read(ROW_BYTES) if position < num_rows else b""
             if len(data) != ROW_BYTES:
-                raise UserError(f"{self._folder / self._shards[shard]}: has no row {at}; extract it again")
-            found[place] = np.frombuffer(data, np.float32).reshape(NUM_POINTS, 3)
-        return found
+                raise UserError(
+                    f"{self._folder / self._shards[shard]}: has no row {position}; extract it again"
+                )
+            landmarks[index] = np.frombuffer(data, np.float32).reshape(NUM_POINTS, 3)
+        return landmarks
 
     def _file(self, shard: int) -> tuple[IO[bytes], int, int]:
         """The open file of a shard, where its numbers begin, and how many rows it has."""
-        known = self._open.get(shard)
-        if known is not None:
-            self._open.move_to_end(shard)
-            return known
+        entry = self._open.get(shard)
+        if entry is not None:
+            self._open.move_to_end(shard)  # the least recently used file is closed first
+            return entry
         path = self._folder / self._shards[shard]
         try:
             file = path.open("rb", buffering=0)
@@ -76,9 +78,9 @@ class ShardRows:
             raise UserError(f"{path}: {error.strerror}; extract it again") from None
         try:
             # The header alone: nothing that a pickle could hide in is ever read.
-            if np.lib.format.read_magic(file) != (1, 0):
+            if npy.read_magic(file) != (1, 0):
                 raise ValueError("another version of the format")
-            shape, is_fortran, kind = np.lib.format.read_array_header_1_0(file)
+            shape, is_fortran, kind = npy.read_array_header_1_0(file)
             if kind != np.float32 or is_fortran or shape[1:] != (NUM_POINTS, 3) or not kind.isnative:
                 raise ValueError(f"holds {kind} {shape}")
         except (ValueError, OSError) as error:
@@ -99,13 +101,13 @@ class ShardRows:
 class MemoryRows:
     """The landmarks of rows, all in memory."""
 
-    def __init__(self, landmarks_NPC: "NDArray[np.float32]") -> None:
+    def __init__(self, landmarks_NPC: NDArray[np.float32]) -> None:
         self.landmarks = landmarks_NPC
 
     def __len__(self) -> int:
         return len(self.landmarks)
 
-    def read(self, rows: "Sequence[int] | NDArray[np.integer]") -> "NDArray[np.float32]":
+    def read(self, rows: Sequence[int] | Integers) -> NDArray[np.float32]:
         """(n, 478, 3) float32, the landmarks of `rows`."""
         return self.landmarks[np.asarray(rows, np.int64)]
 
@@ -121,12 +123,12 @@ class LandmarkTable:
         rows: Their landmarks.
         sizes: (N, 2) int32, width and height of the whole picture.
         names: (N,) archive and member.
-        labels: (N,) as the index has them.
-        people: (N,) who it is, "" where nothing tells.
+        labels: (N,) those of the index.
+        people: (N,) the person, "" if unknown.
     """
 
     rows: ShardRows | MemoryRows
-    sizes: "NDArray[np.int32]"
+    sizes: NDArray[np.int32]
     names: list[str]
     labels: list[str]
     people: list[str]
@@ -135,13 +137,13 @@ class LandmarkTable:
         return len(self.names)
 
     def close(self) -> None:
-        """Closes what is open."""
+        """Closes the open shards."""
         self.rows.close()
 
     def to_samples(self, class_names: Sequence[str]) -> Samples:
-        """The same as samples of a classifier; all labels must be among `class_names`.
+        """The faces as samples of a classifier; all labels must be among `class_names`.
 
-        A picture whose person is not known counts as a person of its own.
+        Each picture of an unknown person counts as another person.
         """
         labels = np.array([class_names.index(label) for label in self.labels], np.int64)
         parsed = [parse_picture_name(name) for name in self.names]
@@ -161,7 +163,7 @@ class LandmarkTable:
         )
 
     def hash(self) -> str:
-        """Sha256 of names, labels and people: whether two tables are of the same data."""
+        """Sha256 of names, labels and people: equal for tables of the same data."""
         digest = hashlib.sha256()
         for values in zip(self.names, self.labels, self.people, strict=True):
             digest.update("\0".join(values).encode("utf-8", "surrogateescape") + b"\n")
@@ -169,11 +171,11 @@ class LandmarkTable:
 
 
 def load_table(folder: Path, class_names: Sequence[str] = (), *, in_memory: bool = False) -> LandmarkTable:
-    """The faces that `extract.py` found.
+    """The faces in an output folder of `extract.py`.
 
     Args:
-        folder: Its output folder.
-        class_names: Labels that are wanted; empty: all, also pictures without a label.
+        folder: The output folder.
+        class_names: Labels to load; empty: all, also pictures without a label.
         in_memory: Read all landmarks now, 6 kB for each face; the folder may go then.
 
     Raises:
@@ -184,14 +186,14 @@ def load_table(folder: Path, class_names: Sequence[str] = (), *, in_memory: bool
         raise UserError(
             f"{folder}: has no {TABLE}; run python emotion/landmarks/extract.py first, or merge its shards"
         )
-    wanted = set(class_names)
+    chosen = set(class_names)
     shards: dict[str, int] = {}
     numbers: list[list[int]] = []
     names, labels, people = [], [], []
     texts: dict[str, str] = {}  # labels and people repeat: one text of each
     with index.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
         for line, row in enumerate(csv.DictReader(file), start=2):
-            if row.get("status") != "done" or (wanted and row.get("label") not in wanted):
+            if row.get("status") != "done" or (chosen and row.get("label") not in chosen):
                 continue
             try:
                 shard = _checked_shard(row["shard"])
@@ -205,14 +207,14 @@ def load_table(folder: Path, class_names: Sequence[str] = (), *, in_memory: bool
     table = np.array(numbers, np.int32).reshape(-1, 4)
     rows: ShardRows | MemoryRows = ShardRows(folder, list(shards), table[:, 0].copy(), table[:, 1].copy())
     if in_memory:
-        held = MemoryRows(rows.read(np.arange(len(rows))))
+        in_memory_rows = MemoryRows(rows.read(np.arange(len(rows))))
         rows.close()
-        rows = held
+        rows = in_memory_rows
     return LandmarkTable(rows, table[:, 2:].copy(), names, labels, people)
 
 
 def _checked_shard(name: str) -> str:
-    """A shard's name, which must lie in the folder.
+    """A shard's name, checked to be in the folder.
 
     Raises:
         ValueError: It leads elsewhere.

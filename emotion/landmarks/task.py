@@ -17,7 +17,7 @@ from torch.nn import functional
 from emotion.data.samples import Samples, class_weights
 from emotion.data.split import validation_people
 from emotion.landmarks.network import MODEL_FILE, LandmarkModel, LandmarkNetwork, save_model
-from emotion.landmarks.normalisation import normalise_landmarks
+from emotion.landmarks.normalisation import Integers, normalise_landmarks
 from emotion.landmarks.options import TrainConfig
 from emotion.landmarks.table import LandmarkTable
 from emotion.scores.calibration import cross_entropy
@@ -30,14 +30,14 @@ from facevox.training.trainer import TrainingTask
 
 logger = logging.getLogger(__name__)
 # Rows of the training part on which, after each epoch, its accuracy is measured and BatchNorm's statistics
-# are taken: the running mean lags so far behind in the first epochs that validation sees chance, and patience
-# ends.
-SHOWN_ROWS = 2048
+# are computed: in the first epochs the running mean lags so far behind that validation would see chance, and
+# patience would end.
+MEASURED_ROWS = 2048
 SCORED_AT_ONCE = 1024
 
 
 class PartCounts(TypedDict):
-    """Of one part; `classes`: faces of each."""
+    """Counts of one part; `classes`: faces of each."""
 
     pictures: int
     people: int
@@ -45,9 +45,10 @@ class PartCounts(TypedDict):
 
 
 class Notes(TypedDict):
-    """Plain values that say what is trained on what.
+    """Counts of both parts, as plain values.
 
-    `interval_over` is what intervals draw, `unnamed` counts faces of unknown people, `data` is a hash.
+    `interval_over` names the units that intervals draw, `unnamed` counts faces of unknown people, `data` is a
+    hash.
     """
 
     train: PartCounts
@@ -64,7 +65,7 @@ class Part:
     Attributes:
         table: Of both parts.
         samples: Of both parts.
-        rows: (n,) which are of this one.
+        rows: (n,) the rows of this one.
     """
 
     table: LandmarkTable
@@ -84,9 +85,9 @@ class Part:
         """(n,)."""
         return [self.samples.people[row] for row in self.rows]
 
-    def inputs(self, places: NDArray[np.integer], normalisation: str) -> Tensor:
+    def inputs(self, indices: Integers, normalisation: str) -> Tensor:
         """(b, 478, 3) float32 normalised landmarks of some of them, read now."""
-        rows = self.rows[places]
+        rows = self.rows[indices]
         raw = self.table.rows.read(rows)
         return torch.from_numpy(normalise_landmarks(raw, self.table.sizes[rows], normalisation))
 
@@ -101,33 +102,33 @@ def split_table(table: LandmarkTable, config: TrainConfig) -> tuple[Part, Part]:
     if missing:
         raise UserError(
             f"--class_names: no faces labelled {', '.join(missing)} in {config.landmarks_dir} "
-            f"(it has {len(table)} faces of the others); give classes that are there"
+            f"(it has {len(table)} faces of the others); give classes that it has"
         )
     samples = table.to_samples(config.class_names)
     chosen = validation_people(samples.people, config.seed, config.val_share)
     is_validation = np.array([person in chosen for person in samples.people])
     parts = [Part(table, samples, np.flatnonzero(is_validation == side)) for side in (False, True)]
-    for part, name in zip(parts, ("training", "validation"), strict=True):
+    for part, part_name in zip(parts, ("training", "validation"), strict=True):
         counts = Counter(part.labels.tolist())
-        absent = [c for place, c in enumerate(config.class_names) if not counts[place]]
+        absent = [name for label, name in enumerate(config.class_names) if not counts[label]]
         if absent:
             raise UserError(
-                f"{len(set(samples.people))} people: nobody of the {name} part shows {', '.join(absent)}; "
-                "add people, or give another --seed or --val_share"
+                f"{len(set(samples.people))} people: nobody of the {part_name} part shows "
+                f"{', '.join(absent)}; add people, or give another --seed or --val_share"
             )
     return parts[0], parts[1]
 
 
 def faces_per_step(num_faces: int, config: TrainConfig, world: World) -> int:
-    """Of one process: as many as are asked for, or as there are.
+    """Number of faces in a step of one process: the batch size, or fewer in a small set.
 
     Args:
-        num_faces: To train on, of all processes.
+        num_faces: Of the training part.
         config: Has the batch size.
         world: The processes.
 
     Raises:
-        UserError: Fewer than two for each process, of which BatchNorm could take no variance.
+        UserError: Fewer than two for each process, too few for BatchNorm's variance.
     """
     num = min(config.batch_size, num_faces // world.size)
     if num < 2:
@@ -139,9 +140,9 @@ def faces_per_step(num_faces: int, config: TrainConfig, world: World) -> int:
 
 
 class BatchReader:
-    """Batches of a part as the shared loop takes them: read and normalised when their turn comes.
+    """Batches of a part for the shared loop, read and normalised when their turn comes.
 
-    In this process: a batch of 64 takes 2 ms, of which most is reading.
+    Without worker processes: a batch of 64 takes 2 ms, most of it for reading.
     """
 
     def __init__(self, part: Part, batches: EpochBatches, normalisation: str) -> None:
@@ -150,19 +151,19 @@ class BatchReader:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for keys in self._batches:
-            places = np.array([place for _, place in keys], np.int64)
-            labels = torch.from_numpy(self._labels[places])
-            yield self._part.inputs(places, self._normalisation), labels
+            indices = np.array([index for _, index in keys], np.int64)
+            labels = torch.from_numpy(self._labels[indices])
+            yield self._part.inputs(indices, self._normalisation), labels
 
 
 class LandmarkTask(TrainingTask):
-    """The network as the shared loop takes it.
+    """The training of the network, for the shared loop.
 
     Args:
         network: On the device.
-        config: How it is trained.
+        config: Of the training.
         train, validation: The parts.
-        world: This process among all.
+        world: This process's rank and device.
         notes: Plain values for the model's file.
     """
 
@@ -181,7 +182,7 @@ class LandmarkTask(TrainingTask):
         self.config, self.world, self.notes = config, world, notes
         self.weight_decay = config.weight_decay
         self.train_part, self.validation = train, validation
-        self.shown = np.linspace(0, len(train) - 1, min(len(train), SHOWN_ROWS)).astype(np.int64)
+        self.measured = np.linspace(0, len(train) - 1, min(len(train), MEASURED_ROWS)).astype(np.int64)
         weights = np.ones(len(config.class_names), np.float32)
         if config.class_balance:
             weights = class_weights(train.labels, len(config.class_names))
@@ -189,27 +190,27 @@ class LandmarkTask(TrainingTask):
         self._forward = all_devices(network, world, faces_per_step(len(train), config, world))
 
     def backward(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        """See the base class: cross-entropy, each face by the weight of its class."""
+        """The gradient of the cross-entropy, each face weighted by its class; returns the loss."""
         inputs, labels = (part.to(self.world.device, non_blocking=True) for part in batch)
-        each = functional.cross_entropy(self._forward(inputs), labels, reduction="none")
-        loss = (each * self.weights[labels]).mean()
-        loss.backward()
+        losses = functional.cross_entropy(self._forward(inputs), labels, reduction="none")
+        loss = (losses * self.weights[labels]).mean()
+        torch.autograd.backward(loss)
         return loss.detach()
 
-    def logits(self, part: Part, places: NDArray[np.integer]) -> NDArray[np.float32]:
+    def logits(self, part: Part, indices: Integers) -> NDArray[np.float32]:
         """(n, C) of some faces of a part, in evaluation mode."""
-        return score_part(self.network, part, places, self.config.normalisation)
+        return score_part(self.network, part, indices, self.config.normalisation)
 
     def validate(self, epoch: int) -> dict[str, float]:
-        """Loss and accuracies on people who are not trained on, and the accuracy on some who are."""
+        """Loss and accuracies on the validation part, and the accuracy on rows of the training part."""
         names = self.config.class_names
-        settle_norms(self.network, self.train_part.inputs(self.shown, self.config.normalisation))
+        settle_norms(self.network, self.train_part.inputs(self.measured, self.config.normalisation))
         logits = self.logits(self.validation, np.arange(len(self.validation)))
         labels, answers = self.validation.labels, logits.argmax(axis=1)
-        shown = self.logits(self.train_part, self.shown).argmax(axis=1)
+        train_answers = self.logits(self.train_part, self.measured).argmax(axis=1)
         values = {
             "val_loss": cross_entropy(logits, labels),
-            "train_accuracy": float((shown == self.train_part.labels[self.shown]).mean()),
+            "train_accuracy": float((train_answers == self.train_part.labels[self.measured]).mean()),
             "val_accuracy": float((answers == labels).mean()),
             "val_balanced_accuracy": float(balanced_accuracy(confusion_counts(labels, answers, len(names)))),
         }
@@ -237,7 +238,7 @@ class LandmarkTask(TrainingTask):
 def all_devices(network: nn.Module, world: World, num_faces: int) -> nn.Module:
     """The network on every GPU that is visible: one process for each under torchrun, else one for all.
 
-    Where a step of `num_faces` would leave a GPU with a single one or none, fewer are used, which is said.
+    Where a step of `num_faces` would leave a GPU with a single one or none, fewer are used, with a message.
     """
     if world.size == 1 and world.device.type == "cuda":
         num_visible = torch.cuda.device_count()
@@ -253,10 +254,10 @@ def all_devices(network: nn.Module, world: World, num_faces: int) -> nn.Module:
 
 
 def usable_gpus(num_faces: int, num_visible: int) -> int:
-    """The most GPUs on which DataParallel puts two or more faces each; 1 where there are none such.
+    """The largest number of GPUs on which DataParallel puts two or more faces each; at least 1.
 
-    It cuts a batch into equal chunks, rounded up, and the last one has what is left: 7 on 3 GPUs are 3, 3, 1,
-    and 6 on 4 are 2, 2, 2.
+    It cuts a batch into equal chunks, rounded up, and the last one gets the remaining faces: 7 on 3 GPUs are
+    3, 3, 1, and 6 on 4 are 2, 2, 2.
     """
     for num_gpus in range(num_visible, 1, -1):
         chunk = -(-num_faces // num_gpus)
@@ -281,16 +282,19 @@ def settle_norms(network: LandmarkNetwork, inputs_NPC: Tensor) -> None:
 
 
 def score_part(
-    network: LandmarkNetwork, part: Part, places: Sequence[int] | NDArray[np.integer], normalisation: str
+    network: LandmarkNetwork,
+    part: Part,
+    indices: Sequence[int] | Integers,
+    normalisation: str,
 ) -> NDArray[np.float32]:
     """(n, C) logits of some faces of a part; the network is left in evaluation mode."""
     network.eval()
     device = next(network.parameters()).device
-    chosen = np.asarray(places, np.int64)
-    found = []
+    chosen = np.asarray(indices, np.int64)
+    logits = []
     with torch.inference_mode():
         for first in range(0, len(chosen), SCORED_AT_ONCE):
             inputs = part.inputs(chosen[first : first + SCORED_AT_ONCE], normalisation)
-            found.append(network(inputs.to(device)).float().cpu().numpy())
-    logits: NDArray[np.float32] = np.concatenate(found)
-    return logits
+            logits.append(network(inputs.to(device)).float().cpu().numpy())
+    result: NDArray[np.float32] = np.concatenate(logits)
+    return result

@@ -7,11 +7,11 @@
     torchrun --nproc_per_node 2 emotion/landmarks/train.py --landmarks_dir runs/landmarks
 
 Without torchrun one process uses every visible GPU. Nobody is both trained on and tested. Writes into
-`--save_dir`: model.pth (lowest validation loss, calibrated), last.pth (to go on from), split.json,
+`--save_dir`: model.pth (lowest validation loss, calibrated), last.pth (to resume from), split.json,
 history.json, curves.png, log.txt, events/ (TensorBoard), MODEL_CARD.md and evaluation/ (report.json,
 confusion matrix, calibration, per class, predictions); with --zips also landmarks/. Exit codes: 0 done; 1
 more pictures failed than --max_failed allows, or the loss was not finite; 2 bad usage or input; 75 stopped by
-a signal (run the same command again to go on).
+a signal (run the same command again to continue).
 """
 
 import argparse
@@ -20,6 +20,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from emotion.landmarks.extraction import run_extraction
 from emotion.landmarks.options import ExtractConfig, PictureBatch, TrainConfig, add_log_dir_option
 from emotion.logger_config import get_logger, log_hyperparameters, setup_logging
 from facevox import cli
@@ -68,7 +69,7 @@ def get_args_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Extracts if asked to, trains; returns the exit code."""
     args = get_args_parser().parse_args(argv)
-    from facevox.training.distributed import read_launch
+    from facevox.training.distributed import read_launch  # torch: --help is quick without
 
     launch = read_launch(os.environ)
     if not args.zips and args.landmarks_dir is None:
@@ -86,16 +87,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     if not args.dry_run:
         setup_logging(args.log_dir)
-    extracted = _extract(args, config.landmarks_dir) if args.zips else ExitCode.DONE
-    if extracted == ExitCode.STOPPED:
-        return extracted
+    extract_code = _extract(args, config.landmarks_dir) if args.zips else ExitCode.DONE
+    if extract_code == ExitCode.STOPPED:
+        return extract_code
     code = _train(config, dry_run=args.dry_run)
-    return extracted if code == ExitCode.DONE else code
+    return extract_code if code == ExitCode.DONE else code
 
 
 def _extract(args: argparse.Namespace, folder: Path) -> ExitCode:
-    from emotion.landmarks.extraction import run_extraction
-
     config = cli.build(ExtractConfig, args, output_dir=folder)
     extraction = run_extraction(config, cli.build(PictureBatch, args))
     for line in extraction.lines(folder):
@@ -104,25 +103,24 @@ def _extract(args: argparse.Namespace, folder: Path) -> ExitCode:
 
 
 def _train(config: TrainConfig, *, dry_run: bool) -> ExitCode:
+    import torch
+
     from emotion.landmarks.run import describe_result, run_training
-    from facevox.training import distributed
-    from facevox.training.trainer import DONE, TrainingResult
+    from facevox.training import distributed, trainer
 
     world = distributed.init(config.device)
     if world.device.type == "cpu":
-        import torch
-
-        # Layers this small lose more by handing work to threads than they gain, beside other work all of it.
+        # Layers this small lose more than they gain by threads, and on a busy machine they lose most.
         torch.set_num_threads(1)
     logger = get_logger("landmarks.train")
     try:
         if world.is_main and not dry_run:
-            shown = {**config.lasting(), "device": str(world.device), "processes": world.size}
-            log_hyperparameters(logger, shown)
+            values = {**config.lasting(), "device": str(world.device), "processes": world.size}
+            log_hyperparameters(logger, values)
         result = run_training(config, world, dry_run=dry_run)
-        if world.is_main and isinstance(result, TrainingResult):
+        if world.is_main and isinstance(result, trainer.TrainingResult):
             logger.info("training ended: %s", result.status)
-            if result.status == DONE:
+            if result.status == trainer.DONE:
                 print(describe_result(config.save_dir))
     finally:
         distributed.cleanup()

@@ -1,1 +1,1 @@
-"""What a classifier scores: measures over people, calibration, the report and its pictures."""
+"""Scores of a classifier: measures over people, calibration, the report and its pictures."""

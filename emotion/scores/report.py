@@ -1,4 +1,4 @@
-"""What a trained classifier scores on people it was not trained on: files for programs and for people.
+"""Scores of a trained classifier on people it was not trained on: files for programs and for people.
 
 report.json            all numbers: macro-F1 with its interval, accuracy, calibration, classes, slices
 per_class.csv          precision, recall, F1 and pictures of each class
@@ -13,9 +13,11 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, SupportsFloat, TypedDict
+from typing import SupportsFloat, TypedDict
 
 import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from emotion.data.samples import Samples
 from emotion.scores.calibration import (
@@ -29,24 +31,20 @@ from emotion.scores.measures import confusion_counts, macro_f1, over_people
 from facevox.files import replacing, write_json, write_text
 from facevox.intervals import PlainMeasure
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from numpy.typing import NDArray
-
 Bins = Sequence[Mapping[str, float]]
 REPORT_FILE = "report.json"
 FORMAT = 1
 DIGITS = 4  # of measures
 
 
-# Its first key is no name that a class could hold.
+# In this form, because "class" cannot be the name of an attribute.
 ClassScores = TypedDict(
     "ClassScores", {"class": str, "precision": float, "recall": float, "f1": float, "pictures": int}
 )
 
 
 class SliceScores(TypedDict):
-    """Of the pictures of one gender or age."""
+    """Scores of the pictures of one gender or age."""
 
     slice: str
     value: str
@@ -57,7 +55,7 @@ class SliceScores(TypedDict):
 
 
 class Calibration(TypedDict):
-    """Before and after the temperature; bins as `emotion.scores.calibration.Bin` has them."""
+    """Calibration before and after the temperature; bins are those of `emotion.scores.calibration.Bin`."""
 
     temperature: float
     cross_entropy_before: float
@@ -86,22 +84,22 @@ class Evaluation(TypedDict):
 
 @dataclass(frozen=True)
 class Answers:
-    """What the network says of n pictures.
+    """The network's answers to n pictures.
 
     Attributes:
         samples: Of the whole part.
-        order: (n,) int64, which of them.
+        order: (n,) int64, indices of the pictures in it.
         logits: (n, C) float32.
         temperature: Fitted on these people.
     """
 
     samples: Samples
-    order: "NDArray[np.int64]"
-    logits: "NDArray[np.float32]"
+    order: NDArray[np.int64]
+    logits: NDArray[np.float32]
     temperature: float
 
     @property
-    def labels(self) -> "NDArray[np.int64]":
+    def labels(self) -> NDArray[np.int64]:
         """(n,) true classes."""
         return self.samples.labels[self.order]
 
@@ -132,8 +130,8 @@ def evaluate(answers: Answers, class_names: Sequence[str]) -> Evaluation:
             "cross_entropy_after": _number(-np.log(fitted[np.arange(len(labels)), labels]).mean()),
             "calibration_error_before": _number(calibration_error(raw, labels)),
             "calibration_error_after": _number(calibration_error(fitted, labels)),
-            "bins_before": [one._asdict() for one in reliability_bins(raw, labels)],
-            "bins_after": [one._asdict() for one in reliability_bins(fitted, labels)],
+            "bins_before": [row._asdict() for row in reliability_bins(raw, labels)],
+            "bins_after": [row._asdict() for row in reliability_bins(fitted, labels)],
         },
         "classes": per_class(counts, class_names),
         "confusion": counts.tolist(),
@@ -141,26 +139,26 @@ def evaluate(answers: Answers, class_names: Sequence[str]) -> Evaluation:
     }
 
 
-def per_class(counts: "NDArray[np.int64]", class_names: Sequence[str]) -> list[ClassScores]:
-    """Precision, recall, F1 and number of pictures of each class; 0 where nothing was answered or there."""
+def per_class(counts: NDArray[np.int64], class_names: Sequence[str]) -> list[ClassScores]:
+    """Precision, recall, F1 and number of pictures of each class; 0 without answers or pictures."""
     rows: list[ClassScores] = []
     for index, name in enumerate(class_names):
         right = int(counts[index, index])
-        answered, there = int(counts[:, index].sum()), int(counts[index].sum())
+        answers, pictures = int(counts[:, index].sum()), int(counts[index].sum())
         rows.append(
             {
                 "class": name,
-                "precision": _number(right / max(answered, 1)),
-                "recall": _number(right / max(there, 1)),
-                "f1": _number(2 * right / max(answered + there, 1)),
-                "pictures": there,
+                "precision": _number(right / max(answers, 1)),
+                "recall": _number(right / max(pictures, 1)),
+                "f1": _number(2 * right / max(answers + pictures, 1)),
+                "pictures": pictures,
             }
         )
     return rows
 
 
 def slices_of(answers: Answers, num_classes: int) -> list[SliceScores]:
-    """Macro-F1 and accuracy of each gender and each decade of age that the table knows."""
+    """Macro-F1 and accuracy of each gender and each decade of age in the table."""
     samples, order = answers.samples, answers.order
     genders = np.array([samples.genders[index] for index in order])
     ages = samples.ages[order]
@@ -185,8 +183,7 @@ def slices_of(answers: Answers, num_classes: int) -> list[SliceScores]:
 
 
 def write_evaluation(folder: Path, report: Evaluation, answers: Answers) -> None:
-    """Writes all files; each whole."""
-
+    """Writes all files, each whole."""
     names = report["class_names"]
     write_json(folder / REPORT_FILE, report)
     _write_csv(folder / "per_class.csv", list(report["classes"][0]), [r.values() for r in report["classes"]])
@@ -240,10 +237,8 @@ def _number(value: SupportsFloat) -> float:
     return round(float(value), DIGITS)
 
 
-def draw_confusion(names: Sequence[str], counts: Sequence[Sequence[int]]) -> "Figure":
+def draw_confusion(names: Sequence[str], counts: Sequence[Sequence[int]]) -> Figure:
     """A matplotlib figure: the share of each true class (rows) that got each answer, with the counts."""
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(0.9 * len(names) + 2.2, 0.8 * len(names) + 1.6), layout="constrained")
     axes = figure.add_subplot()
     shares = [[count / max(sum(row), 1) for count in row] for row in counts]
@@ -261,17 +256,15 @@ def draw_confusion(names: Sequence[str], counts: Sequence[Sequence[int]]) -> "Fi
     return figure
 
 
-def draw_reliability(before: tuple[Bins, float], after: tuple[Bins, float]) -> "Figure":
+def draw_reliability(before: tuple[Bins, float], after: tuple[Bins, float]) -> Figure:
     """A matplotlib figure: accuracy over confidence, before and after the temperature; with the errors."""
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(4.4, 4.0), layout="constrained")
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
     for when, marker, (bins, error) in (("before", "o", before), ("after", "s", after)):
         axes.plot(
-            [one["confidence"] for one in bins],
-            [one["accuracy"] for one in bins],
+            [row["confidence"] for row in bins],
+            [row["accuracy"] for row in bins],
             marker=marker,
             label=f"{when} scaling, error {error:.3f}",
         )

@@ -27,7 +27,7 @@ PLAIN_EPOCH = 2**31  # of the pictures on which BatchNorm statistics are compute
 
 @dataclass(frozen=True, kw_only=True)
 class BatchConfig:
-    """How batches are made.
+    """Configuration of the batches.
 
     Attributes:
         img_size: Side of the pictures, pixels; others are scaled to it.
@@ -47,7 +47,7 @@ class Batches:
 
     Args:
         samples: Of the part.
-        config: How.
+        config: Of the batches.
         strategy: A tf.distribute strategy; BATCH_SIZE must be a multiple of its replicas.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Where training runs: the CPU, every visible GPU of the machine, or those of a whole SLURM step."""
+"""The devices of a training: the CPU, every visible GPU of the machine, or those of a whole SLURM step."""
 
 import os
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ PORTS_OF_A_JOB = 16  # a task of each GPU of the largest machines
 
 @dataclass(frozen=True)
 class Devices:
-    """What a run uses.
+    """The devices of a run.
 
     Attributes:
         strategy: A tf.distribute strategy.

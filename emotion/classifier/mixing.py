@@ -33,7 +33,7 @@ class MixConfig:
 
 @dataclass(frozen=True)
 class MixPlan:
-    """What is done with each of S batches of B pictures.
+    """The mixing of each of S batches of B pictures.
 
     Attributes:
         shares: (S,) float32, what a picture and its label keep of themselves; 1 for neither.

@@ -95,8 +95,8 @@ class Trainer:
         network: Of `emotion.classifier.network`, made in the scope of the strategy.
         train, validation: Batches of the two parts.
         class_weights: (C,) of the loss.
-        config: How.
-        devices: Where.
+        config: Of the training.
+        devices: Of this run.
         about: JSON-able, saved with the state: settings and data that it belongs to.
 
     Attributes:

@@ -8,7 +8,7 @@ from facevox.options import Options, number, option
 
 @dataclass(frozen=True, kw_only=True)
 class CropConfig(Options):
-    """How crops are made; checks itself.
+    """Configuration of the crops; checks itself.
 
     Attributes:
         class_names: Labels of the pictures that become crops, in English.

@@ -209,7 +209,7 @@ class Annotator:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """How pictures are analysed and annotated.
+    """Configuration of analysis and annotation.
 
     Attributes:
         model_file: The exported `.tflite`.

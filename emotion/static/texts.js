@@ -90,7 +90,7 @@ const TEXTS = {
     cameraFailedTitle: "The camera could not be opened",
     cameraFailed: "The browser says: {reason}",
     cameraLost: "The camera was unplugged or taken by another program.",
-    full: "It serves {n} pages at a time. This page goes on trying.",
+    full: "It serves {n} pages at a time. This page keeps trying.",
     refusedTitle: "The server closed the connection",
     refused: "It had sent back too many frames of this page. Wait a moment, then start the camera again.",
     refusedNow: "The file was refused",

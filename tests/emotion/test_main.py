@@ -1,4 +1,4 @@
-"""The training program: its files, its formats in fresh processes, going on after a signal, bad input."""
+"""The training program: its files, its formats in fresh processes, resuming after a signal, bad input."""
 
 import os
 import re
@@ -45,7 +45,7 @@ def arguments(crops: Path, model_dir: Path, *options: str) -> list[str]:
 
 
 def environment(repository: Path) -> dict[str, str]:
-    """The settings of .env.example in the environment of a process of its own."""
+    """The settings of .env.example in the environment of a separate process."""
     lines = (repository / ".env.example").read_text(encoding="utf-8").splitlines()
     values = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
     return {**os.environ, **values, "CUDA_VISIBLE_DEVICES": "-1"}

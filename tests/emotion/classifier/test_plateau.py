@@ -1,4 +1,4 @@
-"""The two monitors, held against Keras' callbacks of the same names."""
+"""The two monitors, compared with Keras' callbacks of the same names."""
 
 import numpy as np
 import pytest

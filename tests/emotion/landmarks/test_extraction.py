@@ -125,7 +125,7 @@ def test_finished_shards_are_skipped_and_shards_with_lost_pictures_are_done_agai
 
 
 def start_extraction(archive: Path, out: Path, workers: int, num_shards: int) -> "subprocess.Popen[str]":
-    """The extraction in a process of its own; returns when so many shards are written."""
+    """The extraction in a separate process; returns when that many shards are written."""
     command = [sys.executable, landmark_jobs.__file__, str(archive), str(out), str(workers)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:

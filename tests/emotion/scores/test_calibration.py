@@ -1,4 +1,4 @@
-"""Temperature scaling held against SciPy, the calibration error against a slow loop."""
+"""Temperature scaling compared with SciPy, the calibration error with a slow loop."""
 
 import numpy as np
 import pytest

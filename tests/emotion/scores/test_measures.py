@@ -1,4 +1,4 @@
-"""F1 and balanced accuracy held against scikit-learn; their interval against a slow bootstrap of people."""
+"""F1 and balanced accuracy compared with scikit-learn; their interval with a slow bootstrap of people."""
 
 import numpy as np
 import pytest

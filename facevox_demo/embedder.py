@@ -66,7 +66,7 @@ class FacePictures(Task[PersonItem]):
     def _aligned_faces(self, picture: "NDArray[np.uint8]") -> "list[NDArray[np.uint8]]":
         """Faces as grouping will feed them to the model: cropped as extraction crops them, then aligned."""
         from facevox.faces import align_five_points
-        from lc_pytorch.faces.alignment import cut_face, widen
+        from lc_pytorch.faces.crops import cut_face, widen
 
         image = picture if self._detector.colour == "rgb" else np.ascontiguousarray(picture[..., ::-1])
         aligned = []

@@ -2,7 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
+
+SEARCHED_FACES = 5  # of one picture, to be compared with the annotators' boxes
+# MediaPipe's box ends at the forehead, annotators may draw hair and ears: half of the area is usual.
+LEAST_OVERLAP = 0.25
+LEAST_AREA_SHARE = 0.15  # of the annotators' box, for a face whose centre lies in it
 
 
 class Box(NamedTuple):
@@ -83,3 +89,40 @@ def overlap(first: Box, second: Box) -> float:
         return 0.0
     shared = width * height
     return shared / (first.area + second.area - shared)
+
+
+@dataclass(frozen=True)
+class FoundFace:
+    """A face in the decoded picture: its box, the overlap with the annotators' box, how it was found."""
+
+    box: Box
+    overlap: float
+    num_faces: int
+    where: str  # "picture" or "piece"
+
+
+def annotated_box(edges: Sequence[Sequence[float]], width: int, height: int) -> Box | None:
+    """The annotators' box in a picture of this upright size, or None where they drew none that is usable."""
+    cleaned = (clean_box(box, width, height) for box in edges)
+    return middle_box([box for box in cleaned if box is not None])
+
+
+def choose_face(boxes: Sequence[Box], annotated: Box | None) -> FoundFace | None:
+    """The face that the annotators marked; the largest where they marked none.
+
+    A face is theirs if it overlaps their box enough, or has its centre in it and is not much smaller: some
+    draw boxes tightly, others around the whole head.
+    """
+    if annotated is None:
+        best = max(boxes, key=lambda box: box.area, default=None)
+        return None if best is None else FoundFace(best, 0.0, len(boxes), "picture")
+    candidates = [
+        (overlap(box, annotated), box)
+        for box in boxes
+        if overlap(box, annotated) >= LEAST_OVERLAP
+        or (annotated.contains(box.centre) and LEAST_AREA_SHARE <= box.area / annotated.area <= 1)
+    ]
+    if not candidates:
+        return None
+    share, box = max(candidates)
+    return FoundFace(box, share, len(boxes), "picture")

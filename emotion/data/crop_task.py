@@ -5,7 +5,6 @@ several faces in a picture only theirs has the label.
 """
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +17,14 @@ from emotion.data.aihub.archives import Archive
 from emotion.data.aihub.collection import Collection, PictureFile, read_picture
 from emotion.data.aihub.labels import majority_label
 from emotion.data.aihub.names import parse_picture_name
-from emotion.data.boxes import Box, clean_box, middle_box, overlap
+from emotion.data.boxes import (
+    SEARCHED_FACES,
+    Box,
+    FoundFace,
+    annotated_box,
+    choose_face,
+    overlap,
+)
 from emotion.data.crops import cut_square, face_box, square_around
 from emotion.data.options import CropConfig
 from emotion.data.pictures import decode_reduced, reduction_for
@@ -42,12 +48,8 @@ FACE_COLUMNS = (
 )
 COLUMNS = ("picture", *LABEL_COLUMNS, *FACE_COLUMNS)
 
-SEARCHED_FACES = 5  # of one picture, to be compared with the annotators' boxes
 # FaceMesh's detector looks at 192 pixels; a face of a tenth of the picture keeps 64 at this length.
 LEAST_LONGEST_PX = 640
-# MediaPipe's box ends at the forehead, annotators may draw hair and ears: half of the area is usual.
-LEAST_OVERLAP = 0.25
-LEAST_AREA_SHARE = 0.15  # of the annotators' box, for a face whose centre lies in it
 JPEG_QUALITY = 95
 
 
@@ -251,43 +253,6 @@ class CropTask(Task[CropItem]):
         raise NoFaceError(
             f"{len(boxes)} faces found, none where the annotators marked one (best overlap {best:.2f})"
         )
-
-
-@dataclass(frozen=True)
-class FoundFace:
-    """A face in the decoded picture: its box, the overlap with the annotators' box, how it was found."""
-
-    box: Box
-    overlap: float
-    num_faces: int
-    where: str  # "picture" or "piece"
-
-
-def annotated_box(edges: Sequence[Sequence[float]], width: int, height: int) -> Box | None:
-    """The annotators' box in a picture of this upright size, or None where they drew none that is usable."""
-    cleaned = (clean_box(box, width, height) for box in edges)
-    return middle_box([box for box in cleaned if box is not None])
-
-
-def choose_face(boxes: Sequence[Box], annotated: Box | None) -> FoundFace | None:
-    """The face that the annotators marked; the largest where they marked none.
-
-    A face is theirs if it overlaps their box enough, or has its centre in it and is not much smaller: some
-    draw boxes tightly, others around the whole head.
-    """
-    if annotated is None:
-        best = max(boxes, key=lambda box: box.area, default=None)
-        return None if best is None else FoundFace(best, 0.0, len(boxes), "picture")
-    candidates = [
-        (overlap(box, annotated), box)
-        for box in boxes
-        if overlap(box, annotated) >= LEAST_OVERLAP
-        or (annotated.contains(box.centre) and LEAST_AREA_SHARE <= box.area / annotated.area <= 1)
-    ]
-    if not candidates:
-        return None
-    share, box = max(candidates)
-    return FoundFace(box, share, len(boxes), "picture")
 
 
 def _piece_around(box: Box, width: int, height: int) -> tuple[int, int, int, int]:

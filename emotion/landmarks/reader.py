@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from emotion.data.aihub.archives import Archive
 from emotion.data.aihub.collection import read_picture
-from emotion.data.boxes import Box, clean_box
-from emotion.data.crop_task import SEARCHED_FACES, annotated_box, choose_face
+from emotion.data.boxes import SEARCHED_FACES, Box, annotated_box, choose_face, clean_box
 from emotion.data.crops import face_box
 from emotion.data.pictures import decode_reduced, reduction_for
 from facevox.errors import NoFaceError

@@ -11,17 +11,9 @@ import numpy as np
 from emotion.landmarks.card import LandmarkEvaluation, write_card
 from emotion.landmarks.network import MODEL_FILE, LandmarkNetwork, load_model, save_model
 from emotion.landmarks.options import TrainConfig
+from emotion.landmarks.split import Part, split_table
 from emotion.landmarks.table import LandmarkTable, load_table
-from emotion.landmarks.task import (
-    BatchReader,
-    LandmarkTask,
-    Notes,
-    Part,
-    PartCounts,
-    faces_per_step,
-    score_part,
-    split_table,
-)
+from emotion.landmarks.task import BatchReader, LandmarkTask, Notes, PartCounts, faces_per_step, score_part
 from emotion.scores.calibration import fit_temperature
 from emotion.scores.measures import balanced_accuracy, over_people
 from emotion.scores.report import DIGITS, REPORT_FILE, Answers, evaluate, write_evaluation

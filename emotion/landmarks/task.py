@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TypedDict
 
 import numpy as np
@@ -14,12 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from emotion.data.samples import Samples, class_weights
-from emotion.data.split import validation_people
+from emotion.data.samples import class_weights
 from emotion.landmarks.network import MODEL_FILE, LandmarkModel, LandmarkNetwork, save_model
-from emotion.landmarks.normalisation import Integers, normalise_landmarks
+from emotion.landmarks.normalisation import Integers
 from emotion.landmarks.options import TrainConfig
-from emotion.landmarks.table import LandmarkTable
+from emotion.landmarks.split import Part
 from emotion.scores.calibration import cross_entropy
 from emotion.scores.measures import balanced_accuracy, confusion_counts
 from facevox.errors import UserError
@@ -56,67 +53,6 @@ class Notes(TypedDict):
     interval_over: str
     unnamed: int
     data: str
-
-
-@dataclass(frozen=True)
-class Part:
-    """The rows of a table that belong to training or to validation.
-
-    Attributes:
-        table: Of both parts.
-        samples: Of both parts.
-        rows: (n,) the rows of this one.
-    """
-
-    table: LandmarkTable
-    samples: Samples
-    rows: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """(n,) classes."""
-        return self.samples.labels[self.rows]
-
-    @property
-    def people(self) -> list[str]:
-        """(n,)."""
-        return [self.samples.people[row] for row in self.rows]
-
-    def inputs(self, indices: Integers, normalisation: str) -> Tensor:
-        """(b, 478, 3) float32 normalised landmarks of some of them, read now."""
-        rows = self.rows[indices]
-        raw = self.table.rows.read(rows)
-        return torch.from_numpy(normalise_landmarks(raw, self.table.sizes[rows], normalisation))
-
-
-def split_table(table: LandmarkTable, config: TrainConfig) -> tuple[Part, Part]:
-    """Training and validation, with nobody in both.
-
-    Raises:
-        UserError: A class is missing, in all or in one part.
-    """
-    missing = [name for name in config.class_names if name not in set(table.labels)]
-    if missing:
-        raise UserError(
-            f"--class_names: no faces labelled {', '.join(missing)} in {config.landmarks_dir} "
-            f"(it has {len(table)} faces of the others); give classes that it has"
-        )
-    samples = table.to_samples(config.class_names)
-    chosen = validation_people(samples.people, config.seed, config.val_share)
-    is_validation = np.array([person in chosen for person in samples.people])
-    parts = [Part(table, samples, np.flatnonzero(is_validation == side)) for side in (False, True)]
-    for part, part_name in zip(parts, ("training", "validation"), strict=True):
-        counts = Counter(part.labels.tolist())
-        absent = [name for label, name in enumerate(config.class_names) if not counts[label]]
-        if absent:
-            raise UserError(
-                f"{len(set(samples.people))} people: nobody of the {part_name} part shows "
-                f"{', '.join(absent)}; add people, or give another --seed or --val_share"
-            )
-    return parts[0], parts[1]
 
 
 def faces_per_step(num_faces: int, config: TrainConfig, world: World) -> int:

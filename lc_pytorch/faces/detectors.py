@@ -44,7 +44,7 @@ from numpy.typing import NDArray
 
 from facevox.errors import UserError, one_line
 from facevox.faces import ARCFACE_POINTS_112, FaceMesh, five_points, import_mediapipe, similarity_transform
-from lc_pytorch.faces.alignment import Box, Eyes, black_crop
+from lc_pytorch.faces.crops import Box, Eyes, black_crop
 from lc_pytorch.faces.options import BACKENDS
 from lc_pytorch.faces.weights import WeightFile, require_weights
 

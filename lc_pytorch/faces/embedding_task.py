@@ -17,7 +17,7 @@ from facevox.errors import one_line
 from facevox.faces import align_five_points
 from facevox.files import decode_image, read_image_bytes
 from facevox.workers import raise_if_disk_full
-from lc_pytorch.faces.alignment import cut_face
+from lc_pytorch.faces.crops import cut_face
 from lc_pytorch.faces.embedders import Embedder, FaceModel, Picture
 from lc_pytorch.faces.embedding_store import FACTS, VectorStore
 from lc_pytorch.faces.face_locator import FaceLocator, LocatedFace

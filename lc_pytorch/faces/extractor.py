@@ -40,7 +40,7 @@ from facevox.errors import NoFaceError
 from facevox.files import VIDEO_PATTERNS, find_files, relative_name, write_image
 from facevox.media import Frame, iter_frames
 from facevox.naming import plan_names
-from lc_pytorch.faces.alignment import Eyes, FaceCrop, centre_square, cut_face, widen
+from lc_pytorch.faces.crops import Eyes, FaceCrop, centre_square, cut_face, widen
 from lc_pytorch.faces.detectors import Candidate, Detector, check_backend, make_detector
 from lc_pytorch.faces.options import FaceConfig
 

@@ -23,17 +23,9 @@ from lipsync.clips.features import ClipFeatures
 from lipsync.network.estimator import NetworkEstimator, load_model, save_model
 from lipsync.network.evaluation import Measurements, foreign_of, measure_take
 from lipsync.network.model_card import write_model_card
+from lipsync.network.split import PARTS, Split, split_clips
 from lipsync.network.takes import LIP_LANDMARKS, Take, list_clips, load_takes
-from lipsync.network.task import (
-    BEST_FILE,
-    PARTS,
-    Split,
-    fit_ridge,
-    make_network,
-    make_trainer,
-    notes_of,
-    split_clips,
-)
+from lipsync.network.task import BEST_FILE, fit_ridge, make_network, make_trainer, notes_of
 from lipsync.settings import Settings
 from lipsync.sync.calibration import SyncCalibration, fit_calibration
 from lipsync.sync.estimators import LoudnessEstimator, SyncEstimator

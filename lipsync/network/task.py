@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TypedDict
 
@@ -14,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from facevox.errors import UserError
-from facevox.splits import drawn_order
 from facevox.training import distributed
 from facevox.training.batches import EpochBatches, make_loader
 from facevox.training.distributed import World
@@ -24,66 +21,16 @@ from facevox.training.trainer import Trainer, TrainerConfig, TrainingTask
 from lipsync.network.estimator import KIND, SavedModel, save_model
 from lipsync.network.losses import RIGHT_ROWS, Stretch, at_lags, contrast_over_time
 from lipsync.network.model import LipSyncNetwork, NetworkConfig
-from lipsync.network.takes import MOUTH_CNN, ClipEntry, Take
+from lipsync.network.split import PARTS, Split
+from lipsync.network.takes import MOUTH_CNN, Take
 from lipsync.network.windows import MARGIN_ROWS, SegmentDataset
 from lipsync.settings import ModelSettings, Settings, TrainingSettings
 from lipsync.sync.estimators import RidgeEstimator, RidgeExample
 
 BEST_FILE = "best_model.pth"
-PARTS = ("train", "validation", "test")
-MIN_HELD_OUT = 2  # clips for validation: their sounds are swapped to calibrate
 CHECKPOINT_INTERVAL = Interval(seconds=300.0)
 MAX_RIDGE_FRAMES = 200_000  # 2.2 hours, for weights of 140 inputs
 ACCURACY_FRAMES = 50  # stretches of 2 s
-
-
-@dataclass(frozen=True, kw_only=True)
-class Split:
-    """Clips of each part; no speaker is in two."""
-
-    train: tuple[ClipEntry, ...]
-    validation: tuple[ClipEntry, ...]
-    test: tuple[ClipEntry, ...]
-
-    @property
-    def hash(self) -> str:
-        """Sha256 of the names in each part."""
-        names = {part: sorted(entry.name for entry in getattr(self, part)) for part in PARTS}
-        return hashlib.sha256(json.dumps(names, sort_keys=True).encode("ascii")).hexdigest()
-
-
-def split_clips(entries: Sequence[ClipEntry], shares: Sequence[int], seed: int) -> Split:
-    """Parts of about the sizes `shares` (training, validation, test), by speaker or else by video.
-
-    The order of speakers is that of a hash of the seed and the name: clips that are added later hardly move
-    the others.
-    Validation gets at least MIN_HELD_OUT clips, test at least one where its share is above 0.
-
-    Raises:
-        UserError: No share for validation, or too few speakers.
-    """
-    groups: dict[str, list[ClipEntry]] = {}
-    for entry in entries:
-        groups.setdefault(entry.group, []).append(entry)
-    order = drawn_order(groups, seed)
-    if shares[1] == 0:
-        raise UserError(
-            "training.split: validation (the second share) is 0, but it is needed to choose the best model "
-            "and to calibrate its score"
-        )
-    total = sum(shares)
-    parts: dict[str, list[ClipEntry]] = {part: [] for part in PARTS}
-    for part, share, least in (("validation", shares[1], MIN_HELD_OUT), ("test", shares[2], 1)):
-        size = max(round(share / total * len(entries)), least) if share else 0
-        while order and len(parts[part]) < size:  # whole speakers: the last one may exceed the size
-            parts[part] += groups[order.pop(0)]
-    parts["train"] = [entry for name in order for entry in groups[name]]
-    if len(parts["validation"]) < MIN_HELD_OUT or not parts["train"]:
-        raise UserError(
-            f"{len(entries)} clips of {len(groups)} speakers or videos: too few to train on some, validate "
-            "on two others and test on a third; add videos, or set the last share of training.split to 0"
-        )
-    return Split(**{part: tuple(sorted(clips, key=lambda e: e.name)) for part, clips in parts.items()})
 
 
 class _TrainingForward(nn.Module):

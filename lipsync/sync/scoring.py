@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ import numpy as np
 from lipsync.clips.clock import FRAME_HZ, LAG_MS, search_lags
 from lipsync.sync.calibration import SyncCalibration
 from lipsync.sync.offset import Drift, Jump, Offset, find_change, find_offset, lag_curve, peak_lag
+from lipsync.sync.speakers import find_evidence, find_speakers
 from lipsync.sync.verdicts import CANNOT_TELL, Verdict, cannot_tell, clip_fault, face_fault, judge
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def score_clip(clip: ClipFeatures, estimator: SyncEstimator, calibration: SyncCa
     """Scores a clip; without an answer, the judgement has the reason.
 
     Of several faces that are seen at the same time, the speaker is the one whose lips fit the sound best at
-    the offset of the whole clip (`find_speakers`).
+    the offset of the whole clip (`lipsync.sync.speakers`).
     """
     lags = search_lags()
     fault = clip_fault(clip)
@@ -158,46 +158,7 @@ def _face_score(
     if matrix is None:
         return FaceScore(track, Judgement(math.nan, cannot_tell(face_fault(track))), 0.0, False)
     judgement = judge_similarities(matrix, lags, estimator, calibration)
-    return FaceScore(track, judgement, _evidence(matrix, lags, None), is_speaking)
-
-
-def find_speakers(
-    tracks: Sequence[FaceTrack],
-    similarities: Sequence[NDArray[np.float32] | None],
-    lags: NDArray[np.int64],
-) -> set[int]:
-    """Indices in `tracks` of the faces that speak: at any moment at most one.
-
-    The face with most evidence decides the offset; then faces are chosen by their evidence at that offset,
-    as long as they share no moment with one that was chosen before.
-    """
-    usable = {number: matrix for number, matrix in enumerate(similarities) if matrix is not None}
-    if not usable:
-        return set()
-    evidence = {number: _evidence(matrix, lags, None) for number, matrix in usable.items()}
-    first = max(usable, key=lambda number: evidence[number])
-    curve = lag_curve(usable[first], lags)
-    at = None if curve.is_empty else int(np.nanargmax(curve.values))
-    at_offset = {number: _evidence(matrix, lags, at) for number, matrix in usable.items()}
-    speaking: set[int] = set()
-    for number in sorted(usable, key=lambda number: (number != first, -at_offset[number])):
-        track = tracks[number]
-        if all(
-            track.start >= other.start + len(other) or other.start >= track.start + len(track)
-            for other in (tracks[chosen] for chosen in speaking)
-        ):
-            speaking.add(number)
-    return speaking
-
-
-def _evidence(matrix: NDArray[np.float32], lags: NDArray[np.int64], at: int | None) -> float:
-    """Sum over the frames at the best lag (or at lag number `at`) less that at the median lag."""
-    curve = lag_curve(matrix, lags)
-    if curve.is_empty:
-        return 0.0
-    count = float(curve.num_frames.max())
-    value = np.nanmax(curve.values) if at is None else np.nan_to_num(curve.values[at], nan=curve.middle)
-    return float(value) * count - curve.middle * count
+    return FaceScore(track, judgement, find_evidence(matrix, lags, None), is_speaking)
 
 
 def score_curve(

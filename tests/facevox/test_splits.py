@@ -5,8 +5,8 @@ from pathlib import Path
 from emotion.data.split import validation_people
 from lc_pytorch.datasets.splits import split_identities
 from lc_pytorch.hq.split import make_split
+from lipsync.network.split import split_clips
 from lipsync.network.takes import ClipEntry
-from lipsync.network.task import split_clips
 
 PEOPLE = ["anna", "Bob Ross", "김민수", "d", "eve", "frank", "g_h", "ian", "jo", "kim", "lee", "max"]
 # Drawn by the code of before `facevox.splits` was made.

@@ -28,8 +28,9 @@ from lipsync.network import task as training
 from lipsync.network.estimator import load_estimator, load_model
 from lipsync.network.evaluation import accuracy
 from lipsync.network.run import measure_all, run_training
+from lipsync.network.split import PARTS, split_clips
 from lipsync.network.takes import ClipEntry, list_clips, load_takes
-from lipsync.network.task import PARTS, fit_ridge, split_clips
+from lipsync.network.task import fit_ridge
 from lipsync.settings import load_settings
 from lipsync.sync.estimators import LoudnessEstimator
 

@@ -4,8 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from emotion.data.boxes import Box
-from emotion.data.crop_task import annotated_box, choose_face
+from emotion.data.boxes import Box, annotated_box, choose_face
 from emotion.data.crops import Square, cut_square, face_box, square_around
 
 

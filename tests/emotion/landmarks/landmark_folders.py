@@ -62,8 +62,8 @@ def make_folder(
 
 def train_on_rank(world: Any, landmarks_dir: str, save_dir: str) -> int:
     """Program of each process of a group."""
+    from emotion.landmarks.options import TrainConfig
     from emotion.landmarks.run import run_training
-    from emotion.landmarks.task import TrainConfig
 
     config = TrainConfig(
         landmarks_dir=Path(landmarks_dir), save_dir=Path(save_dir), num_epochs=12, batch_size=8, patience=0

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from emotion.landmarks.card import write_card
-from emotion.landmarks.task import TrainConfig
+from emotion.landmarks.options import TrainConfig
 from facevox.training.trainer import DONE, TrainingResult
 
 COUNTS = {"pictures": 200, "people": 40, "classes": {"neutral": 120, "anxiety": 80}}

@@ -16,15 +16,10 @@ from torch import nn
 
 from emotion.landmarks.network import LandmarkModel, LandmarkNetwork, load_model, save_model
 from emotion.landmarks.normalisation import normalise_landmarks
+from emotion.landmarks.options import TrainConfig
+from emotion.landmarks.split import split_table
 from emotion.landmarks.table import load_table
-from emotion.landmarks.task import (
-    TrainConfig,
-    all_devices,
-    faces_per_step,
-    settle_norms,
-    split_table,
-    usable_gpus,
-)
+from emotion.landmarks.task import all_devices, faces_per_step, settle_norms, usable_gpus
 from facevox import cli
 from facevox.errors import ExitCode, UserError
 from facevox.training.checkpoint import load_checkpoint

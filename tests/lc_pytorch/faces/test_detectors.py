@@ -14,7 +14,7 @@ from facevox.errors import UserError
 from facevox.faces import FaceMesh, import_mediapipe
 from facevox.media import iter_frames
 from lc_pytorch.faces import detectors, weights
-from lc_pytorch.faces.alignment import black_crop, cut_face, widen
+from lc_pytorch.faces.crops import black_crop, cut_face, widen
 
 DEEPFACE_VARIABLES = {
     "DEEPFACE_BACKEND_ENGINE": "pytorch",

@@ -1,4 +1,4 @@
-"""Argparse habits that every script shares, and the one place where exceptions become exit codes.
+"""Argparse conventions that every script shares, and the one place where exceptions become exit codes.
 
 A script has `get_args_parser()` and `main(argv=None) -> int`, and ends in `sys.exit(cli.run(main))`.
 """
@@ -9,27 +9,27 @@ import errno
 import os
 import sys
 import traceback
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, overload
 
 from facevox.errors import ExitCode, UserError, one_line
 from facevox.files import VIDEO_PATTERNS
 from facevox.logs import on_console
-from facevox.options import Kind, Option, declared, number, whole
+from facevox.options import Dataclass, Kind, Option, declared, number, whole
 
-# The operating system's refusals that lie in paths, rights and disks; anything else is a fault of ours.
+# The operating system's refusals that are about paths, permissions and disks; any other error is a bug.
 _USER_OS_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT}
 _USER_OS_ERRORS |= {errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EMFILE, errno.EEXIST}
 _USER_OS_ERRORS |= {errno.ELOOP, errno.EIO, errno.ESTALE, errno.EINVAL}
 
-
 _Value = TypeVar("_Value")
-_Config = TypeVar("_Config")
+_Namespace = TypeVar("_Namespace")
+_Config = TypeVar("_Config", bound=Dataclass)
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Shows each option's default, except where there is none to show or the text names it already."""
+    """Shows each option's default, except where it has none or its help text mentions it already."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         text = action.help or ""
@@ -38,18 +38,16 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
         if action.default in (None, argparse.SUPPRESS) or not action.option_strings:
             return text
         if isinstance(action.default, (list, tuple)):
-            shown = " ".join(str(value) for value in action.default).replace("%", "%%")
-            return f"{text} (default: {shown})"
-        if isinstance(action, argparse.BooleanOptionalAction):
+            values = " ".join(str(value) for value in action.default).replace("%", "%%")
+            return f"{text} (default: {values})"
+        if isinstance(action, argparse.BooleanOptionalAction) or isinstance(action.default, bool):
             return f"{text} (default: {'on' if action.default else 'off'})"
-        if isinstance(action.default, bool):
-            return text + (" (default: on)" if action.default else " (default: off)")
         return text + " (default: %(default)s)"
 
 
 @dataclass(frozen=True)
 class _Refused:
-    """What stands for a value that an option does not take, until all of them are read."""
+    """A placeholder for a value that an option does not take, until all values are read."""
 
     message: str
 
@@ -58,14 +56,25 @@ class Parser(argparse.ArgumentParser):
     """Reports a usage error in one line that says where to look, with exit code 2."""
 
     def group(self, title: str) -> argparse._ArgumentGroup:
-        """The section `title` of `--help`, made when first asked for."""
-        groups: dict[str, argparse._ArgumentGroup] = self.__dict__.setdefault("groups", {})
-        if title not in groups:
-            groups[title] = self.add_argument_group(title)
-        return groups[title]
+        """The section `title` of `--help`, created by the first call."""
+        groups = (group for group in self._action_groups if group.title == title)
+        return next(groups, None) or self.add_argument_group(title)
 
-    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
-        """The base class's, with every refused value told at once and not the first alone."""
+    # The overloads are the base class's.
+    @overload
+    def parse_known_args(
+        self, args: Iterable[str] | None = None, namespace: None = None
+    ) -> tuple[argparse.Namespace, list[str]]: ...
+    @overload
+    def parse_known_args(
+        self, args: Iterable[str] | None, namespace: _Namespace
+    ) -> tuple[_Namespace, list[str]]: ...
+    @overload
+    def parse_known_args(self, *, namespace: _Namespace) -> tuple[_Namespace, list[str]]: ...
+    def parse_known_args(
+        self, args: Iterable[str] | None = None, namespace: object = None
+    ) -> tuple[object, list[str]]:
+        """Parses as the base class does, but reports all refused values at once, not only the first."""
         parsed, rest = super().parse_known_args(args, namespace)
         faults = [
             f"argument --{name}: {value.message}"
@@ -82,10 +91,10 @@ class Parser(argparse.ArgumentParser):
 
 
 def make_parser(doc: str | None, example: str = "") -> Parser:
-    """A parser whose purpose is the first line of `doc`, with `example` commands below the options.
+    """A parser with the first line of `doc` as its description, and `example` commands below the options.
 
-    Abbreviated options are refused: a later option of a similar name must not change what a
-    stored command means.
+    Abbreviated options are refused: a later option of a similar name must not change the meaning of a
+    stored command.
     """
     purpose = (doc or "").strip().split("\n", 1)[0]
     epilog = f"example:\n  {example.strip()}" if example else None
@@ -95,7 +104,7 @@ def make_parser(doc: str | None, example: str = "") -> Parser:
 
 
 def argument_type(kind: Kind[_Value]) -> Callable[[str], _Value]:
-    """An argparse type that takes the values of `kind` and says in words what it expects."""
+    """An argparse type that takes the values of `kind`, with a message that says what it expects."""
 
     def read(text: str) -> _Value:
         try:
@@ -113,13 +122,13 @@ unit_float = argument_type(number(0, 1))
 
 
 def num_cores() -> int:
-    """The processor cores that this process may use (a cluster's job may have fewer than the machine)."""
+    """Number of cores that this process may use (a cluster's job may have fewer than the machine)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def add_options(
     parser: argparse._ActionsContainer,
-    config: type,
+    config: type[Dataclass],
     *,
     only: Container[str] | None = None,
     skip: Container[str] = (),
@@ -127,10 +136,10 @@ def add_options(
     """Adds a flag for each option of a dataclass (see `facevox.options`), in its section of `--help`.
 
     Args:
-        parser: A parser of `make_parser`, or a group of one, into which all of them go then.
+        parser: A parser of `make_parser`; or a group of one, which then gets all of them.
         config: The dataclass.
         only: Names of the fields that this program offers; None: all.
-        skip: Names of those that it does not offer.
+        skip: Names of fields that it does not offer.
     """
     for option in declared(config):
         if option.name in skip or (only is not None and option.name not in only):
@@ -148,21 +157,24 @@ def _add_option(container: argparse._ActionsContainer, option: Option) -> None:
         action = argparse.BooleanOptionalAction if default or kind.has_no else "store_true"
         container.add_argument(flag, action=action, default=default, help=option.help)
         return
-    one = kind.element or kind
-    read = argument_type(one)
+    element = kind.element or kind
+    read = argument_type(element)
 
-    def read_or_refuse(text: str) -> Any:
+    def read_or_refuse(text: str) -> object:
         try:
             return read(text)
         except argparse.ArgumentTypeError as error:
             return _Refused(str(error))
 
-    details: dict[str, Any] = {"nargs": "+"} if kind.element else {}
-    if option.is_required:
-        details["required"] = True
-    metavar = option.metavar or (f"{{{','.join(one.choices)}}}" if one.choices else None)
     container.add_argument(
-        flag, type=read_or_refuse, default=default, metavar=metavar, help=option.help, **details
+        flag,
+        nargs="+" if kind.element else None,
+        type=read_or_refuse,
+        default=default,
+        required=option.is_required,
+        # Not argparse's `choices`: it would check the placeholders of refused values as well.
+        metavar=option.metavar or (f"{{{','.join(element.choices)}}}" if element.choices else None),
+        help=option.help,
     )
 
 
@@ -177,27 +189,27 @@ def add_video_arguments(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def build(config: type[_Config], args: argparse.Namespace, **own: Any) -> _Config:
-    """A dataclass of options from the parsed arguments of the same names; `own` adds and overrides.
+def build(config: type[_Config], args: argparse.Namespace, **others: Any) -> _Config:
+    """A dataclass of options from the parsed arguments of the same names; `others` adds and overrides.
 
     The namespace ends here: library code takes the dataclass, which checks itself.
     """
-    names = {field.name for field in dataclasses.fields(config)}  # type: ignore[arg-type]
+    names = {field.name for field in dataclasses.fields(config)}
     values = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in vars(args).items()
         if name in names
     }
-    return config(**(values | own))
+    return config(**(values | others))
 
 
 def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
     """Runs a script's `main` and returns its exit code; exceptions become one line on stderr.
 
-    While it runs, the console shows what the packages log (see `facevox.logs`).
+    Meanwhile the console shows the log messages of the packages (see `facevox.logs`).
 
-    `--debug` anywhere in the arguments shows the traceback as well. Characters that stdout or stderr
-    cannot hold (a file name that is not UTF-8, "…" in Latin-1) are written as escapes from here on.
+    `--debug` anywhere in the arguments also shows the traceback. From here on, characters that stdout or
+    stderr cannot encode (a file name that is not UTF-8, "…" in Latin-1) are written as escapes.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
@@ -209,7 +221,7 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None 
         sys.stdout.flush()
     except SystemExit as stop:  # argparse: --help and usage errors
         return stop.code if isinstance(stop.code, int) else int(bool(stop.code))
-    except BrokenPipeError:  # the reader of our output went away (| head): nothing to say, nobody to hear it
+    except BrokenPipeError:  # the reader of our output has gone (| head): there is nobody to report it to
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.SOME_FAILED
     except KeyboardInterrupt:
@@ -218,12 +230,10 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None 
     except Exception as error:
         if "--debug" in arguments:
             traceback.print_exc()
-        is_ours = not isinstance(error, UserError) and not _is_users_os_error(error)
-        hint = " (a fault of facevox: run again with --debug and report what it shows)" if is_ours else ""
+        is_bug = not isinstance(error, UserError)
+        if isinstance(error, OSError) and error.errno in _USER_OS_ERRORS:
+            is_bug = False
+        hint = " (a bug in facevox: run again with --debug and report what it shows)" if is_bug else ""
         print(f"error: {one_line(error, limit=2000)}{hint}", file=sys.stderr)
-        return ExitCode.FAULT if is_ours else ExitCode.USAGE
+        return ExitCode.FAULT if is_bug else ExitCode.USAGE
     return code
-
-
-def _is_users_os_error(error: BaseException) -> bool:
-    return isinstance(error, OSError) and error.errno in _USER_OS_ERRORS

@@ -1,4 +1,4 @@
-"""An option, written once: a field of a dataclass from which the flag, the check and the file's reader come.
+"""An option, declared once: a dataclass field from which its flag, its check and its file reader are derived.
 
     @dataclass(frozen=True, kw_only=True)
     class VoiceConfig(Options):
@@ -8,7 +8,7 @@
     config = cli.build(VoiceConfig, args)        # VoiceConfig(target_sr=1) raises UserError as well
     read_plain(declared(VoiceConfig)[0], "16k")  # a value of a YAML or .env file: ValueError
 
-One notation serves all sources: a list is `a,b,c` in .env, a YAML list in YAML, and words on a command line.
+One declaration serves all sources: a list is `a,b,c` in .env, a YAML list in YAML, words on a command line.
 """
 
 from __future__ import annotations
@@ -19,48 +19,56 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
 
 from facevox.errors import UserError
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 _OPTION = "option"  # the key of a field's metadata
 
 
+class Dataclass(Protocol):
+    """Any dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
+
 @dataclass(frozen=True)
-class Kind(Generic[T]):
+class Kind(Generic[T_co]):
     """The values that an option takes.
 
     Attributes:
-        read: The value of a text, or ValueError (its message, if any, is shown in place of `expected`).
-        expected: What a value is, in words: "a whole number of at least 1".
+        read: Parses a text; raises ValueError (its message, if any, is shown instead of `expected`).
+        expected: Description of a value: "a whole number of at least 1".
         is_valid: Whether a value made in Python is one.
-        korean: `expected` in Korean, for the programs that speak both.
+        korean: `expected` in Korean, for the programs that use both languages.
         choices: The values, where there are few.
         is_switch: Yes or no: a flag without a value.
-        has_no: There is a `--no-name` beside `--name` although the default is no.
+        has_no: There is a `--no-name` next to `--name` although the default is no.
         element: For several values, the kind of one; `read` takes them joined by commas.
     """
 
-    read: Callable[[str], T]
+    read: Callable[[str], T_co]
     expected: str
-    is_valid: Callable[[Any], bool] = lambda value: True
+    is_valid: Callable[[object], bool] = lambda value: True
     korean: str = ""
     choices: tuple[str, ...] = ()
     is_switch: bool = False
     has_no: bool = False
-    element: Kind[Any] | None = None
+    element: Kind[object] | None = None
 
 
 def whole(low: int = 0, high: int | None = None) -> Kind[int]:
-    """A whole number from `low` to `high` (None: without end)."""
+    """A whole number from `low` to `high` (None: no limit)."""
 
-    def is_valid(value: Any) -> bool:
-        is_whole = isinstance(value, int) and not isinstance(value, bool)
-        return is_whole and low <= value and (high is None or value <= high)
+    def is_valid(value: object) -> bool:
+        if not isinstance(value, int) or isinstance(value, bool):
+            return False
+        return low <= value and (high is None or value <= high)
 
     def read(text: str) -> int:
-        # 18 digits: Python takes quadratic time for long ones
+        # At most 18 digits: Python takes quadratic time for long numbers.
         if not re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", text) or not is_valid(int(text)):
             raise ValueError
         return int(text)
@@ -73,9 +81,9 @@ def whole(low: int = 0, high: int | None = None) -> Kind[int]:
 def number(
     low: float = 0.0, high: float = math.inf, *, is_above: bool = False, is_below: bool = False
 ) -> Kind[float]:
-    """A finite number from `low` to `high`; `is_above` and `is_below` leave the ends themselves out."""
+    """A finite number from `low` to `high`; `is_above` and `is_below` exclude the ends themselves."""
 
-    def is_valid(value: Any) -> bool:
+    def is_valid(value: object) -> bool:
         if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
             return False
         return (value > low if is_above else value >= low) and (value < high if is_below else value <= high)
@@ -84,7 +92,7 @@ def number(
         try:
             value = float(text)
         except ValueError:
-            raise ValueError from None  # without Python's message: `expected` says it better
+            raise ValueError from None  # without Python's message: `expected` is clearer
         if not is_valid(value):
             raise ValueError
         return value
@@ -113,7 +121,7 @@ def choice(*names: str) -> Kind[str]:
 
 
 def switch(*, has_no: bool = False) -> Kind[bool]:
-    """Yes or no: `--name`; and `--no-name` where the default is yes, or with `has_no`."""
+    """Yes or no: `--name`, and `--no-name` where the default is yes or with `has_no`."""
     return Kind(bool, "True or False", lambda value: isinstance(value, bool), is_switch=True, has_no=has_no)
 
 
@@ -133,7 +141,7 @@ def several(kind: Kind[T]) -> Kind[tuple[T, ...]]:
     def read(value: str) -> tuple[T, ...]:
         return tuple(kind.read(part.strip()) for part in value.split(","))
 
-    def is_valid(value: Any) -> bool:
+    def is_valid(value: object) -> bool:
         return isinstance(value, tuple) and all(map(kind.is_valid, value))
 
     return Kind(read, f"one or more, each {kind.expected}", is_valid, element=kind)
@@ -142,8 +150,8 @@ def several(kind: Kind[T]) -> Kind[tuple[T, ...]]:
 def where(kind: Kind[T], holds: Callable[[T], bool], expected: str, korean: str = "") -> Kind[T]:
     """The values of `kind` for which `holds` is true."""
 
-    def is_valid(value: Any) -> bool:
-        return kind.is_valid(value) and holds(value)
+    def is_valid(value: object) -> bool:
+        return kind.is_valid(value) and holds(cast(T, value))
 
     def read(text: str) -> T:
         value = kind.read(text)
@@ -162,27 +170,28 @@ class Option:
     """A field of a dataclass that its user sets.
 
     Attributes:
-        name: Of the field, and of the flag behind `--`.
-        kind: Which values it takes.
-        help: What it means.
+        kind: The values that it takes.
+        help: Its meaning.
+        flag_default: Makes the flag's default where it differs from the field's.
+        metavar: Placeholder of the value in `--help`.
+        group: Title of its section in `--help`; "": the first one.
+        name: Name of the field, and of the flag after `--`.
         default: None also where it is required.
         is_required: It has no default.
-        flag_default: What the flag's default is where it differs from the field's.
-        metavar: What stands for the value in `--help`.
-        group: Title of its section in `--help`; "": the first one.
     """
 
-    name: str
-    kind: Kind[Any]
+    kind: Kind[object]
     help: str
-    default: Any
-    is_required: bool
-    flag_default: Callable[[], Any] | None = None
+    flag_default: Callable[[], object] | None = None
     metavar: str | None = None
     group: str = ""
+    # What only the field itself knows; `declared` fills it in.
+    name: str = ""
+    default: object = None
+    is_required: bool = True
 
-    def fault(self, value: Any) -> str | None:
-        """What is wrong with a value made in Python; None: nothing."""
+    def fault(self, value: object) -> str | None:
+        """The fault of a value made in Python; None: it has none."""
         is_absent = value is None and self.default is None and not self.is_required
         if is_absent or self.kind.is_valid(value):
             return None
@@ -191,7 +200,7 @@ class Option:
 
 def option(
     default: T,
-    kind: Kind[Any],
+    kind: Kind[T],
     help: str,
     *,
     flag_default: Callable[[], T] | None = None,
@@ -201,48 +210,40 @@ def option(
     """A field with a default; None as the default allows None.
 
     Args:
-        default: Of the field, and of the flag.
-        kind: Which values it takes.
-        help: What it means, as `--help` says it.
+        default: Default of the field, and of the flag.
+        kind: The values that it takes.
+        help: Its meaning, as `--help` shows it.
         flag_default: Makes the default of the flag where the machine or the environment decides it.
-        metavar: What stands for the value in `--help`.
+        metavar: Placeholder of the value in `--help`.
         group: Title of its section in `--help`; "": the first one.
     """
-    made: T = field(
-        default=default,
-        metadata={_OPTION: _declaration(kind, help, flag_default=flag_default, metavar=metavar, group=group)},
-    )
-    return made
+    return field(default=default, metadata={_OPTION: Option(kind, help, flag_default, metavar, group)})
 
 
 def required(kind: Kind[T], help: str, *, metavar: str | None = None, group: str = "") -> T:
     """A field without a default; otherwise as `option`."""
-    made: T = field(metadata={_OPTION: _declaration(kind, help, metavar=metavar, group=group)})
-    return made
+    declaration: T = field(metadata={_OPTION: Option(kind, help, None, metavar, group)})
+    return declaration
 
 
-def _declaration(kind: Kind[Any], meaning: str, **rest: Any) -> Option:
-    return Option(name="", kind=kind, help=meaning, default=None, is_required=True, **rest)
-
-
-def changed(config: type, name: str, default: T) -> T:
+def changed(config: type[Dataclass], name: str, default: T) -> T:
     """The field `name` of a base class with another default."""
     base = next(info for info in dataclasses.fields(config) if info.name == name)
-    made: T = field(default=default, metadata=base.metadata)
-    return made
+    return field(default=default, metadata=base.metadata)
 
 
-def default_of(config: type, name: str) -> Any:
+def default_of(config: type[Dataclass], name: str) -> Any:
     """The default of the field `name`."""
     return next(info for info in dataclasses.fields(config) if info.name == name).default
 
 
-def declared(config: type) -> list[Option]:
+def declared(config: type[Dataclass]) -> list[Option]:
     """The options among the fields of a dataclass in their order, its own before those of base classes."""
 
-    def owner(info: dataclasses.Field[Any]) -> int:
-        kinds = enumerate(config.__mro__)
-        return max(n for n, kind in kinds if info.name in vars(kind).get("__annotations__", ()))
+    def depth(name: str) -> int:
+        """Of the class that declares the field first; one that only changes its default does not count."""
+        bases = enumerate(config.__mro__)
+        return max(index for index, base in bases if name in vars(base).get("__annotations__", ()))
 
     return [
         dataclasses.replace(
@@ -251,16 +252,16 @@ def declared(config: type) -> list[Option]:
             default=None if info.default is dataclasses.MISSING else info.default,
             is_required=info.default is dataclasses.MISSING,
         )
-        for info in sorted(dataclasses.fields(config), key=owner)
+        for info in sorted(dataclasses.fields(config), key=lambda info: depth(info.name))
         if _OPTION in info.metadata
     ]
 
 
-def read_plain(info: Option, value: Any) -> Any:
-    """The value of an option from a scalar or a list of a YAML, JSON or .env file.
+def read_plain(info: Option, value: object) -> object:
+    """The value of an option, parsed from a scalar or a list of a YAML, JSON or .env file.
 
     Raises:
-        ValueError: It is not what `info.kind.expected` says.
+        ValueError: It is not as `info.kind.expected` describes.
     """
     if isinstance(value, (bool, dict)):
         raise ValueError
@@ -276,7 +277,7 @@ class Options:
     """A dataclass of options that checks itself.
 
     Raises:
-        UserError: Values out of range and what `contradictions` says, all in one line.
+        UserError: Values out of range and the `contradictions`, all in one line.
     """
 
     def __post_init__(self) -> None:
@@ -288,13 +289,13 @@ class Options:
         try:
             faults += self.contradictions()
         except (TypeError, ValueError, AttributeError):
-            if not faults:  # else a value of another type came into its way
+            if not faults:  # else a value of a wrong type, which is among the faults, caused it
                 raise
         if faults:
             raise UserError("; ".join(faults))
 
     def contradictions(self) -> list[str]:
-        """What does not go together, a sentence each."""
+        """Values that do not go together, one sentence for each fault."""
         return []
 
 
@@ -304,5 +305,5 @@ def _read_text(value: str) -> str:
     return value
 
 
-def _is_path(value: Any) -> bool:
+def _is_path(value: object) -> bool:
     return isinstance(value, (str, Path)) and "\0" not in str(value)

@@ -72,6 +72,7 @@ USES: list[tuple[str, str, str, Callable[[], Any]]] = [
         lambda: of_argparse("_ActionsContainer"),
     ),
     ("facevox/cli.py", "_ArgumentGroup", "Python", lambda: of_argparse("_ArgumentGroup")),
+    ("facevox/cli.py", "_action_groups", "Python", lambda: argparse.ArgumentParser()._action_groups[0].title),
     ("facevox/cluster/jobs.py", "_option_string_actions", "Python", option_string_actions),
     ("facevox/cluster/submission.py", "_executor", "submitit", auto_executor),
     (

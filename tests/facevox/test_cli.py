@@ -31,7 +31,7 @@ def raising(error: BaseException) -> Callable[[object], int]:
         (OSError(errno.EIO, "Input/output error", "/x"), 2, "Input/output error"),
         (OSError(errno.ESTALE, "Stale file handle", "/x"), 2, "Stale file handle"),
         (OSError(errno.EINVAL, "Invalid argument", "/x"), 2, "Invalid argument"),
-        (KeyError("k"), 70, "a fault of facevox"),
+        (KeyError("k"), 70, "a bug in facevox"),
         (KeyboardInterrupt(), 75, "run the same command again"),
     ],
 )

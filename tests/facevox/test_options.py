@@ -217,6 +217,7 @@ def test_no_program_writes_a_default_again_that_a_field_has(repository: Path) ->
     ]
     # Flags of the same name with a meaning or a default of their own.
     assert sorted(twice) == [
+        "emotion/landmarks/options.py: log_dir",
         "emotion/landmarks/train.py: zips",
         "emotion/main.py: device",
         "emotion/run_model.py: output_dir",

@@ -1,4 +1,4 @@
-"""What training programs on torch share; a package of its own, because importing its modules costs torch.
+"""The parts that training programs on torch share; a separate package, because its modules import torch.
 
 `import facevox` does not import it: programs without torch (the emotion server) never need it.
 """

@@ -1,11 +1,10 @@
-"""One program, one process or many: set-up, gathering that gradients pass through, agreement between ranks.
+"""Distributed runs: set-up, gathering that gradients pass through, agreement between ranks.
 
-Everything here works unchanged in a single process, where gathering returns its input and a flag is just a
-flag.
+Everything here also works in a single process, where gathering returns its input and a flag is just a flag.
 
-How gradients work out. B is the number of samples of this process (equal on all), G = W * B that of all W
-processes. Each rank r computes a loss L_r that is the *mean over its own B samples* of terms that look at all
-G samples, so that the loss of the one big batch is L = (1/W) * sum_r L_r. Then
+The scale of gradients. B is the number of samples of this process (equal on all), G = W * B that of all W
+processes. Each rank r computes a loss L_r that is the *mean over its own B samples* of terms that depend on
+all G samples, so that the loss of the one big batch is L = (1/W) * sum_r L_r. Then
 
 * `all_gather_rows` sends back to every rank the *sum* over all ranks of the gradients that its rows received:
   sum_s dL_s/dx_r = W * dL/dx_r;
@@ -13,7 +12,7 @@ G samples, so that the loss of the one big batch is L = (1/W) * sum_r L_r. Then
   (1/W) * sum_r (W * dL/dx_r) * dx_r/dw = dL/dw.
 
 The two factors cancel: no loss is multiplied by W anywhere, and parameters that every rank uses directly in
-its own loss, such as a temperature, come out right by the average alone: (1/W) * sum_r dL_r/dt = dL/dt.
+its own loss, such as a temperature, get their gradient by the average alone: (1/W) * sum_r dL_r/dt = dL/dt.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -40,18 +39,18 @@ _Result = TypeVar("_Result")
 FIRST_PORT = 12000
 NUM_PORTS = 20000
 THREADS_PAUSE_S = 0.1  # a thread that waits for the interpreter's lock gets it within 5 ms of a pause
-TIMEOUT_S = 1800.0  # the slowest thing others wait for is rank 0 writing a checkpoint to a busy file system
+TIMEOUT_S = 1800.0  # the longest wait is for rank 0, which writes a checkpoint to a busy file system
 
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """What a launcher told this process.
+    """Settings of this process by its launcher.
 
     Attributes:
         rank: 0 … size - 1, over all machines.
         size: Number of processes.
         local_rank: 0 … on this machine.
-        init_method: Where the processes meet, as `torch.distributed.init_process_group` takes it.
+        init_method: The rendezvous of the processes, as `torch.distributed.init_process_group` takes it.
     """
 
     rank: int
@@ -62,13 +61,13 @@ class Launch:
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """This process among all of them.
+    """Rank and device of this process.
 
     Attributes:
         rank: 0 … size - 1.
         size: Number of processes; 1 without a launcher.
         local_rank: 0 … on this machine.
-        device: Where this process computes.
+        device: Device of this process.
     """
 
     rank: int = 0
@@ -78,19 +77,19 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes files and prints."""
+        """True if this process writes files and prints."""
         return self.rank == 0
 
 
 def read_launch(environment: Mapping[str, str]) -> Launch | None:
-    """What torchrun or srun put into the environment; None for a program that was started plainly.
+    """Settings of torchrun or srun in the environment; None for a program that was started without them.
 
-    torchrun wins over SLURM, because it may itself run in a SLURM step. Of SLURM only the variables of a
-    *step* count, which srun sets: a batch script that starts Python directly has SLURM_NTASKS but no further
-    tasks to wait for.
+    torchrun has precedence over SLURM, because it may itself run in a SLURM step. Of SLURM only the variables
+    of a *step* count, which srun sets: a batch script that starts Python directly has SLURM_NTASKS but no
+    other tasks to wait for.
 
     Raises:
-        UserError: Variables are missing, no integers, or contradict each other.
+        UserError: Variables are missing, not integers, or contradict each other.
     """
     if "RANK" in environment or "WORLD_SIZE" in environment:
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -140,7 +139,7 @@ def _slurm_address(environment: Mapping[str, str]) -> str:
     if "MASTER_PORT" in environment:
         return f"{host}:{_integer(environment, 'MASTER_PORT')}"
     job, step = _integer(environment, "SLURM_JOB_ID"), _integer(environment, "SLURM_STEP_ID")
-    # 7: a few steps of one job and the jobs after it get ports of their own.
+    # 7: the first steps of a job and of the jobs after it get different ports.
     return f"{host}:{FIRST_PORT + (7 * job + step) % NUM_PORTS}"
 
 
@@ -159,25 +158,25 @@ def first_host(nodes: str) -> str:
 
 
 def init(device: str = "auto", *, timeout_s: float = TIMEOUT_S) -> World:
-    """Joins the processes that a launcher started, and says who and where this one is.
+    """Joins the processes that a launcher started; returns this one's rank and device.
 
-    Tensors on the CPU travel over gloo, also in a group for GPUs: flags and sizes then never wait for the
+    Tensors on the CPU are sent by gloo, also in a group for GPUs: flags and sizes then never wait for the
     GPU. Without a launcher nothing is set up.
 
     Args:
         device: `auto` (CUDA where there is one), `cpu`, or `cuda`.
-        timeout_s: How long a rank waits for the others before it gives up.
+        timeout_s: Time that a rank waits for the others before it gives up.
 
     Raises:
-        UserError: The environment of the launcher is broken, or the device is not there.
+        UserError: The environment of the launcher is broken, or there is no such device.
     """
     launch = read_launch(os.environ)
     local_rank = launch.local_rank if launch else 0
-    chosen = choose_device(device, local_rank)
+    torch_device = choose_device(device, local_rank)
     if launch is None:
-        return World(device=chosen)
+        return World(device=torch_device)
     # NCCL for tensors on the GPU, gloo for those on the CPU.
-    backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
+    backend = "cpu:gloo,cuda:nccl" if torch_device.type == "cuda" else "gloo"
     dist.init_process_group(
         backend,
         init_method=launch.init_method,
@@ -185,10 +184,15 @@ def init(device: str = "auto", *, timeout_s: float = TIMEOUT_S) -> World:
         world_size=launch.size,
         timeout=timedelta(seconds=timeout_s),
     )
-    return World(rank=launch.rank, size=launch.size, local_rank=local_rank, device=chosen)
+    return World(rank=launch.rank, size=launch.size, local_rank=local_rank, device=torch_device)
 
 
 def choose_device(name: str, local_rank: int) -> torch.device:
+    """The device of this process for `auto`, `cpu` or `cuda`; makes a GPU torch's current one.
+
+    Raises:
+        UserError: Another name, or there is no GPU for this process.
+    """
     if name not in ("auto", "cpu", "cuda"):
         raise UserError(f"--device is {name!r}: it should be auto, cpu or cuda")
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
@@ -202,32 +206,32 @@ def choose_device(name: str, local_rank: int) -> torch.device:
         raise UserError(
             f"process {local_rank} of this machine has no GPU: there are {num_devices}; start that many"
         )
-    # A launcher that binds each task to a GPU of its own shows every task exactly one, number 0.
-    chosen = torch.device("cuda", local_rank % num_devices)
-    torch.cuda.set_device(chosen)
-    return chosen
+    # A launcher that binds each task to its own GPU shows exactly one, number 0, to every task.
+    device = torch.device("cuda", local_rank % num_devices)
+    torch.cuda.set_device(device)
+    return device
 
 
 def cleanup() -> None:
-    """Leaves the group of processes; does nothing in a single process, or when called again.
+    """Leaves the group of processes; has no effect in a single process, or when called again.
 
-    Waits for no other rank, so it can stand in a `finally`.
+    It waits for no other rank, so it can be called in a `finally`.
     """
     if is_distributed():
         dist.destroy_process_group()
-        # A model wrapped by DDP keeps gloo's threads alive. One that still has to release the last reduction
-        # of a backward pass needs the interpreter's lock for it, and when the program ends first it aborts
-        # the process (seen in 8 of 50 exits).
+        # A model wrapped by DDP keeps gloo's threads alive. A thread that still has to release the last
+        # reduction of a backward pass needs the interpreter's lock for that, and aborts the process if the
+        # program ends first (in 8 of 50 exits).
         time.sleep(THREADS_PAUSE_S)
 
 
 def is_distributed() -> bool:
-    """Whether `init` joined a group (also one of a single process that torchrun started)."""
+    """True if `init` joined a group (also one of a single process that torchrun started)."""
     return dist.is_available() and dist.is_initialized()
 
 
 def rank() -> int:
-    """0 … world_size() - 1; 0 in a single process."""
+    """Rank of this process, 0 … world_size() - 1; 0 in a single process."""
     return dist.get_rank() if is_distributed() else 0
 
 
@@ -237,12 +241,12 @@ def world_size() -> int:
 
 
 def own_rows(num_local: int) -> slice:
-    """Where this process's `num_local` rows lie in what `all_gather_rows` returns."""
+    """Position of this process's `num_local` rows in the result of `all_gather_rows`."""
     return slice(rank() * num_local, (rank() + 1) * num_local)
 
 
 def wrap(module: nn.Module, world: World) -> nn.Module:
-    """`module` with its gradients averaged over all processes (DDP); as it is where there is but one."""
+    """`module` with its gradients averaged over all ranks (DDP); unchanged in a single process."""
     if world.size == 1:
         return module
     return DistributedDataParallel(module, device_ids=[world.device] if world.device.type == "cuda" else None)
@@ -256,8 +260,8 @@ class _AllGatherRows(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, grad_GX: Tensor) -> Tensor:
-        # A sum over ranks, then the own rows. One collective that both backends have, instead of a
-        # reduce-scatter on one and something else on the other; G × X is as small as what was gathered.
+        # A sum over ranks, then this rank's rows. Both backends have this collective, but not both have a
+        # reduce-scatter; its G × X values are as many as were gathered before.
         total_GX = grad_GX.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total_GX, op=dist.ReduceOp.SUM)
         return total_GX[own_rows(len(total_GX) // world_size())]
@@ -271,10 +275,10 @@ def _gathered(rows_BX: Tensor) -> Tensor:
 
 
 def all_gather_rows(rows_BX: Tensor) -> Tensor:
-    """The rows of all processes, in rank order; gradients flow back to the process each row came from.
+    """The rows of all ranks, in rank order; gradients are sent back to the rank of each row.
 
-    Every rank calls it, with the same shape (`gather_identities` has checked the number of rows) and, where
-    it is differentiated, runs the backward pass too. The gradient of a row is the *sum* over ranks; see the
+    Every rank calls it, with the same shape (`gather_identities` has checked the number of rows), and runs
+    the backward pass too if it is differentiated. The gradient of a row is the *sum* over ranks; see the
     module.
 
     Args:
@@ -286,20 +290,21 @@ def all_gather_rows(rows_BX: Tensor) -> Tensor:
     if not is_distributed():
         return rows_BX
     if rows_BX.requires_grad and torch.is_grad_enabled():
-        gathered_GX: Tensor = _AllGatherRows.apply(rows_BX)
+        # torch has no types for `apply`.
+        gathered_GX: Tensor = _AllGatherRows.apply(rows_BX)  # type: ignore[no-untyped-call]
         return gathered_GX
     return _gathered(rows_BX)
 
 
 def gather_identities(identity_B: Tensor) -> Tensor:
-    """The identity of every sample of all processes, in the order of `all_gather_rows`.
+    """The identity of every sample of all ranks, in the order of `all_gather_rows`.
 
     Call it once a step, before the features are gathered: it refuses local batches of different sizes on all
-    ranks alike, where the collectives for features would hang or mix up rows.
+    ranks, with which the collectives for features would hang or mix up rows.
 
     Args:
-        identity_B: (B,) integers; the same number means the same person on every rank. On the CPU it costs no
-            wait for the GPU.
+        identity_B: (B,) integers; the same number means the same person on every rank. On the CPU there is
+            no wait for the GPU.
 
     Returns:
         (G,) on the device of `identity_B`.
@@ -319,21 +324,21 @@ def gather_identities(identity_B: Tensor) -> Tensor:
 
 
 def any_rank(flag: bool) -> bool:
-    """Whether the flag is set on any process; every rank gets the same answer.
+    """True if the flag is set on any rank; every rank gets the same result.
 
-    How ranks agree to save and stop after a signal that reached only some of them: all call it at the same
+    Ranks agree by it to save and stop after a signal that reached only some of them: all call it at the same
     step boundary. It is one small reduction of CPU tensors: it does not wait for the GPU, and needs no
-    barrier beside it.
+    additional barrier.
     """
     if not is_distributed():
         return flag
-    seen = torch.tensor([int(flag)])
-    dist.all_reduce(seen, op=dist.ReduceOp.MAX)
-    return bool(seen.item())
+    highest = torch.tensor([int(flag)])
+    dist.all_reduce(highest, op=dist.ReduceOp.MAX)
+    return bool(highest.item())
 
 
 def mean_over_ranks(value: Tensor) -> Tensor:
-    """The mean of a tensor over all processes, detached: the loss of the big batch, from the local ones."""
+    """The mean of a tensor over all ranks, detached: the loss of the big batch, from the local losses."""
     mean = value.detach().clone()
     if is_distributed():
         dist.all_reduce(mean, op=dist.ReduceOp.SUM)
@@ -342,7 +347,7 @@ def mean_over_ranks(value: Tensor) -> Tensor:
 
 
 def sum_over_ranks(values: Sequence[float]) -> list[float]:
-    """The sums of a few plain numbers over all processes; one small reduction that waits for no GPU."""
+    """The sums of a few plain numbers over all ranks; one small reduction that does not wait for the GPU."""
     if not is_distributed():
         return list(values)
     total = torch.tensor(values, dtype=torch.float64)
@@ -352,30 +357,30 @@ def sum_over_ranks(values: Sequence[float]) -> list[float]:
 
 
 def gather_objects(value: _Result) -> list[_Result]:
-    """What every process has, in rank order."""
+    """The values of all ranks, in rank order."""
     if not is_distributed():
         return [value]
-    gathered: list[Any] = [None] * world_size()
-    dist.all_gather_object(gathered, value)
-    return gathered
+    values = [value] * world_size()  # placeholders
+    dist.all_gather_object(values, value)
+    return values
 
 
 def on_main(action: Callable[[], _Result]) -> _Result | None:
-    """Runs `action` on rank 0 alone; when it fails there, all processes end with the same error.
+    """Runs `action` on rank 0 alone; if it fails there, all ranks end with the same error.
 
-    Without this the others would wait for a rank that has long given up.
+    Otherwise the others would wait for a rank that has long ended.
 
     Returns:
-        What `action` returned, on rank 0; None on the others.
+        The result of `action` on rank 0; None on the others.
 
     Raises:
-        UserError: On the other ranks, when rank 0 failed; rank 0 raises what happened.
+        UserError: On the other ranks, if rank 0 failed; rank 0 raises the error itself.
     """
     result, error = None, None
     if rank() == 0:
         try:
             result = action()
-        except Exception as caught:  # told to the others below, then raised again
+        except Exception as caught:  # sent to the others below, then raised again
             error = caught
     reasons = gather_objects(one_line(error) if error else "")
     if error:

@@ -1,7 +1,7 @@
-"""TensorBoard event files, without TensorFlow.
+"""TensorBoard event files, written without TensorFlow.
 
 `torch.utils.tensorboard` and tensorboard's own event writer import TensorFlow where it is installed (seconds,
-hundreds of megabytes); the record format and the protocol buffers alone do not.
+hundreds of megabytes); its record format and protocol buffers alone do not.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from pathlib import Path
 
 
 class EventWriter:
-    """Appends scalars to an event file of its own; a context manager.
+    """Appends scalars to a new event file; a context manager.
 
     Args:
-        log_dir: Made if missing.
-        first_step: What TensorBoard shows from this step on was written by a run that ended before its
-            checkpoint; it is dropped there.
+        log_dir: Folder of the file; created if missing.
+        first_step: TensorBoard drops earlier values from this step on: a run that ended before its next
+            checkpoint wrote them.
     """
 
     def __init__(self, log_dir: str | Path, first_step: int = 0) -> None:
@@ -38,7 +38,7 @@ class EventWriter:
         self._write(step=first_step, session_log=start)
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Writes numbers by tag."""
+        """Writes a number for each tag."""
         parts = [self._summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
         self._write(step=step, summary=self._summary(value=parts))
 

@@ -1,4 +1,4 @@
-"""What each epoch gave: `history.json` for programs, `curves.png` for people."""
+"""The values of each epoch: `history.json` for programs, `curves.png` for people."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 HISTORY_FILE, CURVES_FILE = "history.json", "curves.png"
-# How the run went on the machine, not how the model learnt; in the JSON only.
+# About the machine, not about the model; in the JSON only.
 _NOT_DRAWN = ("epoch", "step", "items_per_s", "data_wait_share")
 
 
@@ -26,11 +26,11 @@ def write_history(save_dir: Path, rows: Sequence[dict[str, float]]) -> None:
 
 
 def draw_curves(rows: Sequence[dict[str, float]], best_epoch: int = 0) -> Figure:
-    """A matplotlib figure: losses together, every other value in a field of its own, over epochs.
+    """A matplotlib figure over epochs: all losses in one plot, every other value in its own.
 
     Args:
-        rows: As `Trainer.history` has them.
-        best_epoch: Marked by a line; 0: none.
+        rows: The rows of `Trainer.history`.
+        best_epoch: Marked by a line; 0: no line.
     """
     from matplotlib.figure import Figure
 
@@ -40,8 +40,8 @@ def draw_curves(rows: Sequence[dict[str, float]], best_epoch: int = 0) -> Figure
     columns = min(len(fields), 3) or 1
     lines = max(math.ceil(len(fields) / columns), 1)
     figure = Figure(figsize=(4.2 * columns, 2.8 * lines), layout="constrained")
-    for place, field in enumerate(fields, start=1):
-        axes = figure.add_subplot(lines, columns, place)
+    for position, field in enumerate(fields, start=1):
+        axes = figure.add_subplot(lines, columns, position)
         for name in field:
             points = [(row["epoch"], row[name]) for row in rows if math.isfinite(row.get(name, math.nan))]
             if points:

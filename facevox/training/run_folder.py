@@ -1,4 +1,4 @@
-"""The folder of a training or an evaluation, held against other runs while one works there."""
+"""The folder of a training or an evaluation, locked against other runs while one works there."""
 
 import os
 from collections.abc import Iterator
@@ -14,18 +14,18 @@ from facevox.training import distributed
 
 @contextmanager
 def run_folder(save_dir: Path, *, option: str = "--save_dir", work: str = "training") -> Iterator[None]:
-    """The folder of a run, made if missing and held against other runs while the block lasts.
+    """Creates the folder of a run if it is missing, and locks it against other runs while the block lasts.
 
-    Every process enters it; the first one holds the lock, and appends to log.txt what it logs. A signal that
-    comes before the first step, while weights are loaded, is not lost: it stops the run after that step.
+    All ranks enter it; rank 0 holds the lock, and appends its log messages to log.txt. A signal that comes
+    before the first step, while weights are loaded, is not lost: it stops the run after that step.
 
     Args:
         save_dir: The folder.
-        option: That named it.
-        work: What is done there; other work may go on beside it.
+        option: The option that named it.
+        work: Name of the work; other work may be done there at the same time.
 
     Raises:
-        UserError: Another run writes there, or nothing can be written.
+        UserError: Another run writes there, or the folder cannot be written to.
     """
     with ExitStack() as stack:
         distributed.on_main(lambda: stack.enter_context(_lock(save_dir, option, work)))

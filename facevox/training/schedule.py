@@ -1,5 +1,5 @@
-"""When things happen: the learning rate as a function of the step alone, so that resuming needs nothing but
-the step, and how often something is done. Needs no torch.
+"""Schedules: the learning rate as a function of the step alone, so that resuming needs nothing but the step,
+and intervals between repeated work. Needs no torch.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from facevox.errors import UserError
 
 
 def warmup_steps(warmup: float, num_steps: int) -> int:
-    """Steps of warm-up: `warmup` below 1 is a share of all steps, from 1 on a number of them.
+    """Number of warm-up steps: `warmup` below 1 is a share of all steps, from 1 on a number of steps.
 
     Raises:
         UserError: It is negative, or above 1 and not whole.
@@ -25,7 +25,7 @@ def warmup_steps(warmup: float, num_steps: int) -> int:
 
 
 def warmup_cosine(step: int, num_steps: int, num_warmup: int) -> float:
-    """The share of the full learning rate at `step` (from 0): a straight line up, then half a cosine to 0.
+    """The share of the full learning rate at `step` (from 0): a linear rise, then half a cosine to 0.
 
     Source: Loshchilov and Hutter, "SGDR" (2017), eq. 5 without restarts; the warm-up after Goyal et al.,
     "Accurate, Large Minibatch SGD" (2017), section 2.2.
@@ -38,11 +38,11 @@ def warmup_cosine(step: int, num_steps: int, num_warmup: int) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """How often something happens: every so many steps, or every so many seconds.
+    """An interval between repeated work, in steps or in seconds.
 
     Attributes:
-        steps: 0 when seconds count.
-        seconds: 0 when steps count.
+        steps: 0 for an interval in seconds.
+        seconds: 0 for an interval in steps.
     """
 
     steps: int = 0
@@ -50,10 +50,10 @@ class Interval:
 
     @classmethod
     def parse(cls, text: str) -> Interval:
-        """ "500" (steps), "10m" (minutes), "30s" or "2h".
+        """Reads "500" (steps), "10m" (minutes), "30s" or "2h".
 
         Raises:
-            ValueError: It is something else, or 0.
+            ValueError: It is none of these, or 0.
         """
         match = re.fullmatch(r"([0-9]+)([smh]?)", text.strip())
         if not match or int(match[1]) == 0:
@@ -64,7 +64,7 @@ class Interval:
         return cls(seconds=number * {"s": 1.0, "m": 60.0, "h": 3600.0}[unit])
 
     def __str__(self) -> str:
-        """The text that `parse` takes."""
+        """The text from which `parse` makes this interval."""
         if self.steps:
             return str(self.steps)
         seconds = round(self.seconds)
@@ -74,7 +74,7 @@ class Interval:
         )
 
     def is_due(self, step: int, seconds: float) -> bool:
-        """Whether it is time, at `step` and `seconds` after the last time."""
+        """True if the work is due at `step`, `seconds` after the last time."""
         if self.steps:
             return step % self.steps == 0
         return self.seconds > 0 and seconds >= self.seconds

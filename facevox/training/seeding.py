@@ -1,4 +1,4 @@
-"""Random numbers that can be repeated: seeds for a run, and the state of all generators to go on from."""
+"""Reproducible random numbers: seeds for a run, and the state of all generators to resume from."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def seed_everything(seed: int) -> None:
 
 
 class RandomState:
-    """The state of every generator that a model may draw from, as it is now.
+    """The current state of every generator that a model may draw from.
 
     Dropout and layer drop use torch's, on the CPU and on this process's GPU; the time masking of Wav2Vec2 in
     transformers uses NumPy's global one.
@@ -27,7 +27,8 @@ class RandomState:
         self._python = random.getstate()
         self._numpy: Any = np.random.get_state()  # noqa: NPY002 - the global one is what others draw from
         self._torch = torch.get_rng_state()
-        self._cuda = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
+        has_cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch has no types for it
+        self._cuda = torch.cuda.get_rng_state() if has_cuda else None
 
     def restore(self) -> None:
         """Makes the next random numbers those that followed when this state was taken."""
@@ -38,7 +39,7 @@ class RandomState:
             torch.cuda.set_rng_state(self._cuda)
 
     def to_plain(self) -> dict[str, object]:
-        """Numbers, lists and tensors only, as a checkpoint may hold them."""
+        """The state as numbers, lists and tensors only, which a checkpoint may hold."""
         version, words, gauss = self._python
         name, keys, position, has_gauss, cached = self._numpy
         return {
@@ -50,7 +51,7 @@ class RandomState:
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> RandomState:
-        """The state that `to_plain` gave."""
+        """The state from the values of `to_plain`."""
         state = cls()
         version, words, gauss = plain["python"]
         state._python = (version, tuple(words), gauss)

@@ -1,15 +1,16 @@
-"""The training loop that every model here shares: epochs, checkpoints, signals, resuming, history.
+"""The training loop of all models here: epochs, checkpoints, signals, resuming, history.
 
-What is trained comes as a `TrainingTask`; this loop decides when. It ends in one of these ways: all epochs
-are done (or patience ran out); a signal came, and `last.pth` holds the state after the step that was under
-way; a step was not finite, and nothing of it reached the weights.
+A `TrainingTask` defines a step; this loop decides when steps are taken and when files are written. It ends
+in one of these ways: all epochs are done (or patience ran out); a signal came, and `last.pth` holds the state
+after the current step; a step was not finite, and did not change the weights.
 
-A run that was ended, by a signal or by a power cut, goes on from `last.pth` with the same command, in the
-middle of an epoch too. On the CPU, with the same processor, threads and number of processes (one or two), its
-weights end bit for bit as those of a run that nobody ended: batches and random crops are functions of (seed,
-epoch, index), the learning rate is one of the step, and the state of all random number generators is kept for
-each process. From three processes on it is the same but for rounding: after its first step a process sorts
-the gradients into other buckets, and in which order gloo adds three numbers depends on their place there.
+A run that was stopped, by a signal or by a power cut, resumes from `last.pth` with the same command, also in
+the middle of an epoch. On the CPU, with the same processor, threads and number of processes (one or two), its
+final weights equal those of an uninterrupted run bit for bit: batches and random crops are functions of
+(seed, epoch, index), the learning rate is one of the step, and the state of all random number generators is
+saved for each rank. From three processes on they are equal up to rounding: after its first step a process
+sorts the gradients into other buckets, and the order in which gloo adds three numbers depends on their
+position there.
 """
 
 from __future__ import annotations
@@ -48,21 +49,21 @@ DONE, STOPPED, NOT_FINITE = "done", "stopped", "not finite"
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerConfig:
-    """When things happen.
+    """Settings of the training loop.
 
     Attributes:
         save_dir: Folder of the run.
-        num_epochs: In all, those before a resumption included.
-        learning_rate: At its peak.
+        num_epochs: Total number, including those before the run was resumed.
+        learning_rate: Peak learning rate.
         warmup: Share of all steps below 1, number of steps from 1 on.
-        clip_norm: Longest gradient, over all parameters; 0: no clipping.
-        checkpoint_interval: Between two writes of last.pth.
+        clip_norm: Highest norm of the gradient over all parameters; 0: no clipping.
+        checkpoint_interval: Interval between two writes of last.pth.
         save_interval: Epochs between two calls of `TrainingTask.save`.
         patience: Epochs without a better value after which training ends; 0: never.
-        resume: `auto` (go on where there is something to go on from), `never`, or a checkpoint.
-        kind: What is trained, as the checkpoint says it.
-        settings: What must be the same when a run goes on, for the result to be the same.
-        events_dir: Of TensorBoard; None: `events` in `save_dir`.
+        resume: `auto` (resume where there is a last.pth), `never`, or a checkpoint.
+        kind: Kind of training, as the checkpoint names it.
+        settings: Values that must be the same when a run resumes, for the result to be the same.
+        events_dir: Folder of TensorBoard's files; None: `events` in `save_dir`.
     """
 
     save_dir: Path
@@ -80,7 +81,7 @@ class TrainerConfig:
 
 
 class ParameterGroup(TypedDict):
-    """Of AdamW; `lr_scale` multiplies the learning rate."""
+    """A parameter group of AdamW; `lr_scale` multiplies the learning rate."""
 
     params: list[nn.Parameter]
     weight_decay: float
@@ -88,13 +89,13 @@ class ParameterGroup(TypedDict):
 
 
 class TrainingTask:
-    """What is trained. All methods are called on every process, in the same order.
+    """The model and its steps. All methods but `save` are called on every rank, in the same order.
 
     Attributes:
-        model: Its weights are kept in the checkpoint.
-        best_by: Name of the value in an epoch's row by which the best epoch is known.
-        is_best_highest: Whether more of it is better.
-        weight_decay: Of AdamW, on matrices only.
+        model: Its weights are saved in the checkpoint.
+        best_by: Name of the value in an epoch's row that determines the best epoch.
+        is_best_highest: Whether a higher value is better.
+        weight_decay: Weight decay of AdamW, for matrices only.
     """
 
     model: nn.Module
@@ -103,7 +104,7 @@ class TrainingTask:
     weight_decay: float = 0.0
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """Groups for AdamW: here no decay on biases, norms, gains and scales.
+        """Groups for AdamW, by default without decay of biases, norms, gains and scales.
 
         `lr_scale` (default 1) multiplies the learning rate of a group.
         """
@@ -114,10 +115,10 @@ class TrainingTask:
         ]
 
     def backward(self, batch: Any) -> Tensor:
-        """Adds the gradients of one batch; returns the loss of this process, a detached scalar.
+        """Adds the gradients of one batch; returns the loss of this rank, a detached scalar.
 
-        The loss is a mean over samples, so that the mean over processes is that of the whole batch, and the
-        gradients are the same on all.
+        The loss is a mean over samples, so that the mean over ranks is that of the whole batch, and the
+        gradients are the same on all ranks.
         """
         raise NotImplementedError
 
@@ -126,19 +127,19 @@ class TrainingTask:
         self.model.train()
 
     def after_step(self) -> None:
-        """Called after the weights changed."""
+        """Hook that is called after the weights changed."""
 
     def validate(self, epoch: int) -> dict[str, float]:
-        """Values for the row of this epoch, those of the first process; random numbers are left alone."""
+        """Values for the row of this epoch, which takes those of rank 0; must not draw random numbers."""
         return {}
 
     def save(self, *, is_best: bool) -> None:
-        """Writes the model's files, as they are after this epoch; called on the first process only."""
+        """Writes the model's files after this epoch; called on rank 0 only."""
 
 
 @dataclass
 class _Position:
-    """Where a run stands: plain numbers, all of them in the checkpoint."""
+    """Progress of a run: plain numbers, all of them in the checkpoint."""
 
     epoch: int = 0
     batch: int = 0
@@ -151,15 +152,15 @@ class _Position:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingResult:
-    """How a run ended.
+    """Result of a run.
 
     Attributes:
         status: DONE, STOPPED or NOT_FINITE.
         message: One line for people.
         history: A row (epoch, values) for each finished epoch.
-        best_epoch: Counted from 1; 0 without any.
-        num_steps: Steps of the optimizer in all.
-        num_new_steps: Those of this call.
+        best_epoch: Counted from 1; 0: there is none.
+        num_steps: Steps of the optimizer, including those of earlier runs.
+        num_new_steps: Steps of this run.
     """
 
     status: str
@@ -171,21 +172,22 @@ class TrainingResult:
 
     @property
     def exit_code(self) -> ExitCode:
-        """Of the program."""
+        """Exit code of the program."""
         return {DONE: ExitCode.DONE, STOPPED: ExitCode.STOPPED}.get(self.status, ExitCode.SOME_FAILED)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What a training would take, from a few of its steps.
+    """Estimated time and disk space of a training, from a few of its steps.
 
     Attributes:
         num_epochs: Passes over the training set.
-        num_steps: Steps of the optimizer in all of them.
-        step_s: Seconds of one, waiting for its batch included.
-        weights_bytes: Of the model.
-        checkpoint_bytes: Of last.pth: weights, and two running means of the optimizer for what is trained.
-        exit_code: Of the program, which did what was asked of it.
+        num_steps: Steps of the optimizer in all epochs.
+        step_s: Seconds of a step, including the wait for its batch.
+        weights_bytes: Size of the model's weights.
+        checkpoint_bytes: Size of last.pth: weights, and two running means of the optimizer for each trained
+            parameter.
+        exit_code: Exit code of the program, which did what it was asked for.
     """
 
     num_epochs: int
@@ -196,7 +198,7 @@ class Estimate:
     exit_code: ExitCode = ExitCode.DONE
 
     def lines(self) -> list[str]:
-        """For people."""
+        """The estimate as text."""
         seconds = self.num_steps * self.step_s
         return [
             f"{self.num_epochs} epochs, {self.num_steps} steps of {self.step_s:.3g} s: about "
@@ -211,13 +213,13 @@ def _size_text(num_bytes: int) -> str:
 
 
 class Step(NamedTuple):
-    """What one step came to, the same on every process.
+    """Result of a step, the same on every rank.
 
     Attributes:
-        loss: Mean over the processes.
+        loss: Mean over the ranks.
         is_finite: Whether the weights changed.
-        is_stopping: Whether a signal came to any process.
-        is_due: Whether it is time for a checkpoint.
+        is_stopping: Whether a signal came to any rank.
+        is_due: Whether a checkpoint is due.
     """
 
     loss: float
@@ -230,11 +232,11 @@ class Trainer:
     """Runs a task's epochs.
 
     Args:
-        task: What is trained; its model is on the device and wrapped already.
-        batches: Of the loader, whose `start` sets epoch and first batch.
+        task: Model and steps; the model is on the device and wrapped already.
+        batches: Batch sampler of the loader; its `start` sets epoch and first batch.
         loader: Yields the batches.
-        config: When things happen.
-        world: This process among all.
+        config: Settings of the loop.
+        world: Rank and device of this process.
     """
 
     def __init__(
@@ -259,7 +261,7 @@ class Trainer:
         self._saved_s = self._started_s = self._epoch_s = time.monotonic()
         self._waited_s = 0.0
         self._first_step = 0
-        self._began_from = ""  # the checkpoint that --resume named when this run began
+        self._began_from = ""  # the checkpoint that --resume named when this run started
 
     def run(self) -> TrainingResult:
         """Trains to the end, or until it is stopped; inside `run_folder`.
@@ -278,29 +280,30 @@ class Trainer:
                 events_dir = self.config.events_dir or self.config.save_dir / EVENTS_DIR
                 if self.position.step == 0:
                     remove_events(events_dir)
-                # What a run that was ended wrote after its checkpoint comes again.
+                # Values that a stopped run wrote after its checkpoint are written again.
                 events = stack.enter_context(EventWriter(events_dir, self.position.step + 1))
             stack.callback(end_workers, self.loader)
             self._stop = stack.enter_context(StopFlag())
             progress = None
             if self.world.is_main:
-                num_left = self.num_steps - self.position.step
-                progress = stack.enter_context(Progress(num_left, "training", "step"))
+                remaining = self.num_steps - self.position.step
+                progress = stack.enter_context(Progress(remaining, "training", "step"))
             status = DONE
-            while status == DONE and self.position.epoch < self.config.num_epochs and not self._is_tired():
+            num_epochs = self.config.num_epochs
+            while status == DONE and self.position.epoch < num_epochs and not self._has_converged():
                 status = self._run_epoch(events, progress)
             if status == DONE:
-                # In this order: a run whose last.pth says that it is done has written everything else.
+                # In this order: once last.pth marks a run as done, everything else has been written.
                 self._on_main(lambda: self.task.save(is_best=False))
                 self._save_last()
         return self._result(status)
 
     def estimate(self, num_steps: int = 3) -> Estimate:
-        """Tries a few steps; writes nothing, and the weights are of no use afterwards."""
+        """Measures a few steps; writes nothing, and the weights cannot be used afterwards."""
         self.batches.start(0, 0)
         self.task.start_epoch()
         marks_s = []
-        # The first step allocates and compiles; it counts only where there is no other.
+        # The first step allocates and compiles; it counts only if there is no other.
         try:
             for _, batch in zip(range(num_steps + 1), self._timed(self.loader), strict=False):
                 marks_s.append(time.monotonic())
@@ -323,14 +326,15 @@ class Trainer:
         at = self.position
         where = f"step {at.step} of {self.num_steps}, epoch {at.epoch + 1} of {self.config.num_epochs}"
         if status == STOPPED:
-            message = f"stopped by {self._stop.signal_name or 'a signal'} after {where}; run again to go on"
+            name = self._stop.signal_name or "a signal"
+            message = f"stopped by {name} after {where}; run again to continue"
         elif status == NOT_FINITE:
             message = (
                 f"the loss or its gradient was not finite after {where}; the weights before it are in "
-                f"{LAST_FILE}; begin anew with --resume never and a lower learning rate, a smaller gradient "
+                f"{LAST_FILE}; start again with --resume never and a lower learning rate, a smaller gradient "
                 "clip or full precision"
             )
-        elif self._is_tired():
+        elif self._has_converged():
             message = f"no better {self.task.best_by} for {self.config.patience} epochs: ended at {where}"
         else:
             message = f"done: {at.epoch} epochs, {at.step} steps in {duration_text(at.seconds)}"
@@ -385,13 +389,13 @@ class Trainer:
                 batch = next(batches)
             except StopIteration:
                 return
-            except UserError as error:  # out of a worker it comes with its traceback, which ends in its text
+            except UserError as error:  # from a worker its text is a traceback, with the message at the end
                 raise UserError(str(error).strip().splitlines()[-1].split("UserError: ", 1)[-1]) from None
             self._waited_s += time.monotonic() - start_s
             yield batch
 
-    def take_step(self, batch: Any) -> Step:
-        """Trains on one batch; where its loss or gradient is not finite, the weights stay as they are."""
+    def take_step(self, batch: object) -> Step:
+        """Trains on one batch; if its loss or gradient is not finite, the weights do not change."""
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate(self.position.step) * group["lr_scale"]
         loss = self.task.backward(batch)
@@ -400,7 +404,7 @@ class Trainer:
         values = torch.stack([loss.double(), norm.to(loss.device).double()]).tolist()
         interval = self.config.checkpoint_interval
         is_due = interval.is_due(self.position.step + 1, time.monotonic() - self._saved_s)
-        # One small reduction: every process must take the same decisions at the same step.
+        # One small reduction: every rank must take the same decisions at the same step.
         total, bad, stop, due = distributed.sum_over_ranks(
             [
                 values[0] if math.isfinite(values[0]) else 0.0,
@@ -432,17 +436,17 @@ class Trainer:
             "data_wait_share": min(self._waited_s / seconds, 1.0),
         }
         self.task.model.eval()
-        # Another process may round otherwise, and all of them must know the same epoch as the best one.
+        # Another rank may round differently, and all of them must have the same best epoch.
         row |= distributed.gather_objects(self.task.validate(at.epoch))[0]
         value = row[self.task.best_by]
         sign = 1.0 if self.task.is_best_highest else -1.0
-        # As long as there is no value to go by, the latest epoch is the best: there always is such a model.
+        # Without a finite value so far, the latest epoch is the best: there always is a best model.
         is_best = at.best is None or (math.isfinite(value) and sign * value > sign * at.best)
         if is_best:
             at.best, at.best_epoch = value if math.isfinite(value) else None, at.epoch
         self.history.append(row)
         if events:
-            # By steps, as the other curves are: TensorBoard drops by steps what a resumed run writes again.
+            # By steps, as the other curves: TensorBoard drops by step the values that a resumed run repeats.
             events.scalars({f"epoch/{name}": value for name, value in row.items() if name != "step"}, at.step)
         at.epoch, at.batch, at.loss_sum = at.epoch + 1, 0, 0.0
         is_last = at.epoch == self.config.num_epochs
@@ -456,7 +460,7 @@ class Trainer:
         if at.epoch % self.config.save_interval == 0 and not is_last:
             self._on_main(lambda: self.task.save(is_best=False))
 
-    def _is_tired(self) -> bool:
+    def _has_converged(self) -> bool:
         at = self.position
         return 0 < self.config.patience < at.epoch - at.best_epoch and at.best is not None
 
@@ -467,7 +471,7 @@ class Trainer:
     # --- the checkpoint -----------------------------------------------------------------------------------
 
     def _save_last(self) -> None:
-        """Writes last.pth: all that going on from here needs."""
+        """Writes last.pth: the whole state that resuming needs."""
         self.position.seconds = time.monotonic() - self._started_s
         randoms = distributed.gather_objects(RandomState().to_plain())
         self._saved_s = time.monotonic()
@@ -493,18 +497,18 @@ class Trainer:
     def _restore(self) -> None:
         resume, last = self.config.resume, self.config.save_dir / LAST_FILE
         if resume == "never":
-            # Were it ended before its first checkpoint, the next start would go on from the former run.
+            # Otherwise, if stopped before its first checkpoint, the next start would resume the former run.
             self._on_main(lambda: last.unlink(missing_ok=True))
             return
         file = last if resume == "auto" else Path(resume)
         self._began_from = "" if resume == "auto" else str(file.absolute())
         if resume != "auto" and last.exists() and load_checkpoint(last).get("began_from") == self._began_from:
-            file = last  # the same command again: this run has come further than where it began
-        is_somewhere = distributed.any_rank(file.exists())
-        if resume == "auto" and not is_somewhere:
+            file = last  # the same command again: this run is further than the checkpoint it started from
+        exists_anywhere = distributed.any_rank(file.exists())
+        if resume == "auto" and not exists_anywhere:
             return
-        if is_somewhere and not file.exists():
-            raise UserError(f"{file}: not seen from every process; --save_dir must lie on a shared disk")
+        if exists_anywhere and not file.exists():
+            raise UserError(f"{file}: not visible on every rank; --save_dir must be on a shared disk")
         content = load_checkpoint(file)
         self._check(content, file)
         load_weights(self.task.model, content["model"], file)
@@ -516,10 +520,11 @@ class Trainer:
             RandomState.from_plain(content["random"][self.world.rank]).restore()
         elif self.world.is_main:
             logger.info(
-                f"{file}: from a run of {len(content['random'])} processes, now {self.world.size}: goes on "
+                f"{file}: from a run of {len(content['random'])} processes, now {self.world.size}: continues "
                 "with other random numbers, so the result is not bit for bit that of one run"
             )
-        # Another number of processes cuts an epoch into another number of batches.
+        # Another number of processes divides an epoch into another number of batches: continue at the same
+        # share of the epoch, with the mean loss so far.
         num_before = content["num_batches"]
         if num_before != self.batches.num_batches:
             num_done = at.batch * self.batches.num_batches // num_before
@@ -527,9 +532,9 @@ class Trainer:
             at.batch = num_done
             at.step = at.epoch * self.batches.num_batches + at.batch
         if self.world.is_main and at.epoch >= self.config.num_epochs:
-            logger.info(f"going on from {file}: all {at.epoch} epochs are done already")
+            logger.info(f"resuming from {file}: all {at.epoch} epochs are done already")
         elif self.world.is_main:
-            logger.info(f"going on from {file}: epoch {at.epoch + 1}, step {at.step} of {self.num_steps}")
+            logger.info(f"resuming from {file}: epoch {at.epoch + 1}, step {at.step} of {self.num_steps}")
             if content["num_steps"] != num_before * self.config.num_epochs:
                 logger.info(
                     f"--num_epochs changed ({content['num_steps']} steps before): the schedule is stretched"
@@ -548,6 +553,6 @@ class Trainer:
         ]
         if changed:
             raise UserError(
-                f"{file}: the run there had other settings ({', '.join(changed)}); give the same, another "
-                "--save_dir, or --resume never to begin anew"
+                f"{file}: the run there had other settings ({', '.join(changed)}); use the same, another "
+                "--save_dir, or --resume never to start again"
             )

@@ -244,7 +244,7 @@ def test_a_program_ended_from_outside_goes_on_to_the_bit(
     check_folder(folder, 3)
     log = (folder / "log.txt").read_text(encoding="utf-8")
     assert log.count(" - facevox.logs - INFO - started on ") == len(numbers) + 1
-    assert log.count(" - INFO - going on from ") == len(numbers)
+    assert log.count(" - INFO - resuming from ") == len(numbers)
 
 
 def test_a_finished_run_takes_no_step_and_more_epochs_go_on(

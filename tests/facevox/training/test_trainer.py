@@ -216,7 +216,7 @@ def test_a_run_stopped_at_every_single_step_ends_the_same(tmp_path: Path, whole:
         if result.status == DONE:
             break
         assert "SIGTERM" in result.message
-        assert "run again to go on" in result.message
+        assert "run again to continue" in result.message
     assert_same(final_state(trainer, result), whole)
 
 
@@ -320,7 +320,7 @@ def test_what_one_rank_sees_stops_all_at_the_same_step(tmp_path: Path) -> None:
     assert ranks[0]["nan weights"] == ranks[1]["nan weights"]
     assert ranks[0]["signal weights"] == ranks[1]["signal weights"]
     assert {file.name for file in (tmp_path / "signal").iterdir()} == {"last.pth", "history.json", "events"}
-    # The weights before the step that was not finite are kept, to begin anew from with other settings.
+    # The weights before the step that was not finite are kept, to start again from with other settings.
     kept = load_checkpoint(tmp_path / "nan" / "last.pth")
     assert kept["position"]["step"] == 3
     assert all(torch.isfinite(value).all() for value in kept["model"].values())
@@ -509,7 +509,7 @@ def test_a_finished_run_says_so_and_does_nothing(tmp_path: Path, logged: pytest.
     num_epochs = make_trainer(tmp_path, SmallTask()).run().history[-1]["epoch"]
     logged.clear()
     assert make_trainer(tmp_path, SmallTask()).run().num_new_steps == 0
-    said = f"going on from {tmp_path / 'last.pth'}: all {num_epochs} epochs are done already\n"
+    said = f"resuming from {tmp_path / 'last.pth'}: all {num_epochs} epochs are done already\n"
     assert said in logged.text
 
 
@@ -526,7 +526,7 @@ def test_a_run_begun_from_a_checkpoint_goes_on_from_its_own_with_the_same_comman
     logged.clear()
     trainer = make_trainer(tmp_path / "b", SmallTask(), resume=named)
     result = trainer.run()
-    assert f"going on from {tmp_path / 'b' / 'last.pth'}: epoch 3, step 7" in logged.text
+    assert f"resuming from {tmp_path / 'b' / 'last.pth'}: epoch 3, step 7" in logged.text
     assert result.num_new_steps == NUM_STEPS - 7
     assert_same(final_state(trainer, result), whole)
     # Another checkpoint is another beginning.

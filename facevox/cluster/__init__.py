@@ -1,5 +1,5 @@
-"""Long programs as jobs of a cluster: which there are, how they are cut up, submitted, requeued and watched.
+"""Long programs as jobs of a cluster: described, split, submitted, requeued and watched.
 
-Imports the standard library only, and submitit or YAML where they are needed: a job is described, checked and
-watched on a login node, which has neither time nor memory for more.
+Jobs are checked and watched on a login node, where time and memory are scarce: submitit and YAML are imported
+by the functions that need them, everything else is the standard library and NumPy.
 """

@@ -1,4 +1,4 @@
-"""Requests for programs, checked by the programs' own parsers; which programs there are a table says."""
+"""Requests for programs of a table, checked by the programs' own parsers."""
 
 import argparse
 import contextlib
@@ -18,12 +18,12 @@ class Request:
     """A job with its options, checked against the program's own parser.
 
     Attributes:
-        table: Where the program is from.
-        name: The job's, in the table.
-        arguments: The options, as a command line has them.
+        table: The table of the program.
+        name: Name of the job in the table.
+        arguments: The options, as on a command line.
         module: The program.
-        parser: Of the program.
-        parsed: What it made of them.
+        parser: The program's parser.
+        parsed: The parsed options.
     """
 
     table: "ProgramTable"
@@ -35,16 +35,16 @@ class Request:
 
     @property
     def root(self) -> Path:
-        """The folder from which relative paths count: the repository."""
+        """The folder that relative paths are relative to: the repository."""
         return self.table.root
 
     @property
     def job(self) -> Job:
-        """What the program tells about itself."""
+        """The program's description."""
         return job_of(self.module)
 
     def takes(self, option: str) -> bool:
-        """Whether the program has `--option`."""
+        """True if the program has `--option`."""
         return f"--{option}" in self.parser._option_string_actions
 
     @property
@@ -52,7 +52,7 @@ class Request:
         """The folder that it writes into, relative to the repository or absolute.
 
         Raises:
-            UserError: It is for the program's settings to say, and they are missing or wrong.
+            UserError: It depends on the program's settings, which are missing or wrong.
         """
         if not isinstance(self.job.output, str):
             return str(self.job.output(self.parsed, self.root))
@@ -62,40 +62,40 @@ class Request:
         """The program's file and its arguments.
 
         Args:
-            cpus: Cores that the job has; where the program asks for worker processes and none are given,
-                it gets so many.
+            cpus: Cores of the job, which become worker processes if the program has an option for these
+                and the arguments do not set it.
             shard: (index, number of shards).
         """
         arguments = list(self.arguments)
-        is_given = any(word.split("=", 1)[0] == "--workers" for word in arguments)
-        if cpus and self.takes("workers") and not is_given:
+        has_workers = any(word.split("=", 1)[0] == "--workers" for word in arguments)
+        if cpus and self.takes("workers") and not has_workers:
             arguments.append(f"--workers={cpus}")
         index, num_shards = shard
         if self.takes("num_shards"):
-            # Said always: the programs would otherwise count shards by variables of an array.
+            # Always: the programs would otherwise take their shard from the variables of an array.
             arguments += [f"--num_shards={num_shards}", f"--shard_index={index}"]
         return [self.table.files[self.name], *arguments]
 
     def join_request(self) -> "Request":
-        """What joins the shards of this job.
+        """The request that joins the shards of this job.
 
         Raises:
-            UserError: It cannot be cut into shards.
+            UserError: It cannot be split into shards.
         """
         if self.job.join == RUN_AGAIN:
             return self
         if self.job.join != MERGE:
             names = " ".join(self.table.sharded_jobs())
-            raise UserError(f"--shards: {self.name} cannot be cut up; these can: {names}")
+            raise UserError(f"--shards: {self.name} cannot be split; these can: {names}")
         options = [f"--output_dir={self.output_dir}", f"--max_failed={self.parsed.max_failed}"]
         return self.table.request("merge_manifests", options, is_later=True)
 
 
 def job_of(program: ModuleType) -> Job:
-    """What a program tells about itself.
+    """The description of a program.
 
     Raises:
-        UserError: It tells nothing.
+        UserError: It has none.
     """
     job = getattr(program, "JOB", None)
     if not isinstance(job, Job):
@@ -108,42 +108,42 @@ class ProgramTable:
     """The programs that can be submitted.
 
     Attributes:
-        files: The name of the job -> its program, from `root`.
-        root: The repository, from which relative paths count.
+        files: Name of the job -> its program, relative to `root`.
+        root: The repository, which relative paths are relative to.
     """
 
     files: Mapping[str, str]
     root: Path
 
     def sharded_jobs(self) -> list[str]:
-        """The jobs that can be cut into shards."""
+        """The jobs that can be split into shards."""
         return [name for name in self.files if job_of(self.load(name)).join]
 
     def request(self, name: str, arguments: Sequence[str], *, is_later: bool = False) -> Request:
-        """Checks a job and its options by the program's own parser, and that what it reads is there.
+        """Checks a job and its options by the program's own parser, and that its inputs exist.
 
         Args:
-            name: Of the job.
+            name: Name of the job.
             arguments: Options of the program.
-            is_later: Other jobs come first, which may make what it reads.
+            is_later: Other jobs come first, which may write its inputs.
 
         Raises:
-            UserError: No such job or option, a value that the program refuses, an input that is missing.
-            SystemExit: `--help` was among the options, and shown.
+            UserError: No such job or option, a value that the program refuses, a missing input.
+            SystemExit: `--help` was among the options, and was printed.
         """
         if name not in self.files:
             raise UserError(f"no job {name!r}; the jobs are: {' '.join(self.files)}")
         module = self.load(name)
         parser: argparse.ArgumentParser = module.get_args_parser()
         parser.prog = name
-        said = io.StringIO()
+        stderr = io.StringIO()
         try:
-            with contextlib.redirect_stderr(said):
+            with contextlib.redirect_stderr(stderr):
                 parsed = parser.parse_args(list(arguments))
         except SystemExit as stop:
             if stop.code in (None, ExitCode.DONE):
                 raise
-            raise UserError(said.getvalue().strip().removeprefix(f"{parser.prog}: error: ")) from None
+            raise UserError(stderr.getvalue().strip().removeprefix(f"{parser.prog}: error: ")) from None
         request = Request(
             table=self, name=name, arguments=tuple(arguments), module=module, parser=parser, parsed=parsed
         )
@@ -159,10 +159,10 @@ class ProgramTable:
         return request
 
     def load(self, name: str) -> ModuleType:
-        """The program of a job, loaded but not run.
+        """The program of a job as a module; its `main` is not run.
 
         Raises:
-            UserError: The program is not there.
+            UserError: There is no such program.
         """
         file = self.root / self.files[name]
         if not file.is_file():
@@ -179,4 +179,4 @@ def _paths(value: object) -> list[str]:
     """The paths in the value of an option: none, one, or several."""
     if value is None:
         return []
-    return [str(one) for one in value] if isinstance(value, (list, tuple)) else [str(value)]
+    return [str(path) for path in value] if isinstance(value, (list, tuple)) else [str(value)]

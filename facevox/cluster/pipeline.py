@@ -9,7 +9,7 @@
         resources: {shards: 4}
         options: {dataset_path: "${videos}", output_dir: "${out}/faces"}
 
-An option's value is a text, a number, a list of them, or true and false for an option that takes no value.
+An option's value is a text, a number, a list of these, or true and false for an option that takes no value.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,18 +25,18 @@ from facevox.errors import UserError
 
 SECTIONS = ("settings", "resources", "stages")
 STAGE_KEYS = ("job", "after", "resources", "options")
-RESOURCE_KEYS = tuple(one.name for one in fields(Resources) if one.name != "cluster")
+RESOURCE_KEYS = tuple(field.name for field in fields(Resources) if field.name != "cluster")
 MAX_BYTES = 1_000_000  # a pipeline is a page of text
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One job of a pipeline, checked.
+    """A checked job of a pipeline.
 
     Attributes:
-        name: Of the stage.
+        name: Name of the stage.
         request: Program and options.
-        resources: What it is given.
+        resources: Resources that it gets.
         after: Names of the stages that come first.
     """
 
@@ -47,7 +47,7 @@ class Stage:
 
 
 def load_pipeline(
-    file: Path, table: ProgramTable, changes: Mapping[str, str], given: Mapping[str, object]
+    file: Path, table: ProgramTable, changes: Mapping[str, str], overrides: Mapping[str, object]
 ) -> list[Stage]:
     """The stages of a pipeline file, each after those that it waits for.
 
@@ -55,10 +55,10 @@ def load_pipeline(
         file: YAML.
         table: The programs.
         changes: Other values for its settings.
-        given: Resources of the command (cluster, partition …), which win.
+        overrides: Resources of the command (cluster, partition …), which take precedence.
 
     Raises:
-        UserError: Anything in it is unknown, wrong or missing; where, and what would be valid.
+        UserError: Anything in it is unknown, wrong or missing; with its position, and the valid values.
     """
     content = _section(_read(file), str(file), SECTIONS)
     settings = _mapping(content.get("settings"), f"{file}: settings")
@@ -72,7 +72,7 @@ def load_pipeline(
     for name, body in plain.items():
         try:
             stages[name] = _read_stage(
-                name, body, f"{file}: {name}", table, values, {**common}, given, set(plain)
+                name, body, f"{file}: {name}", table, values, {**common}, overrides, set(plain)
             )
         except UserError as error:
             faults.append(str(error))
@@ -92,23 +92,22 @@ def _read_stage(
     table: ProgramTable,
     values: Mapping[str, str],
     common: dict[str, object],
-    given: Mapping[str, object],
+    overrides: Mapping[str, object],
     names: set[str],
 ) -> Stage:
     content = _section(body, where, STAGE_KEYS)
-    if not isinstance(content.get("job"), str):
+    job, after = content.get("job"), content.get("after") or []
+    if not isinstance(job, str):
         raise UserError(f"{where}: job is missing")
-    after = content.get("after") or []
-    if not isinstance(after, list) or not all(isinstance(one, str) for one in after):
+    if not isinstance(after, list) or not all(isinstance(name, str) for name in after):
         raise UserError(f"{where}: after: a list of stages is expected")
-    if unknown := [one for one in after if one not in names]:
+    if unknown := [name for name in after if name not in names]:
         raise UserError(f"{where}: after {', '.join(unknown)}: the stages are: {' '.join(names)}")
-    resources = (
-        common | _section(content.get("resources"), f"{where}: resources", RESOURCE_KEYS) | dict(given)
-    )
+    stage_resources = _section(content.get("resources"), f"{where}: resources", RESOURCE_KEYS)
+    resources = common | stage_resources | dict(overrides)
     options = _mapping(content.get("options"), f"{where}: options")
     try:
-        request = table.request(content["job"], _words(options, values), is_later=bool(after))
+        request = table.request(job, _words(options, values), is_later=bool(after))
         checked = _make_resources(resources)
         checked.check(request)
     except UserError as error:
@@ -134,7 +133,7 @@ def _make_resources(values: Mapping[str, Any]) -> Resources:
 
 
 def _words(options: Mapping[str, object], values: Mapping[str, str]) -> list[str]:
-    """The options as a command line has them."""
+    """The options as words of a command line."""
     words = []
     for name, value in options.items():
         if value is True:
@@ -142,20 +141,20 @@ def _words(options: Mapping[str, object], values: Mapping[str, str]) -> list[str
         elif value is False:
             words.append(f"--no-{name}")
         elif isinstance(value, list):
-            words += [f"--{name}", *(_filled(one, values, name) for one in value)]
+            words += [f"--{name}", *(_substitute(element, values, name) for element in value)]
         else:
-            words.append(f"--{name}={_filled(value, values, name)}")
+            words.append(f"--{name}={_substitute(value, values, name)}")
     return words
 
 
-def _filled(value: object, values: Mapping[str, str], name: str) -> str:
+def _substitute(value: object, values: Mapping[str, str], name: str) -> str:
     if isinstance(value, dict | list | bool) or value is None:
         raise UserError(f"options: {name}: {value!r} is neither a text nor a number")
     try:
         return Template(str(value)).substitute(values)
     except KeyError as error:
         raise UserError(
-            f"options: {name}: ${{{error.args[0]}}} is no setting; there are: {' '.join(values)}"
+            f"options: {name}: ${{{error.args[0]}}} is not a setting; the settings are: {' '.join(values)}"
         ) from None
     except ValueError:
         raise UserError(f"options: {name}: {value!r}: a single $ is written as $$") from None
@@ -166,15 +165,15 @@ def _read(file: Path) -> object:
 
     try:
         if file.stat().st_size > MAX_BYTES:
-            raise UserError(f"{file}: more than {MAX_BYTES} bytes; that is no pipeline")
+            raise UserError(f"{file}: more than {MAX_BYTES} bytes; that is not a pipeline")
         return yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{file}: there is no such file; examples/pipeline.yaml is one") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: no YAML: {' '.join(str(error).split())[:200]}") from None
+        raise UserError(f"{file}: not YAML: {' '.join(str(error).split())[:200]}") from None
 
 
-def _mapping(value: object, where: str) -> dict[str, Any]:
+def _mapping(value: object, where: str) -> dict[str, object]:
     if value is None:
         return {}
     if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
@@ -182,12 +181,12 @@ def _mapping(value: object, where: str) -> dict[str, Any]:
     return value
 
 
-def _section(value: object, where: str, known: Sequence[str]) -> dict[str, Any]:
+def _section(value: object, where: str, valid: Sequence[str]) -> dict[str, object]:
     content = _mapping(value, where)
-    _refuse_unknown(content, known, where)
+    _refuse_unknown(content, valid, where)
     return content
 
 
-def _refuse_unknown(names: Mapping[str, object], known: Sequence[str], where: str) -> None:
-    if unknown := [name for name in names if name not in known]:
-        raise UserError(f"{where}: unknown: {', '.join(unknown)}; known: {' '.join(known)}")
+def _refuse_unknown(names: Mapping[str, object], valid: Sequence[str], where: str) -> None:
+    if unknown := [name for name in names if name not in valid]:
+        raise UserError(f"{where}: unknown: {', '.join(unknown)}; known: {' '.join(valid)}")

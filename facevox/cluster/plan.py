@@ -1,4 +1,4 @@
-"""Which part of the work a task of an sbatch script does, and whether its allocation fits the program."""
+"""The shard of a task of an sbatch script, and a check that its allocation fits the program."""
 
 import re
 from collections.abc import Mapping
@@ -15,11 +15,11 @@ def shard_of_task(environ: Mapping[str, str], request: Request) -> tuple[int, in
     """(index, number of shards) of this task of an array; (0, 1) outside of an array.
 
     The number is NUM_SHARDS. Without it, a part of an array (`--array=2`: a task that is run again alone)
-    takes the number that its output folder was begun with, and a whole array counts its own tasks.
+    takes the number that its output folder was started with, and a whole array counts its own tasks.
 
     Raises:
-        UserError: The program cannot be cut up, the variables do not go together, or a whole array meets
-            a folder that was begun with another number.
+        UserError: The program cannot be split, the variables contradict each other, or a whole array writes
+            to a folder that was started with another number.
     """
     if not environ.get("SLURM_ARRAY_TASK_ID"):
         return 0, 1
@@ -28,7 +28,7 @@ def shard_of_task(environ: Mapping[str, str], request: Request) -> tuple[int, in
         for name, least in (("ID", 0), ("MIN", 0), ("COUNT", 1))
     )
     if not request.takes("num_shards"):
-        raise UserError(f"--array: {request.name} cannot be cut into shards; submit it without --array")
+        raise UserError(f"--array: {request.name} cannot be split into shards; submit it without --array")
     if environ.get("NUM_SHARDS"):
         num_shards = _number(environ, "NUM_SHARDS", least=1)
     else:
@@ -38,14 +38,14 @@ def shard_of_task(environ: Mapping[str, str], request: Request) -> tuple[int, in
         is_whole = first == 0 and last == count - 1
         if is_whole and count > 1 and before not in (0, count):
             raise UserError(
-                f"--array=0-{last}: {request.output_dir} was begun with {before} shards, not {count}: say "
+                f"--array=0-{last}: {request.output_dir} was started with {before} shards, not {count}: use "
                 f"--array=0-{before - 1} for all of them, NUM_SHARDS={before} for these tasks of them, "
-                f"NUM_SHARDS={count} to cut the rest anew, or take a new folder"
+                f"NUM_SHARDS={count} to split the rest again, or a new folder"
             )
         if num_shards == count and not is_whole:
             raise UserError(
-                f"array tasks {first} to {last}: a part of how many? Say NUM_SHARDS=…, or begin with a "
-                f"whole array ({request.output_dir} does not tell)"
+                f"array tasks {first} to {last}: a part of how many? Set NUM_SHARDS=…, or start with a whole "
+                f"array (there is nothing in {request.output_dir} to tell their number)"
             )
     # A whole array may be numbered from anywhere; a part of one is numbered as the whole was, from 0.
     shard = index - first if num_shards == count else index
@@ -55,7 +55,7 @@ def shard_of_task(environ: Mapping[str, str], request: Request) -> tuple[int, in
 
 
 def _shards_before(output_dir: Path) -> int:
-    """Into how many shards the work in a folder was cut; 0 for none, or where that cannot be told."""
+    """Number of shards of the work in a folder; 0 if there is none, or if it is unknown."""
     folders = manifest_places(output_dir)
     totals = {shard_of(file)[1] for folder in folders for file in (folder / FOLDER).glob("*.jsonl")} - {1}
     return totals.pop() if len(totals) == 1 else 0
@@ -65,7 +65,7 @@ def check_allocation(environ: Mapping[str, str], request: Request) -> None:
     """Refuses an allocation of which the program would leave a part unused, or use a part twice.
 
     Raises:
-        UserError: It says which option of sbatch to change.
+        UserError: With the option of sbatch to change.
     """
     num_tasks = int(environ.get("SLURM_NTASKS", "1"))
     num_nodes = int(environ.get("SLURM_JOB_NUM_NODES", "1"))

@@ -1,8 +1,8 @@
-"""What was submitted, and how far it is: a folder for each submission, with a record, states and logs.
+"""Submissions and their state: a folder for each one, with a record, states and logs.
 
-`<log_dir>/<date>-<time>-<job>-<hex>/record.json` says what was asked for; `state-<shard>.json` beside it is
-written by the job's first process as it starts and ends. Whoever watches needs neither accounting nor
-submitit's pickles, which would run what is in them.
+`<log_dir>/<date>-<time>-<job>-<hex>/record.json` is the request; `state-<shard>.json` next to it is written
+by the job's first process when it starts and ends. Watching a job thus needs neither SLURM's accounting nor
+submitit's pickles, which can run code.
 """
 
 import os
@@ -11,7 +11,7 @@ import socket
 import time
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from facevox.errors import UserError
 from facevox.files import read_json, write_json
@@ -23,27 +23,37 @@ DEFAULT_LOG_DIR = Path("logs/cluster")
 WAITING, RUNNING, DONE, SOME_FAILED, FAILED, STOPPED, REQUEUED = (
     *("waiting", "running", "done", "some failed", "failed", "stopped", "requeued"),
 )
-# After these a job comes no further by itself.
+# A job in one of these states does not continue by itself.
 FINAL = (DONE, SOME_FAILED, FAILED, STOPPED)
 GOOD = (DONE, SOME_FAILED)
 
 
+class State(TypedDict, total=False):
+    """Content of the state file of a part; empty before it starts."""
+
+    state: str
+    exit_code: int | None
+    host: str
+    at: float  # seconds since 1970
+    num_starts: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One submission.
+    """A submission.
 
     Attributes:
-        folder: Its folder; its name names the submission.
+        folder: Its folder, after which it is named.
         job: Its name in the table of programs.
         arguments: The options of the program.
         cluster: slurm, local or debug.
         root: The repository.
         output_dir: Folder that the program writes into.
-        num_epochs: Of a training; 0 for other work.
-        shards: Parts.
+        num_epochs: Epochs of a training; 0 for other work.
+        shards: Number of parts.
         stage: Name in a pipeline, or "".
         after: Names of the submissions that come first.
-        job_ids: Of the cluster, one for each part; filled in when it took them.
+        job_ids: The cluster's job of each part; filled in when it accepted them.
         host, pid: The process that submitted it. On its machine local jobs are processes, numbered by
             job_ids; parts that have none yet wait for it.
         submitted_at: Seconds since 1970.
@@ -66,8 +76,13 @@ class Record:
 
     @property
     def name(self) -> str:
-        """What --after and people call it."""
+        """Its name, for --after and for people."""
         return self.folder.name
+
+    @property
+    def job_numbers(self) -> str:
+        """The cluster's job numbers for people: an array has one number for all of its parts."""
+        return ", ".join(sorted({job_id.split("_")[0] for job_id in self.job_ids}))
 
     def write(self) -> None:
         """Writes it into its folder."""
@@ -75,26 +90,31 @@ class Record:
         write_json(self.folder / RECORD_FILE, {"format": FORMAT, **plain, "root": str(self.root)})
 
     def state_file(self, shard: int) -> Path:
-        """Where a part's state lies."""
+        """Path of a part's state."""
         return self.folder / f"state-{shard}.json"
 
     def states(self) -> list[str]:
-        """The state of each part, as the job itself tells it."""
-        return [str(self.read_state(shard).get("state", WAITING)) for shard in range(self.shards)]
+        """The state of each part, as the job itself has written it."""
+        return [self.read_state(shard).get("state", WAITING) for shard in range(self.shards)]
 
-    def read_state(self, shard: int) -> dict[str, Any]:
-        """What a part's first process has written; empty before it starts."""
-        file = self.state_file(shard)
-        return dict(read_json(file)) if file.exists() else {}
+    def read_state(self, shard: int) -> State:
+        """The state that a part's first process has written; empty before it starts."""
+        return read_state(self.state_file(shard))
 
     def log_file(self, shard: int) -> Path:
-        """What the first process of a part prints to stderr: progress, errors."""
+        """The stderr of a part's first process: progress, errors."""
         job_id = self.job_ids[shard] if shard < len(self.job_ids) else "*"
         return self.folder / f"{job_id}_0_log.err"
 
 
+def read_state(file: Path) -> State:
+    """The content of a state file; empty if there is none yet."""
+    state: State = read_json(file) if file.exists() else {}
+    return state
+
+
 def new_folder(log_dir: Path, job: str) -> Path:
-    """A folder of its own for a submission: numbers of processes and jobs come again one day."""
+    """Creates the folder of a submission; its name is unique, unlike numbers of processes and jobs."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
     folder = log_dir.absolute() / f"{stamp}-{job}-{secrets.token_hex(2)}"
     folder.mkdir(parents=True)
@@ -108,9 +128,9 @@ def load_record(folder: Path) -> Record:
         UserError: There is none, or it is of another format.
     """
     content = read_json(folder / RECORD_FILE)
-    names = {one.name for one in fields(Record)} - {"folder"}
+    names = {info.name for info in fields(Record)} - {"folder"}
     if isinstance(content, dict):
-        # Records of former versions do not say.
+        # Records of former versions do not have these.
         content = {"host": "", "pid": 0, "submitted_at": 0.0, **content}
     if not isinstance(content, dict) or content.get("format") != FORMAT or not names <= content.keys():
         raise UserError(f"{folder / RECORD_FILE}: no record of a submission of format {FORMAT}")
@@ -124,7 +144,7 @@ def load_records(log_dir: Path) -> list[Record]:
 
 
 def find_record(log_dir: Path, name: str) -> Record | None:
-    """The submission of a name, or of one of its job numbers; None for a number of another job.
+    """The submission with a name, or with a job of that number; None for the number of another job.
 
     Raises:
         UserError: Neither a name here nor a number.
@@ -137,5 +157,5 @@ def find_record(log_dir: Path, name: str) -> Record | None:
             return record
     if name.isdigit():
         return None
-    known = ", ".join(record.name for record in records[-5:]) or "none"
-    raise UserError(f"--after {name}: no such submission in {log_dir}; the last ones are: {known}")
+    latest = ", ".join(record.name for record in records[-5:]) or "none"
+    raise UserError(f"--after {name}: no such submission in {log_dir}; the last ones are: {latest}")

@@ -1,4 +1,4 @@
-"""What a job asks a cluster for."""
+"""Resources that a job requests from a cluster."""
 
 import re
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from facevox.options import Options, choice, number, option, text, where, whole
 
 CLUSTERS = ("slurm", "local", "debug")
 MEMORY_PER_CPU_GB = 4
-# Between the signal and the time limit: rank 0 may have to write a checkpoint to a busy file system.
+# From the signal to the time limit: rank 0 may have to write a checkpoint to a busy file system.
 SIGNAL_DELAY_S = 300
 
 
@@ -18,7 +18,7 @@ def parse_minutes(text: str) -> int:
     """Minutes of a time as sbatch takes it: 90, 90:00, 12:30:00, 2-0, 2-12, 2-12:30:00; at least 1.
 
     Raises:
-        UserError: It is none.
+        UserError: It is not a time.
     """
     number = r"(\d{1,6})"
     forms = {
@@ -51,7 +51,7 @@ TIME = where(text(), _is_time, "minutes, hours:minutes:seconds or days-hours, as
 
 @dataclass(frozen=True, kw_only=True)
 class Resources(Options):
-    """What one job, or each shard of it, is given."""
+    """Resources of one job, or of each shard of it."""
 
     cluster: str = option("slurm", choice(*CLUSTERS), "local: processes here; debug: this process")
     nodes: int = option(1, whole(1), "machines")
@@ -74,7 +74,7 @@ class Resources(Options):
     shards: int = option(1, whole(1), "parts that run as an array, and are joined")
 
     def contradictions(self) -> list[str]:
-        """What only a SLURM cluster has."""
+        """Options that only a SLURM cluster has."""
         faults = []
         if self.cluster != "slurm":
             if self.nodes > 1:
@@ -87,33 +87,33 @@ class Resources(Options):
         return faults
 
     def num_gpus(self, request: Request) -> int:
-        """GPUs on each node."""
+        """Number of GPUs on each node."""
         if self.gpus is not None:
             return self.gpus
         return 0 if request.job.processes == ONE else 1
 
     def num_tasks(self, request: Request) -> int:
-        """Processes on each node."""
+        """Number of processes on each node."""
         if self.tasks_per_node is not None:
             return self.tasks_per_node
         return max(self.num_gpus(request), 1) if request.job.processes == PER_GPU else 1
 
     def memory_gb(self, request: Request) -> float:
-        """Memory on each node."""
+        """Memory on each node, in GB."""
         return self.mem_gb or MEMORY_PER_CPU_GB * self.cpus * self.num_tasks(request)
 
     def check(self, request: Request) -> None:
-        """Refuses what the program could not use.
+        """Refuses resources that the program could not use.
 
         Raises:
-            UserError: It says what the program can use.
+            UserError: With the resources that the program can use.
         """
         faults = []
         num_tasks, num_gpus = self.num_tasks(request), self.num_gpus(request)
         if request.job.processes == ONE and self.nodes * num_tasks > 1:
             faults.append(
                 f"--nodes {self.nodes}, {num_tasks} tasks on each: {request.name} is one process"
-                + ("; --shards cuts it up" if request.job.join else "")
+                + ("; --shards splits it" if request.job.join else "")
             )
         if request.job.processes == PER_GPU and num_gpus > 1 and num_tasks != num_gpus:
             faults.append(
@@ -123,16 +123,11 @@ class Resources(Options):
             faults.append(f"{num_tasks} tasks: --cluster debug runs one process, this one; use local")
         if self.shards > 1 and not request.job.join:
             faults.append(
-                f"--shards {self.shards}: {request.name} cannot be cut up; these can: "
+                f"--shards {self.shards}: {request.name} cannot be split; these can: "
                 + " ".join(request.table.sharded_jobs())
             )
-        own = [
-            name for name in ("num_shards", "shard_index") if f"--{name}" in _option_names(request.arguments)
-        ]
-        faults += [f"--{name}: --shards says that" for name in own]
+        options = {word.split("=", 1)[0] for word in request.arguments}
+        own_shards = sorted(options & {"--num_shards", "--shard_index"})
+        faults += [f"{option}: --shards sets that" for option in own_shards]
         if faults:
             raise UserError("; ".join(faults))
-
-
-def _option_names(arguments: tuple[str, ...]) -> set[str]:
-    return {word.split("=", 1)[0] for word in arguments}

@@ -1,8 +1,8 @@
-"""What submitit runs in each task of a job: the program in a process of its own, saved and requeued in time.
+"""The call that submitit runs in each task of a job: the program in its own process, requeued in time.
 
-The program hears SIGUSR2 (before the time limit, or preempted), saves, and ends with 75. The first task then
-calls submitit's own handler, which takes the checkpoint (here: the same call again, as the program goes on by
-itself) and requeues; the others wait for the end, because one that ends badly takes the others with it.
+The program receives SIGUSR2 (before the time limit, or preempted), saves, and ends with 75. The first task
+then calls submitit's own handler, which takes the checkpoint (here: the same call, as the program resumes by
+itself) and requeues; the others wait for the end, because a task that fails ends all of them.
 """
 
 import os
@@ -15,23 +15,23 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from facevox.cluster.records import DONE, FAILED, REQUEUED, RUNNING, SOME_FAILED, STOPPED
+from facevox.cluster.records import DONE, FAILED, REQUEUED, RUNNING, SOME_FAILED, STOPPED, State, read_state
 from facevox.errors import ExitCode
-from facevox.files import read_json, write_json
+from facevox.files import write_json
 
 if TYPE_CHECKING:
     from submitit import JobEnvironment
     from submitit.core.utils import DelayedSubmission
 
-# How long a task that ended badly leaves the first one to end too: it may be writing a checkpoint.
+# Time that a failed task leaves the first one to end too: it may be writing a checkpoint.
 PATIENCE_S = 300
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class JobFailed(RuntimeError):
-    """A program ended with an exit code that must end what comes after it."""
+    """A program ended with an exit code that must stop the jobs after it."""
 
 
 @dataclass
@@ -41,9 +41,9 @@ class Run:
     Attributes:
         command: The program's file and its arguments.
         root: The repository.
-        state_file: Where the first task says how it stands.
-        is_some_failed_done: Exit code 1 is no failure.
-        port: Where the processes of a local job meet; 0: there is one.
+        state_file: File for the state, written by the first task.
+        is_some_failed_done: Exit code 1 is not a failure.
+        port: Port for the rendezvous of a local job's processes; 0: there is only one.
     """
 
     command: list[str]
@@ -54,7 +54,7 @@ class Run:
     _signal: int = field(default=0, repr=False)
 
     def __call__(self) -> int:
-        """Runs the program; its exit code.
+        """Runs the program; returns its exit code.
 
         Raises:
             JobFailed: It failed.
@@ -63,7 +63,7 @@ class Run:
         import submitit
 
         environment = submitit.JobEnvironment()
-        self._signal = 0  # that of the start before came along with the checkpoint
+        self._signal = 0  # the checkpoint, a pickle of this object, has that of the previous start
         is_first = environment.global_rank == 0
         if is_first:
             self._write(RUNNING)
@@ -81,8 +81,9 @@ class Run:
             raise SystemExit(code)
         if is_stopped and self._may_requeue(environment):
             self._write(REQUEUED, code)
-            # submitit's own: checkpoint, requeue, exit.
-            handler: Any = signal.getsignal(signal.Signals[f"SIG{environment.USR_SIG}"])
+            # submitit's own handler: checkpoint, requeue, exit.
+            handler = signal.getsignal(signal.Signals[f"SIG{environment.USR_SIG}"])
+            assert callable(handler)
             handler(signal.SIGUSR2, None)
         self._write(STOPPED if is_stopped else FAILED, code)
         if is_stopped:
@@ -90,7 +91,7 @@ class Run:
         raise JobFailed(f"{self.command[0]} ended with exit code {code}")
 
     def checkpoint(self) -> "DelayedSubmission":
-        """What the requeued job runs: the same, which goes on where it was."""
+        """The call of the requeued job: the same one, which resumes by itself."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
@@ -108,7 +109,7 @@ class Run:
         return ExitCode.DONE
 
     def _run_in_child(self, environment: "JobEnvironment") -> int:
-        """Runs the program; its exit code, or minus the signal that killed it."""
+        """Runs the program; returns its exit code, or minus the signal that killed it."""
         variables = dict(os.environ) | {"PYTHONUNBUFFERED": "1"}
         if self.port:
             variables |= {
@@ -121,12 +122,12 @@ class Run:
         child = subprocess.Popen([sys.executable, *self.command], cwd=self.root, env=variables)
 
         def pass_on(number: int, frame: FrameType | None) -> None:
-            # Of every signal, to a child that may be gone: the first one counts, more change nothing.
+            # The child may have ended already; more signals after the first change nothing.
             self._signal = number
             if child.returncode is None:
                 child.send_signal(number)
 
-        # SLURM signals every process of a task, this child too: passing it on could hit its last moments.
+        # SLURM signals every process of a task, also this child: a second one could disturb its last steps.
         is_slurm = environment.cluster == "slurm"
         former = {
             number: signal.signal(number, self._note_signal if is_slurm else pass_on)
@@ -142,26 +143,31 @@ class Run:
         self._signal = number
 
     def _may_requeue(self, environment: "JobEnvironment") -> bool:
-        """Whether it is on us to requeue: the job is neither cancelled nor already requeued by SLURM."""
+        """True if this job has to requeue itself: it is neither cancelled nor already requeued by SLURM."""
         if environment.cluster != "slurm":
-            # Locally SIGTERM is the user, and SIGUSR2 the time limit.
+            # Locally SIGTERM comes from the user, and SIGUSR2 from the time limit.
             return environment.cluster == "local" and self._signal == signal.SIGUSR2
-        shown = subprocess.run(
+        description = subprocess.run(
             ["scontrol", "--oneliner", "show", "job", environment.job_id], capture_output=True, text=True
         ).stdout
-        return " JobState=RUNNING " in shown
+        return " JobState=RUNNING " in description
 
     def _wait_for_first(self, cluster: str) -> None:
-        """Leaves the first task its time; locally nobody ends the others."""
+        """Waits for the first task to end; not locally, where a failed task does not end the others."""
         end_s = time.monotonic() + (PATIENCE_S if cluster == "slurm" else 0)
         while time.monotonic() < end_s:
-            if Path(self.state_file).exists() and read_json(self.state_file).get("state") != RUNNING:
+            if read_state(Path(self.state_file)).get("state", RUNNING) != RUNNING:
                 return
             time.sleep(1)
 
     def _write(self, state: str, code: int | None = None) -> None:
-        """Writes how this part stands."""
-        before = read_json(self.state_file) if Path(self.state_file).exists() else {}
-        now = {"state": state, "exit_code": code, "host": socket.gethostname(), "at": time.time()}
-        num_starts = int(before.get("num_starts", 0)) + (state == RUNNING)
-        write_json(self.state_file, {**now, "num_starts": num_starts})
+        """Writes the state of this part."""
+        num_starts = read_state(Path(self.state_file)).get("num_starts", 0) + (state == RUNNING)
+        content: State = {
+            "state": state,
+            "exit_code": code,
+            "host": socket.gethostname(),
+            "at": time.time(),
+            "num_starts": num_starts,
+        }
+        write_json(self.state_file, content)

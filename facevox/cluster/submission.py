@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 from facevox.cli import num_cores
 from facevox.cluster.job import RUN_AGAIN
@@ -24,22 +24,25 @@ from facevox.cluster.run import Run
 from facevox.errors import ExitCode, UserError
 from facevox.signals import StopFlag
 
+if TYPE_CHECKING:
+    from submitit import AutoExecutor, Job, LocalJob, SlurmExecutor
+
 # submitit counts every signal in a job of up to ten minutes, and each time limit reached, as a timeout, and
-# gives up after so many. A training of weeks in a queue of four hours reaches some hundred.
+# gives up after this number. A training of weeks in a queue of four hours reaches some hundred.
 MAX_TIMEOUTS = 1000
 POLL_S = 0.2
-# What sbatch says where it finds no cluster: its own words, or the functions that failed.
+# In sbatch's messages where it finds no cluster: its own words, or the functions that failed.
 UNREACHABLE = ("resolve_ctls", "fetch_config", "Unable to contact slurm controller")
 
 
 def _import_submitit() -> ModuleType:
-    """submitit, without its configuration of logging: that closes every handler which the process has."""
+    """submitit, without its configuration of logging, which would close all handlers of the process."""
     name = "SUBMITIT_LOG_LEVEL"
     former = os.environ.get(name)
     os.environ[name] = "NOCONFIG"
     try:
         import submitit
-    finally:  # the jobs, which inherit it, tell their own story
+    finally:  # the jobs inherit the environment, and should log
         if former is None:
             del os.environ[name]
         else:
@@ -49,15 +52,17 @@ def _import_submitit() -> ModuleType:
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
-    """A checked job, ready to go.
+    """A checked job, ready to be submitted.
 
     Attributes:
         request: Program and options.
-        resources: For it, or for each shard.
+        resources: Resources of the job, or of each shard.
+        root: The repository.
+        log_dir: Folder of all submissions.
         stage: Name in a pipeline, or "".
         after: Submissions that come first.
         after_ids: Further SLURM jobs that come first.
-        output_dir: Where it writes, found here: settings that are missing are told before anything starts.
+        output_dir: Folder that it writes; set here, to report missing settings before anything starts.
     """
 
     request: Request
@@ -74,7 +79,7 @@ class Submission:
         object.__setattr__(self, "output_dir", self.request.output_dir)
 
     def runs(self, folder: Path, port: int = 0) -> list[Run]:
-        """What each shard calls."""
+        """The call of each shard."""
         shards = self.resources.shards
         return [
             Run(
@@ -90,22 +95,22 @@ class Submission:
 
 @dataclass
 class Submitted:
-    """A submission that the cluster took.
+    """A submission that the cluster accepted.
 
     Attributes:
-        record: Of it.
-        jobs: submitit's, one for each shard.
+        record: Its record.
+        jobs: submitit's jobs, one for each shard.
     """
 
     record: Record
-    jobs: list[Any] = field(default_factory=list)
+    jobs: "list[Job[int]]" = field(default_factory=list)
 
 
 def check_cluster(resources: Resources) -> None:
-    """Looks whether the cluster is there and has the partition.
+    """Checks that the cluster exists and has the partition.
 
     Raises:
-        UserError: It is not; the partitions that there are.
+        UserError: It does not; with the existing partitions.
     """
     if resources.cluster != "slurm":
         return
@@ -115,12 +120,12 @@ def check_cluster(resources: Resources) -> None:
         answer = subprocess.run(
             ["sinfo", "--noheader", "--format=%R"], capture_output=True, text=True, check=False
         )
-        known = sorted(set(answer.stdout.split()))
-        if answer.returncode == 0 and resources.partition not in known:
-            raise UserError(f"--partition {resources.partition}: there are: {' '.join(known)}")
+        partitions = sorted(set(answer.stdout.split()))
+        if answer.returncode == 0 and resources.partition not in partitions:
+            raise UserError(f"--partition {resources.partition}: the partitions are: {' '.join(partitions)}")
 
 
-def make_executor(submission: Submission, folder: Path) -> Any:
+def make_executor(submission: Submission, folder: Path) -> "AutoExecutor":
     """submitit's executor with the resources of a submission.
 
     Raises:
@@ -131,7 +136,9 @@ def make_executor(submission: Submission, folder: Path) -> Any:
     except ImportError:
         raise UserError("submitit is missing: make install, or pip install facevox[cluster]") from None
     resources, request = submission.resources, submission.request
-    executor = submitit.AutoExecutor(folder, cluster=resources.cluster, slurm_max_num_timeout=MAX_TIMEOUTS)
+    executor: AutoExecutor = submitit.AutoExecutor(
+        folder, cluster=resources.cluster, slurm_max_num_timeout=MAX_TIMEOUTS
+    )
     minutes = parse_minutes(resources.time)
     num_tasks = resources.num_tasks(request)
     parameters: dict[str, object] = {
@@ -156,7 +163,7 @@ def make_executor(submission: Submission, folder: Path) -> Any:
             # In a short job the signal would come before the work.
             "slurm_signal_delay_s": min(SIGNAL_DELAY_S, minutes * 60 // 2),
             "slurm_additional_parameters": extra,
-            # srun takes the cores not over from sbatch, and leaves the others of a dead task waiting.
+            # srun does not take over the cores from sbatch, and lets the other tasks of a dead one wait.
             "slurm_srun_args": [f"--cpus-per-task={resources.cpus}", "--kill-on-bad-exit=1"],
         }
     executor.update_parameters(**parameters)
@@ -166,20 +173,20 @@ def make_executor(submission: Submission, folder: Path) -> Any:
 def script_of(submission: Submission) -> str:
     """The sbatch script that submitit would submit."""
     with tempfile.TemporaryDirectory() as folder:
-        executor = make_executor(submission, Path(folder))._executor
+        executor = cast("SlurmExecutor", make_executor(submission, Path(folder))._executor)
         if submission.resources.shards > 1:
             executor.parameters["map_count"] = submission.resources.shards
-        text: str = executor._make_submission_file_text(executor._submitit_command_str, "")
+        text = executor._make_submission_file_text(executor._submitit_command_str, "")
         return text.replace(folder, str(submission.log_dir / "…"))
 
 
 def ask_slurm(submission: Submission) -> str:
-    """What SLURM says it would do with a submission ("would start at …").
+    """SLURM's forecast for a submission ("would start at …").
 
     Raises:
-        UserError: It would refuse it; why.
+        UserError: SLURM would refuse it; with the reason.
     """
-    # Jobs that come first may not exist yet, or not any more: a dependency is not what is asked here.
+    # Without the dependency: jobs that come first may not exist yet, or no longer.
     text = script_of(submission).replace("…", "log")
     lines = [line for line in text.splitlines(keepends=True) if not line.startswith("#SBATCH --dependency")]
     with tempfile.NamedTemporaryFile("w", suffix=".sh", encoding="utf-8") as file:
@@ -188,21 +195,21 @@ def ask_slurm(submission: Submission) -> str:
         answer = subprocess.run(
             ["sbatch", "--test-only", file.name], capture_output=True, text=True, check=False
         )
-    said = answer.stderr.strip().splitlines() or [""]
+    messages = answer.stderr.strip().splitlines() or [""]
     if answer.returncode:
         if any(name in answer.stderr for name in UNREACHABLE):
             raise UserError("--cluster slurm: no SLURM cluster answers; --cluster local runs on this machine")
         reason = " ".join(
-            line.removeprefix("sbatch: error: ").removeprefix("allocation failure: ") for line in said
+            line.removeprefix("sbatch: error: ").removeprefix("allocation failure: ") for line in messages
         )
         raise UserError(f"{submission.request.name}: SLURM refuses this: {reason}")
-    return said[-1].removeprefix("sbatch: ")
+    return messages[-1].removeprefix("sbatch: ")
 
 
 def submit(submission: Submission) -> list[Submitted]:
-    """Submits a job, or an array of shards and what joins them; the last one is what others wait for.
+    """Submits a job, or an array of shards and the job that joins them; later jobs wait for the last one.
 
-    Locally it returns when all is over.
+    Locally it returns when all of them have ended.
 
     Raises:
         UserError: The cluster refuses it.
@@ -218,14 +225,14 @@ def submit(submission: Submission) -> list[Submitted]:
 
 
 def join_of(submission: Submission, shards: Record) -> Submission:
-    """What joins the shards of a submission."""
+    """The submission that joins the shards of another."""
     request, resources = submission.request, submission.resources
-    is_again = request.job.join == RUN_AGAIN
+    runs_again = request.job.join == RUN_AGAIN
     values = {name: getattr(resources, name) for name in ("cluster", "time", "partition", "account", "qos")}
     return Submission(
         request=request.join_request(),
         resources=Resources(
-            **values, gpus=resources.gpus if is_again else 0, cpus=resources.cpus if is_again else 1
+            **values, gpus=resources.gpus if runs_again else 0, cpus=resources.cpus if runs_again else 1
         ),
         root=submission.root,
         log_dir=submission.log_dir,
@@ -265,8 +272,8 @@ def _submit_one(submission: Submission) -> Submitted:
     return Submitted(record, jobs)
 
 
-def _run_on_this_machine(executor: Any, runs: Sequence[Run], record: Record) -> Submitted:
-    """Runs all shards, some at a time, and waits for them; a signal stops them in good order."""
+def _run_on_this_machine(executor: "AutoExecutor", runs: Sequence[Run], record: Record) -> Submitted:
+    """Runs all shards, some at a time, and waits for them; a signal stops them cleanly."""
     submitted = Submitted(record)
     record.write()
     waiting = list(runs)
@@ -279,27 +286,29 @@ def _run_on_this_machine(executor: Any, runs: Sequence[Run], record: Record) -> 
             submitted.jobs[-1].results()
         record.write()
         return submitted
-    is_told = False
+    are_stopping = False
     with StopFlag() as stop:
         while (waiting and not stop) or any(not job.done() for job in submitted.jobs):
             running = [job for job in submitted.jobs if not job.done()]
             if waiting and not stop and len(running) < most:
-                with _left_alone_by_ctrl_c():
+                with _ignore_ctrl_c():
                     submitted.jobs.append(executor.submit(waiting.pop(0)))
                 record.job_ids.append(submitted.jobs[-1].job_id)
                 record.write()
                 continue
-            if stop and not is_told:
-                is_told = True
+            if stop and not are_stopping:
+                are_stopping = True
                 for job in running:
-                    job._process.terminate()  # submitit's controller passes it on
+                    controller = cast("LocalJob[int]", job)._process
+                    if controller is not None:
+                        controller.terminate()  # it passes the signal on to the program
             time.sleep(POLL_S)
     return submitted
 
 
 @contextlib.contextmanager
-def _left_alone_by_ctrl_c() -> Iterator[None]:
-    """What is started here does not hear Ctrl-C, but the program below it does: it stops in good order."""
+def _ignore_ctrl_c() -> Iterator[None]:
+    """Lets submitit's controller, started here, ignore Ctrl-C: the program below it stops cleanly by it."""
     former = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
@@ -318,7 +327,7 @@ def _is_good(record: Record) -> bool:
 
 
 def exit_code_of(record: Record) -> ExitCode:
-    """The exit code for a submission that is over: that of its worst part."""
+    """The exit code of a submission that has ended: that of its worst part."""
     codes = [record.read_state(shard).get("exit_code") for shard in range(record.shards)]
     if ExitCode.STOPPED in codes or None in codes:
         return ExitCode.STOPPED
@@ -326,18 +335,18 @@ def exit_code_of(record: Record) -> ExitCode:
         return ExitCode.DONE
     if ExitCode.USAGE in codes:
         return ExitCode.USAGE
-    # Whatever no program of ours returns is a crash, minus the signal that killed it included.
+    # A code that none of our programs returns means a crash; so does minus the signal that killed it.
     is_crash = any(code not in (ExitCode.DONE, ExitCode.SOME_FAILED) for code in codes)
     return ExitCode.FAULT if is_crash else ExitCode.SOME_FAILED
 
 
 def unfinished(records: Sequence[Record], cluster: str) -> tuple[Record, ...]:
-    """Those of `records` that SLURM has to wait for; waits for those of this machine itself.
+    """Those of `records` that SLURM has to wait for; waits here for those of this machine.
 
     Raises:
         UserError: One of them failed, was stopped or is gone, or is SLURM's and cannot be waited for here.
     """
-    left = []
+    remaining = []
     for record in records:
         states = record.states() if record.cluster == "slurm" else _wait_here(record)
         if any(state == GONE or (state in FINAL and state not in GOOD) for state in states):
@@ -347,12 +356,12 @@ def unfinished(records: Sequence[Record], cluster: str) -> tuple[Record, ...]:
                 raise UserError(
                     f"--after {record.name}: a job of SLURM, for which only SLURM's jobs can wait"
                 )
-            left.append(record)
-    return tuple(left)
+            remaining.append(record)
+    return tuple(remaining)
 
 
 def _wait_here(record: Record) -> list[str]:
-    """Waits until a job of this machine is over or a part of it is gone; the states then.
+    """Waits until a job of this machine has ended or a part of it is gone; returns the final states.
 
     Raises:
         UserError: A signal ended the waiting.

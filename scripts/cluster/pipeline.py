@@ -6,27 +6,24 @@
     python scripts/cluster/pipeline.py examples/pipeline.yaml --dry_run
 
 The whole file is checked before anything is submitted: jobs, options by their programs' own parsers,
-resources, and what the first stages read. On SLURM a stage starts when those before it are done, and is
+resources, and the inputs of the first stages. On SLURM a stage starts when those before it are done, and is
 cancelled when one of them failed; locally the stages run one after the other. Exit codes: 0 submitted
 (locally: done); 1, 70 and 75, only locally: some failed, a crash, stopped by a signal (run the same command
-again to go on); 2 bad usage or input.
+again to continue); 2 bad usage or input.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from facevox import cli
-from facevox.cluster.records import DEFAULT_LOG_DIR
+from facevox.cluster.pipeline import Stage, load_pipeline
+from facevox.cluster.records import DEFAULT_LOG_DIR, GOOD, Record
 from facevox.cluster.resources import CLUSTERS
+from facevox.cluster.submission import Submission, ask_slurm, check_cluster, exit_code_of, submit
 from facevox.errors import ExitCode, UserError
 from facevox_programs.table import TABLE
-
-if TYPE_CHECKING:
-    from facevox.cluster.pipeline import Stage
-    from facevox.cluster.records import Record
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -53,17 +50,14 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Submits; returns the exit code."""
+    """Submits the pipeline; returns the exit code."""
     args = get_args_parser().parse_args(argv)
-    from facevox.cluster.pipeline import load_pipeline
-    from facevox.cluster.submission import Submission, ask_slurm, check_cluster
-
     changes = dict(change.partition("=")[::2] for change in args.changes)
     if wrong := [change for change in args.changes if "=" not in change]:
         raise UserError(f"--set {wrong[0]}: NAME=VALUE is expected")
-    given = {"cluster": args.cluster}
-    given |= {name: value for name in ("partition", "account", "qos") if (value := getattr(args, name))}
-    stages = load_pipeline(args.file, TABLE, changes, given)
+    overrides = {"cluster": args.cluster}
+    overrides |= {name: value for name in ("partition", "account", "qos") if (value := getattr(args, name))}
+    stages = load_pipeline(args.file, TABLE, changes, overrides)
     for stage in stages:
         check_cluster(stage.resources)
         submission = Submission(
@@ -80,34 +74,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_stages(stages, args.log_dir)
 
 
-def run_stages(stages: "Sequence[Stage]", log_dir: Path) -> int:
-    """Submits them in their order, or runs them; returns the exit code."""
-    from facevox.cluster.submission import Submission, exit_code_of, submit
-
+def run_stages(stages: Sequence[Stage], log_dir: Path) -> int:
+    """Submits the stages in their order, or runs them; returns the exit code."""
+    # Of each stage the record that later ones wait for: of an array, the job that joins its shards.
     last: dict[str, Record] = {}
     code = ExitCode.DONE
     for stage in stages:
-        submitted = submit(
-            Submission(
-                request=stage.request,
-                resources=stage.resources,
-                root=TABLE.root,
-                log_dir=log_dir,
-                stage=stage.name,
-                after=tuple(last[name] for name in stage.after),
-            )
+        submission = Submission(
+            request=stage.request,
+            resources=stage.resources,
+            root=TABLE.root,
+            log_dir=log_dir,
+            stage=stage.name,
+            after=tuple(last[name] for name in stage.after),
         )
-        last[stage.name] = submitted[-1].record
-        for one in submitted:
-            numbers = ", ".join(sorted({job_id.split("_")[0] for job_id in one.record.job_ids}))
-            print(f"{stage.name}: {one.record.name}: job {numbers}", flush=True)
+        records = [submitted.record for submitted in submit(submission)]
+        last[stage.name] = records[-1]
+        for record in records:
+            print(f"{stage.name}: {record.name}: job {record.job_numbers}", flush=True)
             if stage.resources.cluster == "slurm":
                 continue
-            ended = exit_code_of(one.record)
-            print(f"{stage.name}: {', '.join(one.record.states())}; log {one.record.log_file(0)}", flush=True)
-            if ended == ExitCode.STOPPED or not set(one.record.states()) <= {"done", "some failed"}:
-                return ended
-            code = max(code, ended)
+            stage_code = exit_code_of(record)
+            print(f"{stage.name}: {', '.join(record.states())}; log {record.log_file(0)}", flush=True)
+            if stage_code == ExitCode.STOPPED or not set(record.states()) <= set(GOOD):
+                return stage_code
+            code = max(code, stage_code)
     return code
 
 

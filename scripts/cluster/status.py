@@ -4,8 +4,8 @@
     python scripts/cluster/status.py --last 3 --json
 
 Reads the records that submit.py and pipeline.py left below --log_dir, asks SLURM about those that are not
-over, and reads progress off the manifests and history.json that the jobs write. Exit codes: 0 all well; 1 a
-job failed or is gone; 2 bad usage or input.
+over, and reads progress from the manifests and history.json that the jobs write. Exit codes: 0 no job failed;
+1 a job failed or is gone; 2 bad usage or input.
 """
 
 import argparse
@@ -15,8 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from facevox import cli
+from facevox.cluster.progress import GONE, statuses
 from facevox.cluster.records import DEFAULT_LOG_DIR, FAILED, load_records
 from facevox.errors import ExitCode
+from facevox.files import require_folder
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -25,18 +27,15 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--log_dir", type=Path, default=DEFAULT_LOG_DIR, help="where the submissions are kept"
     )
-    parser.add_argument("--last", type=cli.positive_int, default=20, help="so many of the latest submissions")
+    parser.add_argument("--last", type=cli.positive_int, default=20, help="number of the latest submissions")
     parser.add_argument("--json", action="store_true", help="one JSON list on stdout instead of lines")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Shows; returns the exit code."""
+    """Prints the states; returns the exit code."""
     args = get_args_parser().parse_args(argv)
-    from facevox.cluster.progress import GONE, statuses
-    from facevox.files import require_folder
-
-    found = statuses(load_records(require_folder(args.log_dir, "--log_dir"))[-args.last :])
+    latest = statuses(load_records(require_folder(args.log_dir, "--log_dir"))[-args.last :])
     if args.json:
         rows = [
             {
@@ -48,17 +47,16 @@ def main(argv: Sequence[str] | None = None) -> int:
                 "progress": status.progress,
                 "log": str(status.log_file),
             }
-            for status in found
+            for status in latest
         ]
         print(json.dumps(rows))
-    for status in found if not args.json else ():
-        numbers = ", ".join(sorted({job_id.split("_")[0] for job_id in status.record.job_ids}))
+    for status in latest if not args.json else ():
         again = f", started {max(status.starts)} times" if max(status.starts) > 1 else ""
-        print(f"{status.record.name}  job {numbers}  {status.state_text}{again}")
-        print(f"    {status.progress or 'nothing to be seen yet'}; log {status.log_file}")
-    if not found and not args.json:
+        print(f"{status.record.name}  job {status.record.job_numbers}  {status.state_text}{again}")
+        print(f"    {status.progress or 'no progress yet'}; log {status.log_file}")
+    if not latest and not args.json:
         print(f"{args.log_dir}: nothing was submitted")
-    is_bad = any(state in (FAILED, GONE) for status in found for state in status.states)
+    is_bad = any(state in (FAILED, GONE) for status in latest for state in status.states)
     return ExitCode.SOME_FAILED if is_bad else ExitCode.DONE
 
 

@@ -6,10 +6,10 @@ r"""Submit a long program to SLURM, or run it on this machine in the same way.
     python scripts/cluster/submit.py --cluster local -- train_hq --save_dir runs/hq
     python scripts/cluster/submit.py -- train_hq --help         # the options of a job
 
-The words behind -- are a job and its options, checked here by the program's own parser, together with what it
-reads. With --shards the parts run as an array and a last job joins them. A job that is preempted, or reaches
-its time limit, saves, is requeued and goes on. Writes a folder below --log_dir with the record, the state and
-the logs: scripts/cluster/status.py shows them. Exit codes: 0 submitted (--cluster local and debug: done);
+The words after -- are a job and its options, checked here by the program's own parser, together with its
+inputs. With --shards the parts run as an array and a last job joins them. A job that is preempted, or reaches
+its time limit, saves, is requeued and continues. Writes a folder below --log_dir with the record, the state
+and the logs: scripts/cluster/status.py shows them. Exit codes: 0 submitted (--cluster local and debug: done);
 1, 70 and 75, only of those two: some failed, a crash, stopped by a signal; 2 bad usage or input, or SLURM
 refuses it.
 """
@@ -18,20 +18,26 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from facevox import cli
+from facevox.cluster.progress import statuses
 from facevox.cluster.records import DEFAULT_LOG_DIR, find_record
 from facevox.cluster.resources import Resources
+from facevox.cluster.submission import (
+    Submission,
+    ask_slurm,
+    check_cluster,
+    exit_code_of,
+    script_of,
+    submit,
+    unfinished,
+)
 from facevox.errors import ExitCode, UserError
 from facevox_programs.table import PROGRAMS, TABLE
 
-if TYPE_CHECKING:
-    from facevox.cluster.submission import Submission
-
 
 def get_args_parser() -> argparse.ArgumentParser:
-    """The options of this program, in front of the --."""
+    """The options of this program, before the --."""
     parser = cli.make_parser(
         __doc__, "python scripts/cluster/submit.py --nodes 2 --gpus 8 -- train_hq --save_dir runs/hq"
     )
@@ -51,45 +57,42 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def split_arguments(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(the words before the first --, those behind it)."""
+    """(the words before the first --, those after it)."""
     words = list(words)
     if "--" not in words:
         return words, []
-    at = words.index("--")
-    return words[:at], words[at + 1 :]
+    index = words.index("--")
+    return words[:index], words[index + 1 :]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Submits; returns the exit code."""
-    own, job = split_arguments(sys.argv[1:] if argv is None else argv)
-    args = get_args_parser().parse_args(own)
+    """Submits the job; returns the exit code."""
+    options, job = split_arguments(sys.argv[1:] if argv is None else argv)
+    args = get_args_parser().parse_args(options)
     if args.job or not job:
         raise UserError(
-            f"a job is missing behind --, as in: submit.py --nodes 2 -- train_hq --save_dir runs/hq; "
+            f"a job is missing after --, as in: submit.py --nodes 2 -- train_hq --save_dir runs/hq; "
             f"the jobs are: {' '.join(PROGRAMS)}"
         )
     request = TABLE.request(job[0], job[1:], is_later=bool(args.after))
-    from facevox.cluster.submission import Submission, check_cluster, unfinished
-
     resources = cli.build(Resources, args)
     check_cluster(resources)
-    found = {name: find_record(args.log_dir, name) for name in args.after}
-    records = [record for record in found.values() if record is not None]
+    # None: a job of SLURM that was not submitted from here.
+    earlier = {name: find_record(args.log_dir, name) for name in args.after}
+    records = [record for record in earlier.values() if record is not None]
     submission = Submission(
         request=request,
         resources=resources,
         root=TABLE.root,
         log_dir=args.log_dir,
         after=tuple(records) if args.dry_run else unfinished(records, resources.cluster),
-        after_ids=tuple(name for name, record in found.items() if record is None),
+        after_ids=tuple(name for name, record in earlier.items() if record is None),
     )
-    return show(submission) if args.dry_run else submit_and_tell(submission)
+    return show(submission) if args.dry_run else submit_and_report(submission)
 
 
-def show(submission: "Submission") -> int:
-    """Says what would be submitted; returns the exit code."""
-    from facevox.cluster.submission import ask_slurm, script_of
-
+def show(submission: Submission) -> int:
+    """Prints what would be submitted; returns the exit code."""
     resources, request = submission.resources, submission.request
     for index, run in enumerate(submission.runs(submission.log_dir)):
         print(
@@ -108,19 +111,14 @@ def show(submission: "Submission") -> int:
     return ExitCode.DONE
 
 
-def submit_and_tell(submission: "Submission") -> int:
-    """Submits, says under which name; returns the exit code."""
-    from facevox.cluster.progress import statuses
-    from facevox.cluster.submission import exit_code_of, submit
-
-    submitted = submit(submission)
+def submit_and_report(submission: Submission) -> int:
+    """Submits the job and prints its name and state; returns the exit code."""
     code = ExitCode.DONE
-    for one in submitted:
-        status = statuses([one.record])[0]
-        numbers = ", ".join(sorted({job_id.split("_")[0] for job_id in one.record.job_ids}))
-        print(f"{one.record.name}: job {numbers}: {status.state_text}; log {status.log_file}")
+    for record in [submitted.record for submitted in submit(submission)]:
+        status = statuses([record])[0]
+        print(f"{record.name}: job {record.job_numbers}: {status.state_text}; log {status.log_file}")
         if submission.resources.cluster != "slurm":
-            code = max(code, exit_code_of(one.record))
+            code = max(code, exit_code_of(record))
     return code
 
 

@@ -89,7 +89,7 @@ def reference(uninterrupted: dict[str, Any], jobs: Any, hq: Path, vit: Path, tmp
 def check(training: Training, job: str, reference: Any, *, num_starts: int) -> None:
     """The run went on where it was, and came out as the one that nobody ended."""
     log = training.jobs.log(job)
-    assert len(re.findall("going on from .*last.pth", log)) == num_starts - 1, log
+    assert len(re.findall("resuming from .*last.pth", log)) == num_starts - 1, log
     rows, weights = training.result()
     assert [row["epoch"] for row in rows] == list(range(1, NUM_EPOCHS + 1))
     assert rows == reference[0]

@@ -66,7 +66,7 @@ def test_training_on_two_nodes_is_requeued_by_submitit_and_ends_as_if_nothing_ha
     assert_same(result(run), result(whole))
     assert (run / "evaluation_results.json").is_file()
     logs = "\n".join(file.read_text() for file in (tmp_path / "logs").glob(f"*/{second}_0_log.*"))
-    assert "going on from" in logs
+    assert "resuming from" in logs
     (state,) = (json.loads(file.read_text()) for file in (tmp_path / "logs").glob("*-train_hq-*/state-0.json")
                 if json.loads(file.read_text())["num_starts"] == 2)  # fmt: skip
     assert (state["state"], state["exit_code"]) == ("done", 0)
@@ -92,7 +92,7 @@ def test_failed_job_takes_what_waits_for_it_out_of_the_queue(jobs: Any, tmp_path
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--partition", "fast"), "--partition fast: there are: main spare"),
+        (("--partition", "fast"), "--partition fast: the partitions are: main spare"),
         (("--nodes", "9", "--gpus", "0"), "SLURM refuses this"),
         (("--gpus", "9"), "SLURM refuses this"),
         (("--mem_gb", "4000"), "SLURM refuses this"),

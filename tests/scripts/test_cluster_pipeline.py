@@ -62,7 +62,7 @@ def test_values_reach_the_programs_as_they_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("stages: [", "no YAML"),
+        ("stages: [", "not YAML"),
         ("", "no stages"),
         ("- a\n- b\n", "names with values are expected"),
         ("stagess: {}\n", "unknown: stagess; known: settings resources stages"),
@@ -71,7 +71,7 @@ def test_values_reach_the_programs_as_they_are(tmp_path: Path) -> None:
         ("stages: {a: {job: nothing}}\n", "the jobs are: extract_faces"),
         (
             SETTINGS + STAGE.replace("${out}", "${elsewhere}"),
-            "${elsewhere} is no setting; there are: videos out",
+            "${elsewhere} is not a setting; the settings are: videos out",
         ),
         (SETTINGS + STAGE.replace("${out}", "100$"), "a single $ is written as $$"),
         (SETTINGS + STAGE.replace("output_dir:", "output_dirs:"), "--output_dir"),
@@ -86,8 +86,8 @@ def test_values_reach_the_programs_as_they_are(tmp_path: Path) -> None:
         (SETTINGS + "resources: {gpu: 1}\n" + STAGE, "unknown: gpu; known: nodes gpus"),
         (SETTINGS + "resources: {time: 12:00:00}\n" + STAGE, "time: 43200 is no text in quotes"),
         (SETTINGS + "resources: {nodes: two}\n" + STAGE, "nodes: 'two' is no number"),
-        (SETTINGS + "resources: {nodes: 2}\n" + STAGE, "one process; --shards cuts it up"),
-        ("a: !!python/object/apply:os.system [echo]\n", "no YAML"),
+        (SETTINGS + "resources: {nodes: 2}\n" + STAGE, "one process; --shards splits it"),
+        ("a: !!python/object/apply:os.system [echo]\n", "not YAML"),
     ],
 )
 def test_wrong_file_is_refused_in_one_line(

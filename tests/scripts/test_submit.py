@@ -63,8 +63,8 @@ def test_jobs_know_options_that_their_programs_have(name: str, repository: Path)
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ((), "a job is missing behind --"),
-        (("--nodes", "2", "train_hq"), "a job is missing behind --"),
+        ((), "a job is missing after --"),
+        (("--nodes", "2", "train_hq"), "a job is missing after --"),
         (("--", "train_hqq"), "the jobs are: extract_faces"),
         (("--", "train_hq"), "--save_dir"),
         (("--", "train_hq", "--save_dir", "x", "--bach_size", "3"), "--bach_size"),
@@ -73,12 +73,12 @@ def test_jobs_know_options_that_their_programs_have(name: str, repository: Path)
             ("--", "train_hq", "--save_dir", "x", "--split_json_path", "no.json"),
             "no.json: there is no such file",
         ),
-        (("--tasks_per_node", "2", "--", "extract_voices", "--output_dir", "x"), "--shards cuts it up"),
+        (("--tasks_per_node", "2", "--", "extract_voices", "--output_dir", "x"), "--shards splits it"),
         (("--nodes", "0", "--", "extract_voices", "--output_dir", "x"), "--nodes"),
-        (("--shards", "2", "--", "create_hq_split"), "cannot be cut up; these can: extract_faces"),
+        (("--shards", "2", "--", "create_hq_split"), "cannot be split; these can: extract_faces"),
         (
             ("--shards", "2", "--", "extract_voices", "--output_dir", "x", "--num_shards", "3"),
-            "--shards says that",
+            "--shards sets that",
         ),
         (("--time", "soon", "--", "extract_voices", "--output_dir", "x"), "--time: 'soon' is not minutes"),
         (("--partition", "gpu", "--", "extract_voices", "--output_dir", "x"), "only for --cluster slurm"),
@@ -429,9 +429,9 @@ def array(index: int, first: int, last: int, count: int, **more: str) -> dict[st
     [
         ({}, 0, (0, 1)),
         (array(2, 0, 3, 4), 0, (2, 4)),
-        (array(2, 0, 3, 4), 8, "begun with 8 shards, not 4: say --array=0-7 for all of them, NUM_SHARDS=8"),
+        (array(2, 0, 3, 4), 8, "started with 8 shards, not 4: use --array=0-7 for all of them, NUM_SHARDS=8"),
         (array(2, 0, 3, 4, NUM_SHARDS="8"), 8, (2, 8)),  # a part of what was begun in eight
-        (array(2, 0, 3, 4), 2, "begun with 2 shards, not 4: .* NUM_SHARDS=4 to cut the rest anew"),
+        (array(2, 0, 3, 4), 2, "started with 2 shards, not 4: .* NUM_SHARDS=4 to split the rest again"),
         (array(2, 0, 3, 4, NUM_SHARDS="4"), 2, (2, 4)),  # another split
         (array(2, 0, 3, 4), 4, (2, 4)),  # the whole again
         (array(2, 0, 7, 3), 8, (2, 8)),

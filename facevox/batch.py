@@ -1,7 +1,7 @@
 """The batch runner: every preprocessing program of the project runs its items through `run_batch`.
 
-It gives them all the same habits: finished items are skipped and unfinished ones done again, one bad item
-ends nothing, a signal stops after the current item, shards split the work, a lock keeps a second run out,
+All of them behave alike: finished items are skipped and unfinished ones done again, one bad item does not
+end the run, a signal stops it after the current item, shards split the work, a lock keeps a second run out,
 and there is progress, a manifest (see `facevox.manifest`), a table and a summary.
 """
 
@@ -57,22 +57,22 @@ from facevox.workers import (
 __all__ = ["BatchConfig", "BatchOptions", "FileItem", "Item", "Outcome", "Summary", "Task", "run_batch"]
 
 logger = logging.getLogger(__name__)
-SAMPLE_ITEMS = 5  # a dry run measures so many
+SAMPLE_ITEMS = 5  # measured by a dry run, for at most:
 SAMPLE_LIMIT_S = 20.0
 SHOWN_FAILURES = 5
 
 
 class Task(Generic[ItemT]):
-    """What a batch does with an item of its kind; picklable, made in the parent and opened in each worker.
+    """The work on an item of its kind; picklable, made in the parent and opened in each worker.
 
     A program derives from it and writes `process`, and `open` where there is something to load.
     """
 
     output_dir: Path
-    detector = ""  # what looks for people, and how sure it must be; said where it finds nobody at all
+    detector = ""  # the detector of people and its confidence, for the message that it found nobody at all
 
     def check(self) -> None:
-        """Looks in the parent, before any worker starts, whether the work can be done.
+        """Checks in the parent, before any worker starts, that the work can be done.
 
         Raises:
             UserError: Weights or packages are missing.
@@ -83,11 +83,11 @@ class Task(Generic[ItemT]):
         self.output_dir = output_dir
 
     def process(self, item: ItemT) -> Outcome:
-        """Does one item. Whatever it raises is recorded as the reason why this item failed."""
+        """Processes one item. Whatever it raises is recorded as the reason why this item failed."""
         raise NotImplementedError(f"{type(self).__name__}.process")
 
     def process_chunk(self, items: Sequence[ItemT]) -> Iterator[Outcome]:
-        """One outcome for each item, in order; override it for work that is quicker in batches."""
+        """Yields an outcome for each item, in order; override it for work that is faster in batches."""
         for item in items:
             try:
                 yield self.process(item)
@@ -96,24 +96,24 @@ class Task(Generic[ItemT]):
                 yield Outcome.without_result(error)
 
     def close(self) -> None:
-        """Gives back what `open` took."""
+        """Releases what `open` acquired."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchConfig(BatchOptions):
-    """How a batch is run.
+    """Settings of a batch run.
 
     Attributes:
         program: Name in the manifest and in messages ("extract_faces").
-        output_dir: Where everything is written.
+        output_dir: Folder of everything that is written.
         table: Name of the CSV in it ("faces.csv").
         columns: Its columns, without `status` and `reason`.
         item_column: The column that names the item ("video").
-        settings: Whatever changes the output, as JSON; a run with others is refused, so that one folder
-            never holds a mixture.
+        settings: All values that change the output, as JSON; a run with others is refused, so that one
+            folder never holds a mixture.
         chunk_size: Items handed to a worker at a time.
         unit: Name of an item in messages.
-        join: What joins shards, where merge_manifests.py is not enough.
+        join: The command that joins shards, where merge_manifests.py is not enough.
     """
 
     program: str
@@ -127,7 +127,7 @@ class BatchConfig(BatchOptions):
     join: str = ""
 
     def contradictions(self) -> list[str]:
-        """Also an output folder that is a file."""
+        """Those of the options, and an output folder that is a file."""
         faults = super().contradictions()
         if self.output_dir.exists() and not self.output_dir.is_dir():
             faults.append(f"{self.output_dir}: is a file; an output folder is expected")
@@ -143,19 +143,20 @@ class BatchConfig(BatchOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What a run did.
+    """Result of a run.
 
     Attributes:
-        num_items: Of this run or shard, those that were finished before among them.
-        done, failed: Of this run.
-        skipped: Finished before.
-        seconds: Of the whole run.
-        nobody: Of this run, items in which nobody is, by status.
-        num_nobody: The same in all, those of earlier runs among them.
-        is_empty: Not one of the items has a result, now or from before. Never of a shard: the join sees it.
+        num_items: Items of this run or shard, including those that were finished before.
+        done, failed: Items of this run.
+        skipped: Items that were finished before.
+        seconds: Duration of the whole run.
+        nobody: Items of this run in which nobody is, by status.
+        num_nobody: Their number, including those of earlier runs.
+        is_empty: No item has a result, from this run or an earlier one. Never set for a shard: the join
+            checks it.
         max_failed: See `BatchOptions`.
         stopped: Name of the signal that ended the run early, or "".
-        table: None for a shard and a dry run.
+        table: The table; None for a shard and a dry run.
         failures: The first few (item, reason).
         detector: See `Task`.
     """
@@ -176,17 +177,17 @@ class Summary:
 
     @property
     def num_tried(self) -> int:
-        """Items that this run came to the end of."""
+        """Number of items that this run has processed."""
         return self.done + self.failed + sum(self.nobody.values())
 
     @property
     def counts(self) -> dict[str, int]:
-        """Items of this run by status."""
+        """Number of items of this run by status."""
         return {"done": self.done, **self.nobody, "failed": self.failed}
 
     @property
     def exit_code(self) -> ExitCode:
-        """What the program returns."""
+        """Exit code of the program."""
         if self.stopped:
             return ExitCode.STOPPED
         is_bad = is_too_much(self.failed, self.num_items - self.num_nobody, self.max_failed)
@@ -194,14 +195,14 @@ class Summary:
 
 
 def run_batch(task: Task[ItemT], items: Iterable[ItemT], config: BatchConfig) -> Summary:
-    """Does the items that are not done yet and returns the summary, which it also logs.
+    """Processes the items that are not done yet and returns the summary, which it also logs.
 
-    What is logged meanwhile is appended to log.txt beside the manifest.
+    Log messages are appended to log.txt next to the manifest meanwhile.
 
     Args:
-        task: What to do with an item.
+        task: The work on an item.
         items: All items of the whole work, in the order of the table, whatever the shard.
-        config: How.
+        config: Settings of the run.
 
     Raises:
         UserError: A second run in the folder, other settings than before, a full disk, missing weights.
@@ -214,14 +215,14 @@ def run_batch(task: Task[ItemT], items: Iterable[ItemT], config: BatchConfig) ->
     folder = config.output_dir / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     own_file = manifest_file(config.output_dir, config.program, config.shard_index, config.num_shards)
-    # Each part of an array its own: lines that two machines append to one file would be lost.
+    # A separate log for each part of an array: lines that two machines append to one file would be lost.
     log = own_file.with_name(f"log{own_file.stem.removeprefix(config.program)}.txt")
     with StopFlag() as stop, OutputLock(own_file.with_suffix(".lock")) as lock, log_file(log):
-        dead = refuse_other_splits(config.output_dir, config.program, config.num_shards)
-        for gone in [*dead, *([lock] if lock.dead_token else [])]:
-            num = remove_temporaries(config.output_dir, gone.dead_token)
+        dead_locks = refuse_other_splits(config.output_dir, config.program, config.num_shards)
+        for dead in [*dead_locks, *([lock] if lock.dead_token else [])]:
+            num = remove_temporaries(config.output_dir, dead.dead_token)
             logger.info(
-                f"{config.program}: taking over from {gone.dead_owner}, which is gone "
+                f"{config.program}: taking over from {dead.dead_owner}, which is gone "
                 f"({num} half-written files removed)"
             )
         set_run_token(lock.token)
@@ -241,14 +242,14 @@ def _run_locked(
     lock: OutputLock,
 ) -> Summary:
     start_s = time.monotonic()
-    own, known, others = _load_earlier(config, own_file)
+    resumed, valid, outdated = _load_earlier(config, own_file)
     planned = _planned_outputs(everything)
-    finished = _finished(mine, ItemIndex(known), config.output_dir, planned)
+    finished = _finished(mine, ItemIndex(valid), config.output_dir, planned)
     todo = [item for item in mine if item.name not in finished]
     earlier = Counter(finished.values())
-    leftovers = _Leftovers(todo, ItemIndex([*others, *known]), config.output_dir, planned)
-    if config.overwrite and own is None:
-        # Begun afresh: what runs in another number of shards left would only contradict this one.
+    leftovers = _Leftovers(todo, ItemIndex([*outdated, *valid]), config.output_dir, planned)
+    if config.overwrite and resumed is None:
+        # A start from scratch: manifests of runs in another number of shards would contradict this one.
         for path in find_manifests(config.output_dir, config.program):
             if shard_of(path)[1] != config.num_shards:
                 path.unlink()
@@ -256,13 +257,14 @@ def _run_locked(
     fingerprints: dict[str, object] = {}
     failures: list[tuple[str, str]] = []
     counts = Counter({"done": 0, "failed": 0})
-    with ManifestWriter(own_file, config.header, own.end if own else 0) as writer:
+    with ManifestWriter(own_file, config.header, resumed.end if resumed else 0) as writer:
         writer.append(started_record([item.name for item in everything]))
         label = config.program + (
             f" [{config.shard_index}/{config.num_shards}]" if config.num_shards > 1 else ""
         )
         with Progress(len(todo), label, config.unit) as progress:
             for item, outcome, seconds in _results(task, todo, config, stop, lock, fingerprints):
+                # Before the record: killed in between, the item is only done again.
                 leftovers.remove(item, outcome)
                 fingerprint = fingerprints.pop(item.name)
                 writer.append(_record(item, outcome, seconds, config.output_dir, fingerprint))
@@ -277,7 +279,7 @@ def _run_locked(
         table = None
         if config.num_shards == 1:
             table = _write_table(config, everything)
-        # A signal during the last item stopped nothing.
+        # A signal during the last item has stopped nothing.
         stopped = stop.signal_name if counts.total() < len(todo) else ""
         nobody = {status: counts[status] for status in NOBODY if counts[status]}
         summary = Summary(
@@ -304,11 +306,11 @@ def _run_locked(
 
 
 class _Earlier(NamedTuple):
-    """What earlier runs left."""
+    """Manifests of earlier runs."""
 
-    own: Manifest | None  # of this run, to be continued
-    known: list[Manifest]  # all whose records count
-    others: list[Manifest]  # those whose records do not
+    resumed: Manifest | None  # that of this run, to be continued
+    valid: list[Manifest]  # all whose records count
+    outdated: list[Manifest]  # those whose records do not
 
 
 def _load_earlier(config: BatchConfig, own_file: Path) -> _Earlier:
@@ -317,43 +319,43 @@ def _load_earlier(config: BatchConfig, own_file: Path) -> _Earlier:
     Raises:
         UserError: The folder was filled with other settings.
     """
-    own: Manifest | None = None
-    known: list[Manifest] = []
-    others: list[Manifest] = []
+    resumed: Manifest | None = None
+    valid: list[Manifest] = []
+    outdated: list[Manifest] = []
     for path in find_manifests(config.output_dir, config.program):
         manifest = load_manifest(path)
         if manifest is None:
             continue
-        found = manifest.differences(config.header)
-        # An interrupted --overwrite is continued by the same command, not begun again: else a job that
+        changes = manifest.differences(config.header)
+        # An interrupted --overwrite is continued by the same command, not started again: else a job that
         # is preempted every hour would never end.
-        is_continued = manifest.header.get("overwrite") and not manifest.is_complete and not found
+        is_continued = manifest.header.get("overwrite") and not manifest.is_complete and not changes
         if config.overwrite and not is_continued:
-            others.append(manifest)
+            outdated.append(manifest)
             continue
-        if found:
+        if changes:
             raise UserError(
                 f"{config.output_dir}: holds {config.program} results made with other settings "
-                f"({'; '.join(found)}); use another output folder, or --overwrite to do all again"
+                f"({'; '.join(changes)}); use another output folder, or --overwrite to do all again"
             )
-        known.append(manifest)
+        valid.append(manifest)
         if path == own_file:
-            own = manifest
-    return _Earlier(own, known, others)
+            resumed = manifest
+    return _Earlier(resumed, valid, outdated)
 
 
 def _planned_outputs(everything: Sequence[Item]) -> dict[str, str]:
-    """Which item writes which file, as far as it was planned."""
+    """Names of the items that write each planned file."""
     return {item.output: item.name for item in everything if item.output is not None}
 
 
 def _finished(
     mine: Sequence[Item], index: ItemIndex, output_dir: Path, planned: dict[str, str]
 ) -> dict[str, str]:
-    """The items that are finished, and their statuses.
+    """Statuses of the items that are finished, by name.
 
-    That is: from the same inputs, and nobody was in it, or all its files are still there and still its own. A
-    video that came since can have taken over a name: then both are to be done.
+    An item is finished when its inputs are unchanged, and nobody is in it or all its files are still there
+    and still its own. A video that was added since can have taken over a file name: then both are done again.
     """
     finished = {}
     by_name = {item.name: item for item in mine}
@@ -363,6 +365,7 @@ def _finished(
         if (
             record["status"] in FINISHED
             and record["fingerprint"] == _fingerprint(item)
+            # Its files are whole, no other item is going to write one, and the planned one is among them.
             and all(_size(output_dir / name) == size for name, size in record["outputs"])
             and all(planned.get(name, item.name) == item.name for name in names)
             and (record["status"] in NOBODY or item.output is None or item.output in names)
@@ -372,9 +375,9 @@ def _finished(
 
 
 class _Leftovers:
-    """Files that an item wrote in an earlier run and does not write any more.
+    """Files that an item wrote in an earlier run and no longer writes.
 
-    They must go, or a folder would hold results of two settings, or of a video that fails now.
+    They are removed, or a folder would hold results of two settings, or of a video that fails now.
     """
 
     def __init__(
@@ -398,9 +401,9 @@ class _Leftovers:
 
 def _fingerprint(item: Item) -> object:
     """Size and time of the input, and names of further ones: replaced files are noticed without reading."""
-    own = _stamp(item.path) if item.path else None
+    main = _stamp(item.path) if item.path else None
     further = [[Path(path).name, _stamp(path)] for path in item.further_paths]
-    return [own, *further] if further else own
+    return [main, *further] if further else main
 
 
 def _stamp(path: str) -> list[int] | None:
@@ -426,19 +429,19 @@ def _results(
     lock: OutputLock,
     fingerprints: dict[str, object],
 ) -> Iterator[Result[ItemT]]:
-    """Does the items; the fingerprint of each item's inputs is taken before they are read."""
+    """Processes the items; the fingerprint of each item's inputs is taken before they are read."""
 
     def should_stop() -> bool:
         return bool(stop) or lock.lost
 
-    def handed_out() -> Iterator[list[ItemT]]:
+    def make_chunks() -> Iterator[list[ItemT]]:
         for start in range(0, len(todo), size):
             chunk = todo[start : start + size]
             fingerprints.update({item.name: _fingerprint(item) for item in chunk})
             yield chunk
 
     size = config.chunk_size
-    chunks = handed_out()
+    chunks = make_chunks()
     if not todo:
         return
     if config.workers == 0:
@@ -480,7 +483,7 @@ def _run_record(summary: Summary) -> dict[str, object]:
 
 
 def _write_table(config: BatchConfig, everything: Sequence[Item]) -> Path:
-    """The table of all that is recorded. Inputs that are gone since stay in it while their files do."""
+    """Writes the table of all records. Inputs that have gone since stay in it as long as their files do."""
     loaded = (load_manifest(path) for path in find_manifests(config.output_dir, config.program))
     usable = [m for m in loaded if m is not None and not m.differences(config.header)]
     current = {item.name for item in everything}
@@ -493,12 +496,12 @@ def _write_table(config: BatchConfig, everything: Sequence[Item]) -> Path:
 
 def _log_summary(summary: Summary, config: BatchConfig) -> None:
     rate = summary.num_tried / max(summary.seconds, 1e-9)
-    done, *rest = status_text(summary.counts).split(", ")
+    done, *others = status_text(summary.counts).split(", ")
     num_before = summary.num_nobody - sum(summary.nobody.values())
     before = f", {num_before} of them without a result" if num_before else ""
     logger.info(
         f"{config.program}: {done}, {summary.skipped} skipped (finished before{before}), "
-        f"{', '.join(rest)} in {duration_text(summary.seconds)} ({rate:.1f} per second)"
+        f"{', '.join(others)} in {duration_text(summary.seconds)} ({rate:.1f} per second)"
     )
     for name, reason in summary.failures:
         logger.info(f"  failed: {name!r}: {reason}")
@@ -514,8 +517,8 @@ def _log_summary(summary: Summary, config: BatchConfig) -> None:
     if summary.is_empty:
         logger.info(empty_text(config.program, config.settings, summary.detector))
     if summary.stopped:
-        left = summary.num_items - summary.skipped - summary.num_tried
-        logger.info(f"  stopped by {summary.stopped}, {left} left; run the same command again to continue")
+        rest = summary.num_items - summary.skipped - summary.num_tried
+        logger.info(f"  stopped by {summary.stopped}, {rest} left; run the same command again to continue")
 
 
 def _plan_text(config: BatchConfig, mine: Sized, finished: Sized, todo: Sized) -> str:
@@ -523,17 +526,17 @@ def _plan_text(config: BatchConfig, mine: Sized, finished: Sized, todo: Sized) -
 
 
 def _dry_run(task: Task[ItemT], everything: list[ItemT], mine: list[ItemT], config: BatchConfig) -> Summary:
-    """Logs counts, and an estimate from really doing a few items in a folder that is thrown away."""
+    """Logs counts, and an estimate from processing a few items in a temporary folder."""
     own_file = manifest_file(config.output_dir, config.program, config.shard_index, config.num_shards)
-    known = _load_earlier(config, own_file).known
-    finished = _finished(mine, ItemIndex(known), config.output_dir, _planned_outputs(everything))
+    valid = _load_earlier(config, own_file).valid
+    finished = _finished(mine, ItemIndex(valid), config.output_dir, _planned_outputs(everything))
     todo = [item for item in mine if item.name not in finished]
     logger.info(_plan_text(config, mine, finished, todo))
     step = max(len(todo) // SAMPLE_ITEMS, 1)
     sample = todo[::step][:SAMPLE_ITEMS]
     if sample:
         seconds, num_bytes, num_measured = 0.0, 0, 0
-        # The flag: a signal ends the measuring, and the folder is removed.
+        # With the flag a signal ends the measurement only, and the folder is removed.
         with StopFlag() as stop, tempfile.TemporaryDirectory(prefix="facevox-") as folder:
             start_s = time.monotonic()
             for _, outcome, item_s in run_in_process(task, Path(folder), ([item] for item in sample)):

@@ -1,4 +1,4 @@
-"""What the user of a batch chooses; importing it costs little, for `--help`."""
+"""Options of a batch that its user chooses; cheap to import, for `--help`."""
 
 import argparse
 import os
@@ -25,14 +25,14 @@ def _num_shards() -> int:
 
 
 def _shard_index() -> int:
-    """The place of this job in its SLURM array, so that one command serves all of them."""
+    """Position of this job in its SLURM array, so that one command serves all jobs of it."""
     first = _from_environment("SLURM_ARRAY_TASK_MIN", 0, 0)
     return max(_from_environment("SLURM_ARRAY_TASK_ID", 0, 0) - first, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchOptions(Options):
-    """What every preprocessing program takes. Item k belongs to shard k % num_shards."""
+    """Options of every preprocessing program. Item k belongs to shard k % num_shards."""
 
     workers: int = option(
         0,
@@ -75,7 +75,7 @@ class BatchOptions(Options):
     )
 
     def contradictions(self) -> list[str]:
-        """A shard that is not there."""
+        """A shard index beyond the number of shards."""
         if self.shard_index < self.num_shards:
             return []
         return [

@@ -5,27 +5,27 @@ from typing import ClassVar
 
 
 class ExitCode(IntEnum):
-    """What every program of the project returns to the shell."""
+    """Exit codes of all programs of the project."""
 
     DONE = 0
-    SOME_FAILED = 1  # the work ran, and more of it failed than --max_failed allows, or nothing came out of it
+    SOME_FAILED = 1  # the work ran, and more of it failed than --max_failed allows, or it gave no result
     USAGE = 2  # bad usage or bad input: one line on stderr
-    FAULT = 70  # an exception that nobody expected: a fault of ours (EX_SOFTWARE)
-    STOPPED = 75  # stopped by a signal in good order (EX_TEMPFAIL); run again to continue
+    FAULT = 70  # an unexpected exception: a bug (EX_SOFTWARE)
+    STOPPED = 75  # stopped cleanly by a signal (EX_TEMPFAIL); run again to continue
 
 
 class UserError(ValueError):
-    """A mistake that the user can mend: what is wrong, with which value, where, and what to do.
+    """A mistake that the user can correct: what is wrong, with which value, where, and what to do.
 
     The text is one line; `facevox.cli.run` prints it and exits with `ExitCode.USAGE`.
     """
 
 
 class NobodyError(UserError):
-    """An input that was read well, and in which nobody was found: a result that is empty, not a failure.
+    """An input that could be read and has nobody in it: an empty result, not a failure.
 
     Attributes:
-        status: What the manifest and the table call it.
+        status: Its name in the manifest and the table.
     """
 
     status: ClassVar[str]
@@ -46,8 +46,8 @@ class NoSpeechError(NobodyError):
 def one_line(error: BaseException, limit: int = 300) -> str:
     """The error as one line of at most `limit` characters, never empty.
 
-    Our own errors stand for themselves; others are led by their type, because a bare
-    `KeyError('x')` says nothing without it.
+    A `UserError` is shown as it is; other errors begin with their type, because the text of a
+    `KeyError('x')` alone explains nothing.
     """
     text = " ".join(str(error).split())
     if not isinstance(error, UserError):

@@ -1,11 +1,12 @@
-"""FaceMesh landmarks without TensorFlow, and what is computed from them: five points, alignment, mouth.
+"""FaceMesh landmarks without TensorFlow, and values computed from them: five points, alignment, mouth.
 
 Landmark numbers are those of MediaPipe's canonical face model (478 points with the irises).
 """
 
+import importlib
 import sys
 from types import ModuleType, TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,11 +19,11 @@ MIN_CONFIDENCE = 0.5  # of MediaPipe's face detector, and of its tracker
 LEFT_IRIS, RIGHT_IRIS = 468, 473
 NOSE_TIP = 1  # the foremost point of the nose
 LEFT_MOUTH_CORNER, RIGHT_MOUTH_CORNER = 61, 291
-# Inner lip line: upper and lower points opposite each other at the middle and beside it.
+# Inner lip line: upper and lower points opposite each other, in the middle and on both sides of it.
 UPPER_INNER_LIP = (82, 13, 312)
 LOWER_INNER_LIP = (87, 14, 317)
 
-# Where the five points lie in a 112 x 112 crop: the ArcFace template that face-embedding models of that
+# Positions of the five points in a 112 x 112 crop: the ArcFace template that face-embedding models of that
 # input size are trained on (Deng et al. 2019, arXiv:1801.07698; the same numbers in every implementation).
 ARCFACE_POINTS_112 = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]],
@@ -31,21 +32,19 @@ ARCFACE_POINTS_112 = np.array(
 
 
 def import_mediapipe() -> ModuleType:
-    """The module mediapipe, imported without TensorFlow: 0.5 s and 120 MB in place of 3.7 s and 760 MB.
+    """The module mediapipe, imported without TensorFlow: 0.5 s and 120 MB instead of 3.7 s and 760 MB.
 
     MediaPipe imports TensorFlow where it is installed, for parts that facevox does not use. A process
     that has imported TensorFlow already keeps it.
     """
     if "mediapipe" in sys.modules or "tensorflow" in sys.modules:
-        import mediapipe
-
-        return mediapipe
-    sys.modules["tensorflow"] = None  # type: ignore[assignment]  # "import tensorflow" raises ImportError
+        return importlib.import_module("mediapipe")
+    # None makes "import tensorflow" raise ImportError; the stub of sys.modules does not know of it.
+    sys.modules["tensorflow"] = None  # type: ignore[assignment]
     try:
-        import mediapipe
+        return importlib.import_module("mediapipe")
     finally:
         del sys.modules["tensorflow"]
-    return mediapipe
 
 
 class FaceMesh:
@@ -55,7 +54,7 @@ class FaceMesh:
 
     Args:
         static: True treats each picture by itself; False follows the faces of a video and is faster.
-        max_faces: Faces looked for in a picture.
+        max_faces: Most faces that are searched for in a picture.
         min_confidence: Of the detector and the tracker, 0 to 1.
     """
 
@@ -63,7 +62,7 @@ class FaceMesh:
         self, static: bool = True, max_faces: int = 1, min_confidence: float = MIN_CONFIDENCE
     ) -> None:
         mediapipe = import_mediapipe()
-        self._mesh: Any = mediapipe.solutions.face_mesh.FaceMesh(
+        self._mesh = mediapipe.solutions.face_mesh.FaceMesh(
             static_image_mode=static,
             max_num_faces=max_faces,
             refine_landmarks=True,
@@ -77,14 +76,14 @@ class FaceMesh:
         x and y are pixels from the top left corner; z (depth, smaller is nearer) has the scale of x.
         """
         height, width = image_rgb.shape[:2]
-        found = self._mesh.process(np.ascontiguousarray(image_rgb)).multi_face_landmarks or []
+        faces = self._mesh.process(np.ascontiguousarray(image_rgb)).multi_face_landmarks or []
         scale = np.array([width, height, width], dtype=np.float32)
         return [
-            np.array([(p.x, p.y, p.z) for p in face.landmark], dtype=np.float32) * scale for face in found
+            np.array([(p.x, p.y, p.z) for p in face.landmark], dtype=np.float32) * scale for face in faces
         ]
 
     def close(self) -> None:
-        """Gives the graph back; calling it twice does no harm."""
+        """Releases the graph; calling it twice is safe."""
         if self._mesh is not None:
             self._mesh.close()
             self._mesh = None
@@ -107,14 +106,14 @@ def five_points(landmarks: "NDArray[np.float32]") -> "NDArray[np.float32]":
 def align_five_points(
     image_rgb: "NDArray[np.uint8]", points_52: "NDArray[np.float32]", size: int = 112
 ) -> "NDArray[np.uint8]":
-    """The face turned, scaled and cut to (size, size, 3) so that its five points lie on the template.
+    """The face rotated, scaled and cut to (size, size, 3) so that its five points match the template.
 
     The similarity transform is the least-squares one (Umeyama 1991) over all five points.
 
     Args:
         image_rgb: (H, W, 3) uint8.
         points_52: (5, 2) pixels in the order of `five_points`.
-        size: Side of the result; the template is that of 112 and scaled.
+        size: Side of the result; the template of 112 is scaled to it.
     """
     import cv2
 
@@ -126,7 +125,7 @@ def align_five_points(
 def similarity_transform(
     source_52: "NDArray[np.float32]", target_52: "NDArray[np.float32]"
 ) -> "NDArray[np.float64]":
-    """The (2, 3) rotation, uniform scale and shift that best takes `source_52` to `target_52`.
+    """The (2, 3) rotation, uniform scale and shift that best maps `source_52` to `target_52`.
 
     Source: S. Umeyama, Least-squares estimation of transformation parameters, 1991, eq. 40 to 42.
     """
@@ -146,7 +145,7 @@ def similarity_transform(
 def mouth_opening(landmarks: "NDArray[np.float32]") -> float:
     """The gap between the inner lips as a share of the distance between the eyes; 0 is closed.
 
-    Both lengths scale alike with the size of the face, so the number can be compared between videos.
+    Both lengths grow with the size of the face, so the number can be compared between videos.
     """
     gap = landmarks[list(LOWER_INNER_LIP), :2] - landmarks[list(UPPER_INNER_LIP), :2]
     eyes = float(np.linalg.norm(landmarks[RIGHT_IRIS, :2] - landmarks[LEFT_IRIS, :2]))

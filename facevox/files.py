@@ -1,4 +1,4 @@
-"""Whole-file writes, file search and pictures: what every program does with a disk."""
+"""Whole-file writes, file search and pictures: the file access of all programs."""
 
 import errno
 import fnmatch
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 IMAGE_PATTERNS = ("*.jpg", "*.jpeg", "*.png", "*.bmp", "*.webp")
 VIDEO_PATTERNS = ("*.mp4", "*.mov", "*.mkv", "*.avi", "*.webm", "*.mpg", "*.mpeg", "*.m4v")
-# Decoded 8-bit RGB of this takes 510 MB. Pillow refuses what is above 178 956 970 in words of its own.
+# 510 MB as decoded 8-bit RGB. Above 178 956 970 pixels Pillow refuses a picture by itself.
 MAX_IMAGE_PIXELS = 170_000_000
-MAX_IMAGE_BYTES = 1_000_000_000  # so many pixels take 680 MB as uncompressed RGBA
+MAX_IMAGE_BYTES = 1_000_000_000  # MAX_IMAGE_PIXELS take 680 MB as uncompressed RGBA
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}  # a link to nowhere or to itself
 _counter = itertools.count()
 _own_token = secrets.token_hex(6)
@@ -40,7 +40,7 @@ def _renew_own_token() -> None:
     _own_token = secrets.token_hex(6)
 
 
-# The process number alone does not tell two processes apart: each container has its own number 1.
+# The process number alone does not distinguish two processes: each container has its own number 1.
 os.register_at_fork(after_in_child=_renew_own_token)
 
 
@@ -51,7 +51,7 @@ class ImageError(UserError):
 def set_run_token(token: str) -> None:
     """Names this process's temporary files, so that a later run can find those of a dead one.
 
-    Without a token, or after "", they bear random digits that this process alone has.
+    Without a token, or after "", their names have random digits that only this process uses.
     """
     global _run_token
     _run_token = token
@@ -63,7 +63,7 @@ def _temporary_beside(path: Path) -> Path:
 
 
 def remove_temporaries(folder: Path, token: str) -> int:
-    """Removes what a dead run with this token left half written below `folder`; returns how many."""
+    """Removes the half-written files of a dead run with this token below `folder`; returns their number."""
     count = 0
     for parent, _, names in os.walk(folder):
         for name in names:
@@ -74,24 +74,33 @@ def remove_temporaries(folder: Path, token: str) -> int:
 
 
 @contextmanager
-def replacing(path: str | Path, mode: str = "wb", *, sync: bool = True, **options: Any) -> Iterator[IO[Any]]:
-    """An open temporary file that takes the place of `path` in one step when the block succeeds.
+def replacing(
+    path: str | Path,
+    mode: str = "wb",
+    *,
+    sync: bool = True,
+    encoding: str | None = None,
+    errors: str | None = None,
+    newline: str | None = None,
+) -> Iterator[IO[Any]]:
+    """An open temporary file that replaces `path` in one step when the block succeeds.
 
-    Readers see the old file or the new one, whole, never half of one; on an error the old file stays.
-    Missing parent folders are made. `options` go to `open` (encoding, newline).
+    Readers see the old file or the new one as a whole, never a part; on an error the old file stays.
+    Missing parent folders are created.
 
     Args:
         path: The final name.
         mode: "wb" or "w".
         sync: Flush the data to the disk before the rename, so that a power cut cannot leave an empty
             file under the final name. Batches of many small files that record each one in a manifest
-            and check it on resumption switch it off: fsync costs more than the work itself there.
+            and check it when they resume switch it off: fsync costs more than the work itself there.
+        encoding, errors, newline: Of a text file, as `open` has them.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary_beside(target)
     try:
-        with temporary.open(mode, **options) as file:
+        with temporary.open(mode, encoding=encoding, errors=errors, newline=newline) as file:
             yield file
             if sync:
                 file.flush()
@@ -137,9 +146,9 @@ def read_json(path: str | Path) -> Any:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except IsADirectoryError:
-        raise UserError(f"{path}: is a folder; a JSON file is wanted") from None
+        raise UserError(f"{path}: is a folder; a JSON file is expected") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text (byte {error.start}); a JSON file is wanted") from None
+        raise UserError(f"{path}: not UTF-8 text (byte {error.start}); a JSON file is expected") from None
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -150,7 +159,7 @@ def require_folder(path: str | Path, what: str) -> Path:
     """`path` as a folder that exists and can be listed.
 
     Raises:
-        UserError: It does not exist, is no folder, or may not be read; `what` names the option.
+        UserError: It does not exist, is not a folder, or may not be read; `what` names the option.
     """
     folder = Path(path)
     if not folder.exists():
@@ -169,31 +178,31 @@ def find_files(
 
     Folders are searched at any depth, links to folders are followed once each (a loop of links ends),
     hidden files and folders are left out, and so is everything below a folder of `exclude`. Patterns
-    ignore upper and lower case: cameras write .MP4. One with a slash is held against the relative path.
-    What cannot be read below `root` is passed over, with one line on stderr that counts it.
+    ignore upper and lower case: cameras write .MP4. One with a slash is matched with the relative path.
+    Files and folders that cannot be read are skipped, with one line on stderr that counts them.
 
     Raises:
-        UserError: No such folder, or nothing in it matches (the message counts what was there and what
-            could not be read).
+        UserError: No such folder, or nothing in it matches (the message counts the other files and those
+            that could not be read).
     """
     top = require_folder(root, what)
-    wanted = [pattern.lower() for pattern in patterns]
-    left_out = {os.path.realpath(folder) for folder in exclude}  # resolve() raises on a link to itself
-    found: list[tuple[str, Path]] = []
+    lower_patterns = [pattern.lower() for pattern in patterns]
+    excluded = {os.path.realpath(folder) for folder in exclude}  # resolve() raises on a link to itself
+    matches: list[tuple[str, Path]] = []
     num_others = 0
-    seen: set[tuple[int, int]] = set()
+    visited: set[tuple[int, int]] = set()
     unreadable: list[OSError] = []
     for parent, folders, names in os.walk(top, followlinks=True, onerror=unreadable.append):
-        here = Path(parent).stat()
-        if (here.st_dev, here.st_ino) in seen:
+        status = Path(parent).stat()
+        if (status.st_dev, status.st_ino) in visited:
             folders.clear()
             continue
-        seen.add((here.st_dev, here.st_ino))
+        visited.add((status.st_dev, status.st_ino))
         folders[:] = sorted(
             name
             for name in folders
             if not name.startswith(".")
-            and not (left_out and os.path.realpath(Path(parent, name)) in left_out)
+            and not (excluded and os.path.realpath(Path(parent, name)) in excluded)
         )
         for name in names:
             path = Path(parent, name)
@@ -202,19 +211,19 @@ def find_files(
                 continue
             if any(
                 fnmatch.fnmatchcase((relative if "/" in p else name).lower(), p.removeprefix("**/"))
-                for p in wanted
+                for p in lower_patterns
             ):
-                found.append((relative, path))
+                matches.append((relative, path))
             else:
                 num_others += 1
-    if not found:
+    if not matches:
         others = f"{num_others} other files" if num_others else "" if unreadable else "it is empty"
         others = "; ".join(filter(None, (others, _unreadable_text(unreadable))))
         raise UserError(f"{what}: nothing below {top} matches {' '.join(patterns)} ({others})")
     if unreadable:
         logger.warning(f"{what}: {_unreadable_text(unreadable)}")
-    found.sort()
-    return [path for _, path in found]
+    matches.sort()
+    return [path for _, path in matches]
 
 
 def _is_regular(path: Path, unreadable: list[OSError]) -> bool:
@@ -244,7 +253,7 @@ def read_image(path: str | Path) -> "NDArray[np.uint8]":
     Grey, palette, CMYK, 16-bit and transparent pictures come out as 8-bit RGB.
 
     Raises:
-        ImageError: No such file, empty, truncated, not a picture, more than MAX_IMAGE_BYTES bytes (seen
+        ImageError: No such file, empty, truncated, not a picture, more than MAX_IMAGE_BYTES bytes (checked
             before it is read) or MAX_IMAGE_PIXELS pixels (read from the header, before it is decoded).
     """
     return decode_image(read_image_bytes(path), str(path))
@@ -254,7 +263,7 @@ def read_image_bytes(path: str | Path) -> bytes:
     """The content of a picture file, undecoded.
 
     Raises:
-        ImageError: No such file, or more than MAX_IMAGE_BYTES (seen before it is read).
+        ImageError: No such file, or more than MAX_IMAGE_BYTES (checked before it is read).
     """
     try:
         size_bytes = Path(path).stat().st_size
@@ -266,7 +275,7 @@ def read_image_bytes(path: str | Path) -> bytes:
 
 
 def decode_image(data: bytes, name: str) -> "NDArray[np.uint8]":
-    """The picture in `data` as (H, W, 3) uint8 RGB; see `read_image`. `name` is for the message."""
+    """The picture in `data` as (H, W, 3) uint8 RGB; see `read_image`. `name` is used in messages."""
     if not data:
         raise ImageError(f"{name}: the file is empty (0 bytes)")
     from PIL import Image, ImageOps, UnidentifiedImageError
@@ -283,7 +292,7 @@ def decode_image(data: bytes, name: str) -> "NDArray[np.uint8]":
                 return _upright_rgb(ImageOps.exif_transpose(picture))
     except ImageError:
         raise
-    except Image.DecompressionBombError:  # Pillow looks first and keeps the size to itself
+    except Image.DecompressionBombError:  # Pillow checks before we can, and does not report the size
         raise ImageError(f"{name}: too many pixels; at most {MAX_IMAGE_PIXELS} are read") from None
     except UnidentifiedImageError:
         raise ImageError(f"{name}: not a picture") from None

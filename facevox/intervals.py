@@ -1,7 +1,8 @@
 """A score over people, and its 95 % interval: each person is one draw.
 
-What one person gives is alike: drawing pictures, windows or pairs would promise too much. So whole groups
-(people, or videos where nobody knows the people) are drawn with replacement, as often as there are groups.
+The answers about one person resemble each other: drawing single pictures, windows or pairs would make the
+interval too narrow. So whole groups (people, or videos where the people are unknown) are drawn with
+replacement, as many as there are groups.
 
 Source: Efron and Tibshirani (1993), chapter 13; Field and Welsh (2007) for clusters.
 """
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
 NAN = float("nan")
 LEVEL = 0.95
 NUM_DRAWS = 2000  # the ends of a 95 % interval wander by about 1 % of its width
-DRAWN_AT_ONCE = 1 << 18  # groups, in all draws of one call of the statistic
+DRAWN_AT_ONCE = 1 << 18  # groups, summed over the draws of one call of the statistic
 
 
 class PlainMeasure(TypedDict):
-    """A measure as JSON has it; None where it is not defined."""
+    """A measure in JSON; None where it is not defined."""
 
     value: float | None
     low: float | None
@@ -33,16 +34,16 @@ class PlainMeasure(TypedDict):
 
 @dataclass(frozen=True)
 class Measure:
-    """A number with what chance would give and how sure it is. NaN where it is not defined.
+    """A score with its chance level and its uncertainty. NaN where a number is not defined.
 
     Attributes:
         value: The measure.
-        chance: What answers without knowledge give in expectation.
-        low: Lower end of the 95 % interval; NaN where fewer than two groups are there.
+        chance: Expected value of random answers.
+        low: Lower end of the 95 % interval; NaN with fewer than two groups.
         high: Upper end.
-        standard_error: Deviation between draws of groups.
-        num: Answers that it is of (windows, say); 0 where nobody counts them here.
-        num_groups: People that it is of; likewise.
+        standard_error: Standard deviation over draws of groups.
+        num: Number of answers (windows, say); 0 where they are not counted.
+        num_groups: Number of people; likewise.
     """
 
     value: float
@@ -77,27 +78,28 @@ def bootstrap_over_groups(
     num: int = 0,
     seed: int = 0,
 ) -> Measure:
-    """A statistic with the interval that drawing the groups anew gives (percentiles 2.5 and 97.5).
+    """A statistic with its interval from redrawing the groups (percentiles 2.5 and 97.5).
 
     Args:
-        statistic: Takes (D, G) how often each group comes up in each draw, whole numbers; gives (D,). Sums
+        statistic: Takes (D, G) how often each group occurs in each draw, whole numbers; returns (D,). Sums
             of whole numbers are exact, whatever their order and the number of threads.
         num_groups: G, at least 1.
-        num: Of the measure.
-        seed: Of the draws.
+        num: `Measure.num`.
+        seed: Seed of the draws.
     """
     value = float(statistic(np.ones((1, num_groups)))[0])
     if num_groups < 2 or np.isnan(value):
         return Measure(value, num=num, num_groups=num_groups)
     rng = np.random.default_rng(seed)
     at_once = max(DRAWN_AT_ONCE // num_groups, 1)
-    drawn = []
+    blocks = []
     for first in range(0, NUM_DRAWS, at_once):
         num_draws = min(at_once, NUM_DRAWS - first)
         groups = rng.integers(0, num_groups, (num_draws, num_groups))
+        # Each draw counts in a range of its own: one bincount for all draws of the block.
         groups += num_groups * np.arange(num_draws)[:, None]
         times = np.bincount(groups.ravel(), minlength=groups.size).reshape(groups.shape)
-        drawn.append(statistic(times.astype(np.float64)))
-    values = np.concatenate(drawn)
+        blocks.append(statistic(times.astype(np.float64)))
+    values = np.concatenate(blocks)
     low, high = np.nanquantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Measure(value, NAN, float(low), float(high), float(np.nanstd(values)), num, num_groups)

@@ -14,9 +14,9 @@ from types import TracebackType
 from facevox.errors import UserError
 
 HEARTBEAT_S = 5.0
-# A lock for which only its heartbeat speaks (see `_is_dead`) is dead when that is older: twelve missed
-# beats, above the attribute cache of NFS (up to 60 s by default would be the worst case for a busy mount;
-# beats renew it sooner).
+# Where only the heartbeat shows whether a run is alive (see `_is_dead`), an older one counts as dead: twelve
+# missed beats, above the attribute cache of NFS (60 s by default in the worst case of a busy mount; beats
+# renew it sooner).
 STALE_AFTER_S = 60.0
 
 
@@ -25,14 +25,15 @@ class OutputLock:
 
     Args:
         path: The lock file; its folder exists.
-        stale_after_s: Age of the heartbeat at which a lock counts as dead whose process cannot be looked at
+        stale_after_s: Age of the heartbeat at which a lock counts as dead if its process cannot be examined
             from here (another machine, container or boot; hidden by the system).
 
     Attributes:
-        token: Names this run in the lock and in its temporary files.
+        token: Identifies this run in the lock and in its temporary files.
         dead_token: The token of the dead run whose lock was taken over, or "".
+        dead_owner: Its process and host, for messages.
         lost: True once another run took this lock over (this process had been suspended, say) or the
-            lock file stayed away for two beats.
+            lock file was missing for two beats.
     """
 
     def __init__(self, path: Path, stale_after_s: float = STALE_AFTER_S) -> None:
@@ -67,7 +68,7 @@ class OutputLock:
             self.path.unlink(missing_ok=True)
 
     def _create(self) -> bool:
-        """Makes the lock appear with its content, or finds that there is one already."""
+        """Creates the lock with its content; False if there is one already."""
         me = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
@@ -81,14 +82,14 @@ class OutputLock:
             draft.write_text(json.dumps(me), encoding="utf-8")
             self._place(draft)
         except FileExistsError:
-            # NFS repeats a request whose answer got lost: the first one may have made the lock.
+            # NFS repeats a request whose reply got lost: the first one may have created the lock.
             return self._owner(self.path).get("token") == self.token
         finally:
             draft.unlink(missing_ok=True)
         return True
 
     def _place(self, source: Path) -> None:
-        """Makes the lock appear with the content of `source`.
+        """Creates the lock with the content of `source`.
 
         Raises:
             FileExistsError: There is a lock already; it is left alone.
@@ -119,28 +120,28 @@ class OutputLock:
                 f"{self.path.parent.parent}: another run is writing there ({where}, heartbeat "
                 f"{age_s:.0f} s ago); wait for it, or use another output folder"
             )
-        # Where `_one_at_a_time` has no effect several may see the dead lock: one wins the rename and
-        # makes sure that it was the dead one that it moved.
-        grave = self.path.with_name(f".{self.token}.lock-dead")
+        # Where `_one_at_a_time` has no effect, several runs may see the dead lock: one wins the rename, and
+        # checks that it moved the dead lock and not a live one that replaced it meanwhile.
+        moved = self.path.with_name(f".{self.token}.lock-dead")
         try:
-            self.path.rename(grave)
+            self.path.rename(moved)
         except FileNotFoundError:
             return
-        if self._owner(grave).get("token") == owner.get("token"):
+        if self._owner(moved).get("token") == owner.get("token"):
             self.dead_token, self.dead_owner = str(owner.get("token", "")), where
         else:
             with contextlib.suppress(FileExistsError):
-                self._place(grave)
-        grave.unlink(missing_ok=True)
+                self._place(moved)
+        moved.unlink(missing_ok=True)
 
     def _is_dead(self, owner: Mapping[str, object], age_s: float) -> bool:
-        """By the process itself where it can be looked at, else by the age of the heartbeat."""
+        """True by the process itself where it can be examined, else by the age of the heartbeat."""
         pid, started, boot = owner.get("pid"), owner.get("started"), _boot_id()
         # Host names repeat (cloned machines, containers), and so do namespace numbers; boot ids do not.
-        here = (owner.get("host"), owner.get("namespace")) == (socket.gethostname(), _pid_namespace())
-        if here and boot and owner.get("boot") == boot and isinstance(pid, int):
+        is_here = (owner.get("host"), owner.get("namespace")) == (socket.gethostname(), _pid_namespace())
+        if is_here and boot and owner.get("boot") == boot and isinstance(pid, int):
             start = _process_start(pid)
-            if start and started:  # the start time tells the process from a later one of the same number
+            if start and started:  # the start time distinguishes it from a later process of the same number
                 return start != started
             if start == "" or _is_gone(pid):
                 return True
@@ -166,16 +167,16 @@ class OutputLock:
                     os.utime(self.path)
                 num_missing = 0
             except FileNotFoundError:
-                num_missing += 1  # a file on NFS may blink: only the second time in a row counts
+                num_missing += 1  # a file on NFS may vanish for a moment: only two times in a row count
                 self.lost = num_missing > 1
             except (OSError, ValueError):
-                num_missing = 0  # a hiccup says nothing about the owner; the next beat tries again
+                num_missing = 0  # a passing error does not mean another owner; the next beat tries again
             if self.lost:
                 return
 
     @staticmethod
     def _owner(path: Path) -> dict[str, object]:
-        """What the lock says, or {} where it cannot be read."""
+        """Content of the lock, or {} where it cannot be read."""
         try:
             return _read_owner(path)
         except (OSError, ValueError):
@@ -184,9 +185,9 @@ class OutputLock:
 
 @contextlib.contextmanager
 def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Lets the processes of this machine in one after the other; without effect on NFS and the like.
+    """Admits the processes of this machine one after the other; has no effect on NFS and the like.
 
-    Without it, one that looked at a dead lock could move away the live one that replaced it meanwhile.
+    Without it, a process that saw a dead lock could move away the live one that replaced it meanwhile.
     """
     folder_fd = os.open(folder, os.O_RDONLY)
     try:
@@ -194,15 +195,15 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
             fcntl.flock(folder_fd, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(folder_fd)  # lets the next one in
+        os.close(folder_fd)  # releases the lock on the folder
 
 
 def _read_owner(path: Path) -> dict[str, object]:
-    """What the lock says, its token at least.
+    """Content of the lock, with a token at least.
 
     Raises:
         OSError: The file cannot be read.
-        ValueError: It holds something else, or only a part.
+        ValueError: It is not a lock, or only a part of one.
     """
     owner = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(owner, dict) or not isinstance(owner.get("token"), str):
@@ -211,10 +212,10 @@ def _read_owner(path: Path) -> dict[str, object]:
 
 
 def _process_start(pid: int) -> str | None:
-    """When the process started, in clock ticks since the boot, as a text to compare.
+    """Start time of the process, in clock ticks since the boot, as a text to compare.
 
-    "" for one that has ended; None where this cannot be told: no such process, or one that is hidden
-    (hidepid of proc(5)), or a system without /proc.
+    "" for a process that has ended; None where it is unknown: no such process, a hidden one (hidepid of
+    proc(5)), or a system without /proc.
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2]
@@ -225,9 +226,9 @@ def _process_start(pid: int) -> str | None:
 
 
 def _is_gone(pid: int) -> bool:
-    """Whether there is surely no such process, in /proc or not."""
+    """True if there certainly is no such process, in /proc or not."""
     try:
-        os.kill(pid, 0)  # signal 0 only asks
+        os.kill(pid, 0)  # signal 0 sends nothing, it only checks
     except ProcessLookupError:
         return True
     except (PermissionError, OverflowError):  # another user's; a number that is no process number
@@ -236,7 +237,7 @@ def _is_gone(pid: int) -> bool:
 
 
 def _boot_id() -> str:
-    """Names this machine since it was started; "" on systems that do not tell (macOS)."""
+    """Identifier of this boot of this machine; "" on systems that have none (macOS)."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
     except OSError:

@@ -1,8 +1,8 @@
-"""Logging: what programs show on the console, and the log.txt of a folder of results.
+"""Logging: the console output of programs, and the log.txt of a folder of results.
 
-Libraries write to `logging.getLogger(__name__)` and set nothing up, so that whoever imports them decides:
-`logging.getLogger("lc_pytorch").setLevel(logging.INFO)`. Programs show it by `cli.run`: messages on stdout,
-warnings on stderr. Detail (DEBUG: each epoch) is for log.txt alone:
+Libraries write to `logging.getLogger(__name__)` and set nothing up, so that the importing program decides:
+`logging.getLogger("lc_pytorch").setLevel(logging.INFO)`. In programs `cli.run` shows messages on stdout and
+warnings on stderr. Details (DEBUG: each epoch) go to log.txt only:
 
     2025-11-30 14:23:45 - facevox.training.trainer - DEBUG - epoch 3 of 20: step 300, train_loss 1.24
 """
@@ -23,13 +23,13 @@ TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 
 
 class LineFormatter(logging.Formatter):
-    """Time, logger, level and text; each further line of a text with the same prefix.
+    """Formats time, logger, level and text; each further line of a text gets the same prefix.
 
-    A traceback or a hostile file name cannot pass itself off as a line of its own.
+    So a traceback or a hostile file name cannot imitate another log line.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line, or several of the same time, without an end of line."""
+        """One line, or several of the same time, without a final line break."""
         text = record.getMessage()
         if record.exc_info:
             text += "\n" + self.formatException(record.exc_info)
@@ -38,7 +38,7 @@ class LineFormatter(logging.Formatter):
 
 
 class LineFileHandler(logging.Handler):
-    """Appends each record to a file at once; a disk that is full is told once on stderr and stops nothing.
+    """Appends each record to a file at once; a full disk is reported once on stderr and stops nothing.
 
     Args:
         file: The file; its folder exists.
@@ -53,11 +53,11 @@ class LineFileHandler(logging.Handler):
         self._process = os.getpid()
 
     def _file_at(self, time_s: float) -> Path:
-        """The file of a moment; a subclass may begin others."""
+        """The file for a time; a subclass may start new ones."""
         return self._file
 
     def open_at(self, time_s: float) -> None:
-        """Opens the file of a moment, where it is not open yet.
+        """Opens the file for a time, if it is not open yet.
 
         Raises:
             OSError: It cannot be written.
@@ -71,13 +71,13 @@ class LineFileHandler(logging.Handler):
         self._descriptor, self._file = descriptor, file
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Writes the record; in a forked process, which inherits the handler, does nothing."""
+        """Writes the record; does nothing in a forked process, which inherits the handler."""
         if os.getpid() != self._process:
             return
         try:
             self.open_at(record.created)
             line = self.format(record) + "\n"
-            # One write: what several processes append at the same time stays whole.
+            # One write call: lines that several processes append at the same time stay whole.
             os.write(self._descriptor, line.encode("utf-8", "backslashreplace"))
         except OSError as error:
             if not self._has_failed:
@@ -98,13 +98,13 @@ class LineFileHandler(logging.Handler):
 
 
 class ConsoleHandler(logging.Handler):
-    """Shows the bare text on the stdout and stderr of the moment: `native_silence` exchanges them."""
+    """Shows the bare text on the current stdout and stderr, which `native_silence` may have replaced."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Prints the record; a stdout that takes no more ends the program, as it does for its own lines."""
+        """Prints the record; a closed stdout ends the program, as it does for the program's own lines."""
         if record.levelno < logging.WARNING:
             print(record.getMessage())
             return
@@ -113,7 +113,7 @@ class ConsoleHandler(logging.Handler):
 
 
 def show_on_console() -> None:
-    """Shows on the console what all packages log; for notebooks too."""
+    """Shows the log messages of all packages on the console; also useful in notebooks."""
     for name in PACKAGES:
         replace_handlers(name, [ConsoleHandler()], logging.DEBUG)
 
@@ -121,7 +121,7 @@ def show_on_console() -> None:
 def replace_handlers(name: str, handlers: list[logging.Handler], level: int) -> None:
     """Gives a logger these handlers, and closes its former ones.
 
-    Nothing goes on to the root logger: TensorFlow, absl and uvicorn put handlers of their own there.
+    Nothing is passed to the root logger, where TensorFlow, absl and uvicorn add their own handlers.
     """
     logger = logging.getLogger(name)
     for former in list(logger.handlers):
@@ -135,7 +135,7 @@ def replace_handlers(name: str, handlers: list[logging.Handler], level: int) -> 
 
 @contextlib.contextmanager
 def on_console() -> Iterator[None]:
-    """Shows on the console what all packages log, while the block lasts."""
+    """Shows the log messages of all packages on the console while the block lasts."""
     former = []
     for logger in map(logging.getLogger, PACKAGES):
         former.append((logger, list(logger.handlers), logger.level, logger.propagate))
@@ -151,9 +151,9 @@ def on_console() -> Iterator[None]:
 
 @contextlib.contextmanager
 def log_file(file: Path) -> Iterator[None]:
-    """Appends to `file` what all packages log while the block lasts, how it was started, and an error.
+    """Appends the log messages of all packages to `file` while the block lasts, with its command and error.
 
-    Only the process that enters it writes. Where the file cannot be written, that is told once.
+    Only the process that enters it writes. A file that cannot be written is reported once.
 
     Args:
         file: The log; its folder exists.

@@ -1,20 +1,20 @@
-"""The one manifest format of all batch programs: an append-only record of what became of each item.
+"""The one manifest format of all batch programs: an append-only record of the outcome of each item.
 
 `<output_dir>/manifests/<program>.jsonl`, or `<program>.shard-0001-of-0004.jsonl` for a shard: UTF-8, one
 JSON object a line.
 
 - The first line is the header: `{"facevox_manifest": 1, "program", "settings", "table", "columns",
   "item_column", "overwrite"}`.
-- A line for each run that began: `{"run": {"started": true, "num_total", "inputs"}}`; `inputs` is a hash of
+- A line for each run that started: `{"run": {"started": true, "num_total", "inputs"}}`; `inputs` is a hash of
   the names of all items, whatever the shard.
 - A line for each finished item: `{"item", "status": "done"|"no_face"|"no_speech"|"left_out"|"failed",
   "reason", "outputs": [[path, bytes]], "rows": [{…}], "seconds", "fingerprint", "at": seconds since 1970}`.
   Of several lines of an item, also in several manifests of a folder, the newest counts.
 - A line for each run that ended: `{"run": {"done", "skipped", "failed", "seconds", "stopped",
-  "num_items", "complete"}}`, and `"no_face"` or `"no_speech"` with their numbers, where there are some.
+  "num_items", "complete"}}`, and `"no_face"` or `"no_speech"` with their numbers, where there are any.
 
-Lines are appended as items finish, so a killed run loses at most the item it was working on; half a last
-line is cut off by the next run. Readers refuse a format number that they do not know.
+Lines are appended as items finish, so a killed run loses at most the item it was working on; an incomplete
+last line is cut off by the next run. Readers refuse an unknown format number.
 """
 
 import csv
@@ -34,17 +34,17 @@ from facevox.locks import OutputLock
 FORMAT_VERSION = 1
 LONG_VALUE = 60  # characters; longer settings are not shown
 FOLDER = "manifests"
-LEFT_OUT = "left_out"  # status of an item that is not wanted: of another class, a copy
-# Statuses of items that have no result and did not fail: nobody is in them, or they are not wanted.
+LEFT_OUT = "left_out"  # status of an item that was excluded: of another class, a copy
+# Statuses of items that have no result and did not fail: nobody is in them, or they were excluded.
 NOBODY = (NoFaceError.status, NoSpeechError.status, LEFT_OUT)
 FINISHED = ("done", *NOBODY)  # statuses that the next run does not try again
 _SHARD = re.compile(r"\.shard-(\d+)-of-(\d+)\.jsonl$")
-# What must agree between manifests that are continued or joined.
+# Keys that must agree between manifests that are continued or joined.
 _IDENTITY = ("program", "settings", "table", "columns", "item_column")
 
 
 class Header(TypedDict):
-    """The first line of a manifest: what was run, and how."""
+    """The first line of a manifest: the program and its settings."""
 
     facevox_manifest: int
     program: str
@@ -56,7 +56,7 @@ class Header(TypedDict):
 
 
 class Record(TypedDict):
-    """A line about an item; see `facevox.workers.Outcome`. What stands in its rows is the program's."""
+    """A line about an item; see `facevox.workers.Outcome`. The keys of its rows are up to the program."""
 
     item: str
     status: str
@@ -69,13 +69,13 @@ class Record(TypedDict):
 
 
 def manifest_file(output_dir: Path, program: str, shard_index: int = 0, num_shards: int = 1) -> Path:
-    """Where the manifest of a run lies."""
+    """Path of the manifest of a run."""
     shard = f".shard-{shard_index:04d}-of-{num_shards:04d}" if num_shards > 1 else ""
     return output_dir / FOLDER / f"{program}{shard}.jsonl"
 
 
 def shard_of(path: Path) -> tuple[int, int]:
-    """(shard index, number of shards) by a manifest's name; (0, 1) for a whole run."""
+    """(shard index, number of shards) from a manifest's name; (0, 1) for a whole run."""
     match = _SHARD.search(path.name)
     return (int(match[1]), int(match[2])) if match else (0, 1)
 
@@ -88,7 +88,7 @@ def make_header(
     item_column: str,
     overwrite: bool = False,
 ) -> Header:
-    """The first line of a manifest, as it comes back from JSON."""
+    """The first line of a manifest, as reading it from JSON would give it (lists instead of tuples)."""
     header = {
         "facevox_manifest": FORMAT_VERSION,
         "program": program,
@@ -104,7 +104,7 @@ def make_header(
 
 @dataclass
 class Manifest:
-    """One manifest file, read: the header, and where in the file each item's last line is.
+    """The content of one manifest file: the header, and the position of each item's last line.
 
     Only offsets are kept, so that a manifest of millions of rows needs little memory.
     """
@@ -125,25 +125,25 @@ class Manifest:
                 yield json.loads(file.readline())
 
     def differences(self, header: Header) -> list[str]:
-        """What in `header` differs from this manifest's, each as "name: here | there"."""
-        found = []
+        """Differences of `header` from this manifest's, each as "name was …, is …"."""
+        changes = []
         for key in _IDENTITY:
             mine, other = self.header.get(key), header.get(key)
             if mine == other:
                 continue
             if isinstance(mine, dict) and isinstance(other, dict):
                 names = [name for name in {**mine, **other} if mine.get(name) != other.get(name)]
-                found += [f"{name} was {mine.get(name)}, is {other.get(name)}" for name in names]
+                changes += [f"{name} was {mine.get(name)}, is {other.get(name)}" for name in names]
             else:
-                found.append(f"{key} was {mine}, is {other}")
-        return found
+                changes.append(f"{key} was {mine}, is {other}")
+        return changes
 
 
 def load_manifest(path: Path) -> Manifest | None:
-    """The manifest in `path`; None where the file holds not even a header (a run killed at its start).
+    """The manifest in `path`; None where the file does not even have a header (a run killed at its start).
 
     Raises:
-        UserError: It is no manifest, or one of a later format.
+        UserError: It is not a manifest, or one of a later format.
     """
     manifest: Manifest | None = None
     with path.open("rb") as file:
@@ -196,13 +196,13 @@ class ManifestWriter:
 
     Args:
         path: The file; its folder is made.
-        header: The first line, written where the file is new or to be started afresh.
-        keep: Bytes of the file to keep (`Manifest.end`); 0 starts afresh.
+        header: The first line, written where the file is new or is started again.
+        keep: Bytes of the file to keep (`Manifest.end`); 0 starts it again.
     """
 
     def __init__(self, path: Path, header: Header, keep: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Opened for appending: should a run that was taken for dead go on for a moment, both add lines and
+        # Opened for appending: if a run that was taken for dead continues for a moment, both add lines and
         # neither overwrites the other's.
         self._file = path.open("ab")
         self._file.truncate(keep)
@@ -210,7 +210,7 @@ class ManifestWriter:
             self.append(header)
 
     def append(self, record: Mapping[str, object]) -> None:
-        """Writes one line and hands it to the operating system, so that kill -9 cannot take it back."""
+        """Writes one line and hands it to the operating system, so that it survives a kill -9."""
         self._file.write(_line(record))
         self._file.flush()
 
@@ -229,28 +229,28 @@ class ManifestWriter:
 
 
 class ItemIndex:
-    """Where each item's newest record is, over a whole run's manifest and those of its shards.
+    """The manifest with the newest record of each item, over a whole run's manifest and its shards'.
 
     Several can hold the same item: the number of shards was changed between runs, or shards were merged.
     """
 
     def __init__(self, manifests: Sequence[Manifest]) -> None:
-        self._where: dict[str, Manifest] = {}
+        self._newest: dict[str, Manifest] = {}
         for manifest in manifests:
             for name, at in manifest.times.items():
-                known = self._where.get(name)
-                if known is None or at >= known.times[name]:
-                    self._where[name] = manifest
+                former = self._newest.get(name)
+                if former is None or at >= former.times[name]:
+                    self._newest[name] = manifest
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._where)
+        return iter(self._newest)
 
     def records(self, names: Iterable[str]) -> Iterator[Record]:
         """The newest record of each of `names` that has one, in that order."""
         files: dict[Path, IO[bytes]] = {}
         try:
             for name in names:
-                manifest = self._where.get(name)
+                manifest = self._newest.get(name)
                 if manifest is None:
                     continue
                 if manifest.path not in files:
@@ -268,23 +268,23 @@ def write_table(
 ) -> tuple[int, dict[str, int]]:
     """Writes the CSV of a program from its records, sorted by item; returns (rows, items by status).
 
-    Items whose rows have statuses of their own count by these. `is_listed(item, status)` leaves items out.
+    Items whose rows have their own statuses are counted by those. `is_listed(item, status)` leaves items out.
     Each row gets `status` and `reason`; an item without rows that is not done gets one that names it. Only
-    the record at hand is in memory.
+    one record at a time is in memory.
     """
     columns = [*header["columns"], "status", "reason"]
     counts: dict[str, int] = {}
     num_rows = 0
     with replacing(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         plain = csv.DictWriter(file, columns, restval="", lineterminator="\n")
-        # A carriage return in a file name ends a row for readers, but makes the plain writer quote nothing.
+        # A carriage return in a file name ends a row for readers, but the plain writer does not quote it.
         quoting = csv.DictWriter(file, columns, restval="", lineterminator="\n", quoting=csv.QUOTE_ALL)
         plain.writeheader()
         for record in index.records(sorted(index)):
             if is_listed is not None and not is_listed(record["item"], record["status"]):
                 continue
             rows = record["rows"]
-            # An item of many (a shard of pictures) counts as these: its rows have statuses of their own.
+            # An item of many (a shard of pictures) counts by its rows, which have their own statuses.
             for status in [row["status"] for row in rows if "status" in row] or [record["status"]]:
                 counts[status] = counts.get(status, 0) + 1
             if not rows and record["status"] != "done":
@@ -309,8 +309,8 @@ def read_manifest(output_dir: Path, program: str) -> Iterator[Record]:
     manifests = [manifest for manifest in loaded if manifest is not None]
     if not manifests:
         others = ", ".join(find_programs(output_dir))
-        there = f" (there is one of {others})" if others else ""
-        raise UserError(f"{output_dir}: no manifest of {program}; run that first{there}")
+        hint = f" (there is one of {others})" if others else ""
+        raise UserError(f"{output_dir}: no manifest of {program}; run that first{hint}")
     index = ItemIndex(manifests)
     return index.records(sorted(index))
 
@@ -329,7 +329,7 @@ def write_manifest(path: Path, header: Header, records: Iterable[Record], inputs
 
 
 def started_record(names: Sequence[str]) -> dict[str, object]:
-    """The line with which a run begins: how many items there are in all, and a hash of their names."""
+    """The line with which a run starts: the number of all items, and a hash of their names."""
     digest = hashlib.sha256()
     for name in names:
         digest.update(name.encode("utf-8", "surrogateescape") + b"\0")
@@ -337,19 +337,19 @@ def started_record(names: Sequence[str]) -> dict[str, object]:
 
 
 def status_text(counts: Mapping[str, int]) -> str:
-    """Numbers of items by status as "95 done, 3 no_face, 2 failed"; done and failed stand there always."""
+    """Numbers of items by status as "95 done, 3 no_face, 2 failed"; done and failed are always listed."""
     empty = [f"{counts[status]} {status}" for status in NOBODY if counts.get(status)]
     return ", ".join([f"{counts.get('done', 0)} done", *empty, f"{counts.get('failed', 0)} failed"])
 
 
 def is_too_much(num_failed: int, num_items: int, max_failed: float) -> bool:
-    """Whether more than the share `max_failed` of the items failed (0: any failure is too much)."""
+    """True if more than the share `max_failed` of the items failed (0: any failure is too much)."""
     # Below a millionth of an item it is rounding: 0.29 x 100 is less than 29.
     return num_failed - max_failed * num_items > 1e-6
 
 
 def empty_text(program: str, settings: Mapping[str, object], detector: str = "") -> str:
-    """The line for a run in which not one item gave a result: what was looked for, and how."""
+    """The message of a run in which no item gave a result, with the detector and the settings."""
     flat: dict[str, object] = {}
     for name, value in settings.items():
         flat |= (
@@ -357,10 +357,10 @@ def empty_text(program: str, settings: Mapping[str, object], detector: str = "")
             if isinstance(value, dict)
             else {name: value}
         )
-    # A hash tells nobody anything.
+    # Long values are hashes, which do not help.
     words = [f"{name} {value}" for name, value in flat.items() if len(str(value)) < LONG_VALUE]
     words = ([f"detector {detector}"] if detector else []) + words
-    return f"{program}: not one item gave a result; made with {', '.join(words) or 'no settings'}"
+    return f"{program}: no item gave a result; made with {', '.join(words) or 'no settings'}"
 
 
 def _line(record: Mapping[str, object]) -> bytes:
@@ -368,7 +368,7 @@ def _line(record: Mapping[str, object]) -> bytes:
 
 
 def refuse_other_splits(output_dir: Path, program: str, num_shards: int) -> list[OutputLock]:
-    """Makes sure that nobody works on the same items in another number of shards.
+    """Makes sure that no other run works on the same items in another number of shards.
 
     Returns:
         The locks of dead runs that were cleared away.
@@ -376,23 +376,23 @@ def refuse_other_splits(output_dir: Path, program: str, num_shards: int) -> list
     Raises:
         UserError: Such a run is alive.
     """
-    cleared = []
+    locks = []
     for path in sorted((output_dir / FOLDER).glob(f"{program}*.lock")):
         if shard_of(path.with_suffix(".jsonl"))[1] != num_shards:
             with OutputLock(path) as lock:
-                cleared.append(lock)
-    return [lock for lock in cleared if lock.dead_token]
+                locks.append(lock)
+    return [lock for lock in locks if lock.dead_token]
 
 
 @dataclass(frozen=True)
 class Merged:
-    """What joining the shards gave.
+    """The joined shards.
 
     Attributes:
-        table: The table of the whole.
-        num_rows: Its rows.
-        counts: Items by status.
-        settings: What the items were made with.
+        table: The table of all shards.
+        num_rows: Its number of rows.
+        counts: Number of items by status.
+        settings: Settings that the items were made with.
     """
 
     table: Path
@@ -402,23 +402,23 @@ class Merged:
 
     @property
     def is_empty(self) -> bool:
-        """Whether not one item gave a result."""
+        """True if no item gave a result."""
         return bool(self.counts) and not self.counts.get("done")
 
     def has_failed(self, max_failed: float) -> bool:
-        """Whether a larger share than `max_failed` of the items with somebody in them failed."""
+        """True if a larger share than `max_failed` of the items with somebody in them failed."""
         num_items = sum(count for status, count in self.counts.items() if status not in NOBODY)
         return is_too_much(self.counts.get("failed", 0), num_items, max_failed)
 
 
 def merge_manifests(output_dir: Path, program: str) -> Merged:
-    """Joins the shards of a program: writes its whole manifest and table as one run would have.
+    """Joins the shards of a program: writes its whole manifest and table as a single run would have.
 
-    What a whole run did there before or since is joined too; the newest record of an item counts.
+    Records of a whole run there, from before or since, are joined too; the newest of an item counts.
 
     Raises:
         UserError: No shards; a shard missing, unfinished, or made from other inputs or with other settings;
-            a run is at work there.
+            a run is still working there.
     """
     paths = [path for path in find_manifests(output_dir, program) if shard_of(path)[1] > 1]
     if not paths:
@@ -441,24 +441,24 @@ def merge_manifests(output_dir: Path, program: str) -> Merged:
 
 
 def _finished_shards(output_dir: Path, program: str, paths: list[Path]) -> list[Manifest]:
-    """The manifests of all shards of one split, whole and in agreement."""
+    """The manifests of all shards of one split, complete and with the same settings and inputs."""
     way_out = f"run the program once without shards: it takes over what is done ({output_dir})"
     totals = {shard_of(path)[1] for path in paths}
     if len(totals) > 1:
         raise UserError(f"{program}: shards of different splits {sorted(totals)}; {way_out}")
     missing = sorted(set(range(totals.pop())) - {shard_of(path)[0] for path in paths})
     if missing:
-        raise UserError(f"{output_dir}: shards of {program} not there yet: {' '.join(map(str, missing))}")
+        raise UserError(f"{output_dir}: shards of {program} still missing: {' '.join(map(str, missing))}")
     manifests: list[Manifest] = []
     for path in paths:
         manifest = load_manifest(path)
         if manifest is None or not manifest.is_complete:
             raise UserError(f"{path}: this shard is not finished; run its command again, then merge")
-        if manifests and (found := manifests[0].differences(manifest.header)):
-            raise UserError(f"{path}: made with other settings than {paths[0].name}: {'; '.join(found)}")
+        if manifests and (changes := manifests[0].differences(manifest.header)):
+            raise UserError(f"{path}: made with other settings than {paths[0].name}: {'; '.join(changes)}")
         if manifests and manifest.inputs != manifests[0].inputs:
             raise UserError(
-                f"{path}: saw other inputs than {paths[0].name} (files came or went between the runs); "
+                f"{path}: had other inputs than {paths[0].name} (files came or went between the runs); "
                 "run all shards again, which skips what is done, then merge"
             )
         manifests.append(manifest)

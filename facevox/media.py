@@ -2,7 +2,7 @@
 
 The clock: 0 is the moment at which a player starts the file, so pictures and sound of one file share
 it whatever their own start times, edit lists or codec delays are. Where the time stamps jump back, as in
-recordings that were joined byte by byte, each stream goes on right after what was before.
+recordings that were joined byte by byte, each stream continues directly after the previous part.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Literal, TypeVar, overload
 
 import av
 import numpy as np
@@ -34,7 +34,7 @@ MAX_FRAME_PIXELS = 8192 * 8192  # 8K film is 8192 x 4320; refused by the header,
 GAP_S = 0.02
 RESET_S = 1.0  # stamps that jump back by more than this belong to another recording
 # A longer gap before a picture or a sound is refused: it would be filled, and one wrong stamp would make
-# days of silence or of a standing picture.
+# days of silence or of a still picture.
 MAX_GAP_S = 3600.0
 # Formats that hold their media themselves. FFmpeg also reads play lists (concat, hls, dash, image2, ...),
 # which would open other files of this machine under the name of a video.
@@ -44,17 +44,18 @@ FORMATS = (
     "mjpeg", "yuv4mpegpipe", "ogg", "wav", "w64", "mp3", "flac", "aac", "ac3", "eac3", "dts", "truehd",
     "aiff", "au", "caf", "amr", "amrnb", "amrwb", "voc", "wv", "tta", "ape", "loas",
 )  # fmt: skip
-# Only these find the key frame before a moment by an index. Elsewhere FFmpeg guesses a place by its
-# stamp and may come out behind the key frame, so that the pictures up to the next one would be lost.
+# Only these find the key frame before a time by an index. In others FFmpeg guesses a position by its
+# stamp, which may be after the key frame, so that the pictures up to the next one would be lost.
 INDEXED_FORMATS = frozenset({"mov", "mp4", "matroska", "webm", "avi"})
-# Time between frames that differs from the median by more than this share of it is no rounding (1 ms in
+# A time between frames that differs from the median by more than this share of it is not rounding (1 ms in
 # Matroska: 6 % at 60 frames a second). One in fifty may: files that were cut have an odd one.
 RATE_TOLERANCE = 0.2
 ODD_FRAMES = 0.02
 MAX_TIMES_LOOKED_AT = 20_000
 Colour = Literal["rgb", "bgr"]
+_Packet = TypeVar("_Packet")
 
-# Damaged files are our daily bread and reported in one line; FFmpeg's own lines would flood the log.
+# Damaged files are common and reported in one line; FFmpeg's own lines would flood the log.
 av.logging.set_level(av.logging.PANIC)
 
 
@@ -64,25 +65,25 @@ class MediaError(UserError):
 
 @dataclass(frozen=True)
 class MediaInfo:
-    """What the headers of a media file say; sizes are as shown, after rotation."""
+    """Information from the headers of a media file; sizes are as displayed, after rotation."""
 
     has_video: bool
     has_audio: bool
     width: int
     height: int
-    duration_s: float  # 0 where the headers do not say; joined recordings are not added up
-    rate_hz: float  # average frames a second; 0 where the headers do not say
-    num_frames: int  # 0 where the headers do not say
+    duration_s: float  # 0 if the headers do not have it; joined recordings are not added up
+    rate_hz: float  # average frames a second; 0 if the headers do not have it
+    num_frames: int  # 0 if the headers do not have it
     audio_rate_hz: int
     num_audio_tracks: int
-    is_variable_rate: bool | None = None  # whether frames come at uneven times; None: it was not looked at
+    is_variable_rate: bool | None = None  # whether frames come at uneven times; None: not checked
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture of a video."""
+    """A picture of a video."""
 
-    image: "NDArray[np.uint8]"  # (H, W, 3), RGB or BGR as asked for, upright
+    image: "NDArray[np.uint8]"  # (H, W, 3), RGB or BGR as requested, upright
     time_s: float  # presentation time
     index: int  # in presentation order, from 0; with a rate: the index at that rate
 
@@ -98,14 +99,14 @@ def open_media(path: str | Path) -> Iterator["InputContainer"]:
     if size == 0:
         raise MediaError(f"{path}: the file is empty (0 bytes)")
     try:
-        # "file:" keeps names such as "-x.mp4" or "http:x.mp4" from being taken for options or addresses;
+        # "file:" keeps names such as "-x.mp4" or "http:x.mp4" from being read as options or addresses;
         # the whitelists keep play lists from reaching the network and other files.
         name = "file:" + str(file)
         options = {
             "protocol_whitelist": "file",
             "format_whitelist": ",".join(FORMATS),
-            # FFmpeg would take stamps of a joined recording that are far below the first for an overflow
-            # and move them 26 hours ahead. `Clock` follows a true overflow as well.
+            # Otherwise FFmpeg takes stamps of a joined recording that are far below the first for an
+            # overflow and moves them 26 hours ahead. `Clock` also follows a true overflow.
             "correct_ts_overflow": "0",
         }
         with av.open(name, options=options, metadata_errors="ignore") as container:
@@ -127,12 +128,12 @@ def first_stream(container: "InputContainer", kind: Literal["audio"], path: str 
 def first_stream(
     container: "InputContainer", kind: Literal["video", "audio"], path: str | Path
 ) -> "VideoStream | AudioStream":
-    """The stream that is played. Raises MediaError where there is none."""
-    found = container.streams.video if kind == "video" else container.streams.audio
-    # Cover pictures of sound files are streams of one frame; they are no video.
-    streams = [
-        s for s in found if not (kind == "video" and s.disposition & av.stream.Disposition.attached_pic)
-    ]
+    """The stream that a player plays. Raises MediaError if there is none."""
+    streams: list[VideoStream] | list[AudioStream] = list(container.streams.audio)
+    if kind == "video":
+        # Cover pictures of sound files are streams of one frame; they are no video.
+        cover = av.stream.Disposition.attached_pic
+        streams = [stream for stream in container.streams.video if not stream.disposition & cover]
     if not streams:
         raise MediaError(f"{path}: no {kind} stream")
     if streams[0].codec_context is None:
@@ -149,7 +150,7 @@ def start_of(container: "InputContainer") -> float:
 
 
 def _seek(container: "InputContainer", time_s: float) -> None:
-    """Moves to a key frame at or before `time_s` where an index tells it, else stays at the start."""
+    """Moves to a key frame at or before `time_s` in files with an index; stays at the start in others."""
     if time_s > 0 and INDEXED_FORMATS.intersection(container.format.name.split(",")):
         container.seek(int((time_s + start_of(container)) * av.time_base), backward=True)
 
@@ -166,10 +167,10 @@ class Clock:
         """The presentation time of what is stamped `stamp_s`.
 
         Args:
-            stamp_s: The stamp; None where the file has none.
-            after_s: Where the stream is: the end of the sound, the time of the last picture, at first
-                the time that was asked for.
-            step_s: What lies between `after_s` and the next one where no stamp tells.
+            stamp_s: The stamp; None if the file has none.
+            after_s: Current time of the stream: the end of the sound, the time of the last picture, at
+                first the requested time.
+            step_s: Time from `after_s` to the next picture or sound, used where there is no valid stamp.
 
         Raises:
             MediaError: A gap of more than `MAX_GAP_S`.
@@ -178,34 +179,34 @@ class Clock:
         if stamp_s is None:
             return 0.0 if first else after_s + step_s
         time_s = stamp_s + self._offset_s
-        if time_s < after_s - RESET_S and not first:  # after a seek the first may lie far before
+        if time_s < after_s - RESET_S and not first:  # after a seek the first may be far before
             self._previous_offset_s = self._offset_s
             self._offset_s = after_s + step_s - stamp_s
             return after_s + step_s
         if time_s > after_s + RESET_S and abs(stamp_s + self._previous_offset_s - after_s) <= RESET_S:
-            self._offset_s = self._previous_offset_s  # it was no jump but a few wrong stamps
+            self._offset_s = self._previous_offset_s  # that was not a jump but a few wrong stamps
             time_s = stamp_s + self._offset_s
         if time_s - after_s > MAX_GAP_S:
             raise MediaError(
                 f"{self._path}: its time stamps leave a gap of {time_s - after_s:.0f} s at {after_s:.0f} s, "
-                f"more than the {MAX_GAP_S:.0f} s that are filled; write the file anew with right stamps"
+                f"more than the {MAX_GAP_S:.0f} s that are filled; write the file again with correct ones"
             )
         return time_s
 
 
 def probe(path: str | Path, *, with_times: bool = False) -> MediaInfo:
-    """What the headers of `path` say; one frame is decoded to learn the rotation.
+    """Information from the headers of `path`; one frame is decoded for its rotation.
 
     Args:
         path: The file.
-        with_times: Read the time stamps of its pictures as well, which is all of the file, not decoded.
+        with_times: Also read the time stamps of its pictures: the whole file is read, but not decoded.
 
     Raises:
         MediaError: Not a media file.
     """
     with open_media(path) as container:
         sounds = container.streams.audio
-        has_audio = bool(sounds) and sounds[0].codec_context is not None  # as below: one that can be decoded
+        has_audio = bool(sounds) and sounds[0].codec_context is not None  # as for pictures: decodable ones
         audio_rate_hz = sounds[0].rate if has_audio else 0
         duration_s = (container.duration or 0) / av.time_base
         try:
@@ -216,12 +217,12 @@ def probe(path: str | Path, *, with_times: bool = False) -> MediaInfo:
         num_frames = stream.frames
         frame: av.VideoFrame | None = None
         stamps: list[int] = []
-        for packet in _packets(container, stream):
+        for packet in _until_damage(container.demux(stream)):
             if packet.pts is not None:
                 stamps.append(packet.pts)
             if frame is None:
                 with contextlib.suppress(FFmpegError):
-                    frame = next((one for one in packet.decode() if isinstance(one, av.VideoFrame)), None)
+                    frame = next(iter(packet.decode()), None)
             if frame is not None and not (with_times and len(stamps) < MAX_TIMES_LOOKED_AT):
                 break
         if frame is not None and frame.rotation % 180:
@@ -240,11 +241,8 @@ def _is_uneven(stamps: list[int]) -> bool:
     return bool((np.abs(steps - usual) > RATE_TOLERANCE * usual).mean() > ODD_FRAMES)
 
 
-def _packets(
-    container: "InputContainer", stream: "VideoStream | AudioStream", check: Callable[[], None] = lambda: None
-) -> Iterator[av.Packet]:
+def _until_damage(packets: Iterator[_Packet], check: Callable[[], None] = lambda: None) -> Iterator[_Packet]:
     """The packets of a stream; a truncated file just ends."""
-    packets = container.demux(stream)
     while True:
         check()
         try:
@@ -265,8 +263,8 @@ def decoded_frames(
 def decoded_frames(
     container: "InputContainer", stream: "VideoStream | AudioStream", check: Callable[[], None] = lambda: None
 ) -> Iterator[object]:
-    """The frames of a stream; damaged packets are passed over, a truncated file just ends."""
-    for packet in _packets(container, stream, check):
+    """The frames of a stream; damaged packets are skipped, a truncated file just ends."""
+    for packet in _until_damage(container.demux(stream), check):
         try:
             yield from packet.decode()
         except FFmpegError:
@@ -274,7 +272,7 @@ def decoded_frames(
 
 
 def _frame_s(stream: "VideoStream") -> float:
-    """How long a frame of the stream is shown, by its average rate."""
+    """Duration of a frame of the stream, from its average rate."""
     return min(float(1 / stream.average_rate), MAX_GAP_S) if stream.average_rate else 0.04
 
 
@@ -321,19 +319,18 @@ def iter_frames(
 
     Args:
         path: The video.
-        rate_hz: None gives every frame with its own time. A rate gives frames at k / rate_hz, each the
-            frame nearest in time, so that videos of any, even variable, frame rate come out alike.
-        start_s: Frames before this time are left out (passed over by seeking where the file has an index).
-        max_frames: Stop after so many; what follows is not decoded.
+        rate_hz: None: every frame with its own time. A rate: frames at k / rate_hz, each the frame nearest
+            in time, so that videos of any frame rate, even a variable one, are treated alike.
+        start_s: Frames before this time are left out (skipped by seeking where the file has an index).
+        max_frames: Stop after `max_frames` frames; the rest is not decoded.
         colour: Order of the channels.
         threads: Decoder threads; 1 suits worker processes.
-        check: Called before each packet, of which many may go by between two frames at a low rate; what it
-            raises ends the reading.
+        check: Called before each packet, of which many may pass between two frames at a low rate; an
+            exception that it raises ends the reading.
 
     Raises:
-        MediaError: No such file, no video stream, not one frame can be decoded, or the time stamps
-            leave a gap of more than `MAX_GAP_S`. A file that breaks off later gives the frames that
-            are there.
+        MediaError: No such file, no video stream, no frame can be decoded, or the time stamps leave a gap
+            of more than `MAX_GAP_S`. A file that breaks off later gives the frames before that.
     """
     count = 0
     with open_media(path) as container:
@@ -341,47 +338,47 @@ def iter_frames(
         stream.codec_context.thread_count = threads
         _seek(container, start_s)
         timed = _timed_frames(container, stream, path, start_s, check)
-        chosen = _every(timed, start_s) if rate_hz is None else _at_rate(timed, rate_hz, start_s, stream)
-        for index, time_s, frame in chosen:
+        frames = _every(timed, start_s) if rate_hz is None else _at_rate(timed, rate_hz, start_s, stream)
+        for index, time_s, frame in frames:
             yield Frame(_to_array(frame, colour), time_s, index)
             count += 1
             if max_frames is not None and count >= max_frames:
                 return
     if count == 0 and start_s == 0:
-        raise MediaError(f"{path}: not one frame can be decoded")
+        raise MediaError(f"{path}: no frame can be decoded")
 
 
 def _every(
     timed: Iterator[tuple[float, av.VideoFrame]], start_s: float
 ) -> Iterator[tuple[int, float, av.VideoFrame]]:
-    kept = ((time_s, frame) for time_s, frame in timed if time_s >= start_s - 1e-6)
-    for index, (time_s, frame) in enumerate(kept):
+    later = ((time_s, frame) for time_s, frame in timed if time_s >= start_s - 1e-6)
+    for index, (time_s, frame) in enumerate(later):
         yield index, time_s, frame
 
 
 def _at_rate(
     timed: Iterator[tuple[float, av.VideoFrame]], rate_hz: float, start_s: float, stream: "VideoStream"
 ) -> Iterator[tuple[int, float, av.VideoFrame]]:
-    """For each k the frame nearest to start_s + k / rate_hz; the last frame holds to its end."""
-    held: tuple[float, av.VideoFrame] | None = None
+    """The frame nearest to start_s + k / rate_hz for each k; the last frame is shown for its duration."""
+    previous: tuple[float, av.VideoFrame] | None = None
     index = 0
     for time_s, frame in timed:
-        if held is not None:
+        if previous is not None:
             # Up to half way between two frames the earlier one is the nearer.
-            middle_s = (held[0] + time_s) / 2
+            middle_s = (previous[0] + time_s) / 2
             while start_s + index / rate_hz < middle_s - 1e-9:
-                yield index, start_s + index / rate_hz, held[1]
+                yield index, start_s + index / rate_hz, previous[1]
                 index += 1
-        held = (time_s, frame)
-    if held is None:
+        previous = (time_s, frame)
+    if previous is None:
         return
-    while start_s + index / rate_hz < held[0] + _frame_s(stream) - 1e-6:
-        yield index, start_s + index / rate_hz, held[1]
+    while start_s + index / rate_hz < previous[0] + _frame_s(stream) - 1e-6:
+        yield index, start_s + index / rate_hz, previous[1]
         index += 1
 
 
 def read_first_frame(path: str | Path, colour: Colour = "rgb") -> Frame:
-    """The first frame of a video; only as much as that is decoded. Raises MediaError as `iter_frames`."""
+    """The first frame of a video; nothing more is decoded. Raises MediaError as `iter_frames`."""
     return next(iter_frames(path, max_frames=1, colour=colour))
 
 
@@ -390,9 +387,9 @@ def iter_audio(
 ) -> Iterator["NDArray[np.float32]"]:
     """The sound of a file, mixed to mono, in blocks of (n,) float32 at `rate_hz`.
 
-    The first sample is at presentation time `start_s`: sound that starts later is led by silence, gaps
+    The first sample is at presentation time `start_s`: sound that starts later is preceded by silence, gaps
     are filled with it and overlaps cut, so that sample k is within `GAP_S` of start_s + k / rate_hz.
-    Silence comes in blocks of at most a second.
+    Blocks of silence have at most a second.
 
     Raises:
         MediaError: No such file, no sound, none of it can be decoded, or the time stamps leave a gap of
@@ -405,14 +402,15 @@ def iter_audio(
         stream.codec_context.thread_count = 1
         clock = Clock(path, container)
         _seek(container, start_s - 1.0)  # one second ahead, so that the decoder has settled
-        # Where the sound so far ends. Packets are counted, not believed one by one: differences too small
-        # to be a gap would add up unseen.
+        # End of the sound so far. It is counted from the samples, not taken from each packet's stamp:
+        # differences too small to be a gap would add up unnoticed.
         end_s = start_s
-        skip = 0  # samples at rate_hz that are there already or lie before start_s, still to be dropped
+        skip = 0  # samples at rate_hz still to be dropped: overlaps, and those before start_s
         for frame in decoded_frames(container, stream):
             missing_s = clock.time_s(frame.time, end_s) - end_s
             form = (frame.sample_rate, frame.layout.name, frame.format.name)  # joined parts may differ
             if resampler is None or form != resampled_form or abs(missing_s) > GAP_S:
+                # A new resampler for each part; the old one still has samples in its filter.
                 if resampler is not None:
                     rest = list(_samples(resampler.resample(None)))
                     yield from _without(skip, rest)
@@ -423,14 +421,14 @@ def iter_audio(
                 yield from _silence(missing - skip, rate_hz)
                 skip = max(skip - missing, 0)
             end_s += frame.samples / frame.sample_rate
-            frame.pts = None  # the clock is kept here; the resampler must not insert its own corrections
+            frame.pts = None  # times are handled here; the resampler must not add its own corrections
             for block in _samples(resampler.resample(frame)):
                 yield from _without(skip, [block])
                 skip = max(skip - len(block), 0)
         if resampler is not None:
             yield from _without(skip, _samples(resampler.resample(None)))
     if resampler is None:
-        raise MediaError(f"{path}: not one sample of its sound can be decoded")
+        raise MediaError(f"{path}: no sample of its sound can be decoded")
 
 
 def _silence(count: int, rate_hz: int) -> Iterator["NDArray[np.float32]"]:
@@ -440,19 +438,19 @@ def _silence(count: int, rate_hz: int) -> Iterator["NDArray[np.float32]"]:
 
 def _samples(frames: Iterable[av.AudioFrame]) -> Iterator["NDArray[np.float32]"]:
     for frame in frames:
-        # The mean of the channels, as librosa has it. FFmpeg's own mix of float sound weights each by
-        # 0.71, which takes a voice in both channels beyond full scale.
+        # The mean of the channels, as in librosa. FFmpeg's own mix of float sound weights each by 0.71,
+        # which takes a voice in both channels beyond full scale.
         samples = frame.to_ndarray().mean(axis=0, dtype=np.float32)
-        # Damaged float streams hold NaN; one of them would spread through everything computed later.
+        # Damaged float streams hold NaN; a single one would spread through everything computed later.
         yield np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _without(skip: int, blocks: Iterable["NDArray[np.float32]"]) -> Iterator["NDArray[np.float32]"]:
     for block in blocks:
-        dropped = min(skip, len(block))
-        skip -= dropped
-        if dropped < len(block):
-            yield block[dropped:]
+        num_dropped = min(skip, len(block))
+        skip -= num_dropped
+        if num_dropped < len(block):
+            yield block[num_dropped:]
 
 
 def read_audio(
@@ -460,7 +458,7 @@ def read_audio(
 ) -> "NDArray[np.float32]":
     """The sound of a file as (n,) float32 mono in [-1, 1]; sample k is at start_s + k / rate_hz.
 
-    `duration_s` limits how much is decoded; the result may be shorter where the sound ends earlier.
+    `duration_s` limits the decoding; the result is shorter if the sound ends earlier.
     Raises MediaError as `iter_audio`.
     """
     limit = math.inf if duration_s is None else round(duration_s * rate_hz)
@@ -488,7 +486,7 @@ def write_video(
     """Writes an mp4 of H.264 (yuv420p) and AAC; frame k is presented at k / rate_hz, sample k at k / rate.
 
     Args:
-        path: The file; it appears whole or not at all.
+        path: The file; it appears as a whole or not at all.
         frames: (H, W, 3) uint8 RGB, all of one size; an odd last row or column is cut off, because
             yuv420p has half of the colour resolution.
         rate_hz: Frames a second.
@@ -498,13 +496,13 @@ def write_video(
         preset: x264's speed.
 
     Raises:
-        ValueError: There is not one frame.
+        ValueError: There are no frames.
     """
     rate = Fraction(rate_hz).limit_denominator(100_000)
     with replacing(path) as file, av.open(file, "w", format="mp4") as container:
         video = container.add_stream("libx264", rate=rate)
         video.pix_fmt = "yuv420p"
-        # One thread: the same bytes whatever the number of cores, and workers do not fight for these.
+        # One thread: the same bytes whatever the number of cores, and workers do not compete for them.
         video.codec_context.thread_count = 1
         video.options = {"crf": str(crf), "preset": preset}
         sound: AudioStream | None = None
@@ -529,9 +527,11 @@ def write_video(
                 container.mux(packet)
 
 
-def _encoded_audio(stream: "AudioStream", audio: "NDArray[np.float32]", rate_hz: int) -> Iterator["Packet"]:
+def _encoded_audio(
+    stream: "AudioStream", audio: "NDArray[np.float32]", rate_hz: int
+) -> Iterator["Packet[AudioStream]"]:
     samples = np.ascontiguousarray(audio, np.float32).reshape(1, -1)
-    for start in range(0, samples.shape[1], 1024):  # AAC's frame
+    for start in range(0, samples.shape[1], 1024):  # the length of AAC's frames
         block = av.AudioFrame.from_ndarray(samples[:, start : start + 1024], format="fltp", layout="mono")
         block.sample_rate = rate_hz
         block.pts = start
@@ -547,7 +547,7 @@ def write_wav(
     *,
     sync: bool = True,
 ) -> int:
-    """Writes mono 16-bit PCM from (n,) float32 in [-1, 1], whole or in blocks; returns the sample count.
+    """Writes mono 16-bit PCM from (n,) float32 in [-1, 1], whole or in blocks; returns the number of samples.
 
     Louder samples are clipped. Blocks are written as they come, so that hours of sound need no memory.
     """

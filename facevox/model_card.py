@@ -1,15 +1,14 @@
-"""The model card: what a model is, learnt from and scores, as Markdown beside its weights."""
+"""The model card: purpose, training data and scores of a model, as Markdown next to its weights."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from facevox.files import write_text
 from facevox.intervals import interval_text
 
 CARD_FILE = "MODEL_CARD.md"
-NOTHING = "–"  # stands for a number that is not defined
+NOTHING = "–"  # in place of a number that is not defined
 
 
 def write_card(path: Path, title: str, sections: Mapping[str, Sequence[str]]) -> None:
@@ -18,7 +17,7 @@ def write_card(path: Path, title: str, sections: Mapping[str, Sequence[str]]) ->
     Args:
         path: The file.
         title: Its heading.
-        sections: Heading → paragraphs, lists and tables; those that are empty are left out.
+        sections: Heading → paragraphs, lists and tables; empty ones are left out.
     """
     blocks = [f"# {title}"]
     for heading, parts in sections.items():
@@ -27,27 +26,27 @@ def write_card(path: Path, title: str, sections: Mapping[str, Sequence[str]]) ->
 
 
 def bullets(lines: Iterable[str]) -> str:
-    """A list."""
+    """A Markdown list."""
     return "\n".join(f"- {line}" for line in lines)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A table; floats with three digits, "–" where they are not defined."""
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table; floats with three digits, "–" where they are not defined."""
     lines = [_row(columns), "|" + "---|" * len(columns)]
     return "\n".join([*lines, *(_row([_cell(value) for value in row]) for row in rows)])
 
 
-def score_cells(score: Mapping[str, Any]) -> tuple[Any, str]:
+def score_cells(score: Mapping[str, object]) -> tuple[object, str]:
     """Value and interval of a measure's plain values, as cells."""
     return score["value"], interval_text(score) or NOTHING
 
 
-def class_table(rows: Iterable[Mapping[str, Any]], counted: str) -> str:
+def class_table(rows: Iterable[Mapping[str, object]], counted: str) -> str:
     """A table of the scores of each class.
 
     Args:
         rows: With class, precision, recall, f1, pictures.
-        counted: What the last column counts.
+        counted: Heading of the last column, the number of pictures.
     """
     names = ("class", "precision", "recall", "f1", "pictures")
     return table(
@@ -55,8 +54,8 @@ def class_table(rows: Iterable[Mapping[str, Any]], counted: str) -> str:
     )
 
 
-def pairs(values: Mapping[str, Any], sign: str = " ") -> str:
-    """Names with their values, in one line."""
+def pairs(values: Mapping[str, object], sign: str = " ") -> str:
+    """Names with their values, on one line."""
     return ", ".join(f"{name}{sign}{value}" for name, value in values.items())
 
 
@@ -64,7 +63,7 @@ def _row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return NOTHING
     return f"{value:.3f}" if isinstance(value, float) else str(value)

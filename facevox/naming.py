@@ -4,17 +4,17 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-MAX_NAME_BYTES = 240  # file systems take 255; the rest is for what later steps put behind it
+MAX_NAME_BYTES = 240  # file systems take 255; the rest is for what later steps append
 
 
 def plan_names(inputs: Sequence[str], suffix: str) -> list[str]:
-    """For each relative input path the output path: the same sub-folder and stem with `suffix`.
+    """The output path of each relative input path: the same sub-folder and stem with `suffix`.
 
     Where several inputs share a stem (`a/vid.mp4` and `a/vid.mov`), the first in order keeps it and the
-    others carry their own suffix (`a/vid_mov.jpg`), numbered where even that is taken. Upper and lower
-    case count as the same, because some file systems cannot tell them apart. A name (without its folder)
-    of more than MAX_NAME_BYTES bytes is cut, and a hash of the whole name put at its end; suffixes of
-    the same length cut alike, so that the face and the voice of one video keep one stem.
+    others include their own suffix (`a/vid_mov.jpg`), with a number where even that is in use. Upper and
+    lower case count as the same, because some file systems do not distinguish them. A name (without its
+    folder) of more than MAX_NAME_BYTES bytes is cut and ends in a hash of the whole name; suffixes of the
+    same length cut alike, so that the face and the voice of one video keep one stem.
 
     The plan depends on all inputs: make it over the whole list, before it is split into shards.
     """
@@ -23,15 +23,15 @@ def plan_names(inputs: Sequence[str], suffix: str) -> list[str]:
     owner: dict[str, int] = {}
     for index, stem in enumerate(plain):
         owner.setdefault(stem.casefold(), index)
-    taken = set(owner)
+    used = set(owner)
     planned = []
     for index, (name, stem) in enumerate(zip(inputs, plain, strict=True)):
         if owner[stem.casefold()] != index:
             base = f"{whole[index]}_{PurePosixPath(name).suffix.lstrip('.').lower() or 'file'}"
             stem, number = _shortened(base, suffix), 2
-            while stem.casefold() in taken:
+            while stem.casefold() in used:
                 stem, number = _shortened(f"{base}_{number}", suffix), number + 1
-            taken.add(stem.casefold())
+            used.add(stem.casefold())
         planned.append(stem + suffix)
     return planned
 

@@ -1,23 +1,24 @@
-"""The silence of the native libraries below our programs."""
+"""Silences the native libraries that our programs use."""
 
 import contextlib
 import os
 import sys
 from collections.abc import Iterator
+from typing import TextIO
 
 
 @contextlib.contextmanager
 def native_silence() -> Iterator[None]:
-    """Drops what native code writes to the process's stderr; Python's own stderr keeps working.
+    """Discards the output of native code on the process's stderr; Python's own stderr keeps working.
 
     MediaPipe, TensorFlow Lite and codecs write start-up notes that no setting turns off. Our own lines go
-    to a copy of the stream. A no-op where FACEVOX_NATIVE_LOG is set, for hunting a crash.
+    to a copy of the stream. Has no effect where FACEVOX_NATIVE_LOG is set, for the search for a crash.
     """
     if os.environ.get("FACEVOX_NATIVE_LOG"):
         yield
         return
     try:
-        kept = os.dup(2)
+        original = os.dup(2)
     except OSError:  # started with stderr closed
         yield
         return
@@ -27,22 +28,22 @@ def native_silence() -> Iterator[None]:
     copy = None
     if uses_descriptor:
         python_stderr.flush()
-        sys.stderr = copy = os.fdopen(os.dup(kept), "w", buffering=1, errors="backslashreplace")
+        sys.stderr = copy = os.fdopen(os.dup(original), "w", buffering=1, errors="backslashreplace")
     os.dup2(sink, 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(original, 2)
+        os.close(original)
         os.close(sink)
         if copy is not None:
-            if sys.stderr is copy:  # a generator that is dropped may end here long after others began
+            if sys.stderr is copy:  # a generator that is dropped may end here long after others started
                 sys.stderr = python_stderr
             copy.close()
 
 
-def _descriptor(stream: object) -> int:
+def _descriptor(stream: TextIO) -> int:
     try:
-        return stream.fileno()  # type: ignore[attr-defined]
-    except (AttributeError, OSError, ValueError):
+        return stream.fileno()
+    except (AttributeError, OSError, ValueError):  # a notebook's or a test's stream has none
         return -1

@@ -14,7 +14,7 @@ LINE_EVERY_S = 10.0  # in a log file; a night's run gives some thousand lines
 
 
 def duration_text(seconds: float) -> str:
-    """Seconds as people say them: "42 s", "3 min 20 s", "2 h 05 min"."""
+    """A readable duration: "42 s", "3 min 20 s", "2 h 05 min"."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -24,7 +24,7 @@ def duration_text(seconds: float) -> str:
 
 
 class _Stderr:
-    """The stderr of the moment: it is exchanged while native libraries are silenced."""
+    """The current stderr, which is replaced while native libraries are silenced."""
 
     def write(self, text: str) -> int:
         return sys.stderr.write(text)
@@ -40,13 +40,13 @@ class _Stderr:
 
 
 class Progress:
-    """Counts items with rate and time left; a context manager.
+    """Counts items and shows rate and remaining time; a context manager.
 
-    Shown where this module's logger lets INFO through, as in programs, and not within another one.
+    Shown where this module's logger is enabled for INFO, as in programs, and not inside another one.
 
     Args:
-        total: Items in all.
-        label: What is being done, at the start of the line.
+        total: Number of items.
+        label: Name of the work, at the start of the line.
         unit: Name of an item.
     """
 
@@ -54,7 +54,7 @@ class Progress:
 
     @classmethod
     def is_wanted(cls) -> bool:
-        """Whether a new one would be shown."""
+        """True if a new one would be shown."""
         return cls._outermost is None and logger.isEnabledFor(logging.INFO)
 
     def __init__(self, total: int, label: str, unit: str = "item") -> None:
@@ -72,7 +72,7 @@ class Progress:
             self._bar = tqdm(total=total, desc=label, unit=unit, dynamic_ncols=True, file=_Stderr())
 
     def update(self, count: int = 1, note: str = "") -> None:
-        """Adds finished items; `note` (failures, a loss) is shown behind the count."""
+        """Adds finished items; `note` (failures, a loss) is shown after the count."""
         self.count += count
         self._note = note
         if self._bar is not None:
@@ -85,11 +85,11 @@ class Progress:
     def _print_line(self) -> None:
         now_s = self._last_line_s = time.monotonic()
         rate_hz = self.count / max(now_s - self._start_s, 1e-9)
-        left = duration_text((self.total - self.count) / rate_hz) if rate_hz > 0 else "?"
+        remaining = duration_text((self.total - self.count) / rate_hz) if rate_hz > 0 else "?"
         share = 100 * self.count / max(self.total, 1)
         note = f", {self._note}" if self._note else ""
         line = f"{self._label}: {self.count}/{self.total} {self._unit}s ({share:.0f} %), {rate_hz:.1f}/s, "
-        print(f"{line}{left} left{note}", file=sys.stderr, flush=True)
+        print(f"{line}{remaining} left{note}", file=sys.stderr, flush=True)
 
     def __enter__(self) -> "Progress":
         Progress._outermost = Progress._outermost or self

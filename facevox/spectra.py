@@ -1,7 +1,7 @@
-"""Mel bands and cepstra in NumPy: the same numbers for a row wherever it stands and whatever is beside it.
+"""Mel bands and cepstra in NumPy: the numbers of a row depend neither on its position nor on other rows.
 
 A matrix product would be shorter, but BLAS adds in an order that depends on the processor, on the threads and
-on where in a block a row lies, so equal sounds got unequal features. Here each row is transformed alone, and
+on a row's position in a block, so equal sounds got unequal features. Here each row is transformed alone, and
 the weighted bins of a band are added one by one, lowest first.
 
 Letters: T rows (moments), F bins of a spectrum, B mel bands, K cepstral coefficients.
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Reals = NDArray[np.float32 | np.float64]
 
 BLOCK_ROWS = 2048  # transformed at a time: 8 MiB for rows of 512 samples, however long the sound is
 # The scale of Slaney's Auditory Toolbox, librosa's default: linear below 1 kHz, logarithmic above.
@@ -22,15 +23,13 @@ _BREAK_MEL = _BREAK_HZ / _LINEAR_HZ_PER_MEL
 _LOG_STEP = np.log(6.4) / 27.0
 
 
-def mel_power(
-    samples: NDArray[np.floating], window: Floats, fft_size: int, hop: int, bands_BF: Floats
-) -> Floats:
-    """(T, B) power in mel bands of every frame that lies wholly within the samples.
+def mel_power(samples: Reals, window: Floats, fft_size: int, hop: int, bands_BF: Floats) -> Floats:
+    """(T, B) power in mel bands of every frame that is wholly within the samples.
 
     Args:
         samples: (n,) real samples; T = 1 + (n - fft_size) // hop, none where n is less.
         window: (fft_size,) factors.
-        fft_size: Samples of a frame.
+        fft_size: Number of samples of a frame.
         hop: Samples from one frame to the next.
         bands_BF: Weights, F = fft_size // 2 + 1; see `slaney_bands` and `htk_bands`.
     """
@@ -56,15 +55,15 @@ def _band_sums(power_TF: Floats, bands_BF: Floats) -> Floats:
 
 
 def _spans(bands_BF: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """First bin of each band with a weight, and how many bins there are up to its last one."""
+    """First bin with a weight of each band, and the number of bins up to its last one."""
     has_BF = bands_BF != 0
     first_B = has_BF.argmax(axis=1)
     last_B = bands_BF.shape[1] - has_BF[:, ::-1].argmax(axis=1)
     return first_B, np.where(has_BF.any(axis=1), last_B - first_B, 0)
 
 
-def cepstra(levels_TB: NDArray[np.floating], num_coefficients: int) -> Floats:
-    """(T, K) orthonormal DCT-II of the levels of each row: MFCC, where these are decibels of mel bands.
+def cepstra(levels_TB: Reals, num_coefficients: int) -> Floats:
+    """(T, K) orthonormal DCT-II of the levels of each row: MFCC, if these are decibels of mel bands.
 
     Args:
         levels_TB: Levels in B bands.
@@ -74,25 +73,26 @@ def cepstra(levels_TB: NDArray[np.floating], num_coefficients: int) -> Floats:
     levels_BT = np.ascontiguousarray(levels_TB.T, np.float64)
     lowest_T = levels_BT[0]
     sums_KT = np.zeros((len(basis_KB), len(lowest_T)))
-    # Against the lowest band: where all are level, the coefficients above the first are 0 and not 1e-14.
+    # Relative to the lowest band: where all are equal, the coefficients above the first are 0, not 1e-14.
     for band, level_T in enumerate(levels_BT):
         sums_KT += basis_KB[:, band, None] * (level_T - lowest_T)
     sums_KT[:1] += np.sqrt(len(levels_BT)) * lowest_T
-    return sums_KT.T
+    cepstra_TK: Floats = sums_KT.T
+    return cepstra_TK
 
 
 @lru_cache(maxsize=8)
 def _cosines(num: int) -> Floats:
     """(num, num) rows of the orthonormal DCT-II."""
     angles = np.pi / num * np.outer(np.arange(num), np.arange(num) + 0.5)
-    basis = np.sqrt(2.0 / num) * np.cos(angles)
+    basis: Floats = np.sqrt(2.0 / num) * np.cos(angles)
     basis[0] /= np.sqrt(2.0)
     return basis
 
 
 @lru_cache(maxsize=8)
 def slaney_bands(rate_hz: float, fft_size: int, num_bands: int) -> Floats:
-    """(B, F) triangles of equal area from 0 Hz to half the rate, as librosa's `filters.mel` has them.
+    """(B, F) triangles of equal area from 0 Hz to half the rate, as in librosa's `filters.mel`.
 
     Source: Slaney 1998, Auditory Toolbox; rounded to float32, as librosa rounds its own.
     """
@@ -101,7 +101,8 @@ def slaney_bands(rate_hz: float, fft_size: int, num_bands: int) -> Floats:
     above = _BREAK_HZ * np.exp(_LOG_STEP * (mels - _BREAK_MEL))
     edges_hz = np.where(mels < _BREAK_MEL, _LINEAR_HZ_PER_MEL * mels, above)
     areas = 2.0 / (edges_hz[2:] - edges_hz[:-2])
-    return (_triangles(edges_hz, rate_hz, fft_size) * areas[:, None]).astype(np.float32).astype(np.float64)
+    bands_BF: Floats = _triangles(edges_hz, rate_hz, fft_size) * areas[:, None]
+    return bands_BF.astype(np.float32).astype(np.float64)
 
 
 @lru_cache(maxsize=8)

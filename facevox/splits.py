@@ -1,7 +1,7 @@
-"""The order in which people are dealt into parts: a hash of seed and name.
+"""The order in which people are assigned to parts: a hash of seed and name.
 
-It depends neither on who else is there, nor on the order of the files, nor on versions of a random generator:
-the same seed and the same name come to the same place in every version.
+It depends neither on the other people, nor on the order of the files, nor on versions of a random generator:
+the same seed and the same name give the same position in every version.
 """
 
 import hashlib
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 
 def draw(name: str, seed: int) -> bytes:
-    """32 bytes that belong to a name and a seed, evenly spread over names."""
+    """32 bytes derived from a name and a seed, uniformly distributed over names."""
     return hashlib.sha256(f"{seed}:{name}".encode("utf-8", "surrogateescape")).digest()
 
 
@@ -19,5 +19,5 @@ def drawn_order(names: Iterable[str], seed: int) -> list[str]:
 
 
 def drawn_share(name: str, seed: int) -> float:
-    """The draw as a number from 0 to below 1."""
+    """The draw as a number of at least 0 and below 1."""
     return int.from_bytes(draw(name, seed)[:8], "big") / 2**64

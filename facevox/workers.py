@@ -1,7 +1,7 @@
-"""Worker processes for batches: spawned, restarted when they die, given up on when they hang.
+"""Worker processes for batches: spawned, and replaced when they die or hang.
 
-Why not concurrent.futures: there one crash of a decoder breaks the whole pool and loses every item in
-flight, and a hanging item cannot be ended.
+With concurrent.futures one crash of a decoder would break the whole pool and lose every item in flight, and
+a hanging item could not be ended.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from multiprocessing import connection
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnContext
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from facevox.errors import NobodyError, UserError, one_line
 from facevox.files import set_run_token
@@ -26,25 +26,25 @@ from facevox.signals import STOP_SIGNALS, ignore_stop_signals
 
 START_TIMEOUT_S = 300.0  # imports from a cold network disk take minutes
 CLOSE_PATIENCE_S = 10.0
-MAX_START_FAILURES = 3  # workers that die one after the other before anything is done
-# A second chunk waits in each worker's pipe while items are quicker than this: it hides the round trip
+MAX_START_FAILURES = 3  # workers that die one after the other before any item is done
+# A second chunk waits in each worker's pipe while items take less than this: it hides the round trip
 # without delaying a stop.
 PREFETCH_BELOW_S = 0.2
-LARGE_BLOCK_BYTES = 31 << 20  # below 32 MB, the highest threshold that glibc takes up by itself
+LARGE_BLOCK_BYTES = 31 << 20  # below 32 MB, the highest threshold that glibc adopts by itself
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
 @dataclass(frozen=True)
 class Item:
-    """One thing to do; a task that must know more of it derives its own kind of item.
+    """A unit of work; a task that needs more information derives its own kind of item.
 
     Attributes:
         name: Unique; the key in the manifest.
-        path: Of its file, or "".
+        path: Path of its file, or "".
         output: The file that was planned for it, relative to the output folder; None where none was. An item
             is done again when this is not among its files, and a file is removed when it is no item's.
         further_paths: Other files that it is made from (the sound of a video): an item is done again when one
-            of them is added, taken away or replaced.
+            of them is added, removed or replaced.
     """
 
     name: str
@@ -66,7 +66,7 @@ _ItemT = TypeVar("_ItemT", bound=Item, contravariant=True)
 
 @dataclass
 class Outcome:
-    """What became of an item: rows for the table, files written (relative to the output folder)."""
+    """Result of an item: rows for the table, files written (relative to the output folder)."""
 
     rows: Sequence[Mapping[str, object]] = ()
     outputs: list[str] = field(default_factory=list)
@@ -75,13 +75,13 @@ class Outcome:
 
     @classmethod
     def without_result(cls, reason: str | BaseException) -> "Outcome":
-        """An item that could not be done, or in which nobody is (`NobodyError`), and why, in one line."""
+        """Of an item that failed, or in which nobody is (`NobodyError`), with the reason in one line."""
         status = reason.status if isinstance(reason, NobodyError) else "failed"
         return cls(status=status, reason=reason if isinstance(reason, str) else one_line(reason))
 
 
 class Job(Protocol[_ItemT]):
-    """What a worker does; see `facevox.batch.Task`."""
+    """The work of a worker; see `facevox.batch.Task`."""
 
     def open(self, output_dir: Path) -> None: ...
     def process_chunk(self, items: Sequence[_ItemT]) -> Iterator[Outcome]: ...
@@ -92,7 +92,7 @@ Result = tuple[ItemT, Outcome, float]  # seconds of work
 
 
 def raise_if_disk_full(error: BaseException) -> None:
-    """Passes on errors after which every other item would fail too; they end the batch, recoverably."""
+    """Raises UserError for errors after which every other item would fail too; a new run continues then."""
     if isinstance(error, OSError) and error.errno in _DISK_FULL:
         where = f" ({error.filename})" if error.filename else ""
         raise UserError(
@@ -103,7 +103,7 @@ def raise_if_disk_full(error: BaseException) -> None:
 def run_in_process(
     job: Job[ItemT], output_dir: Path, chunks: Iterable[list[ItemT]]
 ) -> Iterator[Result[ItemT]]:
-    """Does the chunks in this process, one after the other."""
+    """Processes the chunks in this process, one after the other."""
     with native_silence():
         job.open(output_dir)
         try:
@@ -126,15 +126,15 @@ def _timed(job: Job[ItemT], chunk: Sequence[ItemT]) -> Iterator[Result[ItemT]]:
 def reuse_large_blocks() -> None:
     """Lets this process keep the memory of large arrays, pictures above all, for the next ones.
 
-    glibc asks the system for each large block anew, page by page, until one of this size was given back once;
-    then it keeps and reuses them (mallopt(3), M_MMAP_THRESHOLD). Saves up to a quarter of the processor time
-    per picture.
+    glibc requests each large block from the system, page by page, until a block of this size has been freed
+    once; then it keeps and reuses them (mallopt(3), M_MMAP_THRESHOLD). Saves up to a quarter of the processor
+    time per picture.
     """
     bytes(LARGE_BLOCK_BYTES)
 
 
-def _worker_main(pipe: Connection, job: Job[Any], output_dir: Path, token: str) -> None:
-    """The life of a worker: open the job, then chunk in, outcomes out, until the pipe closes."""
+def _worker_main(pipe: Connection, job: Job[ItemT], output_dir: Path, token: str) -> None:
+    """Runs in a worker: opens the job, then receives chunks and sends outcomes until the pipe closes."""
     ignore_stop_signals()
     reuse_large_blocks()
     set_run_token(token)
@@ -156,7 +156,7 @@ def _worker_main(pipe: Connection, job: Job[Any], output_dir: Path, token: str) 
 
 
 class _Worker(Generic[ItemT]):
-    """The parent's side of one worker process."""
+    """The parent's side of a worker process."""
 
     def __init__(self, context: SpawnContext, job: Job[ItemT], output_dir: Path, token: str) -> None:
         self.pipe, theirs = context.Pipe()
@@ -167,7 +167,7 @@ class _Worker(Generic[ItemT]):
         theirs.close()
         self.is_ready = False
         self.pending: deque[ItemT] = deque()  # sent, no outcome yet, in order
-        self.chunk_sizes: deque[int] = deque()
+        self.chunk_sizes: deque[int] = deque()  # items of each chunk that have no outcome yet
         self.last_sign_s = time.monotonic()
 
     def send(self, chunk: list[ItemT]) -> None:
@@ -175,7 +175,7 @@ class _Worker(Generic[ItemT]):
             self.last_sign_s = time.monotonic()
         self.pending.extend(chunk)
         self.chunk_sizes.append(len(chunk))
-        with contextlib.suppress(OSError):  # a dead worker is found by its sentinel
+        with contextlib.suppress(OSError):  # a dead worker is noticed by its sentinel
             self.pipe.send(chunk)
 
     def finished_one(self) -> ItemT:
@@ -217,7 +217,7 @@ class WorkerPool(Generic[ItemT]):
     ) -> None:
         # Spawn: a fork would share ZIP handles and MediaPipe graphs, and crash.
         self._context = multiprocessing.get_context("spawn")
-        self._make = lambda: _Worker(self._context, job, output_dir, token)
+        self._make: Callable[[], _Worker[ItemT]] = lambda: _Worker(self._context, job, output_dir, token)
         self._num_workers = num_workers
         self._item_timeout_s = item_timeout_s
         self._workers: list[_Worker[ItemT]] = []
@@ -231,19 +231,19 @@ class WorkerPool(Generic[ItemT]):
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         if kind is None:
             for worker in self._workers:
-                worker.ask_to_end()  # all at once, so that they close their jobs side by side
+                worker.ask_to_end()  # all before the first wait, so that they close their jobs in parallel
         for worker in self._workers:
             worker.end(CLOSE_PATIENCE_S if kind is None else 0.0)
 
     def _start(self) -> None:
-        # Each worker gets its share of the cores for the libraries that start threads of their own.
+        # Each worker gets its share of the cores for libraries that start threads.
         threads = str(max((os.cpu_count() or 1) // self._num_workers, 1))
         names = [
             n for n in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS") if n not in os.environ
         ]
         os.environ.update(dict.fromkeys(names, threads))
         # Blocked while the process starts, and so in the new process until it ignores them: schedulers
-        # signal the whole group, and a worker that dies of it while it imports looks like a broken one.
+        # signal the whole group, and a worker that it kills during its imports would look like a broken one.
         former = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
             self._workers.append(self._make())
@@ -253,21 +253,22 @@ class WorkerPool(Generic[ItemT]):
                 del os.environ[name]
 
     def run(self, chunks: Iterable[list[ItemT]], should_stop: Callable[[], bool]) -> Iterator[Result[ItemT]]:
-        """Hands out the chunks and yields what comes back, in the order of finishing.
+        """Distributes the chunks and yields the results, in the order of finishing.
 
-        When `should_stop` turns true, what is in the workers is finished and the rest left.
+        When `should_stop` becomes true, the chunks in the workers are finished and no others are started.
 
         Raises:
             UserError: A worker refuses to start (missing weights), the workers keep dying while they
                 start, or the disk is full.
         """
         source = iter(chunks)
-        again: deque[list[ItemT]] = deque()  # chunks of a worker that died
+        retries: deque[list[ItemT]] = deque()  # chunks of workers that died
         exhausted = False
         while True:
             stopping = should_stop() or self._refusal is not None
-            while not stopping and len(self._workers) < self._num_workers and not (exhausted and not again):
-                first = again.popleft() if again else next(source, None)
+            # At the start, or after workers died: a new one for each chunk, up to their number.
+            while not stopping and len(self._workers) < self._num_workers and not (exhausted and not retries):
+                first = retries.popleft() if retries else next(source, None)
                 if first is None:
                     exhausted = True
                     break
@@ -278,7 +279,7 @@ class WorkerPool(Generic[ItemT]):
                 is_small = not worker.chunk_sizes or worker.chunk_sizes[0] == 1
                 depth = 2 if worker.is_ready and is_small and self._mean_s < PREFETCH_BELOW_S else 1
                 while not stopping and len(worker.chunk_sizes) < depth:
-                    chunk = again.popleft() if again else next(source, None)
+                    chunk = retries.popleft() if retries else next(source, None)
                     if chunk is None:
                         exhausted = True
                         break
@@ -286,24 +287,26 @@ class WorkerPool(Generic[ItemT]):
             if not any(worker.pending for worker in self._workers):
                 if self._refusal is not None:
                     raise self._refusal
-                if stopping or (exhausted and not again):
+                if stopping or (exhausted and not retries):
                     return
-                continue
-            yield from self._collect(again)
+                continue  # the last worker died and left chunks to do again
+            yield from self._collect(retries)
 
-    def _collect(self, again: deque[list[ItemT]]) -> Iterator[Result[ItemT]]:
-        """Waits for a sign of any worker and yields the outcomes that came."""
+    def _collect(self, retries: deque[list[ItemT]]) -> Iterator[Result[ItemT]]:
+        """Waits for a message or the end of any worker, and yields the outcomes that came."""
+        # Half a second at most: nothing else wakes us for a worker that hangs, or for a signal to stop.
         connection.wait([w.pipe for w in self._workers] + [w.process.sentinel for w in self._workers], 0.5)
         for worker in list(self._workers):
             yield from self._receive(worker)
             silent_s = time.monotonic() - worker.last_sign_s
             if silent_s > worker.limit_s(self._item_timeout_s):
-                yield from self._bury(worker, again, f"took longer than {silent_s:.0f} s and was given up")
+                reason = f"took longer than {silent_s:.0f} s and was given up"
+                yield from self._replace(worker, retries, reason)
             elif not worker.process.is_alive():
                 yield from self._receive(worker)  # what it sent before it died
                 code = worker.process.exitcode or 0
                 how = f"signal {-code}" if code < 0 else f"exit code {code}"
-                yield from self._bury(worker, again, f"the worker process died on it ({how})")
+                yield from self._replace(worker, retries, f"the worker process died on it ({how})")
 
     def _receive(self, worker: _Worker[ItemT]) -> Iterator[Result[ItemT]]:
         while True:
@@ -323,7 +326,7 @@ class WorkerPool(Generic[ItemT]):
                 )
                 if not worker.is_ready:
                     raise error
-                self._refusal = error  # what the other workers are at is still collected
+                self._refusal = error  # the outcomes of the other workers are still collected
                 worker.pending.clear()
                 worker.chunk_sizes.clear()
             else:
@@ -331,10 +334,10 @@ class WorkerPool(Generic[ItemT]):
                 self._mean_s += 0.1 * (message[2] - self._mean_s)
                 yield worker.finished_one(), message[1], message[2]
 
-    def _bury(
-        self, worker: _Worker[ItemT], again: deque[list[ItemT]], reason: str
+    def _replace(
+        self, worker: _Worker[ItemT], retries: deque[list[ItemT]], reason: str
     ) -> Iterator[Result[ItemT]]:
-        """Replaces a dead or hanging worker: the item it was at has failed, the others go to new workers."""
+        """Ends a dead or hanging worker: its current item has failed, its others go to new workers."""
         seconds = time.monotonic() - worker.last_sign_s
         self._workers.remove(worker)
         worker.end()
@@ -345,5 +348,5 @@ class WorkerPool(Generic[ItemT]):
                 raise UserError(f"worker processes keep dying while they start: {reason}; try --workers 0")
         elif worker.chunk_sizes and worker.chunk_sizes[0] == 1:
             yield pending.pop(0), Outcome.without_result(reason), seconds
-        # Of a chunk of several any may be the culprit: one by one it will be found.
-        again.extend([item] for item in pending)
+        # Of a chunk of several items any may be the culprit: tried one by one, it fails alone.
+        retries.extend([item] for item in pending)

@@ -373,7 +373,7 @@ def test_pictures_of_other_classes_hide_neither_failures_nor_that_nobody_was_fou
     assert preprocess(raw, tmp_path / "out") == 1
     said = capsys.readouterr().out
     assert "0 done, 0 skipped (finished before), 1 no_face, 3 left_out, 0 failed" in said
-    assert "not one item gave a result; made with detector FaceMesh, min_confidence 0.5" in said
+    assert "no item gave a result; made with detector FaceMesh, min_confidence 0.5" in said
     (raw / "0p_남_20_기쁨_집_1-1.jpg").write_bytes(b"no picture")
     good = next((aihub_dir / "folders").rglob("*EMOIMG_기쁨_TRAIN_01/*.jpg"))
     shutil.copy(good, raw / "9p_남_20_기쁨_집_1-1.jpg")

@@ -403,7 +403,7 @@ def make_playlist(path: Path) -> None:
         (lambda p: None, "No such file"),
         (lambda p: p.write_bytes(b""), "0 bytes"),
         (make_text, "not a readable media file"),
-        (make_playlist, "not a readable media file|not one frame|no video stream"),
+        (make_playlist, "not a readable media file|no frame|no video stream"),
         (lambda p: p.mkdir(), "not a readable media file"),
     ],
 )

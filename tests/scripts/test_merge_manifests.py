@@ -26,7 +26,7 @@ def test_shards_of_voices_join_into_the_table_of_one_run(
     shards = [*source, "--output_dir", str(tmp_path / "parts"), "--num_shards", "3"]
     assert cli.run(voices.main, [*shards, "--shard_index", "0"]) == 0
     assert cli.run(script.main, ["--output_dir", str(tmp_path / "parts")]) == 2
-    assert "not there yet: 1 2" in capsys.readouterr().err
+    assert "still missing: 1 2" in capsys.readouterr().err
     for index in ("1", "2"):
         assert cli.run(voices.main, [*shards, "--shard_index", index]) == 0
     assert cli.run(script.main, ["--output_dir", str(tmp_path / "parts")]) == 0

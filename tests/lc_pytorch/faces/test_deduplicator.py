@@ -256,7 +256,7 @@ def test_pictures_without_a_face_are_left_out_or_kept_as_asked(tmp_path, model_f
 def test_pictures_without_any_face_are_reported_by_the_exit_code(tmp_path, model_file, logged):
     write_image(tmp_path / "faces" / "wall.png", np.full((90, 60, 3), 128, np.uint8))
     assert deduplicate(config_for(tmp_path, model_file)).exit_code == ExitCode.SOME_FAILED
-    assert "not one item gave a result; made with detector FaceMesh, min_confidence 0.5" in (logged.text)
+    assert "no item gave a result; made with detector FaceMesh, min_confidence 0.5" in (logged.text)
 
 
 def test_a_share_of_the_pictures_may_fail(tmp_path, model_file):

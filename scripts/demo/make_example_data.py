@@ -1,7 +1,7 @@
 """Makes example people who speak: videos, voices and VoxCeleb-shaped trees, from two free portraits.
 
 Nothing is downloaded. The voice of a person follows from the face (the law is in metadata.json), so a
-face-voice model can learn it. Run again after an interruption, the command goes on where it stopped.
+face-voice model can learn it. Run again after an interruption, the command continues where it stopped.
 
     python scripts/demo/make_example_data.py --output_dir runs/example
     python scripts/demo/make_example_data.py --output_dir runs/talk --num_people 12 --clip_s 10
@@ -20,12 +20,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from facevox import cli
+from facevox.batch import BatchConfig, run_batch
 from facevox.batch_options import BatchOptions
 from facevox.errors import ExitCode
 from facevox.options import declared
 from facevox_demo.options import SHAPES, AihubConfig, SetConfig
 
-AIHUB = "aihub"  # five expressions, a set of its own: facevox_demo.aihub
+AIHUB = "aihub"  # five expressions, a separate set: facevox_demo.aihub
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -51,7 +52,7 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Makes the set that the arguments ask for; returns the exit code."""
+    """Makes the requested sets; returns the exit code."""
     args = get_args_parser().parse_args(argv)
     code = ExitCode.DONE
     shapes = tuple(shape for shape in args.shape if shape != AIHUB)
@@ -63,9 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _make_speakers(args: argparse.Namespace, shapes: tuple[str, ...]) -> ExitCode:
-    """The people who speak, in each of `shapes`."""
-    from facevox.batch import BatchConfig, run_batch
-    from facevox_demo import dataset
+    """Makes the people who speak, in each of `shapes`; returns the exit code."""
+    from facevox_demo import dataset  # imports SciPy
 
     config = cli.build(SetConfig, args, shapes=shapes)
     batch = cli.build(
@@ -87,9 +87,8 @@ def _make_speakers(args: argparse.Namespace, shapes: tuple[str, ...]) -> ExitCod
 
 
 def _make_aihub(args: argparse.Namespace) -> ExitCode:
-    """The five expressions, in AIHub's shape."""
-    from facevox.batch import BatchConfig, run_batch
-    from facevox_demo import aihub
+    """Makes the five expressions in AIHub's shape; returns the exit code."""
+    from facevox_demo import aihub  # imports OpenCV
 
     config = cli.build(AihubConfig, args)
     batch = cli.build(

@@ -2,8 +2,8 @@
 
     python scripts/demo/make_tiny_encoders.py --output_dir runs/encoders
 
-Writes `<output_dir>/vit-tiny/` and `<output_dir>/wav2vec2-tiny/` in transformers' own format: models to be
-trained from scratch, which know nothing. Exit codes: 0 done, 2 bad usage or input.
+Writes `<output_dir>/vit-tiny/` and `<output_dir>/wav2vec2-tiny/` in transformers' own format: untrained
+models, to be trained from scratch. Exit codes: 0 done, 2 bad usage or input.
 """
 
 import argparse
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from facevox import cli
 from facevox.errors import ExitCode
+from facevox_demo.tiny_encoders import write_tiny_encoders
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -31,8 +32,6 @@ def get_args_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Writes the models; returns the exit code."""
     args = get_args_parser().parse_args(argv)
-    from facevox_demo.tiny_encoders import write_tiny_encoders
-
     folders = write_tiny_encoders(
         args.output_dir, image_size=args.image_size, seed=args.seed, dropout=args.dropout
     )

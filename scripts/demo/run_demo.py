@@ -2,11 +2,10 @@
 
     python scripts/demo/run_demo.py --output_dir runs/demo
 
-Each stage is one of the programs that you would call yourself; its command is shown. What is finished is
-skipped when the demo is run again. --parts leaves others out, but for those that a named one needs. Writes
-`<output_dir>/report.html` and `<output_dir>/demo.json`
-(seconds and results of each stage). Exit codes: 0 done, 1 a stage failed, 2 bad usage,
-75 stopped by a signal.
+Each stage is one of the programs that you would call yourself; its command is shown. Finished work is skipped
+when the demo is run again. --parts runs only the named parts, and those that they need. Writes
+`<output_dir>/report.html` and `<output_dir>/demo.json` (seconds and results of each stage). Exit codes:
+0 done, 1 a stage failed, 2 bad usage, 75 stopped by a signal.
 """
 
 import argparse
@@ -17,13 +16,17 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from facevox import cli
 from facevox.errors import ExitCode
+from facevox.files import read_json, write_json
+from facevox.signals import StopFlag
+from facevox_demo import emotion_report, landmarks_report, lipsync_report, live_report
+from facevox_demo.html_report import Report
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-# What learns most from 120 people in a minute on two cores; real encoders want other settings.
+# The settings that learn most from 120 people in a minute on two cores; real encoders need others.
 FACE_VOICE_SETTINGS = (
     *("--embedding_dim", "128", "--temperature", "0.1", "--learnable_temperature"),
     *("--learning_rate", "1e-3", "--weight_decay", "0.2", "--batch_size", "32", "--num_epochs", "64"),
@@ -36,7 +39,7 @@ HQ_SETTINGS = (
 )
 
 
-# The parts in order, each with those whose results it reads.
+# The parts in order, each with the parts whose results it reads.
 PARTS: dict[str, tuple[str, ...]] = {
     "faces": (),
     "face-voice": ("faces",),
@@ -45,7 +48,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "emotion": ("faces",),  # a clip of its people is annotated
     "landmarks": ("emotion",),
 }
-# What the models reach on SMALLEST_SET example people and more, with room to spare.
+# Scores that the models exceed on at least SMALLEST_SET example people, with a margin.
 EXPECTED = {
     "face_voice": ("auc", 0.7),
     "hq_voxceleb": ("auc", 0.7),
@@ -53,7 +56,7 @@ EXPECTED = {
     "landmarks": ("balanced_accuracy", 0.6),
 }
 SMALLEST_SET = 100
-LIPSYNC_SETTINGS = ("training.num_epochs=30", "training.split=[8,2,2]")  # else lipsync/small.yaml
+LIPSYNC_SETTINGS = ("training.num_epochs=30", "training.split=[8,2,2]")  # the others: lipsync/small.yaml
 # From scratch and within a minute: no frozen part, no mixing, and statistics of few steps.
 EMOTION_SETTINGS = (
     *("--img_size", "96", "--batch_size", "32", "--backbone_weights", "none", "--epochs_head", "0"),
@@ -71,9 +74,17 @@ class Stage:
     arguments: Callable[[], list[str]]
 
 
+class StageTime(TypedDict):
+    """A finished stage, as in demo.json."""
+
+    stage: str
+    command: str
+    seconds: float
+
+
 @dataclass(frozen=True)
 class Demo:
-    """What the stages share."""
+    """Folders and options that the stages share."""
 
     folder: Path
     num_people: int
@@ -92,12 +103,12 @@ class Demo:
 
     @property
     def worker_options(self) -> list[str]:
-        """For programs that take any number of workers."""
+        """Options of programs that take any number of workers."""
         return ["--workers", str(self.workers)]
 
     @property
     def training_options(self) -> list[str]:
-        """For trainings: two loader workers feed what two cores train."""
+        """Options of trainings: two loader workers are enough for a training on two cores."""
         return ["--num_workers", str(min(self.workers, 2)), "--seed", str(self.seed)]
 
 
@@ -116,11 +127,11 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 def with_needed(parts: Sequence[str]) -> list[str]:
     """The parts to run, in order: those named, and those whose results they read."""
-    wanted = set(parts)
-    for name in reversed(PARTS):
-        if name in wanted:
-            wanted.update(PARTS[name])
-    return [name for name in PARTS if name in wanted]
+    needed = set(parts)
+    for name in reversed(PARTS):  # a part reads results of earlier ones only
+        if name in needed:
+            needed.update(PARTS[name])
+    return [name for name in PARTS if name in needed]
 
 
 def make_stages(demo: Demo, parts: Sequence[str]) -> list[Stage]:
@@ -137,11 +148,11 @@ def make_stages(demo: Demo, parts: Sequence[str]) -> list[Stage]:
 
 
 def _face_stages(demo: Demo) -> list[Stage]:
-    """Example people, their faces by person, their voices, pairs."""
+    """Stages of example people, their faces by person, their voices, pairs."""
     folder, data, embedder = demo.folder, demo.data, demo.folder / "embedder"
 
     def prepare() -> list[str]:
-        threshold = _read_json(embedder / "demo_embedder.json")["threshold"]
+        threshold = read_json(embedder / "demo_embedder.json")["threshold"]
         return [
             "scripts/preprocessing/prepare_faces.py",
             *("--dataset_path", str(data / "videos"), "--output_base_dir", str(folder / "faces")),
@@ -187,7 +198,7 @@ def _face_stages(demo: Demo) -> list[Stage]:
 
 
 def _face_voice_stages(demo: Demo) -> list[Stage]:
-    """Faces and voices of one person brought together, and tested on people never seen."""
+    """Training of a face-voice model, and its test on people who are not in its training data."""
     faces, model = demo.folder / "faces", demo.folder / "face_voice"
     pairs = [
         *("--image_folder", str(faces / "extracted_faces"), "--audio_folder", str(demo.folder / "voices")),
@@ -215,7 +226,8 @@ def _face_voice_stages(demo: Demo) -> list[Stage]:
             lambda: [
                 *("scripts/evaluation/evaluate_face_voice.py", *pairs, "--model_dir", str(model)),
                 *("--output_file", str(model / "results.csv"), "--audio_duration_sec", "2"),
-                # Ten people choose an epoch with much noise; the rate ends at 0: the last one is steady.
+                # Validation on ten people is a noisy choice of an epoch; the last one is stable, as the
+                # learning rate ends at 0.
                 *("--checkpoint", "last"),
             ],
         ),
@@ -223,7 +235,7 @@ def _face_voice_stages(demo: Demo) -> list[Stage]:
 
 
 def _hq_stages(demo: Demo) -> list[Stage]:
-    """The same for masked faces and mel spectrograms."""
+    """Split, training and test with masked faces and mel spectrograms."""
     tree, model = demo.data / "hq", demo.folder / "hq_voxceleb"
     return [
         Stage(
@@ -251,10 +263,10 @@ def _hq_stages(demo: Demo) -> list[Stage]:
 
 
 def _lipsync_stages(demo: Demo) -> list[Stage]:
-    """A lip-sync model of a few talking people; clips of people never seen scored, and one repaired."""
+    """Training of a lip-sync model on a few talking people; scores of other people's clips, and a repair."""
     folder = demo.folder / "lipsync"
     videos, checkpoint = folder / "talking" / "videos", folder / "checkpoints" / "best_model.pth"
-    places = {
+    paths = {
         "videos_dir": videos,
         "audios_dir": folder / "none",  # the sound is in the videos
         "processed_dir": folder / "processed",
@@ -263,37 +275,31 @@ def _lipsync_stages(demo: Demo) -> list[Stage]:
     }
 
     def settings(*values: str) -> list[str]:
-        paths = [f"paths.{name}={place}" for name, place in places.items()]
-        return [part for value in (*paths, *values) for part in ("--set", value)]
+        assignments = [*(f"paths.{name}={path}" for name, path in paths.items()), *values]
+        return [word for assignment in assignments for word in ("--set", assignment)]
 
     def score(*options: str) -> list[str]:
         return ["lipsync/inference.py", "--checkpoint", str(checkpoint), *options]
 
-    def shift() -> list[str]:
-        from facevox_demo.lipsync_report import DEMO_OFFSET_MS, SHIFTED_FILE, held_out_clips
+    shifted, repaired = folder / lipsync_report.SHIFTED_FILE, folder / lipsync_report.REPAIRED_FILE
 
+    def shift() -> list[str]:
         return [
-            *("lipsync/inference.py", "--video", str(held_out_clips(folder, videos)[0])),
-            *("--output", str(folder / SHIFTED_FILE), "--offset_ms", str(-DEMO_OFFSET_MS)),
+            *("lipsync/inference.py", "--video", str(lipsync_report.held_out_clips(folder, videos)[0])),
+            *("--output", str(shifted), "--offset_ms", str(-lipsync_report.DEMO_OFFSET_MS)),
         ]
 
     def score_clips() -> list[str]:
-        from facevox_demo.lipsync_report import SCORES_DIR, write_demo_pairs
-
-        pairs = write_demo_pairs(folder, videos)
-        return score("--batch", str(pairs), "--output_dir", str(folder / SCORES_DIR))
+        pairs = lipsync_report.write_demo_pairs(folder, videos)
+        return score("--batch", str(pairs), "--output_dir", str(folder / lipsync_report.SCORES_DIR))
 
     def repair() -> list[str]:
-        from facevox_demo.lipsync_report import PLOT_FILE, REPAIRED_FILE, SHIFTED_FILE
-
-        shifted, repaired = str(folder / SHIFTED_FILE), str(folder / REPAIRED_FILE)
-        return score("--video", shifted, "--output", repaired, "--plot", str(folder / PLOT_FILE))
+        plot = folder / lipsync_report.PLOT_FILE
+        return score("--video", str(shifted), "--output", str(repaired), "--plot", str(plot))
 
     def score_again() -> list[str]:
-        from facevox_demo.lipsync_report import REPAIRED_SCORES_DIR, write_repaired_pairs
-
-        pairs = write_repaired_pairs(folder)
-        return score("--batch", str(pairs), "--output_dir", str(folder / REPAIRED_SCORES_DIR))
+        pairs = lipsync_report.write_repaired_pairs(folder)
+        return score("--batch", str(pairs), "--output_dir", str(folder / lipsync_report.REPAIRED_SCORES_DIR))
 
     return [
         Stage(
@@ -326,9 +332,7 @@ def _lipsync_stages(demo: Demo) -> list[Stage]:
 
 
 def _emotion_stages(demo: Demo) -> list[Stage]:
-    """Expressions, from AIHub-shaped archives to a calibrated classifier at work."""
-    from facevox_demo.live_report import picture_command, video_command
-
+    """Stages of expressions, from AIHub-shaped archives to a calibrated classifier and its use."""
     folder = demo.folder / "emotion"
     crops = folder / "crops"
     common = [
@@ -357,35 +361,29 @@ def _emotion_stages(demo: Demo) -> list[Stage]:
                 *("emotion/main.py", *common, "--model_dir", str(folder / "models"), *EMOTION_SETTINGS),
             ],
         ),
-        Stage("Expressions in pictures", lambda: picture_command(folder)),
-        Stage("Expressions in a video", lambda: video_command(folder, demo.data / "videos")),
+        Stage("Expressions in pictures", lambda: live_report.picture_command(folder)),
+        Stage("Expressions in a video", lambda: live_report.video_command(folder, demo.data / "videos")),
     ]
 
 
 def _landmark_stages(demo: Demo) -> list[Stage]:
-    """The same expressions from FaceMesh's points alone, read straight out of the archives."""
-    from facevox_demo.landmarks_report import extract_arguments, train_arguments
-
+    """Stages of the same expressions from FaceMesh's points only, read directly from the archives."""
     folder, archives = demo.folder / "landmarks", demo.folder / "emotion" / "example" / "aihub" / "archives"
     return [
-        Stage("Landmarks out of archives", lambda: extract_arguments(archives, folder, demo.workers)),
-        Stage("Landmark training", lambda: train_arguments(folder, demo.seed)),
+        Stage(
+            "Landmarks out of archives",
+            lambda: landmarks_report.extract_arguments(archives, folder, demo.workers),
+        ),
+        Stage("Landmark training", lambda: landmarks_report.train_arguments(folder, demo.seed)),
     ]
 
 
-def _read_json(path: Path) -> Any:
-    from facevox.files import read_json
-
-    return read_json(path)
-
-
-def write_report(folder: Path, times: list[dict[str, Any]], parts: Sequence[str]) -> dict[str, Any]:
+def write_report(folder: Path, times: Sequence[StageTime], parts: Sequence[str]) -> dict[str, Any]:
     """Writes `report.html`; returns the results that it shows."""
-    from facevox_demo import face_voice_report
-    from facevox_demo.html_report import Report
+    from facevox_demo import face_voice_report  # imports torch
 
     report = Report(
-        "facevox demo", "Made-up people, real files, every step with the programs that you would use."
+        "facevox demo", "Synthetic people, real files, every step with the programs that you would use."
     )
     report.section("Stages")
     report.table(["stage", "seconds"], [(row["stage"], round(row["seconds"], 1)) for row in times])
@@ -393,7 +391,7 @@ def write_report(folder: Path, times: list[dict[str, Any]], parts: Sequence[str]
     if "faces" in parts:
         face_voice_report.add_example_data(report, folder / "example_data")
         face_voice_report.add_faces(report, folder / "faces" / "extracted_faces")
-        facts = _read_json(folder / "embedder" / "demo_embedder.json")
+        facts = read_json(folder / "embedder" / "demo_embedder.json")
         results["groups"] = face_voice_report.add_groups(report, folder / "faces", facts)
         face_voice_report.add_voices(report, folder / "voices")
         face_voice_report.add_pairs(report, folder / "pairs")
@@ -404,27 +402,20 @@ def write_report(folder: Path, times: list[dict[str, Any]], parts: Sequence[str]
             report, "HQ VoxCeleb model", folder / "hq_voxceleb"
         )
     if "lipsync" in parts:
-        from facevox_demo.lipsync_report import add_lipsync
-
-        results["lipsync"] = add_lipsync(report, folder / "lipsync")
+        results["lipsync"] = lipsync_report.add_lipsync(report, folder / "lipsync")
     if "emotion" in parts:
-        from facevox_demo.emotion_report import add_emotion
-        from facevox_demo.live_report import add_live
-
-        results["emotion"] = add_emotion(report, folder / "emotion")
-        results["live"] = add_live(report, folder / "emotion")
+        results["emotion"] = emotion_report.add_emotion(report, folder / "emotion")
+        results["live"] = live_report.add_live(report, folder / "emotion")
     if "landmarks" in parts:
-        from facevox_demo.landmarks_report import add_landmarks
-
-        results["landmarks"] = add_landmarks(report, folder / "landmarks")
+        results["landmarks"] = landmarks_report.add_landmarks(report, folder / "landmarks")
     report.section("Commands")
     report.code("\n".join(row["command"] for row in times))
     report.write(folder / "report.html")
     return results
 
 
-def print_results(times: list[dict[str, Any]], results: dict[str, Any]) -> None:
-    """What was measured, a line each."""
+def print_results(times: Sequence[StageTime], results: dict[str, Any]) -> None:
+    """Prints the measured values, one on each line."""
     print("\nThe demo is done:")
     for row in times:
         print(f"  {row['seconds']:7.1f} s  {row['stage']}")
@@ -458,27 +449,22 @@ def print_results(times: list[dict[str, Any]], results: dict[str, Any]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the stages; returns the exit code."""
     args = get_args_parser().parse_args(argv)
-    from facevox.files import write_json
-    from facevox.signals import StopFlag
-
     folder = Path(args.output_dir)
     parts = with_needed(args.parts)
     stages = make_stages(Demo(folder, args.num_people, args.seed, args.workers), parts)
-    times: list[dict[str, Any]] = []
+    times: list[StageTime] = []
     begin_s = time.monotonic()
     for number, stage in enumerate(stages, start=1):
         arguments = stage.arguments()
         command = shlex.join(["python", *arguments])
         print(f"\n[{number}/{len(stages)}] {stage.title}\n$ {command}", flush=True)
         start_s = time.monotonic()
-        with StopFlag():  # a signal goes to the whole group: the stage ends in good order, and then so do we
+        with StopFlag():  # a signal reaches the whole group: the stage ends cleanly, and then so do we
             code = subprocess.run([sys.executable, *arguments], cwd=REPOSITORY, check=False).returncode
         seconds = time.monotonic() - start_s
         times.append({"stage": stage.title, "command": command, "seconds": round(seconds, 2)})
         if code != ExitCode.DONE:
-            print(
-                f"demo: {stage.title} ended with exit code {code}; run the same command to go on from there"
-            )
+            print(f"demo: {stage.title} ended with exit code {code}; run the same command again to continue")
             return ExitCode.STOPPED if code == ExitCode.STOPPED else ExitCode.SOME_FAILED
     total_s = time.monotonic() - begin_s
     results = write_report(folder, times, parts)

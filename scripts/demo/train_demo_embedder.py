@@ -3,18 +3,20 @@
     python scripts/demo/train_demo_embedder.py --output_dir runs/demo/embedder
 
 Writes `demo_embedder.onnx` (for `--model_name` of deduplicate_faces.py) and `demo_embedder.json` (the
-threshold that grouped held-out example people best). It has never seen a real person: for your own videos
-take one of the real models. Exit codes: 0 done, 2 bad usage, 75 stopped by a signal.
+threshold that grouped held-out example people best). It has never seen a real person: use one of the real
+models for your own videos. Exit codes: 0 done, 2 bad usage, 75 stopped by a signal.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from facevox import cli
+from facevox.batch import BatchConfig, run_batch
 from facevox.batch_options import BatchOptions
+from facevox.progress import Progress
+from facevox_demo.embedder import FacePictures, picture_items, train_and_export
 from facevox_demo.options import DemoEmbedderConfig
 
 
@@ -30,12 +32,8 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Trains; returns the exit code."""
+    """Trains the embedder; returns the exit code."""
     args = get_args_parser().parse_args(argv)
-    from facevox.batch import BatchConfig, run_batch
-    from facevox.progress import Progress
-    from facevox_demo.embedder import FacePictures, picture_items, train_and_export
-
     config = cli.build(DemoEmbedderConfig, args)
     batch = cli.build(
         BatchConfig,
@@ -45,9 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         table="face_pictures.csv",
         columns=("person", "pictures"),
         item_column="person",
-        settings={
-            key: value for key, value in asdict(config).items() if key in ("pictures_per_person", "seed")
-        },
+        # Only what changes the pictures: other options of the training leave them valid.
+        settings={"pictures_per_person": config.pictures_per_person, "seed": config.seed},
         unit="person",
     )
     summary = run_batch(FacePictures(config), picture_items(config), batch)

@@ -3,11 +3,11 @@
     .venv/bin/python scripts/setup/check_commits.py
     .venv/bin/python scripts/setup/check_commits.py --since origin/main   # only those not yet handed in
 
-A subject is `area: imperative`, at most 72 characters; a body says why. Checked are the commits after a
-fixed one: older ones do not follow the rule. A clone that does not hold that commit (a shallow one, an
-archive) passes, and is told so.
+A subject is `area: imperative`, at most 72 characters; a body gives the reason. Commits up to a fixed one are
+not checked: they do not follow the rule. A clone that does not have that commit (a shallow one, an archive)
+passes, with a message.
 
-Writes nothing. Exit codes: 0 all follow the rule, or none could be looked at; 1 the commits named do not.
+Writes nothing. Exit codes: 0 all follow the rule, or none could be read; 1 the listed commits do not.
 """
 
 import argparse
@@ -22,11 +22,11 @@ from facevox.errors import ExitCode
 
 ROOT = Path(__file__).resolve().parents[2]
 START = "52db989f49322542466c157e47167c7f2a83e7f3"
-LONGEST = 72  # what `git log --oneline` and mails show of a subject
+LONGEST = 72  # characters of a subject that `git log --oneline` and mails show
 SUBJECT = re.compile(r"[a-z][\w./-]*(, [a-z][\w./-]*)*: (?P<verb>[\w-]+)( .*)?")
-# added, adding, adds; not: need, bring, pass, focus.
+# Matches added, adding, adds; but not need, bring, pass, focus.
 NO_IMPERATIVE = re.compile(r"\w{2,}([^e]ed|(?<!br)(?<!str)ing|[^su]s)")
-IMPERATIVES = {"embed", "shed", "shred", "bias", "canvas"}  # that look like none
+IMPERATIVES = {"embed", "shed", "shred", "bias", "canvas"}  # imperatives that it matches all the same
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None, folder: Path = ROOT) -> int:
         print("commits: not checked: there is no git")
         return ExitCode.DONE
     if git.returncode:
-        print(f"commits: not checked: this clone does not hold {since}")
+        print(f"commits: not checked: this clone does not have {since}")
         return ExitCode.DONE
     commits = [commit.lstrip("\n").split("\x1f") for commit in git.stdout.split("\x1e") if "\x1f" in commit]
     faults = [
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None, folder: Path = ROOT) -> int:
 
 
 def faults_of(subject: str, body: str) -> list[str]:
-    """What in a message does not follow the rule."""
+    """Faults of a message that does not follow the rule."""
     faults = [] if len(subject) <= LONGEST else [f"the subject has {len(subject)} characters, not {LONGEST}"]
     match = SUBJECT.fullmatch(subject)
     if match is None:

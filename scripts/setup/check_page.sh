@@ -2,8 +2,8 @@
 # Checks format, rules and types of the live page's JavaScript (emotion/static) with biome and tsc, at the versions
 # pinned in tests/emotion/page/package-lock.json. The files are served as they are; nothing is built.
 #
-# Without Node, or where npm gets no packages, it is left out with one line; FACEVOX_REQUIRE_NODE=1 makes that a
-# failure. No options. Writes tests/emotion/page/node_modules. Exit codes: 0 no fault found, or left out; 1 faults.
+# Without Node, or if npm gets no packages, it is left out with one line; FACEVOX_REQUIRE_NODE=1 makes that a
+# failure. No options. Writes tests/emotion/page/node_modules. Exit codes: 0 no faults, or left out; 1 faults.
 set -eu
 cd "$(dirname "$0")/../.."
 tools=tests/emotion/page
@@ -16,7 +16,7 @@ leave_out() {
 
 command -v npm >/dev/null || leave_out "no npm on this machine (Debian: apt-get install nodejs npm)"
 if [ ! "$tools/node_modules/.package-lock.json" -nt "$tools/package-lock.json" ]; then
-    # One retry, soon: npm's own patience is minutes, which a machine without a network would wait each time.
+    # One early retry: by default npm tries for minutes, which a machine without a network would wait each time.
     answer=$(npm ci --prefix "$tools" --ignore-scripts --no-audit --no-fund \
         --fetch-retries 1 --fetch-retry-mintimeout 1000 2>&1) ||
         leave_out "npm ci failed: $(printf '%s\n' "$answer" | head -n 1)"

@@ -1,9 +1,9 @@
-"""Says what this machine and this set-up have: versions, GPU, weights, disk, optional parts.
+"""Reports on this machine and this set-up: versions, GPU, weights, disk, optional parts.
 
     make doctor
 
 One line each: `ok` is there, `--` is an optional part that is not, `!!` keeps the main job from running.
-It needs the standard library only, so that it can speak when the set-up is broken.
+It needs the standard library only, so that it also works when the set-up is broken.
 
 Exit codes: 0 the main job can run; 1 it cannot; 2 bad usage.
 """
@@ -33,7 +33,7 @@ MAIN_PACKAGES = (
     "numpy",
     "av",
 )
-# Debian's package for each system library that a wheel of ours loads and does not bring.
+# Debian's package for each system library that one of our wheels loads and does not include.
 SYSTEM_LIBRARIES = {
     "libGL.so.1": "libgl1",
     "libglib-2.0.so.0": "libglib2.0-0",
@@ -125,7 +125,7 @@ def examine(timeout_s: float) -> Iterator[Line]:
 
 
 def python_line(version: tuple[int, int, int]) -> Line:
-    """Whether the Python of this version will do."""
+    """The line about the Python version, a fault if it is not supported."""
     text = ".".join(str(part) for part in version)
     if version[:2] in ((3, 11), (3, 12)):
         return OK, "Python", f"{text} ({sys.executable})"
@@ -137,10 +137,10 @@ def _machine_lines() -> Iterator[Line]:
     yield OK, "cores", f"{usable} of {os.cpu_count()}"
     try:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-        mark, note = (OK, "") if memory > 3.5 else (ABSENT, "; 4 GiB are the least for the demo")
+        mark, note = (OK, "") if memory > 3.5 else (ABSENT, "; the demo needs at least 4 GiB")
         yield mark, "memory", f"{memory:.1f} GiB{note}"
     except (ValueError, OSError):
-        yield ABSENT, "memory", "this system does not say"
+        yield ABSENT, "memory", "unknown on this system"
     free = shutil.disk_usage(ROOT).free / 1e9
     yield (
         (OK if free > 1 else FAULT),
@@ -157,8 +157,8 @@ def _normalised(name: str) -> str:
 
 
 def _installed_versions() -> dict[str, str]:
-    found = ((entry.metadata["Name"], entry.version) for entry in metadata.distributions())
-    return {_normalised(name): version for name, version in found if name}
+    versions = ((entry.metadata["Name"], entry.version) for entry in metadata.distributions())
+    return {_normalised(name): version for name, version in versions if name}
 
 
 def package_lines(installed: dict[str, str], timeout_s: float) -> Iterator[Line]:
@@ -171,8 +171,8 @@ def package_lines(installed: dict[str, str], timeout_s: float) -> Iterator[Line]
     if "facevox" not in installed:
         yield FAULT, "packages", "facevox is not installed in this Python: make install"
         return
-    shown = ", ".join(f"{name} {installed[name]}" for name in MAIN_PACKAGES if name in installed)
-    yield OK, "packages", shown
+    main = ", ".join(f"{name} {installed[name]}" for name in MAIN_PACKAGES if name in installed)
+    yield OK, "packages", main
     if not (Path(sys.prefix) / "bin" / "uv").exists():
         yield ABSENT, "lock", "not compared: this environment has no uv"
         return
@@ -182,7 +182,7 @@ def package_lines(installed: dict[str, str], timeout_s: float) -> Iterator[Line]
 
 
 def _ask(code_or_command: str | Sequence[str], timeout_s: float) -> tuple[str, str]:
-    """The output of a short program and "", or "" and why there is none."""
+    """The output of a short program and "", or "" and the reason why there is none."""
     command = [sys.executable, "-c", code_or_command] if isinstance(code_or_command, str) else code_or_command
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
@@ -213,8 +213,8 @@ def describe_problems(problems: dict[str, str], missing: Sequence[str]) -> str:
     """
     named = re.findall(r"(\S+\.so[.\d]*): cannot open shared object", " ".join(problems.values()))
     if not named:
-        what = "; ".join(f"{name}: {error}" for name, error in problems.items())
-        return f"{what}; if make install does not mend it: rm -rf .venv && make install"
+        text = "; ".join(f"{name}: {error}" for name, error in problems.items())
+        return f"{text}; if make install does not fix it: rm -rf .venv && make install"
     libraries = list(dict.fromkeys([*named, *missing]))
     packages = sorted({SYSTEM_LIBRARIES[name] for name in libraries if name in SYSTEM_LIBRARIES})
     way = f"sudo apt-get install {' '.join(packages)}" if packages else "install what provides it"
@@ -247,10 +247,10 @@ def _gpu_line(answer: str, fault: str) -> Line:
 
 
 def gpu_line(version: str, cuda: str, names: str, cards: str) -> Line:
-    """What torch and the driver say together.
+    """The line about the GPU, from the reports of torch and of the driver.
 
     Args:
-        version: of torch.
+        version: version of torch.
         cuda: the CUDA version torch was built for, "" for a CPU build.
         names: the devices that torch sees, "" for none.
         cards: the devices that nvidia-smi sees, "" for none.
@@ -272,12 +272,12 @@ def _weight_lines(timeout_s: float) -> Iterator[Line]:
     listing = [sys.executable, str(ROOT / "scripts" / "setup" / "fetch_weights.py"), "--list"]
     answer, fault = _ask(listing, timeout_s)
     if fault:
-        yield ABSENT, "weights", f"could not be looked for: {fault}"
+        yield ABSENT, "weights", f"could not be checked: {fault}"
     for line in answer.splitlines():
         state, _, rest = line.partition("  ")
-        name, _, place = rest.partition("  ")
+        name, _, path = rest.partition("  ")
         hint = "" if state == "present" else f"; make weights ONLY={name}"
-        yield (OK if state == "present" else ABSENT), "weights", f"{name}: {state} ({place}{hint})"
+        yield (OK if state == "present" else ABSENT), "weights", f"{name}: {state} ({path}{hint})"
 
 
 def _optional_lines() -> Iterator[Line]:
@@ -306,9 +306,9 @@ def _optional_lines() -> Iterator[Line]:
 def _find_browser() -> str:
     """The path of a Chromium: playwright's own or the system's; "" when there is none."""
     home = os.environ.get("PLAYWRIGHT_BROWSERS_PATH") or "~/.cache/ms-playwright"
-    own = sorted(Path(home).expanduser().glob("chromium*"))
-    if own:
-        return str(own[-1])
+    browsers = sorted(Path(home).expanduser().glob("chromium*"))
+    if browsers:
+        return str(browsers[-1])
     return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "")
 
 

@@ -4,42 +4,46 @@
     make weights ONLY="Facenet retinaface"      # only these
     .venv/bin/python scripts/setup/fetch_weights.py --list
 
-Everything goes where its user looks for it: DeepFace's files into $DEEPFACE_HOME/.deepface/weights,
-the Hugging Face hub's into its cache (HF_HOME), Keras' into $KERAS_HOME/models. Without network each missing
-thing gets one line that says where to put it by hand.
+Every file goes to the folder in which its package expects it: DeepFace's to $DEEPFACE_HOME/.deepface/weights,
+the Hugging Face hub's to its cache (HF_HOME), Keras' to $KERAS_HOME/models. Without a network each missing
+file gets one line that says where to put it by hand.
 
-Exit codes: 0 all that was asked for is there; 1 some downloads failed; 2 bad usage, or no network.
+Exit codes: 0 all requested weights are there; 1 some downloads failed; 2 bad usage, or no network.
 """
 
 import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from facevox import cli
+from emotion.classifier.pretrained import FILE_NAME, SERVER, download_imagenet, imagenet_file
+from facevox import cli, downloads
 from facevox.errors import ExitCode, UserError, one_line
+from lc_pytorch.faces.embedders import weight_file
+from lc_pytorch.faces.weights import require_weights, weights_dir
 
 # The default ids of --face_model and --voice_model.
 HUB_MODELS = {"vit": "google/vit-base-patch16-224-in21k", "wav2vec2": "facebook/wav2vec2-base"}
-HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # the first that a model has is enough
-DETECTORS = ("retinaface", "ssd", "dlib")  # the others work with what their packages carry
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # the first one that a model has is enough
+DETECTORS = ("retinaface", "ssd", "dlib")  # the weights of the others are in their packages
 EMBEDDERS = ("Facenet", "Facenet512", "VGG-Face", "OpenFace", "DeepID", "ArcFace", "SFace")
 NAMES = (*EMBEDDERS, *DETECTORS, *HUB_MODELS, "mobilenetv3")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """One thing to fetch.
+    """Weights to fetch.
 
     Attributes:
-        name: what `--only` calls it.
-        what: what it is, for people.
-        place: where it lies or is to be put.
-        is_present: whether it is there; no network needed.
-        server: the address whose answer says that it can be fetched.
-        fetch: downloads it to its place.
+        name: its name for `--only`.
+        what: its description, for people.
+        place: its path, where it is or has to be put.
+        is_present: True if it is there; needs no network.
+        server: it can be fetched if this address answers.
+        fetch: downloads it to its path.
     """
 
     name: str
@@ -64,14 +68,14 @@ def get_args_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Fetches what is missing; returns the exit code."""
     args = get_args_parser().parse_args(argv)
-    wanted = [make_weights(name) for name in dict.fromkeys(args.only or NAMES)]
-    missing = [weights for weights in wanted if not weights.is_present()]
+    selected = [make_weights(name) for name in dict.fromkeys(args.only or NAMES)]
+    missing = [weights for weights in selected if not weights.is_present()]
     if args.list:
-        for weights in wanted:
+        for weights in selected:
             state = "missing" if weights in missing else "present"
             print(f"{state}  {weights.name}  {weights.place}")
         return ExitCode.DONE
-    for weights in wanted:
+    for weights in selected:
         if weights not in missing:
             print(f"present: {weights.name} ({weights.place})")
     return fetch_all(missing)
@@ -108,16 +112,14 @@ def fetch_all(missing: Sequence[Weights]) -> int:
 
 def _unreachable(servers: Sequence[str]) -> set[str]:
     """Those of `servers` that do not answer; all are asked at the same time, within seconds."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    from facevox.downloads import answers
-
     different = list(dict.fromkeys(servers))
     if not different:
         return set()
     with ThreadPoolExecutor(len(different)) as pool:
         return {
-            server for server, is_up in zip(different, pool.map(answers, different), strict=True) if not is_up
+            server
+            for server, is_up in zip(different, pool.map(downloads.answers, different), strict=True)
+            if not is_up
         }
 
 
@@ -131,15 +133,11 @@ def make_weights(name: str) -> Weights:
 
 
 def _deepface_weights(name: str) -> Weights:
-    from lc_pytorch.faces.weights import require_weights, weights_dir
-
     if name in DETECTORS:
-        from lc_pytorch.faces.detectors import WEIGHTS
+        from lc_pytorch.faces.detectors import WEIGHTS  # imports OpenCV
 
         files, kind = WEIGHTS[name], "detector"
     else:
-        from lc_pytorch.faces.embedders import weight_file
-
         files, kind = (weight_file(name),), "embedding model"
     paths = [weights_dir() / file.name for file in files]
     return Weights(
@@ -169,8 +167,8 @@ def _hub_weights(name: str) -> Weights:
     def fetch() -> None:
         from huggingface_hub import HfApi, snapshot_download
 
-        there = set(HfApi().list_repo_files(model))
-        weights = next((file for file in HUB_FILES if file in there), None)
+        files = set(HfApi().list_repo_files(model))
+        weights = next((file for file in HUB_FILES if file in files), None)
         if weights is None:
             raise UserError(f"{model} has none of {', '.join(HUB_FILES)}")
         snapshot_download(model, allow_patterns=["*.json", "*.txt", weights])
@@ -186,8 +184,6 @@ def _hub_weights(name: str) -> Weights:
 
 
 def _keras_weights() -> Weights:
-    from emotion.classifier.pretrained import FILE_NAME, SERVER, download_imagenet, imagenet_file
-
     def fetch() -> None:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         download_imagenet()

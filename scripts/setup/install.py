@@ -4,10 +4,10 @@
     sh scripts/setup/install.sh --torch cuda        # CUDA build of torch and the `cuda` extra
     .venv/bin/python scripts/setup/install.py --check
 
-install.sh gets uv and a Python first; this program needs the standard library only. What is set up already is
-skipped; an interrupted set-up is done again from the start. uv reads no pip settings (indexes, find-links,
-certificate, proxy): they are handed to it. The lock holds versions and hashes; where files come from is up to
-those settings, which is why they are not taken by `uv sync`, and find-links may have the CPU build of torch.
+install.sh gets uv and a Python first; this program needs the standard library only. A finished set-up is
+skipped; an interrupted one is done again from the start. uv reads no pip settings (indexes, find-links,
+certificate, proxy): they are passed to it. The lock has versions and hashes, but those settings decide where
+files come from (find-links may have the CPU build of torch), so `uv sync` does not install the packages.
 
 Writes: .venv/, .env (where there is none). Exit codes: 0 done; 1 a package could not be installed (uv says
 why), or --check found a difference; 2 the machine lacks something (one line); 75 stopped by Ctrl-C.
@@ -28,13 +28,13 @@ import time
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parents[2]
-# Packages of so many modules that a process which must compile them starts 4 to 6 s later, each time where
-# PYTHONDONTWRITEBYTECODE is set. The probe of `check_imports` compiles what it imports of the others.
+# Packages with many modules: a process that must compile them starts 4 to 6 s later, every time if
+# PYTHONDONTWRITEBYTECODE is set. The probe of `check_imports` compiles the modules that it imports of others.
 COMPILED = ("transformers", "tensorflow", "keras", "librosa", "numba")
-# pip's settings and the variables by which uv takes them.
+# pip's settings and uv's variables for them.
 UV_NAMES = {
     "index-url": "UV_DEFAULT_INDEX",
     "extra-index-url": "UV_INDEX",
@@ -50,7 +50,7 @@ UV_NAMES = {
 
 
 class SetupError(Exception):
-    """What stops the set-up, in one line; `code` is the exit code."""
+    """An error that stops the set-up, in one line; `code` is the exit code."""
 
     def __init__(self, message: str, code: int = 2) -> None:
         super().__init__(message)
@@ -121,7 +121,7 @@ def install(venv: Path, uv: str, *, build: str = "keep") -> None:
     Args:
         venv: the folder of the virtual environment.
         uv: the program.
-        build: of torch: "cpu", "cuda", or "keep" for the one that is there (cpu in a new environment).
+        build: build of torch: "cpu", "cuda", or "keep" for the installed one (cpu in a new environment).
 
     Raises:
         SetupError: the machine lacks something, or a package could not be installed.
@@ -135,38 +135,38 @@ def install(venv: Path, uv: str, *, build: str = "keep") -> None:
     python = str(state.get("python", "")) if os.access(venv / "bin" / "python", os.X_OK) else ""
     is_cuda = build == "cuda" or (build == "keep" and state.get("cuda") is True)
     inputs = hashlib.sha256(b"\0".join((ROOT / name).read_bytes() for name in ("pyproject.toml", "uv.lock")))
-    wanted = {"root": str(ROOT), "python": python, "cuda": is_cuda, "inputs": inputs.hexdigest()}
+    target = {"root": str(ROOT), "python": python, "cuda": is_cuda, "inputs": inputs.hexdigest()}
     flavour = "CUDA" if is_cuda else "CPU"
-    reason = _why_anew(python, state, is_cuda)
-    if state == wanted and not reason:
+    reason = _reason_to_replace(python, state, is_cuda)
+    if state == target and not reason:
         print(f"facevox is set up (Python {python}, {flavour})")
         return
 
     started = time.monotonic()
     if reason:
         if venv.exists():
-            _say(f"making {venv.name} anew: {reason}")
+            _say(f"making {venv.name} again: {reason}")
         _check_machine(venv)
         _make_venv(venv, uv)
-        wanted["python"] = platform.python_version()
-    # Before the first package: a set-up that dies half-way is seen by the next one.
+        target["python"] = platform.python_version()
+    # Before the first package: the next set-up notices one that died half-way.
     state_file.write_text(json.dumps({"cuda": is_cuda}), encoding="utf-8")
-    _say(f"installing the locked packages ({flavour}, Python {wanted['python']}, 5 GB of disk)")
+    _say(f"installing the locked packages ({flavour}, Python {target['python']}, 5 GB of disk)")
     _install_packages(venv, uv, is_cuda=is_cuda)
-    state_file.write_text(json.dumps({**wanted, "inputs": "not checked yet"}), encoding="utf-8")
+    state_file.write_text(json.dumps({**target, "inputs": "not checked yet"}), encoding="utf-8")
     _say("compiling the largest packages, which makes every later start quicker")
     compile_packages(venv)
     _say("checking that the compiled packages load")
     check_imports(venv)
-    state_file.write_text(json.dumps(wanted), encoding="utf-8")
+    state_file.write_text(json.dumps(target), encoding="utf-8")
     seconds = time.monotonic() - started
-    _say(f"facevox is set up in {seconds:.0f} s (Python {wanted['python']}, {flavour})")
+    _say(f"facevox is set up in {seconds:.0f} s (Python {target['python']}, {flavour})")
 
 
-# --- what is there already -------------------------------------------------------------------------------
+# --- the existing environment -------------------------------------------------------------------------------
 
 
-def _read_state(file: Path) -> dict[str, Any]:
+def _read_state(file: Path) -> dict[str, object]:
     try:
         state = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -174,10 +174,10 @@ def _read_state(file: Path) -> dict[str, Any]:
     return state if isinstance(state, dict) else {}
 
 
-def _why_anew(version: str, state: dict[str, Any], is_cuda: bool) -> str:
-    """Why the environment must be made from nothing; "" when it can be brought up to date in place."""
+def _reason_to_replace(version: str, state: dict[str, object], is_cuda: bool) -> str:
+    """Reason to make the environment from scratch; "" if it can be brought up to date in place."""
     if not version:
-        return "it does not work, or its set-up was interrupted"  # a package may be half there
+        return "it does not work, or its set-up was interrupted"  # a package may be incomplete
     if not version.startswith(("3.11.", "3.12.")):
         return f"it has Python {version}"
     if os.environ.get("PYTHON") and version != platform.python_version():
@@ -185,13 +185,13 @@ def _why_anew(version: str, state: dict[str, Any], is_cuda: bool) -> str:
     if state.get("root") != str(ROOT):
         return "the repository was moved"
     if state.get("cuda") != is_cuda:
-        return "it has the other build of torch"  # the builds leave packages behind that break each other
+        return "it has the other build of torch"  # each build leaves packages that break the other one
     return ""
 
 
 @contextlib.contextmanager
 def _one_at_a_time() -> Iterator[None]:
-    """Holds back a second set-up of the same folder (make demo and make test started together)."""
+    """Lets a second set-up of the same folder wait (make demo and make test started together)."""
     folder = os.open(ROOT, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):  # a file system without locks: one at a time is up to the user
@@ -223,7 +223,7 @@ def _check_machine(venv: Path) -> None:
 
 def _make_venv(venv: Path, uv: str) -> None:
     if venv.is_symlink():
-        venv.unlink()  # what it points to belongs to somebody else, and would be cleared
+        venv.unlink()  # its target belongs to somebody else, and would be cleared
     _say(f"making {venv.name} with Python {platform.python_version()}")
     command = [uv, "venv", "--quiet", "--clear", "--no-project", "--seed", "--python", sys.executable]
     _run([*command, str(venv)], _uv_environment(), "could not make the environment")
@@ -241,7 +241,7 @@ def _install_packages(venv: Path, uv: str, *, is_cuda: bool) -> None:
 
 
 def install_extras(venv: Path, uv: str, extras: Sequence[str], *, is_cuda: bool) -> None:
-    """Makes a new environment with what `extras` need, compiled: an image's layer that outlives the source.
+    """Makes a new environment with the packages of `extras`, compiled: an image layer without the project.
 
     Args:
         venv: the folder of the virtual environment.
@@ -263,25 +263,25 @@ def install_extras(venv: Path, uv: str, extras: Sequence[str], *, is_cuda: bool)
     environment = _uv_environment()
     _make_venv(venv, uv)
     command = _install_command(venv, uv)
-    # setuptools installs the project later on, without network. Whoever runs the image may not write the
-    # compiled forms, and without them each import would take twice as long.
-    wanted = ["--compile-bytecode", "-r", "pyproject.toml", "setuptools"]
-    wanted += [word for name in extras for word in ("--extra", name)]
+    # setuptools installs the project later, without network. The user of the image may not be able to write
+    # the compiled forms, and without them each import would take twice as long.
+    arguments = ["--compile-bytecode", "-r", "pyproject.toml", "setuptools"]
+    arguments += [word for name in extras for word in ("--extra", name)]
     if is_cuda:
-        wanted += ["--extra", "cuda"] if has_torch else []
-        wanted += [line.replace("tensorflow", "tensorflow[and-cuda]", 1) for line in tensorflow]
+        arguments += ["--extra", "cuda"] if has_torch else []
+        arguments += [line.replace("tensorflow", "tensorflow[and-cuda]", 1) for line in tensorflow]
     elif has_torch:
         torch = _find_cpu_torch(command, environment)
         if not torch:
-            raise SetupError("take ACCELERATOR=cuda, or say by UV_FIND_LINKS where the CPU build is", code=1)
-        wanted += torch
-    _run([*command, *wanted], environment, "the packages could not be installed (above)")
+            raise SetupError("use ACCELERATOR=cuda, or set UV_FIND_LINKS to a CPU build of torch", code=1)
+        arguments += torch
+    _run([*command, *arguments], environment, "the packages could not be installed (above)")
 
 
 def _install_command(venv: Path, uv: str) -> list[str]:
-    """`uv pip install` of what follows, at the versions and with the hashes of the lock."""
+    """`uv pip install` with the versions and hashes of the lock, without the names of packages."""
     constraints = venv / "constraints.txt"
-    # Without torch: the lock has not the hashes of its CPU build.
+    # Without torch: the lock does not have the hashes of its CPU build.
     export = [uv, "export", "--quiet", "--frozen", "--no-emit-project", "--no-header", "--no-annotate"]
     export += ["--all-extras", "--no-emit-package", "torch", "--output-file", str(constraints)]
     _run(export, dict(os.environ), "uv.lock could not be read (above)")
@@ -289,7 +289,7 @@ def _install_command(venv: Path, uv: str) -> list[str]:
 
 
 def _find_cpu_torch(command: Sequence[str], environment: dict[str, str]) -> list[str]:
-    """What makes uv take the CPU build of torch: where the machine's own sources hold it, else PyTorch's."""
+    """Arguments for the CPU build of torch, from the machine's sources or else from PyTorch's; [] if none."""
     if sys.platform != "linux":
         return []  # elsewhere the package index has the CPU build
     packages = tomllib.loads((ROOT / "uv.lock").read_text("utf-8"))["package"]
@@ -326,7 +326,7 @@ def check(venv: Path, uv: str) -> None:
 
 
 def _uv_environment() -> dict[str, str]:
-    """The variables of this process and those that make uv look where pip does."""
+    """The variables of this process, and those that give uv the settings of pip."""
     return {**os.environ, **uv_variables(read_pip_settings(), dict(os.environ))}
 
 
@@ -341,7 +341,7 @@ def read_pip_settings() -> dict[str, str]:
 
 
 def parse_pip_config(text: str) -> dict[str, str]:
-    """The settings in what `pip config list` prints (lines like `global.find-links='/wheels'`).
+    """The settings in the output of `pip config list` (lines like `global.find-links='/wheels'`).
 
     The environment wins over [install], and that over [global], as in pip.
     """
@@ -356,23 +356,23 @@ def parse_pip_config(text: str) -> dict[str, str]:
 
 
 def uv_variables(pip: dict[str, str], environment: dict[str, str]) -> dict[str, str]:
-    """pip's settings as uv's variables; what the user has set for uv already is left alone.
+    """pip's settings as uv's variables; those that the user has set for uv already are left alone.
 
-    Indexes travel in the environment, not as arguments, because their addresses may hold passwords.
+    Indexes are passed in the environment, not as arguments, because their addresses may hold passwords.
 
     Args:
         pip: pip's settings (`parse_pip_config`).
         environment: the variables of this process.
     """
-    made = {UV_NAMES[name]: " ".join(text.split()) for name, text in pip.items() if name in UV_NAMES}
-    if "UV_FIND_LINKS" in made:
-        made["UV_FIND_LINKS"] = made["UV_FIND_LINKS"].replace(" ", ",")
+    variables = {UV_NAMES[name]: " ".join(text.split()) for name, text in pip.items() if name in UV_NAMES}
+    if "UV_FIND_LINKS" in variables:
+        variables["UV_FIND_LINKS"] = variables["UV_FIND_LINKS"].replace(" ", ",")
     if environment.get("UV_DEFAULT_INDEX") or environment.get("UV_INDEX_URL"):
-        made.pop("UV_DEFAULT_INDEX", None)
-        made.pop("UV_INDEX", None)
-    if "UV_INDEX" in made:
-        made["UV_INDEX_STRATEGY"] = "unsafe-best-match"  # as pip: the best file of all indexes
-    return {name: value for name, value in made.items() if not environment.get(name)}
+        variables.pop("UV_DEFAULT_INDEX", None)
+        variables.pop("UV_INDEX", None)
+    if "UV_INDEX" in variables:
+        variables["UV_INDEX_STRATEGY"] = "unsafe-best-match"  # as pip: the best file of all indexes
+    return {name: value for name, value in variables.items() if not environment.get(name)}
 
 
 # --- compiled packages -----------------------------------------------------------------------------------
@@ -387,7 +387,7 @@ def compile_packages(venv: Path) -> None:
         if (folder / name).is_dir()
     ]
     if folders:
-        # A module in another Python's syntax (templates, tests) does not compile, and nobody imports it.
+        # Modules in another Python's syntax (templates, tests) do not compile, but nothing imports them.
         command = [str(venv / "bin" / "python"), "-m", "compileall", "-qq", "-j", "0", *folders]
         subprocess.run(command, stdin=subprocess.DEVNULL, check=False)
 
@@ -396,10 +396,10 @@ def check_imports(venv: Path) -> None:
     """Loads the packages that have compiled parts.
 
     Raises:
-        SetupError: one does not load; names the Debian packages of the system libraries that are missing.
+        SetupError: one does not load; with the Debian packages of missing system libraries.
     """
     doctor = [str(venv / "bin" / "python"), str(ROOT / "scripts" / "setup" / "doctor.py"), "--imports_only"]
-    # Even where a container says otherwise: without the compiled forms each later import takes twice as long.
+    # Even if a container forbids them: without the compiled forms each later import takes twice as long.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     answer = subprocess.run(doctor, env=environment, capture_output=True, text=True, check=False)
     if answer.returncode:
@@ -411,7 +411,7 @@ def _say(text: str) -> None:
 
 
 def _run(command: Sequence[str], environment: dict[str, str], failed: str) -> None:
-    """Runs uv, which shows on stderr what it does.
+    """Runs uv, which reports its work on stderr.
 
     Raises:
         SetupError: it returned another exit code than 0; the message is `failed`.

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Sets facevox up in .venv; install.py does the work, and its options are these. Before that: uv, which is the one
-# on PATH or else is fetched by pip into .uv, and the Python that uv finds (PYTHON=/path/to/python: that one).
+# Sets facevox up in .venv; install.py does the work, and its options are these. Before that it gets uv, from PATH
+# or else by pip into .uv, and the Python that uv finds (or that of PYTHON=/path/to/python).
 # Exit codes: those of install.py; 2 also when there is no uv or no Python.
 set -u
 cd "$(dirname "$0")/../.." || exit 2
@@ -11,7 +11,7 @@ fail() {
 }
 
 uv=$(command -v uv) || uv=""
-case $uv in */.venv/*) uv="" ;; esac  # vanishes when an environment is made anew
+case $uv in */.venv/*) uv="" ;; esac  # it vanishes when the environment is made again
 if [ -z "$uv" ] || ! "$uv" --version > /dev/null 2>&1; then
     uv=$PWD/.uv/bin/uv
     version=$(sed -n '/^name = "uv"$/{n;s/^version = "\(.*\)"$/\1/p;}' uv.lock)

@@ -78,7 +78,7 @@ def test_clone_without_the_first_commit_passes_and_is_told_so(clone, program, ca
     start = git(clone, "rev-parse", "HEAD~1")
     git(clone, "clone", "-q", "--depth", "1", clone.as_uri(), str(shallow))
     assert program.main(["--since", start], shallow) == 0
-    assert capsys.readouterr().out == f"commits: not checked: this clone does not hold {start}\n"
+    assert capsys.readouterr().out == f"commits: not checked: this clone does not have {start}\n"
 
 
 def test_folder_that_is_no_clone_passes(tmp_path, program, capsys):

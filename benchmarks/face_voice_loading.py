@@ -208,11 +208,17 @@ def _in_batches(items: "FaceVoiceDataset") -> Callable[[int], Any]:
 
 def _packed_share(items: "FaceVoiceDataset", packed: "FaceVoiceDataset") -> float:
     """Bytes of the packed faces of a batch by those of the ready ones."""
+    from torch import Tensor
+
+    from lc_pytorch.datasets.device_transforms import PackedFaces
+
     ready, small = (
         way.collate([way[0, index] for index in range(min(BATCH, len(way)))])["face"]
         for way in (items, packed)
     )
-    return float(small.pixels.nbytes / ready.nbytes)
+    assert isinstance(ready, Tensor)
+    assert isinstance(small, PackedFaces)
+    return small.pixels.nbytes / ready.nbytes
 
 
 def _loader_rate_hz(items: "FaceVoiceDataset", workers: int) -> float:

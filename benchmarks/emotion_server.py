@@ -98,8 +98,8 @@ def _person_frames(number: int) -> "list[NDArray[np.uint8]]":
         from facevox.media import iter_frames
 
         return [frame.image for frame in iter_frames(folder / CLIPS[number], max_frames=NUM_FRAMES)]
-    from facevox_demo.people import make_person
-    from facevox_demo.pictures import render_portrait
+    from facevox_demo.example.people import make_person
+    from facevox_demo.example.pictures import render_portrait
 
     person = make_person(0, number)
     portraits = [render_portrait(person, "happy", seed=seed) for seed in range(5)]

@@ -45,8 +45,8 @@ def make_samples(folder: Path, count: int, size: int) -> "Samples":
 
     from emotion.data.samples import Samples
     from facevox.files import write_image
-    from facevox_demo.people import make_person
-    from facevox_demo.pictures import render_portrait
+    from facevox_demo.example.people import make_person
+    from facevox_demo.example.pictures import render_portrait
 
     faces = [render_portrait(make_person(0, index), "happy", size=256) for index in range(8)]
     files = [folder / f"{number}.jpg" for number in range(count)]

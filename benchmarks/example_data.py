@@ -241,7 +241,7 @@ def law_figures(num_people: int = 200) -> list[Figure]:
     """Correlation between visible factor and voice factor over people."""
     import numpy as np
 
-    from facevox_demo.people import LAW, make_person
+    from facevox_demo.example.people import LAW, make_person
 
     crowd = [make_person(0, index) for index in range(num_people)]
     figures = []
@@ -341,10 +341,10 @@ def expression_figures(num_people: int, pictures_each: int = 2, first_index: int
     from sklearn.preprocessing import StandardScaler
 
     from facevox.faces import FaceMesh
-    from facevox_demo.expressions import EXPRESSIONS
-    from facevox_demo.people import make_person
-    from facevox_demo.pictures import render_portrait
-    from facevox_demo.portraits import draw_portrait
+    from facevox_demo.example.expressions import EXPRESSIONS
+    from facevox_demo.example.people import make_person
+    from facevox_demo.example.pictures import render_portrait
+    from facevox_demo.example.portraits import draw_portrait
 
     rows, labels, owners = [], [], []
     with FaceMesh() as mesh:

@@ -75,10 +75,10 @@ def make_pairs(folder: Path, num: int, picture_px: int, seed: int) -> "list[File
 
     from facevox.files import encode_image, write_bytes
     from facevox.media import write_wav
-    from facevox_demo.clips import plan_clip
-    from facevox_demo.people import make_person
-    from facevox_demo.portraits import draw_portrait
-    from facevox_demo.voice import speak
+    from facevox_demo.example.clips import plan_clip
+    from facevox_demo.example.people import make_person
+    from facevox_demo.example.portraits import draw_portrait
+    from facevox_demo.example.voice import speak
     from lc_pytorch.datasets import FilePair
 
     pictures, sounds = [], []

@@ -78,8 +78,8 @@ def write_faces(root: Path, num: int, picture_px: int, seed: int) -> None:
     import cv2
 
     from facevox.files import write_image
-    from facevox_demo.people import make_person
-    from facevox_demo.portraits import draw_portrait
+    from facevox_demo.example.people import make_person
+    from facevox_demo.example.portraits import draw_portrait
 
     people = [draw_portrait(make_person(seed, k), max(picture_px, 256)).canvas for k in range(NUM_PEOPLE)]
     small = [cv2.resize(c, (picture_px, picture_px), interpolation=cv2.INTER_AREA) for c in people]

@@ -61,9 +61,9 @@ def make_scenes(size: tuple[int, int]) -> list[bytes]:
     import numpy as np
     from PIL import Image
 
-    from facevox_demo.expressions import EXPRESSIONS
-    from facevox_demo.people import make_person
-    from facevox_demo.pictures import render_portrait
+    from facevox_demo.example.expressions import EXPRESSIONS
+    from facevox_demo.example.people import make_person
+    from facevox_demo.example.pictures import render_portrait
 
     rng = np.random.default_rng(0)
     width, height = size

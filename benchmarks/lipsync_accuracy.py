@@ -211,7 +211,7 @@ def make_example_clips(folder: Path) -> Path:
     """Makes and processes the example people of the demo's size."""
     from facevox.batch import BatchConfig, run_batch
     from facevox.errors import UserError
-    from facevox_demo import dataset
+    from facevox_demo.example import dataset
     from lipsync import data_processing
 
     config = dataset.SetConfig(num_people=12, clips_per_person=2, clip_s=10.0, shapes=("videos",))

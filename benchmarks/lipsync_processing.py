@@ -58,10 +58,10 @@ def make_clip(path: Path, clip_s: float, fps: float) -> None:
     import numpy as np
 
     from facevox.media import write_video
-    from facevox_demo.clips import plan_clip
-    from facevox_demo.dataset import SetConfig, clip_frames
-    from facevox_demo.people import make_person
-    from facevox_demo.voice import RATE_HZ, speak
+    from facevox_demo.example.clips import plan_clip
+    from facevox_demo.example.dataset import SetConfig, clip_frames
+    from facevox_demo.example.people import make_person
+    from facevox_demo.example.voice import RATE_HZ, speak
 
     config = SetConfig(num_people=1, clips_per_person=1, clip_s=clip_s, fps=fps, size=512)
     plan = plan_clip(make_person(0, 0), 0, clip_s)

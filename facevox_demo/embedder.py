@@ -13,8 +13,8 @@ import numpy as np
 from facevox.batch import Outcome, Task
 from facevox.errors import UserError
 from facevox.files import replacing, write_json
+from facevox_demo.example.people import PersonItem
 from facevox_demo.options import DemoEmbedderConfig
-from facevox_demo.people import PersonItem
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,10 +44,10 @@ class FacePictures(Task[PersonItem]):
 
     def process(self, item: PersonItem) -> Outcome:
         """Writes (pictures, 112, 112, 3) uint8 RGB; pictures in which no face is found are left out."""
-        from facevox_demo.expressions import EXPRESSIONS
-        from facevox_demo.people import make_person
-        from facevox_demo.pictures import render_portrait
-        from facevox_demo.portraits import draw_portrait
+        from facevox_demo.example.expressions import EXPRESSIONS
+        from facevox_demo.example.people import make_person
+        from facevox_demo.example.pictures import render_portrait
+        from facevox_demo.example.portraits import draw_portrait
 
         person = make_person(self.config.seed, item.index)
         portrait = draw_portrait(person, 256)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facevox.options import Options, choice, number, option, where, whole
-from facevox_demo import people
+from facevox_demo.example import people
 
 SHAPES = ("videos", "vox", "hq")
 ZIP_NAMES = ("cp949", "utf-8")

@@ -9,8 +9,8 @@ face-voice model can learn it. Run again after an interruption, the command cont
 
 Files: videos/<person>/<clip>.mp4, voices/<person>/<clip>.wav, vox/<person>/…, vox/metadata.json,
 hq/vox1|vox2/mel_spectrograms|masked_faces/<name>/… with its two tables (HQ VoxCeleb's shape),
-metadata.json, people.csv and manifests/ (`facevox_demo.dataset` describes them); with --shape aihub
-the folder aihub/ with folders/ and archives/ (`facevox_demo.aihub`).
+metadata.json, people.csv and manifests/ (`facevox_demo.example.dataset` describes them); with --shape aihub
+the folder aihub/ with folders/ and archives/ (`facevox_demo.example.aihub`).
 Exit codes: 0 done; 1 some people failed; 2 bad options; 75 stopped by a signal, run again to continue.
 """
 
@@ -26,7 +26,7 @@ from facevox.errors import ExitCode
 from facevox.options import declared
 from facevox_demo.options import SHAPES, AihubConfig, SetConfig
 
-AIHUB = "aihub"  # five expressions, a separate set: facevox_demo.aihub
+AIHUB = "aihub"  # five expressions, a separate set: facevox_demo.example.aihub
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _make_speakers(args: argparse.Namespace, shapes: tuple[str, ...]) -> ExitCode:
     """Makes the people who speak, in each of `shapes`; returns the exit code."""
-    from facevox_demo import dataset  # imports SciPy
+    from facevox_demo.example import dataset  # imports SciPy
 
     config = cli.build(SetConfig, args, shapes=shapes)
     batch = cli.build(
@@ -88,7 +88,7 @@ def _make_speakers(args: argparse.Namespace, shapes: tuple[str, ...]) -> ExitCod
 
 def _make_aihub(args: argparse.Namespace) -> ExitCode:
     """Makes the five expressions in AIHub's shape; returns the exit code."""
-    from facevox_demo import aihub  # imports OpenCV
+    from facevox_demo.example import aihub  # imports OpenCV
 
     config = cli.build(AihubConfig, args)
     batch = cli.build(

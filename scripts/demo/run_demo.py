@@ -22,8 +22,11 @@ from facevox import cli
 from facevox.errors import ExitCode
 from facevox.files import read_json, write_json
 from facevox.signals import StopFlag
-from facevox_demo import emotion_report, landmarks_report, lipsync_report, live_report
-from facevox_demo.html_report import Report
+from facevox_demo.report import emotion as emotion_report
+from facevox_demo.report import landmarks as landmarks_report
+from facevox_demo.report import lipsync as lipsync_report
+from facevox_demo.report import live as live_report
+from facevox_demo.report.page import Report
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 # The settings that learn most from 120 people in a minute on two cores; real encoders need others.
@@ -380,7 +383,7 @@ def _landmark_stages(demo: Demo) -> list[Stage]:
 
 def write_report(folder: Path, times: Sequence[StageTime], parts: Sequence[str]) -> dict[str, Any]:
     """Writes `report.html`; returns the results that it shows."""
-    from facevox_demo import face_voice_report  # imports torch
+    from facevox_demo.report import face_voice as face_voice_report  # imports torch
 
     report = Report(
         "facevox demo", "Synthetic people, real files, every step with the programs that you would use."

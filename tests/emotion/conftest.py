@@ -9,7 +9,7 @@ import pytest
 from emotion import settings
 from facevox import cli
 from facevox.batch import BatchConfig, run_batch
-from facevox_demo import aihub
+from facevox_demo.example import aihub
 
 EXAMPLE = aihub.AihubConfig(num_people=8, pictures_per_expression=2, picture_size=160, zip_names="cp949")
 

@@ -15,7 +15,7 @@ from PIL import Image
 from emotion.data.aihub.names import emotion_of, parse_picture_name
 from facevox.faces import FaceMesh
 from facevox.files import read_image
-from facevox_demo.aihub import ROOT, write_zip
+from facevox_demo.example.aihub import ROOT, write_zip
 
 # Those that preprocessing needs: the server's image has neither TensorFlow nor torch.
 OWN_MODULES = (

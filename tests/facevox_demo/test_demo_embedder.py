@@ -7,8 +7,8 @@ import pytest
 
 from facevox.errors import UserError
 from facevox_demo import embedder
+from facevox_demo.example.people import PersonItem
 from facevox_demo.options import DemoEmbedderConfig
-from facevox_demo.people import PersonItem
 from lc_pytorch.faces.embedders import find_model
 from lc_pytorch.faces.grouping import bcubed_f1, group_faces
 

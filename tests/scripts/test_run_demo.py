@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from facevox import cli
-from facevox_demo.face_voice_report import score_groups
+from facevox_demo.report.face_voice import score_groups
 
 
 @pytest.fixture

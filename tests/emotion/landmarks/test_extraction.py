@@ -31,7 +31,7 @@ from facevox import cli
 from facevox.batch import BatchOptions
 from facevox.errors import ExitCode, UserError
 from facevox.manifest import find_manifests, merge_manifests, read_manifest
-from facevox_demo.aihub import write_zip
+from facevox_demo.example.aihub import write_zip
 
 
 def read_index(folder: Path) -> list[dict[str, str]]:

@@ -11,9 +11,9 @@ import pytest
 from emotion.landmarks.extraction import ExtractConfig, run_extraction
 from facevox import cli
 from facevox.batch import BatchConfig, BatchOptions, run_batch
-from facevox_demo import aihub
-from facevox_demo.aihub import write_zip
-from facevox_demo.expressions import EXPRESSIONS
+from facevox_demo.example import aihub
+from facevox_demo.example.aihub import write_zip
+from facevox_demo.example.expressions import EXPRESSIONS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from emotion.landmarks.plan import plan_shards, spread
-from facevox_demo.aihub import write_zip
+from facevox_demo.example.aihub import write_zip
 
 AIHUB_NAME = "0a1b_남_20_{}_도심 환경_2021-001-001.jpg"
 

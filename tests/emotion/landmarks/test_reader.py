@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from emotion.landmarks.reader import FACE_PX, TOLERANCE, PictureReader
-from facevox_demo.people import make_person
-from facevox_demo.pictures import render_portrait
+from facevox_demo.example.people import make_person
+from facevox_demo.example.pictures import render_portrait
 
 SIZE = (4032, 3024)
 

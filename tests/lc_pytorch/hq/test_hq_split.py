@@ -9,8 +9,8 @@ import pytest
 
 from facevox import cli
 from facevox.errors import UserError
-from facevox_demo import hq_tree
-from facevox_demo.people import make_person
+from facevox_demo.example import hq_tree
+from facevox_demo.example.people import make_person
 from lc_pytorch.datasets.splits import normalise_identity
 from lc_pytorch.hq.split import HQSplit, audit_split, load_split, make_split, write_split
 from lc_pytorch.hq.tree import Files, load_genders, scan_tree

@@ -10,7 +10,7 @@ from call_counts import count_calls
 from long_archives import write_long_archive
 
 from emotion.data.aihub.archives import Archive, ArchiveError, ArchiveLimits
-from facevox_demo.aihub import write_zip
+from facevox_demo.example.aihub import write_zip
 
 KOREAN = "ab_남_20_기쁨_도심 환경_2021-1.jpg"
 

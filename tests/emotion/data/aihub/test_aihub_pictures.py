@@ -13,7 +13,7 @@ from emotion.data.aihub.collection import read_collection
 from emotion.data.pictures import decode_reduced, reduction_for
 from facevox.errors import UserError
 from facevox.files import ImageError, decode_image
-from facevox_demo.aihub import write_zip
+from facevox_demo.example.aihub import write_zip
 
 
 def jpeg(width: int, height: int, orientation: int = 1, mode: str = "RGB") -> bytes:

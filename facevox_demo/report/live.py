@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 from facevox.files import read_image
-from facevox_demo.html_report import Report
+from facevox_demo.report.page import Report
 
 SHOWN_PICTURES = 5
 SHOWN_FRAMES = 5

@@ -31,13 +31,13 @@ from threadpoolctl import threadpool_limits
 
 from facevox.batch import Outcome, Task
 from facevox.files import replacing, write_bytes
-from facevox_demo import people, sources
-from facevox_demo.expressions import EXPRESSIONS
+from facevox_demo.example import people, sources
+from facevox_demo.example.expressions import EXPRESSIONS
+from facevox_demo.example.people import Person, PersonItem, make_person, random_generator
+from facevox_demo.example.pictures import render_portrait
+from facevox_demo.example.portraits import EYE_LINE_SHARE, FACE_UNIT_SHARE, draw_portrait
+from facevox_demo.example.warps import apply_geometry
 from facevox_demo.options import AihubConfig
-from facevox_demo.people import Person, PersonItem, make_person, random_generator
-from facevox_demo.pictures import render_portrait
-from facevox_demo.portraits import EYE_LINE_SHARE, FACE_UNIT_SHARE, draw_portrait
-from facevox_demo.warps import apply_geometry
 
 PROGRAM = "make_example_aihub"
 TABLE = "aihub.csv"

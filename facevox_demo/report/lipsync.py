@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from facevox.files import read_image, read_json, write_text
-from facevox_demo.html_report import Report
+from facevox_demo.report.page import Report
 
 IN_SYNC, SHIFTED, SWAPPED, REPAIRED = "in sync", "shifted", "another person's sound", "repaired"
 DEMO_OFFSET_MS = 240  # of the shifted clip: its audio is early

@@ -12,8 +12,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.signal import lfilter
 
-from facevox_demo.clips import ClipPlan, Syllable, syllable_loudness
-from facevox_demo.people import Voice, random_generator
+from facevox_demo.example.clips import ClipPlan, Syllable, syllable_loudness
+from facevox_demo.example.people import Voice, random_generator
 
 RATE_HZ = 16_000
 FORMANTS_HZ = {

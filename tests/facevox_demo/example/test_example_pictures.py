@@ -5,12 +5,12 @@ import pytest
 
 from facevox.errors import UserError
 from facevox.faces import FaceMesh, mouth_opening
-from facevox_demo import sources
-from facevox_demo.expressions import EXPRESSIONS, make_expression
-from facevox_demo.people import make_person
-from facevox_demo.pictures import Light, Mouth, PictureMaker, Pose, render_portrait
-from facevox_demo.portraits import draw_portrait, mirrored_numbers, refine_grid
-from facevox_demo.warps import ThinPlateSpline, apply_geometry
+from facevox_demo.example import sources
+from facevox_demo.example.expressions import EXPRESSIONS, make_expression
+from facevox_demo.example.people import make_person
+from facevox_demo.example.pictures import Light, Mouth, PictureMaker, Pose, render_portrait
+from facevox_demo.example.portraits import draw_portrait, mirrored_numbers, refine_grid
+from facevox_demo.example.warps import ThinPlateSpline, apply_geometry
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from facevox_demo.html_report import Report
+from facevox_demo.report.page import Report
 
 
 class _Checker(HTMLParser):

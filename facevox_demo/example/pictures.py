@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from facevox_demo import sources
-from facevox_demo.expressions import Expression, action_fields, make_expression
-from facevox_demo.people import Person, random_generator
-from facevox_demo.portraits import GRID, OVERSAMPLING, Portrait, draw_portrait, refine_grid
-from facevox_demo.warps import CHIN_Y, bell, smooth_step
+from facevox_demo.example import sources
+from facevox_demo.example.expressions import Expression, action_fields, make_expression
+from facevox_demo.example.people import Person, random_generator
+from facevox_demo.example.portraits import GRID, OVERSAMPLING, Portrait, draw_portrait, refine_grid
+from facevox_demo.example.warps import CHIN_Y, bell, smooth_step
 
 # Sizes of the mouth in face units, at opening 1.
 GAP_UP, GAP_DOWN = 0.055, 0.19  # how far the lips part from the seam

@@ -8,8 +8,8 @@ from face_pictures import frame_of_faces
 
 from facevox.files import write_image
 from facevox.media import write_video
-from facevox_demo.html_report import Report
-from facevox_demo.live_report import add_live, picture_command, video_command
+from facevox_demo.report.live import add_live, picture_command, video_command
+from facevox_demo.report.page import Report
 
 
 def write_rows(path: Path, columns: str, *rows: str) -> None:
@@ -61,13 +61,13 @@ def test_report_shows_held_out_pictures_and_frames_of_the_video(emotion_dir, tmp
     assert "emotion/live/video/clip.mp4" in page
 
 
-def test_commands_of_the_demo_are_options_of_the_program(emotion_dir, tmp_path, load_script):
+def test_commands_of_the_demo_are_options_of_the_program(emotion_dir, tmp_path, load_script, repository):
     videos = tmp_path / "videos"
     for person in ("id0001", "id0002"):
         write_video(videos / person / "clip00.mp4", [np.zeros((32, 32, 3), np.uint8)] * 2, 5)
     parser = load_script("emotion/run_model").get_args_parser()
     program, *options = picture_command(emotion_dir)
-    assert (Path(__file__).resolve().parents[2] / program).is_file()
+    assert (repository / program).is_file()
     args = parser.parse_args(options)
     assert args.test_mode == "image"
     assert Path(args.input_path).name == "2.Validation"

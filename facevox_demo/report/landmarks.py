@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from emotion.scores.report import REPORT_FILE
 from facevox.files import read_image, read_json
 from facevox.intervals import interval_text
-from facevox_demo.html_report import Report
+from facevox_demo.report.page import Report
 
 if TYPE_CHECKING:
     from emotion.landmarks.table import LandmarkTable

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from facevox_demo.expressions import Expression, make_expression
-from facevox_demo.people import Person, random_generator
-from facevox_demo.pictures import Light, Pose, random_light
+from facevox_demo.example.expressions import Expression, make_expression
+from facevox_demo.example.people import Person, random_generator
+from facevox_demo.example.pictures import Light, Pose, random_light
 
 # Vowel -> (opening of the mouth 0 to 1 at full loudness, spread -1 round to 1 spread).
 VOWELS = {"a": (1.0, 0.1), "e": (0.7, 0.5), "i": (0.42, 0.95), "o": (0.62, -0.65), "u": (0.36, -1.0)}

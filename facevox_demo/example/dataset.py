@@ -5,7 +5,7 @@
     vox/<person>/faces/<clip>/<frame>.jpg face crops of a few frames
     vox/<person>/voices/<clip>.wav
     vox/metadata.json                     {person: {clip: {"faces": [...], "voice": ...}}}
-    hq/vox1|vox2/…                        masked faces and mel spectrograms (`facevox_demo.hq_tree`)
+    hq/vox1|vox2/…                        masked faces and mel spectrograms (`facevox_demo.example.hq_tree`)
     metadata.json                         people, the law, the clips with mouth and voice in each frame
     people.csv, manifests/                the batch's table and manifest
 
@@ -25,13 +25,13 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from facevox.batch import Outcome, Task
-from facevox_demo import hq_tree, people
-from facevox_demo.clips import ClipPlan, articulation_at, loudness_at, plan_clip, pose_at, vowels_at
+from facevox_demo.example import hq_tree, people
+from facevox_demo.example.clips import ClipPlan, articulation_at, loudness_at, plan_clip, pose_at, vowels_at
+from facevox_demo.example.people import Person, PersonItem, make_person
+from facevox_demo.example.pictures import Mouth, PictureMaker
+from facevox_demo.example.portraits import EYE_LINE_SHARE, FACE_UNIT_SHARE, Portrait, draw_portrait
+from facevox_demo.example.voice import RATE_HZ, speak
 from facevox_demo.options import SetConfig
-from facevox_demo.people import Person, PersonItem, make_person
-from facevox_demo.pictures import Mouth, PictureMaker
-from facevox_demo.portraits import EYE_LINE_SHARE, FACE_UNIT_SHARE, Portrait, draw_portrait
-from facevox_demo.voice import RATE_HZ, speak
 
 FORMAT = 1  # of metadata.json
 FRAMES_PER_CLIP = 3  # face crops of a clip in the VoxCeleb-shaped tree
@@ -93,7 +93,7 @@ class PeopleTask(Task[PersonItem]):
 
     def check(self) -> None:
         """Checks that the two portraits are there."""
-        from facevox_demo import sources
+        from facevox_demo.example import sources
 
         sources.check_files()
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from facevox.errors import UserError
-from facevox_demo.warps import bell
+from facevox_demo.example.warps import bell
 
 EXPRESSIONS = ("happy", "sad", "neutral", "embarrassed", "anxiety")
 

@@ -9,8 +9,8 @@ from emotion.data.audit import audit_split, sample_of
 from emotion.data.samples import Samples
 from emotion.scores.report import Answers, evaluate, write_evaluation
 from facevox.files import write_image, write_json
-from facevox_demo.emotion_report import add_emotion
-from facevox_demo.html_report import Report
+from facevox_demo.report.emotion import add_emotion
+from facevox_demo.report.page import Report
 
 
 def test_section_shows_scores_split_and_pictures(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from facevox_demo.people import CORRELATION, LAW, law_description, make_person
+from facevox_demo.example.people import CORRELATION, LAW, law_description, make_person
 
 CROWD = 200
 

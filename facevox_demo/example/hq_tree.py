@@ -22,12 +22,12 @@ import cv2
 import numpy as np
 
 from facevox.spectra import htk_bands, mel_power
-from facevox_demo.clips import ClipPlan, articulation_at, pose_at
-from facevox_demo.people import PITCH_HZ, Person
-from facevox_demo.pictures import Light, Mouth, PictureMaker
-from facevox_demo.portraits import Portrait
-from facevox_demo.sources import OVAL
-from facevox_demo.voice import RATE_HZ
+from facevox_demo.example.clips import ClipPlan, articulation_at, pose_at
+from facevox_demo.example.people import PITCH_HZ, Person
+from facevox_demo.example.pictures import Light, Mouth, PictureMaker
+from facevox_demo.example.portraits import Portrait
+from facevox_demo.example.sources import OVAL
+from facevox_demo.example.voice import RATE_HZ
 
 NUM_MELS = 40
 HOP = 160  # 10 ms at 16 kHz: 100 frames a second

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from facevox.files import read_image
-from facevox_demo import hq_tree
-from facevox_demo.clips import plan_clip
-from facevox_demo.people import make_person
-from facevox_demo.voice import speak
+from facevox_demo.example import hq_tree
+from facevox_demo.example.clips import plan_clip
+from facevox_demo.example.people import make_person
+from facevox_demo.example.voice import speak
 from lc_pytorch.hq.mels import read_mel
 from lc_pytorch.hq.split import audit_split, make_split
 from lc_pytorch.hq.tree import load_genders, scan_tree

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from facevox_demo import sources
-from facevox_demo.people import CASTS, Appearance, Person
-from facevox_demo.warps import ThinPlateSpline, apply_geometry, bell, smooth_step
+from facevox_demo.example import sources
+from facevox_demo.example.people import CASTS, Appearance, Person
+from facevox_demo.example.warps import ThinPlateSpline, apply_geometry, bell, smooth_step
 
 OVERSAMPLING = 1.5  # canvas pixels for one frame pixel: every later warp costs sharpness
 FACE_UNIT_SHARE = 0.262  # distance between the outer eye corners against the width of the frame

@@ -6,8 +6,8 @@ from landmark_folders import make_folder
 
 from emotion.landmarks.plots import mean_faces
 from facevox import cli
-from facevox_demo import landmarks_report
-from facevox_demo.html_report import Report
+from facevox_demo.report import landmarks as landmarks_report
+from facevox_demo.report.page import Report
 
 
 def test_report_shows_faces_curves_and_scores(tmp_path, load_script, monkeypatch, one_thread):

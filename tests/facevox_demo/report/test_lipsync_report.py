@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from facevox.files import write_image
-from facevox_demo import lipsync_report
-from facevox_demo.html_report import Report
-from facevox_demo.lipsync_report import (
+from facevox_demo.report import lipsync as lipsync_report
+from facevox_demo.report.lipsync import (
     add_lipsync,
     held_out_clips,
     write_demo_pairs,
     write_repaired_pairs,
 )
+from facevox_demo.report.page import Report
 
 COLUMNS = ("video", "audio", "score", "offset_ms", "offset_low_ms", "offset_high_ms", "text", "json_file")
 

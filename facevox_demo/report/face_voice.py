@@ -10,7 +10,7 @@ import numpy as np
 
 from facevox.files import read_image, read_json
 from facevox.intervals import interval_text
-from facevox_demo.html_report import Report
+from facevox_demo.report.page import Report
 from lc_pytorch.datasets.matched_files import iter_matched_file
 from lc_pytorch.faces.grouping import bcubed_f1
 

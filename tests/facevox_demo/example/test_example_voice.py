@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from facevox_demo.clips import ClipPlan, Syllable, articulation_at, loudness_at, plan_clip, vowels_at
-from facevox_demo.people import Voice, make_person
-from facevox_demo.voice import FORMANTS_HZ, FULL_RMS, RATE_HZ, speak
+from facevox_demo.example.clips import ClipPlan, Syllable, articulation_at, loudness_at, plan_clip, vowels_at
+from facevox_demo.example.people import Voice, make_person
+from facevox_demo.example.voice import FORMANTS_HZ, FULL_RMS, RATE_HZ, speak
 
 
 def _steady_plan(voice: Voice, vowel: str = "a", clip_s: float = 1.0) -> ClipPlan:

@@ -13,8 +13,8 @@ from PIL import Image
 from facevox import cli
 from facevox.faces import FaceMesh
 from facevox.files import read_image
-from facevox_demo import aihub
-from facevox_demo.expressions import EXPRESSIONS
+from facevox_demo.example import aihub
+from facevox_demo.example.expressions import EXPRESSIONS
 
 SMALL = ["--shape", "aihub", "--num_people", "3", "--pictures_per_expression", "1", "--picture_size", "128"]
 

@@ -7,7 +7,7 @@ from emotion.classifier.start import EVALUATION_DIR, TRAINING_DIR
 from emotion.scores.report import REPORT_FILE
 from facevox.files import read_image, read_json
 from facevox.intervals import interval_text
-from facevox_demo.html_report import Report
+from facevox_demo.report.page import Report
 
 SHOWN_CROPS = 8  # of each class
 SHOWN_WIDTH_PX = 900

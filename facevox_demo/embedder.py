@@ -4,105 +4,31 @@ No face-embedding weights come with the packages, and the demo downloads nothing
 the example data apart; it has never seen a real person and is no default anywhere.
 """
 
+import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
 
-from facevox.batch import Outcome, Task
-from facevox.errors import UserError
 from facevox.files import replacing, write_json
-from facevox_demo.example.people import PersonItem
+from facevox_demo.example.face_pictures import SIZE_PX, load_pictures
 from facevox_demo.options import DemoEmbedderConfig
+from lc_pytorch.faces.embedders import METADATA_KEY
+from lc_pytorch.faces.grouping import bcubed_f1, group_faces
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-    from torch import Tensor, nn
-
-    from lc_pytorch.faces.detectors import Detector
-
-SIZE_PX = 112  # as face-embedding models have it
 PREPROCESSING = "insightface"  # (x - 127.5) / 127.5
 
 
-class FacePictures(Task[PersonItem]):
-    """Renders the pictures of an example person and cuts the aligned faces out: one .npy a person."""
-
-    def __init__(self, config: DemoEmbedderConfig) -> None:
-        self.config = config
-
-    def open(self, output_dir: Path) -> None:
-        """Opens the detector in the process that uses it."""
-        import cv2
-
-        from lc_pytorch.faces.detectors import make_detector
-
-        super().open(output_dir)
-        cv2.setNumThreads(1)
-        self._detector: Detector = make_detector("mediapipe")
-
-    def process(self, item: PersonItem) -> Outcome:
-        """Writes (pictures, 112, 112, 3) uint8 RGB; pictures in which no face is found are left out."""
-        from facevox_demo.example.expressions import EXPRESSIONS
-        from facevox_demo.example.people import make_person
-        from facevox_demo.example.pictures import render_portrait
-        from facevox_demo.example.portraits import draw_portrait
-
-        person = make_person(self.config.seed, item.index)
-        portrait = draw_portrait(person, 256)
-        names = list(EXPRESSIONS)
-        crops = []
-        for number in range(self.config.pictures_per_person):
-            picture = render_portrait(person, names[number % len(names)], number, 256, portrait)
-            crops += self._aligned_faces(picture)
-        if not crops:
-            raise UserError("no face found in any of its pictures")
-        target = f"faces/{item.name}.npy"
-        with replacing(self.output_dir / target, sync=False) as file:
-            np.save(file, np.stack(crops))
-        return Outcome(rows=[{"pictures": len(crops)}], outputs=[target])
-
-    def _aligned_faces(self, picture: "NDArray[np.uint8]") -> "list[NDArray[np.uint8]]":
-        """Faces as grouping will feed them to the model: cropped as extraction crops them, then aligned."""
-        from facevox.faces import align_five_points
-        from lc_pytorch.faces.crops import cut_face, widen
-
-        image = picture if self._detector.colour == "rgb" else np.ascontiguousarray(picture[..., ::-1])
-        aligned = []
-        for candidate in self._detector.find(image):
-            points, _ = self._detector.landmarks(image, candidate)
-            eyes = (tuple(points[0].tolist()), tuple(points[1].tolist()))
-            box = widen(candidate.box, (picture.shape[1], picture.shape[0]), True, 0)
-            crop = cut_face(picture, box, eyes, align=True)
-            if crop is not None:
-                aligned.append(align_five_points(crop.image, crop.to_crop(points), SIZE_PX))
-        return aligned
-
-    def close(self) -> None:
-        """Closes the detector."""
-        self._detector.close()
-
-
-def picture_items(config: DemoEmbedderConfig) -> list[PersonItem]:
-    """An item for each person, the held-out ones last."""
-    total = config.num_people + config.num_held_out
-    return [PersonItem(f"person-{index:04d}", "", index=index) for index in range(total)]
-
-
-def load_pictures(folder: Path) -> "tuple[NDArray[np.uint8], NDArray[np.int64]]":
-    """All aligned faces below `folder` as (N, 112, 112, 3) uint8, and whose they are as (N,)."""
-    files = sorted((folder / "faces").glob("*.npy"))
-    arrays = [np.load(file, allow_pickle=False) for file in files]
-    labels = np.repeat(np.arange(len(arrays)), [len(array) for array in arrays])
-    return np.concatenate(arrays), labels
-
-
-def make_network(embedding_dim: int) -> "nn.Sequential":
+def make_network(embedding_dim: int) -> nn.Sequential:
     """The network: (B, 3, 112, 112) → (B, embedding_dim), 0.3 million weights."""
-    from torch import nn
 
-    def block(inputs: int, outputs: int) -> "list[nn.Module]":
+    def block(inputs: int, outputs: int) -> list[nn.Module]:
         return [nn.Conv2d(inputs, outputs, 3, 2, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
 
     return nn.Sequential(
@@ -117,12 +43,11 @@ def make_network(embedding_dim: int) -> "nn.Sequential":
 
 
 def _batches(
-    images: "NDArray[np.float32]", labels: "NDArray[np.int64]", size: int, rng: np.random.Generator
-) -> "Iterator[tuple[Tensor, Tensor]]":
+    images: NDArray[np.float32], labels: NDArray[np.int64], size: int, rng: np.random.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Shuffled, augmented batches: mirror image, brightness, a shift by a few pixels."""
-    import torch
-
     order = rng.permutation(len(images))
+    # A last batch of less than half the size is left out; `train` counts its steps in the same way.
     for start in range(0, len(order) - size // 2, size):
         chosen = order[start : start + size]
         batch = images[chosen]
@@ -134,31 +59,29 @@ def _batches(
         yield tensor, torch.from_numpy(labels[chosen])
 
 
-def _halved(images: "NDArray[np.uint8]") -> "NDArray[np.float32]":
+def _halved(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """(N, H, W, 3) → (N, H / 2, W / 2, 3): what the network's first layer makes of it."""
     count, height, width, _ = images.shape
     parts = images.reshape(count, height // 2, 2, width // 2, 2, 3)
-    return parts.mean(axis=(2, 4), dtype=np.float32)
+    halved: NDArray[np.float32] = parts.mean(axis=(2, 4), dtype=np.float32)
+    return halved
 
 
-def _normalised(images: "NDArray[np.number]") -> "NDArray[np.float32]":
+def _normalised(images: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
     """(B, H, W, 3) of 0 to 255 → (B, 3, H, W) as the network takes it."""
     return ((images.astype(np.float32) - 127.5) / 127.5).transpose(0, 3, 1, 2)
 
 
 def train(
-    images: "NDArray[np.uint8]",
-    labels: "NDArray[np.int64]",
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
     config: DemoEmbedderConfig,
     report: Callable[[int, float], None] | None = None,
-) -> "nn.Sequential":
+) -> nn.Sequential:
     """Trains on (N, 112, 112, 3) faces and their (N,) people; returns the network in eval mode.
 
     `report(epoch, mean loss)` is called after each epoch.
     """
-    import torch
-    from torch.nn import functional
-
     torch.manual_seed(config.seed)
     rng = np.random.default_rng(config.seed)
     network = make_network(config.embedding_dim)
@@ -176,7 +99,7 @@ def train(
             targets = functional.one_hot(people, len(centres))
             loss = functional.cross_entropy(config.scale * (cosine - config.margin * targets), people)
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)  # as loss.backward(), which has no types
             optimizer.step()
             schedule.step()
             losses.append(float(loss.detach()))
@@ -185,11 +108,8 @@ def train(
     return network.eval()
 
 
-def embed(network: "nn.Sequential", images: "NDArray[np.uint8]") -> "NDArray[np.float32]":
+def embed(network: nn.Sequential, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """(N, 112, 112, 3) faces → (N, D) unit vectors."""
-    import torch
-    from torch.nn import functional
-
     with torch.inference_mode():
         parts = [
             functional.normalize(network(torch.from_numpy(_normalised(images[start : start + 256])))).numpy()
@@ -199,29 +119,19 @@ def embed(network: "nn.Sequential", images: "NDArray[np.uint8]") -> "NDArray[np.
     return joined
 
 
-def choose_threshold(embeddings: "NDArray[np.float32]", labels: "NDArray[np.int64]") -> tuple[float, float]:
+def choose_threshold(embeddings: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[float, float]:
     """(cosine distance, B-cubed F1) of the threshold that groups these people best.
 
     Among equally good ones the strictest is taken: a larger set has people who stand closer together.
     """
-    from lc_pytorch.faces.grouping import bcubed_f1, group_faces
-
     candidates = np.round(np.arange(0.05, 0.9, 0.025), 3)
     scores = np.array([bcubed_f1(group_faces(embeddings, float(t)), labels) for t in candidates])
     best = np.flatnonzero(scores >= scores.max() - 1e-9)
     return float(candidates[best[0]]), float(scores.max())
 
 
-def export_onnx(network: "nn.Sequential", path: Path) -> None:
+def export_onnx(network: nn.Sequential, path: Path) -> None:
     """Writes the network as an ONNX file that `--model_name` takes, with its preprocessing named in it."""
-    import tempfile
-    import warnings
-
-    import onnx
-    import torch
-
-    from lc_pytorch.faces.embedders import METADATA_KEY
-
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         # The exporter by tracing is marked as old; the new one needs a package that nothing else here does.
         warnings.simplefilter("ignore")

@@ -1,5 +1,6 @@
 """Measured figures: their table, the bars that they must reach, and how they changed since the last time."""
 
+import resource
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -84,8 +85,6 @@ def peak_memory_gb() -> float:
             line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM")
         )
         return int(line.split()[1]) * 1024 / 1e9
-    import resource
-
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9  # bytes on macOS
 
 

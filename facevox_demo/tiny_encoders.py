@@ -5,17 +5,25 @@ Only the first convolution of the voice encoder begins as speech front ends do, 
 the mel scale: from noise it would take most of a short training to become one.
 """
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from transformers import (
+    ViTConfig,
+    ViTImageProcessorPil,
+    ViTModel,
+    Wav2Vec2Config,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2Model,
+)
+from transformers.utils import logging
 
 from facevox.errors import UserError
 from facevox.files import require_folder
-
-if TYPE_CHECKING:
-    from transformers import ViTConfig, Wav2Vec2Config
 
 VIT_FOLDER, WAV2VEC2_FOLDER = "vit-tiny", "wav2vec2-tiny"
 RATE_HZ = 16000
@@ -24,10 +32,8 @@ NUM_BANDS = 40
 LOWEST_HZ, HIGHEST_HZ = 60.0, 7600.0
 
 
-def make_vit_config(image_size: int = 112, dropout: float = 0.0) -> "ViTConfig":
+def make_vit_config(image_size: int = 112, dropout: float = 0.0) -> ViTConfig:
     """Three layers of 96 numbers over patches of 8 x 8 pixels."""
-    from transformers import ViTConfig
-
     return ViTConfig(
         hidden_size=96,
         num_hidden_layers=3,
@@ -40,7 +46,7 @@ def make_vit_config(image_size: int = 112, dropout: float = 0.0) -> "ViTConfig":
     )
 
 
-def make_wav2vec2_config(dropout: float = 0.0) -> "Wav2Vec2Config":
+def make_wav2vec2_config(dropout: float = 0.0) -> Wav2Vec2Config:
     """Two layers of 96 numbers over two convolutions, one frame every 20 ms at 16 kHz.
 
     The strides multiply to 320 samples, as those of wav2vec2-base; seven convolutions of its width would
@@ -49,8 +55,6 @@ def make_wav2vec2_config(dropout: float = 0.0) -> "Wav2Vec2Config":
     how long the sound is padded in its batch. No layerdrop and no masking, which leave weights unused under
     distributed training.
     """
-    from transformers import Wav2Vec2Config
-
     return Wav2Vec2Config(
         hidden_size=96,
         num_hidden_layers=2,
@@ -83,7 +87,7 @@ def mel_sines() -> NDArray[np.float32]:
     low, high = (2595 * np.log10(1 + f_hz / 700) for f_hz in (LOWEST_HZ, HIGHEST_HZ))
     centres_hz = 700 * (10 ** (np.linspace(low, high, NUM_BANDS) / 2595) - 1)
     phase = 2 * np.pi * centres_hz[:, None] * (np.arange(WINDOW) - (WINDOW - 1) / 2) / RATE_HZ
-    filters = np.concatenate([np.sin(phase), np.cos(phase)]) * np.hanning(WINDOW)
+    filters: NDArray[np.float64] = np.concatenate([np.sin(phase), np.cos(phase)]) * np.hanning(WINDOW)
     filters /= np.linalg.norm(filters, axis=1, keepdims=True)
     return filters[:, None].astype(np.float32)
 
@@ -109,11 +113,10 @@ def write_tiny_encoders(
         raise UserError(f"--image_size {image_size}: a multiple of 8, at least 16, is expected")
     if not 0 <= dropout < 1:
         raise UserError(f"--dropout {dropout:g}: from 0 to below 1 is expected")
-    import torch
-    from transformers import ViTImageProcessorPil, ViTModel, Wav2Vec2FeatureExtractor, Wav2Vec2Model
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # a bar for each of two small files is noise
+    # Two of transformers' functions have no types: they are given here.
+    disable_progress_bar: Callable[[], None] = logging.disable_progress_bar
+    make_extractor: Callable[..., Wav2Vec2FeatureExtractor] = Wav2Vec2FeatureExtractor
+    disable_progress_bar()  # a bar for each of two small files is noise
     base = Path(output_dir)
     base.mkdir(parents=True, exist_ok=True)
     require_folder(base, "--output_dir")
@@ -127,7 +130,7 @@ def write_tiny_encoders(
         voice.save_pretrained(wav2vec2_dir)
     size = {"height": image_size, "width": image_size}
     ViTImageProcessorPil(size=size).save_pretrained(vit_dir)
-    Wav2Vec2FeatureExtractor(
+    make_extractor(
         feature_size=1, sampling_rate=16000, do_normalize=True, return_attention_mask=True
     ).save_pretrained(wav2vec2_dir)
     return vit_dir, wav2vec2_dir

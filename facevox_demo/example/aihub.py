@@ -27,6 +27,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 from threadpoolctl import threadpool_limits
 
 from facevox.batch import Outcome, Task
@@ -112,6 +114,7 @@ def _make_shot(config: AihubConfig, person: Person, expression: str, number: int
     filename = f"{uploader}_{gender}_{age}_{word}_{background}_{upload}-001-{number + 1:03d}{suffix}"
     has_company = bool(rng.random() < COMPANY_SHARE)
     size = config.picture_size
+    # Room for the portrait at any of its positions, and on the right for a passer-by.
     width, height = round(size * (2.1 if has_company else 1.5)), round(size * 1.25)
     left = int(rng.integers(0, round(size * 0.5) + 1))
     top = int(rng.integers(0, height - size + 1))
@@ -142,7 +145,7 @@ def uploader_of(person: Person) -> str:
     return hashlib.sha256(f"{person.seed}:{person.index}".encode()).hexdigest()[:32]
 
 
-def portrait_box(person: Person, size: int) -> np.ndarray:
+def portrait_box(person: Person, size: int) -> NDArray[np.float64]:
     """(4,) left, top, right, bottom of the face in a portrait of this size, head straight, in pixels."""
     mirror = -1.0 if person.appearance.is_mirrored else 1.0
     points = apply_geometry(sources.template_landmarks() * (mirror, 1.0), person.geometry, 0.0)
@@ -156,7 +159,7 @@ def _answer(word: str, rng: np.random.Generator) -> str:
     return str(rng.choice([answer for answer in (*KOREAN.values(), *OTHER_ANSWERS) if answer != word]))
 
 
-def _drawn_box(box: np.ndarray, rng: np.random.Generator) -> dict[str, float]:
+def _drawn_box(box: NDArray[np.float64], rng: np.random.Generator) -> dict[str, float]:
     """The box as an annotator draws it: inexactly, and now and then wrongly."""
     side = float(box[2] - box[0])
     left, top, right, bottom = (round(float(v), 2) for v in box + rng.normal(0, 0.03 * side, 4))
@@ -220,24 +223,24 @@ class AihubTask(Task[PersonItem]):
         return Outcome(rows=[row], outputs=outputs)
 
 
-def _scene(shot: Shot, face: np.ndarray, passer_by: np.ndarray | None) -> np.ndarray:
+def _scene(shot: Shot, face: NDArray[np.uint8], passer_by: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
     """(height, width, 3) uint8 RGB: the portrait at its position, its backdrop extended to the borders."""
     size = face.shape[0]
     room = round(size * 1.5)  # the passer-by is next to it
     below, right = shot.height - shot.top - size, room - shot.left - size
-    scene = cv2.copyMakeBorder(face, shot.top, below, shot.left, right, cv2.BORDER_REPLICATE)
+    scene: NDArray[np.uint8] = cv2.copyMakeBorder(
+        face, shot.top, below, shot.left, right, cv2.BORDER_REPLICATE
+    )
     if passer_by is None:
         return scene[:, : shot.width]
-    full = cv2.copyMakeBorder(scene, 0, 0, 0, shot.width - room, cv2.BORDER_REPLICATE)
+    full: NDArray[np.uint8] = cv2.copyMakeBorder(scene, 0, 0, 0, shot.width - room, cv2.BORDER_REPLICATE)
     small = passer_by.shape[0]
     full[shot.height - small :, shot.width - small :] = passer_by
     return full
 
 
-def _encoded(scene: np.ndarray, is_turned: bool) -> bytes:
+def _encoded(scene: NDArray[np.uint8], is_turned: bool) -> bytes:
     """The JPEG file; stored on its side and marked so where `is_turned`."""
-    from PIL import Image
-
     buffer, options = io.BytesIO(), {}
     if is_turned:
         scene = np.ascontiguousarray(np.rot90(scene))  # anticlockwise: shown, it is turned back

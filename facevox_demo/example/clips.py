@@ -15,6 +15,7 @@ import numpy as np
 from facevox_demo.example.expressions import Expression, make_expression
 from facevox_demo.example.people import Person, random_generator
 from facevox_demo.example.pictures import Light, Pose, random_light
+from facevox_demo.example.warps import Floats
 
 # Vowel -> (opening of the mouth 0 to 1 at full loudness, spread -1 round to 1 spread).
 VOWELS = {"a": (1.0, 0.1), "e": (0.7, 0.5), "i": (0.42, 0.95), "o": (0.62, -0.65), "u": (0.36, -1.0)}
@@ -54,7 +55,7 @@ class ClipPlan:
     expression: Expression
     light: Light
     base_pose: Pose
-    sway: np.ndarray  # (4 movements, 2 waves, 3: amplitude, frequency in Hz, phase)
+    sway: Floats  # (4 movements, 2 waves, 3: amplitude, frequency in Hz, phase)
     noise_db: float  # background noise below full loudness
     sound_seed: int
 
@@ -77,6 +78,7 @@ def plan_clip(person: Person, number: int, clip_s: float) -> ClipPlan:
         turn=float(rng.uniform(-0.4, 0.4)),
         nod=float(rng.uniform(-0.3, 0.3)),
     )
+    # Of shift (face units), roll (degrees), turn and nod: two slow waves each, no two clips alike.
     amplitude = np.array([0.02, 1.3, 0.25, 0.2])[:, None] * rng.uniform(0.3, 1.0, (4, 2))
     sway = np.stack([amplitude, rng.uniform(0.1, 0.7, (4, 2)), rng.uniform(0, 2 * np.pi, (4, 2))], axis=-1)
     return ClipPlan(
@@ -98,7 +100,7 @@ def _speech(person: Person, clip_s: float, rng: np.random.Generator) -> tuple[Sy
     syllables: list[Syllable] = []
     time_s = float(rng.uniform(0.05, 0.35))
     while True:
-        count = int(rng.integers(2, 7))
+        count = int(rng.integers(2, 7))  # syllables of a sentence; a pause follows
         for position in range(count):
             length_s = float(rng.uniform(0.75, 1.3)) / person.voice.syllables_per_s
             if time_s + length_s > clip_s - END_GUARD_S:
@@ -118,28 +120,30 @@ def _speech(person: Person, clip_s: float, rng: np.random.Generator) -> tuple[Sy
         time_s += float(rng.uniform(0.15, 0.7))
 
 
-def syllable_loudness(syllable: Syllable, time_s: np.ndarray) -> np.ndarray:
+def syllable_loudness(syllable: Syllable, time_s: Floats) -> Floats:
     """Loudness of the vowel of one syllable at each time, 0 to 1: rises, stays, falls."""
     rise = np.clip((time_s - syllable.vowel_s) / ATTACK_S, 0.0, 1.0)
     fall = np.clip((syllable.end_s - time_s) / RELEASE_S, 0.0, 1.0)
     opening = VOWELS[syllable.vowel][0]
     # Open vowels are louder by nature: they let more sound out.
     level = syllable.loudness * opening**0.35
-    return level * 0.25 * (1.0 - np.cos(np.pi * rise)) * (1.0 - np.cos(np.pi * fall))
+    loudness: Floats = level * 0.25 * (1.0 - np.cos(np.pi * rise)) * (1.0 - np.cos(np.pi * fall))
+    return loudness
 
 
-def loudness_at(plan: ClipPlan, time_s: np.ndarray) -> np.ndarray:
+def loudness_at(plan: ClipPlan, time_s: Floats) -> Floats:
     """Loudness of the voice at each time (n,), 0 to 1; onsets and noise are not counted."""
     return sum((syllable_loudness(s, time_s) for s in plan.syllables), np.zeros_like(time_s))
 
 
-def articulation_at(plan: ClipPlan, time_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def articulation_at(plan: ClipPlan, time_s: Floats) -> tuple[Floats, Floats]:
     """Opening (n,) in [0, 1] and spread (n,) in [-1, 1] of the mouth at each time, without the expression."""
     opening, spread = np.zeros_like(time_s), np.zeros_like(time_s)
     for syllable in plan.syllables:
         open_share, spread_share = VOWELS[syllable.vowel]
         loudness = syllable_loudness(syllable, time_s)
         onset_s, onset_opening = ONSETS[syllable.onset]
+        # Without the factor by which open vowels are louder, or they would count twice.
         opening = np.maximum(opening, open_share * (loudness / open_share**0.35) ** LOUDNESS_POWER)
         if onset_opening:
             middle = (time_s - syllable.start_s - 0.5 * onset_s) / onset_s
@@ -148,7 +152,7 @@ def articulation_at(plan: ClipPlan, time_s: np.ndarray) -> tuple[np.ndarray, np.
     return opening, np.clip(spread, -1.0, 1.0)
 
 
-def vowels_at(plan: ClipPlan, time_s: np.ndarray) -> str:
+def vowels_at(plan: ClipPlan, time_s: Floats) -> str:
     """The vowel that sounds at each time, `-` where none does."""
     letters = ["-"] * len(time_s)
     for syllable in plan.syllables:

@@ -22,10 +22,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from facevox.batch import Outcome, Task
-from facevox_demo.example import hq_tree, people
+from facevox.files import write_bytes, write_image, write_text
+from facevox.media import write_video, write_wav
+from facevox_demo.example import hq_tree, people, sources
 from facevox_demo.example.clips import ClipPlan, articulation_at, loudness_at, plan_clip, pose_at, vowels_at
 from facevox_demo.example.people import Person, PersonItem, make_person
 from facevox_demo.example.pictures import Mouth, PictureMaker
@@ -50,7 +53,7 @@ def clip_frames(
     config: SetConfig,
     portrait: Portrait | None = None,
     numbers: Sequence[int] | None = None,
-) -> Iterator[np.ndarray]:
+) -> Iterator[NDArray[np.uint8]]:
     """The frames of a clip in order, (size, size, 3) uint8 RGB; frame k shows the mouth at time k / fps.
 
     Args:
@@ -93,8 +96,6 @@ class PeopleTask(Task[PersonItem]):
 
     def check(self) -> None:
         """Checks that the two portraits are there."""
-        from facevox_demo.example import sources
-
         sources.check_files()
 
     def open(self, output_dir: Path) -> None:
@@ -128,15 +129,12 @@ class PeopleTask(Task[PersonItem]):
         return Outcome(rows=[row], outputs=outputs)
 
     def _write_clip(self, plan: ClipPlan, portrait: Portrait) -> list[str]:
-        from facevox.files import write_image
-        from facevox.media import write_video, write_wav
-
         config, name = self.config, plan.person.name
         sound = speak(plan)
         numbers = crop_numbers(config)
-        crop_frames: dict[int, np.ndarray] = {}
+        crop_frames: dict[int, NDArray[np.uint8]] = {}
 
-        def watched() -> Iterator[np.ndarray]:
+        def watched() -> Iterator[NDArray[np.uint8]]:
             # A long clip is never in memory as a whole.
             for number, frame in enumerate(clip_frames(plan, config, portrait)):
                 if number in numbers:
@@ -149,6 +147,7 @@ class PeopleTask(Task[PersonItem]):
             write_video(self.output_dir / outputs[0], watched(), config.fps, sound, RATE_HZ)
             write_wav(self.output_dir / outputs[1], sound, RATE_HZ)
         else:
+            # Without a video only the frames that are cut are drawn.
             crop_frames = dict(zip(numbers, clip_frames(plan, config, portrait, numbers), strict=True))
         if "vox" in config.shapes:
             outputs.append(f"vox/{name}/voices/{plan.name}.wav")
@@ -162,10 +161,12 @@ class PeopleTask(Task[PersonItem]):
         return outputs
 
     def _write_hq(
-        self, plan: ClipPlan, portrait: Portrait, sound: np.ndarray, frames: dict[int, np.ndarray]
+        self,
+        plan: ClipPlan,
+        portrait: Portrait,
+        sound: NDArray[np.float32],
+        frames: dict[int, NDArray[np.uint8]],
     ) -> list[str]:
-        from facevox.files import write_bytes, write_image
-
         config, outputs = self.config, []
         for path, content in hq_tree.mel_files(plan, sound).items():
             outputs.append(path)
@@ -190,13 +191,14 @@ def crop_name(number: int) -> str:
     return f"frame_{number:06d}.jpg"
 
 
-def face_crop(frame: np.ndarray, plan: ClipPlan, time_s: float) -> np.ndarray:
+def face_crop(frame: NDArray[np.uint8], plan: ClipPlan, time_s: float) -> NDArray[np.uint8]:
     """The square around the face, cut at the head's position at `time_s`."""
     size = frame.shape[0]
     unit = size * FACE_UNIT_SHARE
     pose = pose_at(plan, time_s)
     side = round(CROP_UNITS * unit)
     left = round(size * 0.5 + pose.shift_x * unit - side / 2)
+    # The middle is 0.42 below the eyes, at the nose.
     top = round(size * EYE_LINE_SHARE + (pose.shift_y + 0.42) * unit - side / 2)
     left, top = (min(max(v, 0), size - side) for v in (left, top))
     return frame[top : top + side, left : left + side]
@@ -204,8 +206,6 @@ def face_crop(frame: np.ndarray, plan: ClipPlan, time_s: float) -> np.ndarray:
 
 def write_metadata(output_dir: Path, config: SetConfig) -> None:
     """Writes `metadata.json` and those of the trees; the same for all shards of a set."""
-    from facevox.files import write_text
-
     described, vox = [], {}
     persons = [make_person(config.seed, index) for index in range(config.num_people)]
     for person in persons:

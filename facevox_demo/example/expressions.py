@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from facevox.errors import UserError
-from facevox_demo.example.warps import bell
+from facevox_demo.example.warps import Floats, bell
 
 EXPRESSIONS = ("happy", "sad", "neutral", "embarrassed", "anxiety")
 
 # Action -> moves (left landmark, right landmark, outwards, downwards, width of the bell) in face units.
+# FaceMesh's numbers: corners of the mouth 61 and 291, edges of the lips 0 and 17, cheeks 205 and 425;
+# brows from inside 107, 105, 70 and 336, 334, 300; upper lids 159, 386, lower lids 145, 374, irises 468, 473.
 ACTIONS: dict[str, tuple[tuple[int, int, float, float, float], ...]] = {
     "smile": ((61, 291, 0.055, -0.055, 0.10), (205, 425, 0.01, -0.04, 0.12)),
     # A smile of one side: a single landmark is named twice, "outwards" is then to the left of the picture.
@@ -106,7 +108,7 @@ BEHIND_GLASSES = ("brow_inner_up", "brow_up", "brow_in")
 BEHIND_GLASSES_SHARE = 0.55
 
 
-def action_fields(points: np.ndarray, landmarks: np.ndarray, has_glasses: bool) -> dict[str, np.ndarray]:
+def action_fields(points: Floats, landmarks: Floats, has_glasses: bool) -> dict[str, Floats]:
     """Displacement of each point by each action.
 
     Args:

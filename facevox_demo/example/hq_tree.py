@@ -20,6 +20,7 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from facevox.spectra import htk_bands, mel_power
 from facevox_demo.example.clips import ClipPlan, articulation_at, pose_at
@@ -52,7 +53,7 @@ def sets_of(index: int) -> tuple[str, ...]:
     return ("vox1",) if index % 3 == 0 else ("vox2",)
 
 
-def log_mel(sound: np.ndarray) -> np.ndarray:
+def log_mel(sound: NDArray[np.float32]) -> NDArray[np.float64]:
     """(40, T) float64 log of the mel power of a sound (n,) in [-1, 1] at 16 kHz, 100 frames a second.
 
     Frames are within the sound: T = 1 + (n - 400) // 160. A sound shorter than one frame is repeated.
@@ -65,7 +66,7 @@ def log_mel(sound: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.log(power_TB + 1.0).T)
 
 
-def mel_files(plan: ClipPlan, sound: np.ndarray) -> dict[str, bytes]:
+def mel_files(plan: ClipPlan, sound: NDArray[np.float32]) -> dict[str, bytes]:
     """The spectrogram of a clip as each of the person's sets holds it, by path below the set's folder."""
     person, mel = plan.person, log_mel(sound)
     stem = f"{person.name}_{plan.name}_00001"
@@ -97,7 +98,7 @@ class MaskedFaces:
         self._maker = PictureMaker(plan.person, size, Light(noise=0.0), replace(portrait, canvas=white))
         self._plan, self._fps = plan, fps
 
-    def apply(self, frame: np.ndarray, number: int) -> np.ndarray:
+    def apply(self, frame: NDArray[np.uint8], number: int) -> NDArray[np.uint8]:
         """Frame `number` of the clip, (size, size, 3) uint8 RGB, black around the face."""
         time_s = number / self._fps
         opening, spread = articulation_at(self._plan, np.array([time_s]))
@@ -105,7 +106,8 @@ class MaskedFaces:
         mask = self._maker.frame(mouth, pose_at(self._plan, time_s), self._plan.expression.actions, number)
         # An open mouth is painted dark into the mask too: a hole, to be closed.
         covered = cv2.morphologyEx(np.ascontiguousarray(mask[..., 0]), cv2.MORPH_CLOSE, _CLOSING)
-        return cv2.multiply(frame, cv2.merge([covered] * 3), scale=1.0 / 255.0)
+        masked: NDArray[np.uint8] = cv2.multiply(frame, cv2.merge([covered] * 3), scale=1.0 / 255.0)
+        return masked
 
 
 def face_files(person: Person, clip: str, number: int) -> list[str]:

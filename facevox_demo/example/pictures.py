@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from facevox_demo.example import sources
 from facevox_demo.example.expressions import Expression, action_fields, make_expression
 from facevox_demo.example.people import Person, random_generator
-from facevox_demo.example.portraits import GRID, OVERSAMPLING, Portrait, draw_portrait, refine_grid
-from facevox_demo.example.warps import CHIN_Y, bell, smooth_step
+from facevox_demo.example.portraits import GRID, Portrait, draw_portrait, refine_grid
+from facevox_demo.example.warps import CHIN_Y, Floats, bell, smooth_step
 
 # Sizes of the mouth in face units, at opening 1.
 GAP_UP, GAP_DOWN = 0.055, 0.19  # how far the lips part from the seam
@@ -65,11 +66,11 @@ class _Seam:
     top: int
     width: int
     height: int
-    x: np.ndarray = field(repr=False)  # (H, W) columns of the piece, from the middle of the mouth
-    y: np.ndarray = field(repr=False)  # (H, W) rows
+    x: Floats = field(repr=False)  # (H, W) columns of the piece, from the middle of the mouth
+    y: Floats = field(repr=False)  # (H, W) rows
     half_px: float = 0.0
-    curve_x: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    curve_y: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    curve_x: Floats = field(default_factory=lambda: np.zeros(0))
+    curve_y: Floats = field(default_factory=lambda: np.zeros(0))
 
 
 class PictureMaker:
@@ -119,7 +120,7 @@ class PictureMaker:
         noise = rng.normal(0.0, light.noise, (noise_px, noise_px, 1))
         colour = rng.normal(0.0, 0.4 * light.noise, (noise_px, noise_px, 3))
         self._noise = (noise + colour).astype(np.float32)
-        self._noise_cuts = rng.integers(0, 33, (997, 2))
+        self._noise_cuts = rng.integers(0, 33, (997, 2))  # repeats after 40 s at 25 frames a second
 
     def frame(
         self,
@@ -127,7 +128,7 @@ class PictureMaker:
         pose: Pose = Pose(),
         actions: Mapping[str, float] | None = None,
         number: int = 0,
-    ) -> np.ndarray:
+    ) -> NDArray[np.uint8]:
         """One frame, (size, size, 3) uint8 RGB; `number` chooses the noise."""
         canvas = self._opened(mouth)
         unit, centre = self.portrait.unit_px, self.portrait.centre
@@ -143,18 +144,21 @@ class PictureMaker:
         )
         x, y = self._noise_cuts[number % len(self._noise_cuts)]
         lit = cv2.multiply(picture, self._gain, dtype=cv2.CV_32F)
+        # convertScaleAbs takes the absolute value: what noise makes negative must be 0 before it.
         lit += self._noise[y : y + self.size, x : x + self.size]
-        return cv2.convertScaleAbs(np.maximum(lit, 0.0, out=lit))
+        frame: NDArray[np.uint8] = cv2.convertScaleAbs(np.maximum(lit, 0.0, out=lit))
+        return frame
 
-    def _placed(self, pose: Pose) -> np.ndarray:
+    def _placed(self, pose: Pose) -> Floats:
         """Face units (in the neutral pose) that appear at each node when the head is in `pose`."""
         angle = np.deg2rad(pose.roll_deg)
         pivot = np.array([0.0, CHIN_Y + 0.5])
         back = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) / pose.scale
         moved = (self._nodes - pivot - (pose.shift_x, pose.shift_y)) @ back.T + pivot
-        return self._nodes + self._follows[..., None] * (moved - self._nodes)
+        placed: Floats = self._nodes + self._follows[..., None] * (moved - self._nodes)
+        return placed
 
-    def _opened(self, mouth: Mouth) -> np.ndarray:
+    def _opened(self, mouth: Mouth) -> NDArray[np.uint8]:
         """The canvas with the mouth in the given shape (the canvas itself when it is shut)."""
         if mouth.opening < 0.01 and abs(mouth.spread) < 0.01:
             return self._canvas
@@ -163,6 +167,7 @@ class PictureMaker:
         widening = SPREAD_WIDER * spread if spread > 0 else ROUND_NARROWER * spread
         x, y = seam.x, seam.y
         falloff = bell(x / unit, 0.45) * bell((y - seam.curve_y.mean()) / unit, 0.22)
+        # From here on maps go backwards: for each pixel of the result, where its colour comes from.
         source_x = x / (1.0 + widening * falloff)
         along = source_x / seam.half_px
         shape = np.clip(1.0 - along**2, 0.0, None) ** 0.6
@@ -206,7 +211,7 @@ def render_portrait(
     seed: int = 0,
     size: int = 256,
     portrait: Portrait | None = None,
-) -> np.ndarray:
+) -> NDArray[np.uint8]:
     """A still picture of `person` with one of the five expressions, (size, size, 3) uint8 RGB.
 
     Args:
@@ -267,9 +272,7 @@ def _cut_seam(portrait: Portrait) -> _Seam:
     return _Seam(left, top, width, bottom - top, x, y, half_px, curve_x, curve[:, 1])
 
 
-def _inside_box(
-    y: np.ndarray, upper: np.ndarray, lower: np.ndarray, along: np.ndarray
-) -> tuple[slice, slice] | None:
+def _inside_box(y: Floats, upper: Floats, lower: Floats, along: Floats) -> tuple[slice, slice] | None:
     """The rows and columns that hold the gap between the lips; None where there is no gap."""
     is_inside = (y > upper - 1.0) & (y < lower + 1.0) & (np.abs(along) < 1.0)
     rows, columns = np.flatnonzero(is_inside.any(axis=1)), np.flatnonzero(is_inside.any(axis=0))
@@ -279,14 +282,14 @@ def _inside_box(
 
 
 def _with_inside(
-    piece: np.ndarray,
-    y: np.ndarray,
-    upper: np.ndarray,
-    lower: np.ndarray,
-    along: np.ndarray,
+    piece: NDArray[np.uint8],
+    y: Floats,
+    upper: Floats,
+    lower: Floats,
+    along: Floats,
     unit: float,
     skin_level: float,
-) -> np.ndarray:
+) -> NDArray[np.uint8]:
     """The piece with the inside of the mouth between the lips: dark, upper teeth, tongue."""
     inside = np.clip(y - upper + 0.5, 0, 1) * np.clip(lower - y + 0.5, 0, 1) * (np.abs(along) < 1.0)
     gap = np.maximum(lower - upper, 1e-3)
@@ -308,7 +311,7 @@ def _with_inside(
     return np.clip(mixed + 0.5, 0, 255).astype(np.uint8)
 
 
-def _blushed(portrait: Portrait, share: float) -> np.ndarray:
+def _blushed(portrait: Portrait, share: float) -> NDArray[np.uint8]:
     """The canvas with reddened cheeks."""
     size = portrait.canvas.shape[0]
     x, y = np.meshgrid(np.arange(size), np.arange(size))
@@ -319,7 +322,5 @@ def _blushed(portrait: Portrait, share: float) -> np.ndarray:
     lab = cv2.cvtColor(portrait.canvas.astype(np.float32) / 255.0, cv2.COLOR_RGB2LAB)
     lab[..., 0] -= 4.0 * share * red
     lab[..., 1] += 14.0 * share * red
-    return np.clip(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB) * 255.0 + 0.5, 0, 255).astype(np.uint8)
-
-
-__all__ = ["OVERSAMPLING", "Light", "Mouth", "PictureMaker", "Pose", "random_light", "render_portrait"]
+    rgb: Floats = cv2.cvtColor(lab, cv2.COLOR_LAB2RGB)
+    return np.clip(rgb * 255.0 + 0.5, 0, 255).astype(np.uint8)

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from facevox_demo.example import sources
 from facevox_demo.example.people import CASTS, Appearance, Person
-from facevox_demo.example.warps import ThinPlateSpline, apply_geometry, bell, smooth_step
+from facevox_demo.example.warps import Floats, ThinPlateSpline, apply_geometry, bell, smooth_step
 
 OVERSAMPLING = 1.5  # canvas pixels for one frame pixel: every later warp costs sharpness
 FACE_UNIT_SHARE = 0.262  # distance between the outer eye corners against the width of the frame
@@ -48,11 +49,11 @@ class Portrait:
         skin_rgb: (3,) mean skin colour, 0 to 255.
     """
 
-    canvas: np.ndarray
-    landmarks: np.ndarray
+    canvas: NDArray[np.uint8]
+    landmarks: Floats
     unit_px: float
-    centre: np.ndarray
-    skin_rgb: np.ndarray
+    centre: Floats
+    skin_rgb: Floats
 
 
 def draw_portrait(person: Person, size: int = 256) -> Portrait:
@@ -70,25 +71,25 @@ def draw_portrait(person: Person, size: int = 256) -> Portrait:
         lab[..., 1:] += person.geometry[trait] * np.array(shift)
     rgb = cv2.cvtColor(lab.astype(np.float32), cv2.COLOR_LAB2RGB)
     canvas = np.clip(rgb * 255.0 + 0.5, 0, 255).astype(np.uint8)
-    if mirror < 0:
+    if mirror < 0:  # the landmark on the left of the picture gets the number that FaceMesh gives it there
         goal = goal[mirrored_numbers()]
     landmarks = goal * unit_px + centre
     return Portrait(canvas, landmarks, unit_px, centre, canvas[skin > 0.9].mean(0))
 
 
-def mirrored_numbers() -> np.ndarray:
+def mirrored_numbers() -> NDArray[np.int64]:
     """(478,) for each landmark number the one on the other side of the face."""
     points = sources.template_landmarks()
     points = points - (points[:, :1].mean(), 0.0)
     distance = ((points[:, None, :] * (-1.0, 1.0) - points[None, :, :]) ** 2).sum(-1)
     # Edges of the inner lip nearly coincide: the canonical pairs of the lips are fixed by hand below.
-    numbers = distance.argmin(1)
+    numbers: NDArray[np.int64] = distance.argmin(1)
     for row in (sources.UPPER_SEAM, sources.LOWER_SEAM):
         numbers[list(row)] = row[::-1]
     return numbers
 
 
-def _face_units(canvas_px: int, unit_px: float, centre: np.ndarray) -> np.ndarray:
+def _face_units(canvas_px: int, unit_px: float, centre: Floats) -> Floats:
     """(C, C, 2) face units of every canvas pixel."""
     x = (np.arange(canvas_px) + 0.5 - centre[0]) / unit_px
     y = (np.arange(canvas_px) + 0.5 - centre[1]) / unit_px
@@ -97,12 +98,12 @@ def _face_units(canvas_px: int, unit_px: float, centre: np.ndarray) -> np.ndarra
 
 def _warped(
     source: sources.Source,
-    average: np.ndarray,
+    average: Floats,
     person: Person,
     canvas_px: int,
     unit_px: float,
-    centre: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
+    centre: Floats,
+) -> tuple[Floats, Floats]:
     """Lab (C, C, 3) and masks (C, C, 4) of a portrait in the geometry of the person."""
     mirror = np.array([-1.0 if person.appearance.is_mirrored else 1.0, 1.0])
     hold = list(HOLD)
@@ -118,24 +119,25 @@ def _warped(
     return lab, np.clip(masks, 0.0, 1.0)
 
 
-def refine_grid(coarse: np.ndarray, size_px: int) -> np.ndarray:
+def refine_grid(coarse: Floats, size_px: int) -> Floats:
     """Values (size, size, 2) at pixel centres of a grid (n + 1, n + 1, 2) whose nodes span the picture."""
     cells = coarse.shape[0] - 1
     scale = cells / size_px
     # A pixel centre (i + 0.5) is at (i + 0.5) * scale among the nodes.
     matrix = np.array([[scale, 0.0, 0.5 * scale], [0.0, scale, 0.5 * scale]])
-    return cv2.warpAffine(
+    grid: Floats = cv2.warpAffine(
         coarse,
         matrix,
         (size_px, size_px),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REPLICATE,
     )
+    return grid
 
 
 def _dissolved(
-    layers: list[tuple[np.ndarray, np.ndarray]], look: Appearance, units: np.ndarray, goal: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+    layers: list[tuple[Floats, Floats]], look: Appearance, units: Floats, goal: Floats
+) -> tuple[Floats, Floats]:
     """The dressed and toned person before the backdrop: Lab (C, C, 3), and the skin mask (C, C)."""
     (astronaut, astronaut_masks), (officer, officer_masks) = layers
     share = _officer_share(units, look, goal)
@@ -168,12 +170,13 @@ def _dissolved(
     return backdrop + person[..., None] * (lab - backdrop), skin * _oval(units, goal)
 
 
-def _tightened(mask: np.ndarray) -> np.ndarray:
+def _tightened(mask: Floats) -> Floats:
     """A mask drawn in by a few pixels, so that a border's mixed colours stay out."""
-    return np.clip(2.0 * cv2.GaussianBlur(mask, (0, 0), 4.0) - 1.0, 0.0, 1.0)
+    tightened: Floats = np.clip(2.0 * cv2.GaussianBlur(mask, (0, 0), 4.0) - 1.0, 0.0, 1.0)
+    return tightened
 
 
-def _oval(units: np.ndarray, goal: np.ndarray) -> np.ndarray:
+def _oval(units: Floats, goal: Floats) -> Floats:
     """1 inside the outline of the face, 0 outside, soft over about a tenth of a face unit."""
     size = units.shape[0]
     step = units[0, 1, 0] - units[0, 0, 0]
@@ -184,26 +187,27 @@ def _oval(units: np.ndarray, goal: np.ndarray) -> np.ndarray:
     return smooth_step(blurred, 0.4, 1.0).astype(np.float32)
 
 
-def _officer_share(units: np.ndarray, look: Appearance, goal: np.ndarray) -> np.ndarray:
+def _officer_share(units: Floats, look: Appearance, goal: Floats) -> Floats:
     """Share of the officer in each pixel of the face: `dissolve` except for eyes and mouth.
 
     Glasses and an open smile do not dissolve into anything decent: eyes are wholly one portrait's, the mouth
     is always the officer's, which is shut.
     """
     x, y = units[..., 0], units[..., 1]
-    share = np.full(x.shape, look.dissolve)
+    share: Floats = np.full(x.shape, look.dissolve)
     band = smooth_step(y, -0.36, -0.24) * (1.0 - smooth_step(y, 0.34, 0.50))
     share = share + band * ((1.0 if look.has_glasses else 0.0) - share)
     lips = goal[list(sources.LIPS_OUTER)]
     middle, half = lips.mean(0), 0.5 * np.ptp(lips, axis=0)
     distance = np.hypot((x - middle[0]) / (half[0] + 0.05), (y - middle[1]) / (half[1] + 0.04))
     mouth = 1.0 - smooth_step(distance, 0.95, 1.45)
-    return (share + mouth * (1.0 - share)).astype(np.float32)
+    share = share + mouth * (1.0 - share)
+    return share.astype(np.float32)
 
 
 def _toned(
-    lab: np.ndarray, mask: np.ndarray, shift: tuple[float, float, float], middle: float, contrast: float
-) -> np.ndarray:
+    lab: Floats, mask: Floats, shift: tuple[float, float, float], middle: float, contrast: float
+) -> Floats:
     """Lab with the masked part shifted; lightness by a factor, so that shadows stay shadows."""
     lightness = lab[..., 0]
     changed = np.clip(middle + contrast * (lightness - middle), 0, None) * (middle + shift[0]) / middle
@@ -216,13 +220,14 @@ def _toned(
     return result
 
 
-def _dressed(lab: np.ndarray, clothes: np.ndarray, cap: np.ndarray | None, look: Appearance) -> np.ndarray:
+def _dressed(lab: Floats, clothes: Floats, cap: Floats | None, look: Appearance) -> Floats:
     """Lab with clothes in the person's colours."""
     result = lab.copy()
     if look.body == "spacesuit":
         faded = 0.35 + 0.65 * look.cloth_lab[0] / 30.0
         result[..., 1:] *= (1.0 - clothes * (1.0 - faded))[..., None]
         return result
+    # What is dark is jacket or cap, what is light is the shirt.
     dark = 1.0 - smooth_step(lab[..., 0], 35.0, 60.0)
     cloth = clothes * dark
     if cap is not None:
@@ -232,10 +237,11 @@ def _dressed(lab: np.ndarray, clothes: np.ndarray, cap: np.ndarray | None, look:
     return result
 
 
-def _backdrop(units: np.ndarray, look: Appearance) -> np.ndarray:
+def _backdrop(units: Floats, look: Appearance) -> Floats:
     """A painted studio backdrop (C, C, 3) in Lab: soft blotches, lighter behind the head."""
     rng = np.random.default_rng(look.backdrop_seed)
-    blotches = cv2.resize(rng.normal(0, 1, (7, 7)).astype(np.float32), units.shape[1::-1], None, 0, 0, 2)
+    blotches = rng.normal(0, 1, (7, 7)).astype(np.float32)
+    blotches = cv2.resize(blotches, units.shape[1::-1], interpolation=cv2.INTER_CUBIC)
     glow = bell(np.hypot(units[..., 0], units[..., 1] - 0.2), 1.3)
     backdrop = np.empty((*units.shape[:2], 3), np.float32)
     backdrop[:] = look.backdrop_lab

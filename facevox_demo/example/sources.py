@@ -13,8 +13,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from facevox.errors import UserError
+from facevox.faces import FaceMesh, import_mediapipe
+from facevox_demo.example.warps import Floats
 
 LEFT_EYE, RIGHT_EYE = 33, 263  # outer corners of the eyes among FaceMesh's 478 points
 OVAL = (
@@ -74,14 +77,15 @@ class Source:
         to_pixels: (2, 3) matrix from face units to pixels of the portrait.
     """
 
-    lab: np.ndarray
-    masks: np.ndarray
-    landmarks: np.ndarray
-    to_pixels: np.ndarray
+    lab: Floats
+    masks: Floats
+    landmarks: Floats
+    to_pixels: Floats
 
-    def pixels(self, points: np.ndarray) -> np.ndarray:
+    def pixels(self, points: Floats) -> Floats:
         """Pixels (..., 2) of the portrait at `points` (..., 2) in face units of this portrait."""
-        return points @ self.to_pixels[:, :2].T + self.to_pixels[:, 2]
+        pixels: Floats = points @ self.to_pixels[:, :2].T + self.to_pixels[:, 2]
+        return pixels
 
 
 SKIN_LAB = (68.0, 16.0, 17.0)  # both portraits are shifted here; a person's own skin is a shift from it
@@ -114,17 +118,19 @@ def check_files() -> None:
             raise UserError(f"{path}: not there; install {package} again with: make install")
 
 
-def template_landmarks() -> np.ndarray:
+def template_landmarks() -> Floats:
     """(478, 2) of the average face in face units; the mouth is the officer's, which is shut."""
     astronaut, officer = load_sources()
-    average = 0.5 * (astronaut.landmarks + officer.landmarks)
+    average: Floats = 0.5 * (astronaut.landmarks + officer.landmarks)
     # Shares fall off smoothly around the lips, so that the cheeks stay an average.
     centre = officer.landmarks[list(LIPS_OUTER)].mean(0)
     distance = np.hypot(*((average - centre) / (0.55, 0.30)).T)
     share = np.clip(2.0 - distance, 0.0, 1.0)[:, None]
-    return average + share * (officer.landmarks - average)
+    template: Floats = average + share * (officer.landmarks - average)
+    return template
 
 
+# Imported where they are needed, so that `check_files` can say which of them is not installed.
 def _astronaut_file() -> Path:
     import skimage
 
@@ -145,6 +151,7 @@ def _load(path: Path, outline: Outline, contrast: float) -> Source:
     points, person = _detect(rgb, path)
     left, right = points[LEFT_EYE], points[RIGHT_EYE]
     across = right - left
+    # The rotation, scale and shift that put the outer corners of the eyes at x = -0.5 and 0.5, y = 0.
     to_pixels = np.array(
         [[across[0], -across[1], (left[0] + right[0]) / 2], [across[1], across[0], (left[1] + right[1]) / 2]]
     )
@@ -152,6 +159,7 @@ def _load(path: Path, outline: Outline, contrast: float) -> Source:
     masks = _masks(rgb.shape[:2], person, outline)
     lab = cv2.cvtColor(rgb.astype(np.float32) / 255.0, cv2.COLOR_RGB2LAB)
     oval = _polygon(rgb.shape[:2], points[list(OVAL)], 0.0)
+    # Only what is surely skin, and the median: shadows and highlights must not shift the colour.
     core = (oval > 0.5) & (masks[..., SKIN] > 0.9)
     mean = np.median(lab[core], axis=0)
     skin = masks[..., SKIN, None]
@@ -159,10 +167,8 @@ def _load(path: Path, outline: Outline, contrast: float) -> Source:
     return Source((lab + skin * (matched - lab)).astype(np.float32), masks, landmarks, to_pixels)
 
 
-def _detect(rgb: np.ndarray, path: Path) -> tuple[np.ndarray, np.ndarray]:
+def _detect(rgb: NDArray[np.uint8], path: Path) -> tuple[Floats, Floats]:
     """Landmarks (478, 2) in pixels and the person mask (H, W) of a portrait."""
-    from facevox.faces import FaceMesh, import_mediapipe
-
     with FaceMesh() as mesh:
         faces = mesh.find(rgb)
     if not faces:
@@ -173,7 +179,7 @@ def _detect(rgb: np.ndarray, path: Path) -> tuple[np.ndarray, np.ndarray]:
     return faces[0][:, :2].astype(np.float64), person
 
 
-def _masks(shape: tuple[int, int], person: np.ndarray, outline: Outline) -> np.ndarray:
+def _masks(shape: tuple[int, int], person: Floats, outline: Outline) -> Floats:
     height, width = shape
     # The network's border is soft and a little wide: tightened, or the old background shines through.
     person = np.clip((cv2.GaussianBlur(person.astype(np.float32), (0, 0), 1.0) - 0.62) / 0.33, 0.0, 1.0)
@@ -182,10 +188,11 @@ def _masks(shape: tuple[int, int], person: np.ndarray, outline: Outline) -> np.n
     below = np.vstack([below, [(-400, height + 400), (-400, outline.neckline[0][1])]])
     clothes = _polygon(shape, below, 1.0)
     skin = person * (1.0 - top) * (1.0 - clothes)
-    return np.stack([person, top, clothes, skin], axis=-1).astype(np.float32)
+    masks: Floats = np.stack([person, top, clothes, skin], axis=-1).astype(np.float32)
+    return masks
 
 
-def _polygon(shape: tuple[int, int], points: np.ndarray, feather_px: float) -> np.ndarray:
+def _polygon(shape: tuple[int, int], points: Floats, feather_px: float) -> Floats:
     mask = np.zeros(shape, np.float32)
     cv2.fillPoly(mask, [np.round(points).astype(np.int32)], 1.0)
     return cv2.GaussianBlur(mask, (0, 0), feather_px) if feather_px > 0 else mask

@@ -10,10 +10,12 @@ Source of the vowels' formants: Peterson and Barney 1952, means of adult men (ro
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.signal import lfilter
 
 from facevox_demo.example.clips import ClipPlan, Syllable, syllable_loudness
 from facevox_demo.example.people import Voice, random_generator
+from facevox_demo.example.warps import Floats
 
 RATE_HZ = 16_000
 FORMANTS_HZ = {
@@ -28,13 +30,14 @@ FULL_RMS = 0.14  # of a vowel at loudness 1; its peaks stay below 1
 FRICATIVE_LEVEL, BURST_LEVEL = 0.16, 0.10  # of s and of the burst of t, against a vowel of the same loudness
 
 
-def speak(plan: ClipPlan) -> np.ndarray:
+def speak(plan: ClipPlan) -> NDArray[np.float32]:
     """The sound of a clip: (n,) float32 mono in [-1, 1] at 16 kHz, n = round(clip_s * 16000)."""
     count = round(plan.clip_s * RATE_HZ)
     rng = random_generator(plan.person.seed, plan.person.index, 6, plan.sound_seed)
     voice = plan.person.voice
     source = _source(voice, _pitch(plan, count), rng)
     # Breath also hisses at the lips, above the resonances: it sounds as loud as the vowel asks.
+    # (1 - 0.9 / z)^2: a high-pass of second order.
     breath = lfilter([1.0, -1.8, 0.81], [1.0], rng.normal(size=count))
     breath *= voice.breathiness / breath.std()
     sound = np.zeros(count)
@@ -47,16 +50,17 @@ def speak(plan: ClipPlan) -> np.ndarray:
     return np.clip(sound, -0.99, 0.99).astype(np.float32)
 
 
-def _pitch(plan: ClipPlan, count: int) -> np.ndarray:
+def _pitch(plan: ClipPlan, count: int) -> Floats:
     """Pitch in Hz at every sample: the syllables' accents, joined by straight lines."""
     time_s = np.arange(count) / RATE_HZ
     if not plan.syllables:
         return np.full(count, plan.person.voice.pitch_hz)
     middles = [0.5 * (s.start_s + s.end_s) for s in plan.syllables]
-    return plan.person.voice.pitch_hz * np.interp(time_s, middles, [s.pitch for s in plan.syllables])
+    accents: Floats = np.interp(time_s, middles, [s.pitch for s in plan.syllables])
+    return plan.person.voice.pitch_hz * accents
 
 
-def _source(voice: Voice, pitch_hz: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _source(voice: Voice, pitch_hz: Floats, rng: np.random.Generator) -> Floats:
     """Pulses (n,) of RMS 1 before the vocal tract."""
     count = len(pitch_hz)
     cycles = np.cumsum(pitch_hz) / RATE_HZ
@@ -74,16 +78,16 @@ def _source(voice: Voice, pitch_hz: np.ndarray, rng: np.random.Generator) -> np.
         np.fft.rfft(pulses) * 10.0 ** ((-6.0 + voice.tilt_db_octave) * octaves / 20.0), count
     )
     tilted -= tilted.mean()
-    return tilted / tilted.std()
+    source: Floats = tilted / tilted.std()
+    return source
 
 
-def _add_vowel(
-    sound: np.ndarray, source: np.ndarray, breath: np.ndarray, syllable: Syllable, voice: Voice
-) -> None:
+def _add_vowel(sound: Floats, source: Floats, breath: Floats, syllable: Syllable, voice: Voice) -> None:
     first, last = int(syllable.vowel_s * RATE_HZ), min(int(syllable.end_s * RATE_HZ), len(sound))
     lead = max(first - 400, 0)  # the resonances need 25 ms to ring in
     piece = source[lead:last]
     for formant_hz, width_hz in zip(FORMANTS_HZ[syllable.vowel], BANDWIDTHS_HZ, strict=True):
+        # A pair of poles: its angle is the frequency, its radius the bandwidth; the gain at 0 Hz is 1.
         radius = np.exp(-np.pi * width_hz / RATE_HZ)
         angle = 2.0 * np.pi * min(formant_hz * voice.formant_scale, 0.47 * RATE_HZ) / RATE_HZ
         poles = [1.0, -2.0 * radius * np.cos(angle), radius**2]
@@ -95,7 +99,7 @@ def _add_vowel(
         sound[first:last] += (piece / level + breath[first:last]) * loudness
 
 
-def _add_onset(sound: np.ndarray, syllable: Syllable, voice: Voice, rng: np.random.Generator) -> None:
+def _add_onset(sound: Floats, syllable: Syllable, voice: Voice, rng: np.random.Generator) -> None:
     """Hiss of s, burst of t; b is the silence before its vowel."""
     if syllable.onset not in ("s", "t"):
         return

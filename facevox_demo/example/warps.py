@@ -7,8 +7,12 @@ them, x to the right, y down ("face units"); a grid of points has shape (rows, c
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating[Any]]  # float64 points; float32 where OpenCV works on pictures
 
 
 class ThinPlateSpline:
@@ -22,10 +26,11 @@ class ThinPlateSpline:
         stiffness: 0 interpolates; above, the map may miss the values to stay smooth.
     """
 
-    def __init__(self, points: np.ndarray, values: np.ndarray, stiffness: float = 0.0) -> None:
+    def __init__(self, points: Floats, values: Floats, stiffness: float = 0.0) -> None:
         count = len(points)
         system = np.zeros((count + 3, count + 3))
         system[:count, :count] = _kernel(points, points) + stiffness * np.eye(count)
+        # The last three rows keep every affine part out of the weights, so that the solution is unique.
         system[:count, count] = system[count, :count] = 1.0
         system[:count, count + 1 :] = points
         system[count + 1 :, :count] = points.T
@@ -34,7 +39,7 @@ class ThinPlateSpline:
         self.points = points
         self.weights = np.linalg.solve(system, right)
 
-    def __call__(self, points: np.ndarray) -> np.ndarray:
+    def __call__(self, points: Floats) -> Floats:
         """Values at `points` (..., 2), same shape."""
         flat = points.reshape(-1, 2)
         count = len(self.points)
@@ -43,20 +48,23 @@ class ThinPlateSpline:
         return result.reshape(points.shape)
 
 
-def _kernel(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    squared = ((first[:, None, :] - second[None, :, :]) ** 2).sum(-1)
-    return squared * np.log(np.maximum(squared, 1e-12))
+def _kernel(first: Floats, second: Floats) -> Floats:
+    # r^2 log r^2 is 0 at r = 0, where the logarithm alone is not finite.
+    squared: Floats = ((first[:, None, :] - second[None, :, :]) ** 2).sum(-1)
+    kernel: Floats = squared * np.log(np.maximum(squared, 1e-12))
+    return kernel
 
 
-def smooth_step(value: np.ndarray, low: float, high: float) -> np.ndarray:
+def smooth_step(value: Floats, low: Floats | float, high: Floats | float) -> Floats:
     """0 below `low`, 1 above `high`, a smooth cubic between."""
-    share = np.clip((value - low) / (high - low), 0.0, 1.0)
+    share: Floats = np.clip((value - low) / (high - low), 0.0, 1.0)
     return share * share * (3.0 - 2.0 * share)
 
 
-def bell(distance: np.ndarray | float, width: float) -> np.ndarray:
+def bell(distance: Floats | float, width: float) -> Floats:
     """exp(-(distance / width)^2 / 2): 1 in the middle, 0.6 at `width`."""
-    return np.exp(-0.5 * (distance / width) ** 2)
+    heights: Floats = np.exp(-0.5 * (distance / width) ** 2)
+    return heights
 
 
 # Places of the average face in face units.
@@ -66,7 +74,7 @@ NOSE_Y = 0.42
 EYE_X = 0.34
 
 
-def apply_geometry(points: np.ndarray, geometry: Mapping[str, float], hair_volume: float = 0.0) -> np.ndarray:
+def apply_geometry(points: Floats, geometry: Mapping[str, float], hair_volume: float = 0.0) -> Floats:
     """Positions of points of the average face in the face of a person.
 
     Args:

@@ -4,6 +4,7 @@ import csv
 from pathlib import Path
 
 from emotion.classifier.start import EVALUATION_DIR, TRAINING_DIR
+from emotion.data.audit import describe_audit
 from emotion.scores.report import REPORT_FILE
 from facevox.files import read_image, read_json
 from facevox.intervals import interval_text
@@ -81,8 +82,6 @@ def add_emotion(report: Report, folder: Path) -> dict[str, object]:
 
 def _add_crops(report: Report, crops: Path, class_names: list[str]) -> None:
     """Some crops of each class, of different people, and the audit's findings on both splits."""
-    from emotion.data.audit import describe_audit
-
     with (crops / "crops.csv").open(encoding="utf-8", errors="surrogateescape", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["status"] == "done"]
     for name in class_names:

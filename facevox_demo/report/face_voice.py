@@ -4,18 +4,17 @@ import csv
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from facevox.files import read_image, read_json
 from facevox.intervals import interval_text
+from facevox.media import read_audio
 from facevox_demo.report.page import Report
 from lc_pytorch.datasets.matched_files import iter_matched_file
 from lc_pytorch.faces.grouping import bcubed_f1
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 SHOWN_FACES = 24
 SHOWN_GROUPS = 8
@@ -86,7 +85,7 @@ def add_faces(report: Report, folder: Path) -> None:
         report.table(["video", "reason"], [(row["video"], row["reason"]) for row in failed[:10]])
 
 
-def _three(values: "NDArray[np.float64]") -> tuple[float, float, float]:
+def _three(values: NDArray[np.float64]) -> tuple[float, float, float]:
     return float(np.median(values)), float(values.min()), float(values.max())
 
 
@@ -103,7 +102,7 @@ def score_groups(rows: list[dict[str, str]]) -> dict[str, object]:
     }
 
 
-def _numbered(names: list[str]) -> "NDArray[np.int64]":
+def _numbered(names: list[str]) -> NDArray[np.int64]:
     number = {name: index for index, name in enumerate(dict.fromkeys(names))}
     return np.array([number[name] for name in names], dtype=np.int64)
 
@@ -146,10 +145,6 @@ def add_groups(report: Report, base_dir: Path, embedder_facts: Mapping[str, obje
 
 def add_voices(report: Report, folder: Path) -> None:
     """Lengths and loudness of the voices, and three of them drawn."""
-    from matplotlib.figure import Figure
-
-    from facevox.media import read_audio
-
     rows = read_table(folder / "voices.csv")
     done_rows = [row for row in rows if row["status"] == "done"]
     report.section("Voices")

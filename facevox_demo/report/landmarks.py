@@ -1,15 +1,14 @@
 """The demo's part on the landmark classifier: its programs, and its part of the report."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from emotion.landmarks.normalisation import ALIGNED, normalise_landmarks
+from emotion.landmarks.plots import draw_faces, mean_faces
+from emotion.landmarks.table import LandmarkTable, load_table
 from emotion.scores.report import REPORT_FILE
 from facevox.files import read_image, read_json
 from facevox.intervals import interval_text
 from facevox_demo.report.page import Report
-
-if TYPE_CHECKING:
-    from emotion.landmarks.table import LandmarkTable
 
 LANDMARKS_DIR, MODEL_DIR = "landmarks", "model"
 FIGURES = ("confusion_matrix.png", "reliability.png")
@@ -52,8 +51,7 @@ def add_landmarks(report: Report, folder: Path) -> dict[str, object]:
     Returns:
         `people` and `pictures` of validation, `balanced_accuracy` with `low` and `high`, `chance`.
     """
-    from emotion.landmarks.run import EVALUATION_DIR
-    from emotion.landmarks.table import load_table
+    from emotion.landmarks.run import EVALUATION_DIR  # loads torch, which planning the demo does without
 
     model = folder / MODEL_DIR
     scores = read_json(model / EVALUATION_DIR / REPORT_FILE)
@@ -88,10 +86,7 @@ def add_landmarks(report: Report, folder: Path) -> dict[str, object]:
     }
 
 
-def _add_mean_faces(report: Report, table: "LandmarkTable", class_names: list[str]) -> None:
-    from emotion.landmarks.normalisation import ALIGNED, normalise_landmarks
-    from emotion.landmarks.plots import draw_faces, mean_faces
-
+def _add_mean_faces(report: Report, table: LandmarkTable, class_names: list[str]) -> None:
     rows = [
         row
         for name in class_names

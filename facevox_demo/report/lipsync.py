@@ -7,6 +7,8 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from facevox.files import read_image, read_json, write_text
 from facevox_demo.report.page import Report
 
@@ -78,8 +80,6 @@ def add_lipsync(report: Report, folder: Path) -> dict[str, object]:
     Returns:
         Score and offset of each clip, by kind of clip.
     """
-    from matplotlib.figure import Figure
-
     checkpoints = folder / CHECKPOINT_DIR
     history = read_json(checkpoints / "history.json")
     split = read_json(checkpoints / "split.json")

@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 from facevox.files import read_image
+from facevox.media import iter_frames
 from facevox_demo.report.page import Report
 
 SHOWN_PICTURES = 5
@@ -113,8 +114,6 @@ def _held_out(crops: Path) -> dict[str, str]:
 
 def _add_strip(report: Report, video: Path) -> None:
     """Some frames, evenly spread."""
-    from facevox.media import iter_frames
-
     frames = list(iter_frames(video))
     positions = [round(k * (len(frames) - 1) / (SHOWN_FRAMES - 1)) for k in range(SHOWN_FRAMES)]
     report.images(

@@ -5,14 +5,13 @@ import html
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from facevox.files import encode_image, write_text
-
-if TYPE_CHECKING:
-    import numpy as np
-    from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8882; }
@@ -65,14 +64,12 @@ class Report:
         self._parts.append(f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>')
 
     def images(
-        self, images: "Iterable[tuple[NDArray[np.uint8], str]]", *, width_px: int = 112, row: bool = False
+        self, images: Iterable[tuple[NDArray[np.uint8], str]], *, width_px: int = 112, row: bool = False
     ) -> None:
         """Pictures side by side, each (H, W, 3) uint8 RGB with a caption, drawn `width_px` wide.
 
         `row` marks them as belonging together (the faces of one person).
         """
-        import cv2
-
         figures = []
         for image, caption in images:
             height, width = image.shape[:2]
@@ -92,7 +89,7 @@ class Report:
             f"<figcaption>{html.escape(caption)}</figcaption></figure>"
         )
 
-    def figure(self, figure: "Figure", caption: str = "") -> None:
+    def figure(self, figure: Figure, caption: str = "") -> None:
         """A matplotlib figure, kept as a vector drawing."""
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", bbox_inches="tight")

@@ -7,6 +7,7 @@ import pytest
 
 from facevox.errors import UserError
 from facevox_demo import embedder
+from facevox_demo.example.face_pictures import FacePictures, load_pictures, picture_items
 from facevox_demo.example.people import PersonItem
 from facevox_demo.options import DemoEmbedderConfig
 from lc_pytorch.faces.embedders import find_model
@@ -17,9 +18,9 @@ from lc_pytorch.faces.grouping import bcubed_f1, group_faces
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, DemoEmbedderConfig, dict, list[float]]:
     folder = tmp_path_factory.mktemp("embedder")
     config = DemoEmbedderConfig(num_people=24, pictures_per_person=4, num_epochs=12, batch_size=32)
-    task = embedder.FacePictures(config)
+    task = FacePictures(config)
     task.open(folder)
-    for item in embedder.picture_items(config):
+    for item in picture_items(config):
         assert task.process(item).outputs
     task.close()
     losses: list[float] = []
@@ -29,7 +30,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, DemoEmbedde
 
 def test_pictures_are_aligned_faces(trained: tuple) -> None:
     folder, config, _, _ = trained
-    images, labels = embedder.load_pictures(folder)
+    images, labels = load_pictures(folder)
     assert images.shape[1:] == (112, 112, 3)
     assert images.dtype == np.uint8
     assert labels.max() + 1 == config.num_people + config.num_held_out
@@ -39,7 +40,7 @@ def test_pictures_are_aligned_faces(trained: tuple) -> None:
 def test_it_learns_and_tells_people_held_out_apart(trained: tuple) -> None:
     folder, config, facts, losses = trained
     assert losses[-1] < 0.5 * losses[0]
-    images, labels = embedder.load_pictures(folder)
+    images, labels = load_pictures(folder)
     held_out = labels >= config.num_people
     vectors = find_model(folder / "demo_embedder.onnx").load().embed(list(images[held_out]))
     found = bcubed_f1(group_faces(vectors, facts["threshold"]), labels[held_out])
@@ -52,7 +53,7 @@ def test_onnx_file_gives_what_the_network_gives(trained: tuple) -> None:
     import torch
 
     folder, config, _, _ = trained
-    images, _ = embedder.load_pictures(folder)
+    images, _ = load_pictures(folder)
     torch.manual_seed(0)
     network = embedder.make_network(config.embedding_dim).eval()
     embedder.export_onnx(network, folder / "fresh.onnx")
@@ -89,7 +90,7 @@ def test_too_few_people_are_refused() -> None:
 
 
 def test_person_without_a_face_found_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    task = embedder.FacePictures(DemoEmbedderConfig())
+    task = FacePictures(DemoEmbedderConfig())
     task.open(tmp_path)
     monkeypatch.setattr(task, "_aligned_faces", lambda picture: [])
     with pytest.raises(UserError, match="no face found"):

@@ -15,9 +15,11 @@ every bar is reached; 1 one is not; 2 bad usage.
 import argparse
 import asyncio
 import json
+import logging
 import os
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -27,16 +29,16 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from facevox import cli
 from facevox.errors import ExitCode
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from facevox_demo.figures import Figure
+from facevox.files import encode_image
+from facevox.native_silence import native_silence
+from facevox_demo.figures import Figure, print_figures, write_figures
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PARTS = ("live", "fair", "memory", "classifier")
@@ -73,9 +75,6 @@ def get_args_parser() -> argparse.ArgumentParser:
 def make_scene(num_faces: int) -> list[bytes]:
     """Frames of people who talk, as a browser sends them: one in the middle, or four in the quarters."""
     import cv2
-    import numpy as np
-
-    from facevox.files import encode_image
 
     people = [_person_frames(number) for number in range(num_faces)]
     scene = []
@@ -92,7 +91,7 @@ def make_scene(num_faces: int) -> list[bytes]:
     return scene
 
 
-def _person_frames(number: int) -> "list[NDArray[np.uint8]]":
+def _person_frames(number: int) -> list[NDArray[np.uint8]]:
     folder = Path(os.environ.get("FACEVOX_TEST_DATA", REPOSITORY.parent / "shared" / "data")) / "talking"
     if (folder / CLIPS[number]).is_file():
         from facevox.media import iter_frames
@@ -206,12 +205,8 @@ def run_clients(port: int, scene: Sequence[bytes], seconds: float, count: int = 
     return asyncio.run(run())
 
 
-def measure_live(server: Server, args: argparse.Namespace) -> "list[Figure]":
+def measure_live(server: Server, args: argparse.Namespace) -> list[Figure]:
     """One client with one face, and with four."""
-    import numpy as np
-
-    from facevox_demo.figures import Figure
-
     figures = [
         Figure("first answer after the start", server.answer_s, "s", 3.0, False, False),
         Figure("ready to analyse after the start", server.ready_s, "s", None, False, False),
@@ -235,10 +230,8 @@ def measure_live(server: Server, args: argparse.Namespace) -> "list[Figure]":
     return figures
 
 
-def measure_fair(server: Server, args: argparse.Namespace) -> "list[Figure]":
+def measure_fair(server: Server, args: argparse.Namespace) -> list[Figure]:
     """Eight clients at once."""
-    from facevox_demo.figures import Figure
-
     loads = run_clients(server.port, make_scene(1), args.seconds, NUM_CLIENTS)
     rates = [len(load.latencies_ms) / args.seconds for load in loads]
     jain = sum(rates) ** 2 / (len(rates) * sum(rate**2 for rate in rates))
@@ -249,10 +242,8 @@ def measure_fair(server: Server, args: argparse.Namespace) -> "list[Figure]":
     ]
 
 
-def measure_memory(server: Server, args: argparse.Namespace) -> "list[Figure]":
+def measure_memory(server: Server, args: argparse.Namespace) -> list[Figure]:
     """Memory after a long load of clients that come and go, and how much of it came after the first sixth."""
-    from facevox_demo.figures import Figure
-
     scene = make_scene(4)
     sizes_mb = []
     end_s = time.perf_counter() + 60 * args.minutes
@@ -278,8 +269,6 @@ def best_ms(works: dict[str, Callable[[], object]]) -> dict[str, float]:
 
     Other work on the machine comes and goes; taking turns, all of them see the same of it.
     """
-    import statistics
-
     rounds: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(NUM_ROUNDS):
         for name, work in works.items():
@@ -293,12 +282,9 @@ def best_ms(works: dict[str, Callable[[], object]]) -> dict[str, float]:
     return {name: min(times_ms) for name, times_ms in rounds.items()}
 
 
-def measure_classifier(model_dir: Path, folder: Path) -> "list[Figure]":
+def measure_classifier(model_dir: Path, folder: Path) -> list[Figure]:
     """Milliseconds a face of possible classifiers, with one thread each where that can be set."""
-    import numpy as np
-
     from emotion.live.analysis import Classifier, find_model
-    from facevox_demo.figures import Figure
 
     crop = np.random.default_rng(0).integers(0, 256, (1, IMG_SIZE, IMG_SIZE, 3), dtype=np.uint8)
     path = find_model(model_dir)
@@ -318,9 +304,7 @@ def measure_classifier(model_dir: Path, folder: Path) -> "list[Figure]":
     ]
 
 
-def _others(folder: Path, pixels: "NDArray[np.float32]") -> dict[str, Callable[[], object]]:
-    import logging
-
+def _others(folder: Path, pixels: NDArray[np.float32]) -> dict[str, Callable[[], object]]:
     import onnxruntime
     import tensorflow as tf
 
@@ -362,9 +346,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = get_args_parser().parse_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
-    from facevox.native_silence import native_silence
-    from facevox_demo.figures import print_figures, write_figures
-
     with tempfile.TemporaryDirectory(prefix="facevox-") as name, native_silence():
         folder = Path(name)
         model_dir = args.model_dir or write_model(folder / "models")

@@ -17,8 +17,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from facevox import cli
 from facevox.errors import ExitCode
+from facevox.files import write_image
+from facevox.native_silence import native_silence
 from facevox_demo.figures import Figure, print_figures, write_figures
 
 if TYPE_CHECKING:
@@ -41,10 +45,8 @@ def get_args_parser() -> argparse.ArgumentParser:
 def make_samples(folder: Path, count: int, size: int) -> "Samples":
     """Crops of example people, as the demo has them, drawn at the given size."""
     import cv2
-    import numpy as np
 
     from emotion.data.samples import Samples
-    from facevox.files import write_image
     from facevox_demo.example.people import make_person
     from facevox_demo.example.pictures import render_portrait
 
@@ -66,8 +68,6 @@ def make_samples(folder: Path, count: int, size: int) -> "Samples":
 
 def measure_pipeline(batches: Any) -> tuple[float, float]:
     """Pictures a second of wall clock, and of processor time, of an epoch after one as warm-up."""
-    import numpy as np
-
     for images, *_ in batches.training(0):
         np.asarray(images)
     start_s, start_cpu_s, count = time.perf_counter(), time.process_time(), 0
@@ -78,7 +78,6 @@ def measure_pipeline(batches: Any) -> tuple[float, float]:
 
 def measure_step(batches: Any, img_size: int, num_steps: int) -> float:
     """Pictures a second of whole training steps: forward, backward, AdamW, average."""
-    import numpy as np
     import tensorflow as tf
 
     from emotion.classifier.averaging import WeightAverage
@@ -105,8 +104,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = get_args_parser().parse_args(argv)
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from facevox.native_silence import native_silence
-
     with native_silence():
         import tensorflow as tf
 

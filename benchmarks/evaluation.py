@@ -17,16 +17,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from facevox import cli
 from facevox.errors import ExitCode
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from facevox_demo.figures import Figure
+from facevox_demo.figures import Figure, print_figures, write_figures
 
 NUM_VALUES = 512
 BLOCK = 1024
@@ -65,8 +63,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.part:
         print(json.dumps(_measure(args)))
         return 0
-    from facevox_demo.figures import print_figures, write_figures
-
     print(f"{args.num} faces × {args.num} voices of {NUM_VALUES} numbers, {cli.num_cores()} cores")
     figures = _evaluation_figures(_in_own_process("evaluation", args.num, args), args)
     if args.sklearn_num:
@@ -77,9 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return ExitCode.DONE if is_met else ExitCode.SOME_FAILED
 
 
-def _evaluation_figures(results: dict[str, Any], args: argparse.Namespace) -> "list[Figure]":
-    from facevox_demo.figures import Figure
-
+def _evaluation_figures(results: dict[str, Any], args: argparse.Namespace) -> list[Figure]:
     head = f"{args.num}{' with strata' if args.strata else ''}:"
     bar = next((seconds for num, seconds in MAX_SECONDS.items() if args.num <= num), None)
     ratio = results["evaluation_s"] / results["product_s"]
@@ -92,9 +86,7 @@ def _evaluation_figures(results: dict[str, Any], args: argparse.Namespace) -> "l
     ]
 
 
-def _sklearn_figures(results: dict[str, Any], num: int) -> "list[Figure]":
-    from facevox_demo.figures import Figure
-
+def _sklearn_figures(results: dict[str, Any], num: int) -> list[Figure]:
     speed = results["sklearn_s"] / results["evaluation_s"]
     return [
         Figure(f"{num}: AUC differs from scikit-learn's by", results["difference"], "", 1e-12, False, False),
@@ -103,10 +95,8 @@ def _sklearn_figures(results: dict[str, Any], num: int) -> "list[Figure]":
     ]
 
 
-def make_people(num: int, seed: int) -> "tuple[NDArray[np.float32], NDArray[np.float32]]":
+def make_people(num: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Synthetic faces (N, 512) and voices (N, 512); row i of both is person i."""
-    import numpy as np
-
     generator = np.random.default_rng(seed)
     sides = np.empty((2, num, NUM_VALUES), np.float32)
     for start in range(0, num, 4096):  # in parts: the peak memory is to be that of the evaluation
@@ -120,10 +110,8 @@ def make_people(num: int, seed: int) -> "tuple[NDArray[np.float32], NDArray[np.f
     return sides[0], sides[1]
 
 
-def time_product(faces: "NDArray[np.float32]", voices: "NDArray[np.float32]") -> float:
+def time_product(faces: NDArray[np.float32], voices: NDArray[np.float32]) -> float:
     """Seconds for the matrix of products, block by block into one buffer."""
-    import numpy as np
-
     buffer = np.empty(BLOCK * BLOCK, np.float32)
     start_s = time.perf_counter()
     for row in range(0, len(faces), BLOCK):
@@ -136,8 +124,6 @@ def time_product(faces: "NDArray[np.float32]", voices: "NDArray[np.float32]") ->
 
 
 def _measure(args: argparse.Namespace) -> dict[str, Any]:
-    import numpy as np
-
     from lc_pytorch.utils.metrics import evaluate_embeddings
 
     faces, voices = make_people(args.num, args.seed)

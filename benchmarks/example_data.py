@@ -20,14 +20,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from facevox import cli
 from facevox.errors import ExitCode, UserError
+from facevox.faces import FaceMesh, align_five_points, five_points, mouth_opening
 from facevox_demo.figures import Figure, print_figures, write_figures
-
-if TYPE_CHECKING:
-    import numpy as np
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # Landmark pairs that measure each law-bearing trait, as a share of the width of the face (234 to 454).
@@ -117,7 +117,7 @@ class ReadClip:
     clip: dict[str, Any]
     frames: list[Any]
     landmarks: list[Any]
-    loudness: "np.ndarray"  # RMS of the sound in the frame's time, +- half a frame
+    loudness: np.ndarray  # RMS of the sound in the frame's time, +- half a frame
 
 
 def read_clips(set_dir: Path, num_people: int) -> list[ReadClip]:
@@ -126,9 +126,6 @@ def read_clips(set_dir: Path, num_people: int) -> list[ReadClip]:
     Raises:
         UserError: The folder holds no example set.
     """
-    import numpy as np
-
-    from facevox.faces import FaceMesh
     from facevox.media import iter_frames, read_audio
 
     meta_file = set_dir / "metadata.json"
@@ -157,10 +154,6 @@ def read_clips(set_dir: Path, num_people: int) -> list[ReadClip]:
 
 def speech_figures(clips: list[ReadClip]) -> list[Figure]:
     """Landmarks found, mouth against loudness, and the lag between them."""
-    import numpy as np
-
-    from facevox.faces import mouth_opening
-
     correlations, commands, lags, face_shares = [], [], [], []
     for clip in clips:
         has_face = np.array([p is not None for p in clip.landmarks])
@@ -191,10 +184,9 @@ def speech_figures(clips: list[ReadClip]) -> list[Figure]:
     ]
 
 
-def measured_traits(landmarks: "np.ndarray", picture: "np.ndarray") -> dict[str, float]:
+def measured_traits(landmarks: np.ndarray, picture: np.ndarray) -> dict[str, float]:
     """The law-bearing traits as FaceMesh sees them: widths in face widths, and colours of the cheeks."""
     import cv2
-    import numpy as np
 
     def distance(first: int, second: int) -> float:
         return float(np.linalg.norm(landmarks[first, :2] - landmarks[second, :2]))
@@ -211,8 +203,6 @@ def measured_traits(landmarks: "np.ndarray", picture: "np.ndarray") -> dict[str,
 
 def correlation_of_traits(clips: list[ReadClip]) -> dict[str, float]:
     """Correlation over people of each trait that carries the law with its value in the decoded video."""
-    import numpy as np
-
     measured: dict[str, dict[str, list[float]]] = {}
     truth = {clip.person["name"]: clip.person["geometry"] for clip in clips}
     for clip in clips:
@@ -239,8 +229,6 @@ def trait_figures(clips: list[ReadClip]) -> list[Figure]:
 
 def law_figures(num_people: int = 200) -> list[Figure]:
     """Correlation between visible factor and voice factor over people."""
-    import numpy as np
-
     from facevox_demo.example.people import LAW, make_person
 
     crowd = [make_person(0, index) for index in range(num_people)]
@@ -255,7 +243,6 @@ def law_figures(num_people: int = 200) -> list[Figure]:
 def cascade_figure(frames: list[Any]) -> Figure:
     """Share of frames with a face for OpenCV's cascade with DeepFace's settings."""
     import cv2
-    import numpy as np
 
     cascade = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_default.xml")  # type: ignore[attr-defined]
     has_face = []
@@ -272,7 +259,6 @@ def cascade_figure(frames: list[Any]) -> Figure:
 def detector_figures(frames: list[Any], folder: Path, num_mtcnn: int = 60) -> list[Figure]:
     """Share of frames with a face for OpenCV's cascade and for MTCNN."""
     import cv2
-    import numpy as np
 
     figures = [cascade_figure(frames)]
     step = max(len(frames) // num_mtcnn, 1)
@@ -295,8 +281,6 @@ def detector_figures(frames: list[Any], folder: Path, num_mtcnn: int = 60) -> li
 
 def embedding_figures(clips: list[ReadClip], step: int) -> list[Figure]:
     """AUC of same against other person by MobileFaceNet, over pictures of different clips."""
-    import numpy as np
-
     data_dir = Path(os.environ.get("FACEVOX_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
     model_file = data_dir / "weights" / "MobileFaceNet.onnx"
     if not model_file.is_file():
@@ -304,7 +288,6 @@ def embedding_figures(clips: list[ReadClip], step: int) -> list[Figure]:
         return []
     from sklearn.metrics import roc_auc_score
 
-    from facevox.faces import align_five_points, five_points
     from lc_pytorch.faces.embedders import make_embedder
 
     faces, people, numbers = [], [], []
@@ -334,13 +317,11 @@ def embedding_figures(clips: list[ReadClip], step: int) -> list[Figure]:
 
 def expression_figures(num_people: int, pictures_each: int = 2, first_index: int = 1000) -> list[Figure]:
     """Accuracy of a linear classifier of landmarks on held-out people; five classes, chance 0.2."""
-    import numpy as np
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import confusion_matrix
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    from facevox.faces import FaceMesh
     from facevox_demo.example.expressions import EXPRESSIONS
     from facevox_demo.example.people import make_person
     from facevox_demo.example.pictures import render_portrait
@@ -373,10 +354,8 @@ def expression_figures(num_people: int, pictures_each: int = 2, first_index: int
     ]
 
 
-def normalised_landmarks(landmarks: "np.ndarray") -> "np.ndarray":
+def normalised_landmarks(landmarks: np.ndarray) -> np.ndarray:
     """(956,) x and y of the landmarks, centred between the eyes, upright, in eye distances."""
-    import numpy as np
-
     left, right = landmarks[33, :2], landmarks[263, :2]
     across = right - left
     turn = np.array([[across[0], across[1]], [-across[1], across[0]]]) / float(across @ across)

@@ -30,13 +30,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from facevox import cli
 from facevox.errors import ExitCode, UserError
-
-if TYPE_CHECKING:
-    from facevox_demo.figures import Figure
+from facevox.faces import import_mediapipe
+from facevox.files import find_files
+from facevox_demo.figures import Figure, print_figures, write_figures
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DETECTORS = ("mediapipe", "opencv")
@@ -103,7 +103,6 @@ def serve(kind: str, backend: str, pipe: Any) -> None:
     os.environ |= {"MEDIAPIPE_MODEL_SELECTION": "1", "MEDIAPIPE_MIN_DETECTION_CONFIDENCE": "0.5"}
     import cv2
 
-    from facevox.faces import import_mediapipe
     from facevox.media import read_first_frame
 
     import_mediapipe()  # before DeepFace, which would import TensorFlow
@@ -244,8 +243,6 @@ def make_blocks(args: argparse.Namespace, work_dir: Path) -> list[Path]:
         command += ["--size", str(args.size)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         source = source / "videos"
-    from facevox.files import find_files
-
     videos = find_files(source, cli.VIDEO_PATTERNS, what="--videos_dir")
     blocks = []
     for index in range(args.num_blocks):
@@ -269,8 +266,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         measured = [measure(blocks, backend, work_dir) for backend in args.detectors]
     finally:
         shutil.rmtree(work_dir, ignore_errors=True)
-    from facevox_demo.figures import print_figures, write_figures
-
     figures = [figure for one in measured for figure in figures_of(one)]
     is_met = print_figures(figures)
     if args.json:
@@ -278,10 +273,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return ExitCode.DONE if is_met else ExitCode.SOME_FAILED
 
 
-def figures_of(measured: Measured) -> "list[Figure]":
+def figures_of(measured: Measured) -> list[Figure]:
     """Figures of one detector, with its bars."""
-    from facevox_demo.figures import Figure
-
     name = measured.detector
     same = measured.same_boxes / max(measured.num_boxes, 1)
     speedup_bar, floor_bar = BARS.get(name, (None, None))

@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING, Any
 
 from facevox import cli
 from facevox.errors import ExitCode
+from facevox.files import encode_image, read_image, write_bytes
+from facevox_demo.figures import Figure, print_figures, write_figures
 
 if TYPE_CHECKING:
-    from facevox_demo.figures import Figure
     from lc_pytorch.datasets import FaceVoiceDataset, FilePair
 
 FACE_PX, CROP_S, RECORDING_S, RATE_HZ = 224, 4.0, 10.0, 16000
@@ -57,8 +58,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = get_args_parser().parse_args(argv)
     import torch
 
-    from facevox_demo.figures import print_figures, write_figures
-
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         pairs = make_pairs(Path(folder), args.num, args.picture_px, args.seed)
@@ -73,7 +72,6 @@ def make_pairs(folder: Path, num: int, picture_px: int, seed: int) -> "list[File
     """Portraits and voices of example people, each under several names."""
     import cv2
 
-    from facevox.files import encode_image, write_bytes
     from facevox.media import write_wav
     from facevox_demo.example.clips import plan_clip
     from facevox_demo.example.people import make_person
@@ -97,9 +95,8 @@ def make_pairs(folder: Path, num: int, picture_px: int, seed: int) -> "list[File
     return pairs
 
 
-def measure(pairs: "list[FilePair]", picture_px: int, workers: int) -> "list[Figure]":
+def measure(pairs: "list[FilePair]", picture_px: int, workers: int) -> list[Figure]:
     """The figures of one set of files."""
-    from facevox_demo.figures import Figure
     from lc_pytorch.datasets import FaceVoiceDataset
     from lc_pytorch.datasets.device_transforms import DeviceTransform
 
@@ -173,7 +170,6 @@ def _with_decoded_faces(pairs: "list[FilePair]", items: "FaceVoiceDataset") -> C
     import cv2
     import torch
 
-    from facevox.files import read_image
     from lc_pytorch.datasets.base import item_generator
     from lc_pytorch.datasets.face_voice import normalise_sound, read_voice
 

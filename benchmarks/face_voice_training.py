@@ -9,6 +9,7 @@ and the share of the peak of matrix products that they come to (MFU).
 """
 
 import argparse
+import statistics
 import sys
 import tempfile
 import time
@@ -114,8 +115,6 @@ def time_steps(
     steps: dict[str, Any], batches: Sequence[Any], num_steps: int, device: Any
 ) -> dict[str, float]:
     """Median seconds of each kind of step, taken in turn."""
-    import statistics
-
     import torch
 
     seconds: dict[str, list[float]] = {name: [] for name in steps}

@@ -17,16 +17,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from facevox import cli
 from facevox.errors import ExitCode
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from facevox_demo.figures import Figure
+from facevox_demo.figures import Figure, peak_memory_gb, print_figures, write_figures
 
 NUM_VALUES = 512
 # Deviation of the noise, relative to a person's unit vector: cosine inside a person 1 / (1 + 0.73²) = 0.65.
@@ -60,8 +58,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.part:
         print(json.dumps(_measure(args.part, args.num_faces, args.faces_per_person, args.seed)))
         return 0
-    from facevox_demo.figures import print_figures, write_figures
-
     print(f"{args.num_faces} faces of {NUM_VALUES} numbers, {cli.num_cores()} cores")
     figures = _grouping_figures(_in_own_process("grouping", args.num_faces, args), args.num_faces)
     if args.dbscan_faces:
@@ -73,9 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return ExitCode.DONE if is_met else ExitCode.SOME_FAILED
 
 
-def _grouping_figures(results: dict[str, Any], num_faces: int) -> "list[Figure]":
-    from facevox_demo.figures import Figure
-
+def _grouping_figures(results: dict[str, Any], num_faces: int) -> list[Figure]:
     ratio = results["grouping_s"] / results["products_s"]
     return [
         Figure(f"{num_faces}: grouping over bare products", round(ratio, 3), "x", MAX_RATIO, False),
@@ -86,10 +80,8 @@ def _grouping_figures(results: dict[str, Any], num_faces: int) -> "list[Figure]"
     ]
 
 
-def _dbscan_figures(results: dict[str, Any], num_faces: int) -> "list[Figure]":
+def _dbscan_figures(results: dict[str, Any], num_faces: int) -> list[Figure]:
     """Comparison with scikit-learn's DBSCAN (same threshold, min_samples 2): no slower and no worse."""
-    from facevox_demo.figures import Figure
-
     figures = []
     for name, what in (("apart", "people apart"), ("lookalikes", "1 % look-alikes")):
         ours, theirs = results[name]["ours"], results[name]["dbscan"]
@@ -103,7 +95,7 @@ def _dbscan_figures(results: dict[str, Any], num_faces: int) -> "list[Figure]":
 
 def make_faces(
     num_faces: int, faces_per_person: int, seed: int, between_share: float = 0.0
-) -> "tuple[NDArray[np.float32], NDArray[np.int64]]":
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Synthetic embeddings (N, 512) and their people (N,).
 
     Args:
@@ -112,8 +104,6 @@ def make_faces(
         seed: Of the random numbers.
         between_share: Share of faces that are half-way to the next person: look-alikes that link people.
     """
-    import numpy as np
-
     generator = np.random.default_rng(seed)
     num_people = max(num_faces // faces_per_person, 1)
     people = np.arange(num_faces) % num_people
@@ -132,10 +122,8 @@ def make_faces(
     return faces, people
 
 
-def time_products(faces: "NDArray[np.float32]", block: int) -> float:
+def time_products(faces: NDArray[np.float32], block: int) -> float:
     """Seconds for half of the matrix of products, block by block into one buffer."""
-    import numpy as np
-
     buffer = np.empty(block * block, np.float32)
     start_s = time.perf_counter()
     for row in range(0, len(faces), block):
@@ -148,7 +136,6 @@ def time_products(faces: "NDArray[np.float32]", block: int) -> float:
 
 
 def _measure(part: str, num_faces: int, faces_per_person: int, seed: int) -> dict[str, Any]:
-    from facevox_demo.figures import peak_memory_gb
     from lc_pytorch.faces.grouping import bcubed_f1, group_faces
 
     if part == "dbscan":
@@ -172,7 +159,6 @@ def _measure(part: str, num_faces: int, faces_per_person: int, seed: int) -> dic
 
 def _measure_dbscan(num_faces: int, faces_per_person: int, seed: int) -> dict[str, Any]:
     """Both methods on people who resemble nobody, and with one face in a hundred between two people."""
-    import numpy as np
     from sklearn.cluster import DBSCAN
     from sklearn.metrics import adjusted_rand_score
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from facevox import cli
 from facevox.errors import ExitCode
+from facevox_demo.figures import Figure, print_figures, write_figures
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LIMIT_S = 1.0
@@ -41,8 +42,6 @@ def help_s(program: Path) -> float:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures; returns the exit code."""
     args = get_args_parser().parse_args(argv)
-    from facevox_demo.figures import Figure, print_figures, write_figures
-
     programs = sorted(REPOSITORY.glob("scripts/*/*.py"))
     figures = [
         Figure(

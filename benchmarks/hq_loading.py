@@ -23,11 +23,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from facevox import cli
 from facevox.errors import ExitCode
+from facevox.files import write_image
+from facevox_demo.figures import Figure, print_figures, write_figures
 
 if TYPE_CHECKING:
-    from facevox_demo.figures import Figure
     from lc_pytorch.hq.dataset import HQVoxCelebDataset
 
 FACE_PX, CROP_FRAMES, NUM_MELS = 224, 150, 40
@@ -57,8 +60,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = get_args_parser().parse_args(argv)
     import torch
 
-    from facevox_demo.figures import print_figures, write_figures
-
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -77,7 +78,6 @@ def write_faces(root: Path, num: int, picture_px: int, seed: int) -> None:
     """Portraits of example people as `faces/<number>.jpg`, each under several names."""
     import cv2
 
-    from facevox.files import write_image
     from facevox_demo.example.people import make_person
     from facevox_demo.example.portraits import draw_portrait
 
@@ -89,8 +89,6 @@ def write_faces(root: Path, num: int, picture_px: int, seed: int) -> None:
 
 def write_mels(root: Path, name: str, num: int, length_s: float) -> None:
     """The same spectrograms in each form, `<name>/<form>/<number>.<suffix>`."""
-    import numpy as np
-
     rng = np.random.default_rng(0)
     for form in FORMS:
         (root / name / form).mkdir(parents=True)
@@ -115,9 +113,8 @@ def _seconds(ways: dict[str, Callable[[int], Any]], num: int) -> dict[str, float
     return seconds
 
 
-def pickle_figures(root: Path, num: int) -> "list[Figure]":
+def pickle_figures(root: Path, num: int) -> list[Figure]:
     """The restricted unpickler on spectrograms of 2.5 s, against the standard library's."""
-    from facevox_demo.figures import Figure
     from lc_pytorch.hq.pickles import load_plain
 
     files = [root / "short" / "pickle" / f"{number}.pickle" for number in range(num)]
@@ -144,9 +141,8 @@ def pickle_figures(root: Path, num: int) -> "list[Figure]":
     ]
 
 
-def loading_figures(root: Path, num: int) -> "list[Figure]":
+def loading_figures(root: Path, num: int) -> list[Figure]:
     """Spectrograms alone, and whole items, for each form."""
-    from facevox_demo.figures import Figure
     from lc_pytorch.hq.dataset import load_mel
 
     sets = {form: _items(root, form, num) for form in FORMS}
@@ -189,12 +185,11 @@ def _items(root: Path, form: str, num: int) -> "HQVoxCelebDataset":
     return HQVoxCelebDataset(people, ImageTransform(image_size=FACE_PX), settings)
 
 
-def step_figure() -> "Figure":
+def step_figure() -> Figure:
     """Items a second of a bare training step (forward, backward, AdamW) of the default network, in fp32."""
     import torch
     from transformers import ViTConfig, ViTModel
 
-    from facevox_demo.figures import Figure
     from lc_pytorch.losses import symmetric_info_nce
     from lc_pytorch.models.hq import HQVoxCelebModel
 

@@ -19,6 +19,7 @@ import io
 import logging
 import multiprocessing
 import os
+import statistics
 import sys
 import tempfile
 import threading
@@ -28,8 +29,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from facevox import cli
 from facevox.errors import ExitCode
+from facevox.native_silence import native_silence
 from facevox_demo.figures import Figure, print_figures, write_figures
 
 LARGE, FULL_HD = (4032, 3024), (1920, 1080)
@@ -58,7 +62,6 @@ def get_args_parser() -> argparse.ArgumentParser:
 def make_scenes(size: tuple[int, int]) -> list[bytes]:
     """JPEG files of example people who fill about half of the height."""
     import cv2
-    import numpy as np
     from PIL import Image
 
     from facevox_demo.example.expressions import EXPRESSIONS
@@ -195,8 +198,6 @@ def sampling(samples: list[float], is_over: threading.Event) -> None:
 
 def measure_memory(archive: Path, folder: Path) -> float:
     """MB that a whole run in this process gains from its first fifth to its last."""
-    import statistics
-
     from emotion.landmarks.extraction import ExtractConfig, run_extraction
     from facevox.batch import BatchOptions
 
@@ -241,8 +242,6 @@ def figures_of_size(name: str, size: tuple[int, int], count: int, folder: Path) 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures; returns the exit code."""
     args = get_args_parser().parse_args(argv)
-    from facevox.native_silence import native_silence
-
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory() as temporary, native_silence():
         folder = Path(temporary)

@@ -20,8 +20,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from facevox import cli
 from facevox.errors import ExitCode
+from facevox.files import read_json
 from facevox_demo.figures import Figure, print_figures, write_figures
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -59,9 +62,6 @@ def run(*arguments: str | Path) -> None:
 
 def shuffled_scores(demo: Path, settings: Sequence[str], seed: int) -> dict[str, Any]:
     """Trains and evaluates with each person's voices given to another person; the results as a dict."""
-    import numpy as np
-
-    from facevox.files import read_json
     from lc_pytorch.datasets.pairs import list_folder_pairs
 
     faces, groups = demo / "faces" / "extracted_faces", demo / "faces" / "deduped_faces" / "groups.csv"
@@ -118,8 +118,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measures and prints; returns the exit code."""
     args = get_args_parser().parse_args(argv)
     from scipy.stats import binom
-
-    from facevox.files import read_json
 
     settings = load_demo().FACE_VOICE_SETTINGS
     figures: list[Figure] = []

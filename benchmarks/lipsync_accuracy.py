@@ -24,17 +24,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from facevox import cli
-from facevox.errors import ExitCode
+from facevox.errors import ExitCode, UserError
+from facevox_demo.figures import Figure, print_figures, write_figures
 
 FOLDER = Path(__file__).resolve().parent
 
 if TYPE_CHECKING:
     from facevox.intervals import Measure
-    from facevox_demo.figures import Figure
     from facevox_demo.lipsync_folds import FoldMeasurements
     from lipsync.network.evaluation import Measurements
     from lipsync.network.takes import Take
@@ -119,16 +120,14 @@ def _neighbour(name: str) -> Any:
     return module
 
 
-def _figure(name: str, value: "Measure", bar: float | None = None, **options: Any) -> "Figure":
-    from facevox_demo.figures import Figure
-
+def _figure(name: str, value: "Measure", bar: float | None = None, **options: Any) -> Figure:
     people = f"{value.num} windows, {value.num_groups} people"
     return Figure(f"{name} ({value.low:.3f} to {value.high:.3f}; {people})", value.value, "", bar, **options)
 
 
 def accuracy_figures(
     head: str, measurements: "Mapping[str, Measurements]", bars: dict[int, float]
-) -> "list[Figure]":
+) -> list[Figure]:
     """Offsets within a frame by window, of each estimator, and the network less the ridge.
 
     Args:
@@ -153,7 +152,7 @@ def accuracy_figures(
 
 def score_figures(
     head: str, measurements: "dict[str, FoldMeasurements]", folds: Sequence[Sequence[str]], bar: float | None
-) -> "list[Figure]":
+) -> list[Figure]:
     """AUC and calibration error of each estimator, and the network's AUC less the ridge's.
 
     Args:
@@ -192,10 +191,8 @@ def score_figures(
     return figures
 
 
-def measure_example(args: argparse.Namespace, folder: Path) -> "list[Figure]":
+def measure_example(args: argparse.Namespace, folder: Path) -> list[Figure]:
     """Synthetic people: 12 with two clips of 10 s."""
-    from dataclasses import replace
-
     from facevox_demo.lipsync_folds import RECIPE, cross_validate, deal_folds
     from lipsync.network.takes import list_clips, load_takes
 
@@ -210,7 +207,6 @@ def measure_example(args: argparse.Namespace, folder: Path) -> "list[Figure]":
 def make_example_clips(folder: Path) -> Path:
     """Makes and processes the example people of the demo's size."""
     from facevox.batch import BatchConfig, run_batch
-    from facevox.errors import UserError
     from facevox_demo.example import dataset
     from lipsync import data_processing
 
@@ -235,10 +231,8 @@ def make_example_clips(folder: Path) -> Path:
     return processed
 
 
-def measure_real(args: argparse.Namespace, folder: Path) -> "list[Figure]":
+def measure_real(args: argparse.Namespace, folder: Path) -> list[Figure]:
     """Real people; no figures without their clips."""
-    from dataclasses import replace
-
     from facevox_demo.lipsync_folds import RECIPE, cross_validate, deal_folds
 
     takes = load_real_takes(args, folder)
@@ -262,7 +256,7 @@ def load_real_takes(args: argparse.Namespace, folder: Path) -> "list[Take]":
     return real_takes(data_dir, args.features_dir or folder / "features")
 
 
-def measure_variants(args: argparse.Namespace, folder: Path) -> "list[Figure]":
+def measure_variants(args: argparse.Namespace, folder: Path) -> list[Figure]:
     """Other settings on real people; no figures without their clips."""
     from facevox_demo.lipsync_folds import deal_folds, offsets_fold_by_fold, pool_seeds
 
@@ -295,9 +289,7 @@ def variant_settings(name: str, seed: int, num_epochs: int | None = None) -> "Se
     return load_settings(SMALL_SET_FILE, (*VARIANTS[name], f"training.seed={seed}", *epochs))
 
 
-def variant_figures(
-    measurements: "dict[str, dict[str, Measurements]]", seeds: Sequence[int]
-) -> "list[Figure]":
+def variant_figures(measurements: "dict[str, dict[str, Measurements]]", seeds: Sequence[int]) -> list[Figure]:
     """Offsets within a frame of each variant and of the ridge, and of each less the shipped network.
 
     Args:
@@ -305,8 +297,6 @@ def variant_figures(
             it; "NAME alone" is its network without.
         seeds: That are pooled in each.
     """
-    from dataclasses import replace
-
     from facevox_demo.lipsync_folds import ALONE, NETWORK, RIDGE, accuracy_difference
     from lipsync.network.evaluation import accuracy
 
@@ -327,11 +317,10 @@ def variant_figures(
     return figures
 
 
-def measure_speed(args: argparse.Namespace, folder: Path) -> "list[Figure]":
+def measure_speed(args: argparse.Namespace, folder: Path) -> list[Figure]:
     """Scoring end to end, and the shares of its steps at 720 lines."""
     import cv2
 
-    from facevox_demo.figures import Figure
     from lipsync.inference import LipSyncInference
     from lipsync.network.estimator import NetworkEstimator
 
@@ -382,9 +371,8 @@ def make_scaled_clip(processing: Any, path: Path, clip_s: float) -> None:
     write_video(path, frames, 25.0, read_audio(whole, 16_000), 16_000)
 
 
-def share_figures(processing: Any, scorer: Any, clip: Path, folder: Path) -> "list[Figure]":
+def share_figures(processing: Any, scorer: Any, clip: Path, folder: Path) -> list[Figure]:
     """Shares of decoding, detector, FaceMesh, sound and network of one clip, in one process."""
-    from facevox_demo.figures import Figure
     from lipsync.clips.features import extract_clip
     from lipsync.sync.scoring import score_clip
 
@@ -405,8 +393,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measures and prints; returns the exit code."""
     args = get_args_parser().parse_args(argv)
     import torch
-
-    from facevox_demo.figures import print_figures, write_figures
 
     torch.set_num_threads(1)  # networks this small are fastest on one thread
     parts = {

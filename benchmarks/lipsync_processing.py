@@ -21,15 +21,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from facevox import cli
 from facevox.errors import ExitCode, UserError
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from facevox_demo.figures import Figure
+from facevox_demo.figures import Figure, print_figures, write_figures
 
 SPEED_BAR = 4.0  # times real time, two cores, 720p
 DISK_BAR_MB = 15.0  # a minute: 1,000 clips of 30 s in less than 8 GB
@@ -55,8 +53,6 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 def make_clip(path: Path, clip_s: float, fps: float) -> None:
     """An example person who speaks, in a large picture."""
-    import numpy as np
-
     from facevox.media import write_video
     from facevox_demo.example.clips import plan_clip
     from facevox_demo.example.dataset import SetConfig, clip_frames
@@ -182,10 +178,8 @@ def measure_run(videos: Sequence[Path], folder: Path) -> Run:
     return Run(seconds, work_s, processor_s, length_s, sum(file.stat().st_size for file in files))
 
 
-def measure(videos: Sequence[Path], folder: Path) -> "list[Figure]":
+def measure(videos: Sequence[Path], folder: Path) -> list[Figure]:
     """All figures."""
-    from facevox_demo.figures import Figure
-
     run = measure_run(videos, folder)
     name = "lip-sync preprocessing, two workers, times real time"
     size_mb = run.num_bytes / 1e6 / (run.video_s / 60)
@@ -206,8 +200,6 @@ def measure(videos: Sequence[Path], folder: Path) -> "list[Figure]":
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures and prints; returns the exit code."""
     args = get_args_parser().parse_args(argv)
-    from facevox_demo.figures import print_figures, write_figures
-
     with tempfile.TemporaryDirectory(prefix="facevox-") as name:
         folder = Path(name)
         videos = args.videos

@@ -9,18 +9,19 @@ Exit codes: 0 every bar is reached and nothing dropped by more than a quarter; 1
 """
 
 import argparse
+import ast
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from facevox import cli
 from facevox.errors import ExitCode
-
-if TYPE_CHECKING:
-    from facevox_demo.figures import Figure
+from facevox.files import read_json, write_json, write_text
+from facevox_demo.figures import Figure, find_drops, load_figures
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 KEPT_FILE = REPOSITORY / "docs" / "benchmarks.json"
@@ -42,10 +43,8 @@ def program_names() -> list[str]:
     return sorted(p.stem for p in Path(__file__).parent.glob("*.py") if p.name != Path(__file__).name)
 
 
-def run_program(name: str) -> "tuple[int, list[Figure]]":
+def run_program(name: str) -> tuple[int, list[Figure]]:
     """Runs one benchmark; (its exit code, its figures)."""
-    from facevox_demo.figures import load_figures
-
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "figures.json")
         command = [sys.executable, f"benchmarks/{name}.py", "--json", str(file)]
@@ -56,11 +55,6 @@ def run_program(name: str) -> "tuple[int, list[Figure]]":
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs and compares; returns the exit code."""
     args = get_args_parser().parse_args(argv)
-    from dataclasses import asdict
-
-    from facevox.files import read_json, write_json
-    from facevox_demo.figures import Figure, find_drops
-
     kept_figures: dict[str, Any] = read_json(KEPT_FILE) if KEPT_FILE.exists() else {}
     is_good = True
     for name in args.only or program_names():
@@ -82,11 +76,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def write_tables(figures: dict[str, Any]) -> None:
     """Writes docs/benchmarks.md: for each benchmark what it is, its command, and its figures."""
-    import ast
-
-    from facevox.files import write_text
-    from facevox_demo.figures import Figure
-
     parts = [
         "# Benchmarks",
         "",

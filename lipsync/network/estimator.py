@@ -78,8 +78,8 @@ class NetworkEstimator(SyncEstimator):
             expected_px, side_px = self.network.config.mouth_px, track.mouths.shape[1]
             if side_px != expected_px:
                 raise UserError(
-                    f"the model was trained on mouth crops of {expected_px} pixels, these have {side_px}: "
-                    "give the same data.mouth_crop_px"
+                    f"the model was trained on mouth crops of {expected_px} pixels, here they have "
+                    f"{side_px}: give the same data.mouth_crop_px"
                 )
             values = crop_mouths(track.mouths, 0.5, 0.5)
         return self._in_chunks(values, CHUNK_FRAMES, NETWORK_CONTEXT_FRAMES, self.network.embed_face)

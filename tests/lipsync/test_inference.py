@@ -392,7 +392,7 @@ def test_bad_usage_names_all_faults(tmp_path: Path, capsys) -> None:
         ("--video", "a.mp4", "--batch", "b.csv"): "one of --video and --batch",
         ("--video", "a", "--score-only", "--output", "b.mp4"): "writes no video",
         ("--video", "a", "--offset_ms", "20"): "needs --output",
-        ("--video", "a", "--output", "b.mp4", "--offset_ms", "nan"): "no number",
+        ("--video", "a", "--output", "b.mp4", "--offset_ms", "nan"): "not a number",
         ("--batch", "b.csv", "--json", "--plot", "x.png"): "--json does not go with --batch",
         ("--video", "a", "--output_dir", "x"): "goes with --batch",
         ("--video", "a", "--plot", "x.txt"): ".png",

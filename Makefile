@@ -220,7 +220,7 @@ check: install ## format, lint, types, JavaScript, shell scripts, Dockerfiles, l
 	$(PYTHON_IN_VENV) -m ruff format --check .
 	$(PYTHON_IN_VENV) -m ruff check .
 	$(PYTHON_IN_VENV) -m mypy
-	$(PYTHON_IN_VENV) -m mypy --explicit-package-bases $(TYPED_FOLDERS)
+	$(PYTHON_IN_VENV) -m mypy --explicit-package-bases --implicit-reexport --allow-untyped-calls $(TYPED_FOLDERS)
 	@sh scripts/setup/check_page.sh
 	.venv/bin/shellcheck $(SHELL_FILES)
 	.venv/bin/hadolint docker/*.Dockerfile

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from facevox import cli
 from facevox.errors import ExitCode, UserError
@@ -117,7 +118,7 @@ class ReadClip:
     clip: dict[str, Any]
     frames: list[Any]
     landmarks: list[Any]
-    loudness: np.ndarray  # RMS of the sound in the frame's time, +- half a frame
+    loudness: NDArray[np.float64]  # RMS of the sound in the frame's time, +- half a frame
 
 
 def read_clips(set_dir: Path, num_people: int) -> list[ReadClip]:
@@ -184,7 +185,7 @@ def speech_figures(clips: list[ReadClip]) -> list[Figure]:
     ]
 
 
-def measured_traits(landmarks: np.ndarray, picture: np.ndarray) -> dict[str, float]:
+def measured_traits(landmarks: NDArray[np.floating[Any]], picture: NDArray[np.uint8]) -> dict[str, float]:
     """The law-bearing traits as FaceMesh sees them: widths in face widths, and colours of the cheeks."""
     import cv2
 
@@ -354,12 +355,12 @@ def expression_figures(num_people: int, pictures_each: int = 2, first_index: int
     ]
 
 
-def normalised_landmarks(landmarks: np.ndarray) -> np.ndarray:
+def normalised_landmarks(landmarks: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """(956,) x and y of the landmarks, centred between the eyes, upright, in eye distances."""
     left, right = landmarks[33, :2], landmarks[263, :2]
     across = right - left
     turn = np.array([[across[0], across[1]], [-across[1], across[0]]]) / float(across @ across)
-    return ((landmarks[:, :2] - 0.5 * (left + right)) @ turn.T).ravel()
+    return np.asarray((landmarks[:, :2] - 0.5 * (left + right)) @ turn.T, np.float64).ravel()
 
 
 if __name__ == "__main__":

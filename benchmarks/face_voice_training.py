@@ -101,7 +101,8 @@ def make_our_step(model: Any, args: argparse.Namespace, device: "torch.device", 
     from facevox.training.batches import EpochBatches
     from facevox.training.distributed import World
     from facevox.training.trainer import Trainer, TrainerConfig
-    from lc_pytorch.training.task import ContrastiveTask, TrainConfig
+    from lc_pytorch.training.options import TrainConfig
+    from lc_pytorch.training.task import ContrastiveTask
 
     config = TrainConfig(save_dir=folder, batch_size=max(args.batch_size, 2), precision=args.precision)
     world = World(device=device)

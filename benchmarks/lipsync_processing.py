@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from facevox import cli
 from facevox.errors import ExitCode, UserError
@@ -64,7 +65,7 @@ def make_clip(path: Path, clip_s: float, fps: float) -> None:
     rng = np.random.default_rng(0)
     grain = rng.normal(0, GRAIN, (8, HEIGHT, WIDTH, 3)).astype(np.int16)
 
-    def frames() -> "Iterator[np.ndarray]":
+    def frames() -> "Iterator[NDArray[np.uint8]]":
         for number, face in enumerate(clip_frames(plan, config)):
             room = np.full((HEIGHT, WIDTH, 3), 96, np.int16)
             room[104:616, 384:896] = face

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 from facevox import cli
 from facevox.errors import ExitCode
-from facevox_demo.tiny_encoders import write_tiny_encoders
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -32,6 +31,8 @@ def get_args_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Writes the models; returns the exit code."""
     args = get_args_parser().parse_args(argv)
+    from facevox_demo.tiny_encoders import write_tiny_encoders  # imports transformers
+
     folders = write_tiny_encoders(
         args.output_dir, image_size=args.image_size, seed=args.seed, dropout=args.dropout
     )

@@ -22,11 +22,6 @@ from facevox import cli
 from facevox.errors import ExitCode
 from facevox.files import read_json, write_json
 from facevox.signals import StopFlag
-from facevox_demo.report import emotion as emotion_report
-from facevox_demo.report import landmarks as landmarks_report
-from facevox_demo.report import lipsync as lipsync_report
-from facevox_demo.report import live as live_report
-from facevox_demo.report.page import Report
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 # The settings that learn most from 120 people in a minute on two cores; real encoders need others.
@@ -267,6 +262,8 @@ def _hq_stages(demo: Demo) -> list[Stage]:
 
 def _lipsync_stages(demo: Demo) -> list[Stage]:
     """Training of a lip-sync model on a few talking people; scores of other people's clips, and a repair."""
+    from facevox_demo.report import lipsync as lipsync_report  # imports OpenCV
+
     folder = demo.folder / "lipsync"
     videos, checkpoint = folder / "talking" / "videos", folder / "checkpoints" / "best_model.pth"
     paths = {
@@ -336,6 +333,8 @@ def _lipsync_stages(demo: Demo) -> list[Stage]:
 
 def _emotion_stages(demo: Demo) -> list[Stage]:
     """Stages of expressions, from AIHub-shaped archives to a calibrated classifier and its use."""
+    from facevox_demo.report import live as live_report  # imports OpenCV
+
     folder = demo.folder / "emotion"
     crops = folder / "crops"
     common = [
@@ -371,6 +370,8 @@ def _emotion_stages(demo: Demo) -> list[Stage]:
 
 def _landmark_stages(demo: Demo) -> list[Stage]:
     """Stages of the same expressions from FaceMesh's points only, read directly from the archives."""
+    from facevox_demo.report import landmarks as landmarks_report  # imports OpenCV
+
     folder, archives = demo.folder / "landmarks", demo.folder / "emotion" / "example" / "aihub" / "archives"
     return [
         Stage(
@@ -383,7 +384,12 @@ def _landmark_stages(demo: Demo) -> list[Stage]:
 
 def write_report(folder: Path, times: Sequence[StageTime], parts: Sequence[str]) -> dict[str, Any]:
     """Writes `report.html`; returns the results that it shows."""
-    from facevox_demo.report import face_voice as face_voice_report  # imports torch
+    from facevox_demo.report import emotion as emotion_report  # they import OpenCV, torch, matplotlib
+    from facevox_demo.report import face_voice as face_voice_report
+    from facevox_demo.report import landmarks as landmarks_report
+    from facevox_demo.report import lipsync as lipsync_report
+    from facevox_demo.report import live as live_report
+    from facevox_demo.report.page import Report
 
     report = Report(
         "facevox demo", "Synthetic people, real files, every step with the programs that you would use."

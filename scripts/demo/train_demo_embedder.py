@@ -16,7 +16,6 @@ from facevox import cli
 from facevox.batch import BatchConfig, run_batch
 from facevox.batch_options import BatchOptions
 from facevox.progress import Progress
-from facevox_demo.example.face_pictures import FacePictures, picture_items
 from facevox_demo.options import DemoEmbedderConfig
 
 
@@ -35,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Trains the embedder; returns the exit code."""
     args = get_args_parser().parse_args(argv)
     from facevox_demo.embedder import train_and_export  # imports torch
+    from facevox_demo.example.face_pictures import FacePictures, picture_items  # imports OpenCV
 
     config = cli.build(DemoEmbedderConfig, args)
     batch = cli.build(

@@ -108,7 +108,15 @@ def make_our_step(model: Any, args: argparse.Namespace, device: "torch.device", 
     world = World(device=device)
     task = ContrastiveTask(model, "voice", config, world, None, lambda is_best: None)
     batches = EpochBatches(1000, args.batch_size, seed=0)
-    settings = TrainerConfig(save_dir=folder, num_epochs=10, learning_rate=1e-4)
+    settings = TrainerConfig(
+        save_dir=folder,
+        num_epochs=10,
+        learning_rate=1e-4,
+        warmup=config.warmup,
+        clip_norm=config.clip_norm,
+        checkpoint_interval=config.checkpoint_interval,
+        save_interval=config.save_interval,
+    )
     return Trainer(task, batches, [], settings, world).take_step
 
 

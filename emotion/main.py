@@ -43,7 +43,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--device", choices=DEVICES, default="auto", help="where; auto: all visible GPUs, or else the CPU"
     )
-    parser.add_argument("--overwrite", action="store_true", help="begin anew where a run has been before")
+    parser.add_argument("--overwrite", action="store_true", help="start from scratch in the folder of a run")
     parser.add_argument(
         "--dry_run",
         action="store_true",

@@ -22,7 +22,7 @@ from facevox.errors import UserError
 
 # CLIP's bound: logits are scaled by at most 100, beyond which training becomes unstable.
 MIN_TEMPERATURE = 0.01
-# Logits of unit vectors lie in [-1/t, 1/t]: at 1 the softmax over any useful batch is nearly flat already.
+# Logits of unit vectors are in [-1/t, 1/t]: at 1 the softmax over any useful batch is nearly flat already.
 MAX_TEMPERATURE = 1.0
 
 

@@ -33,7 +33,7 @@ MARGIN_S = 0.1  # kept before and after a stretch, for soft onsets
 
 @dataclass(frozen=True, kw_only=True)
 class VoiceConfig(Options):
-    """How voices are written."""
+    """Settings of the voices that are written."""
 
     target_sr: int = option(16000, whole(4000, 192_000), "sample rate of the wavs, in Hz")
     trim_silence: bool = option(False, switch(has_no=True), "write only the longest stretch with speech")

@@ -152,7 +152,7 @@ requeue() {
     [[ -z ${SLURM_ARRAY_TASK_ID:-} ]] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
     # Cancelled, out of time or requeued by SLURM itself: it decides what becomes of the job.
     if [[ $(scontrol --oneliner show job "$job") == *' JobState=RUNNING '* ]]; then
-        printf 'facevox: %s; job %s goes back into the queue and will go on from here\n' "$1" "$job"
+        printf 'facevox: %s; job %s is queued again and resumes from here\n' "$1" "$job"
         trap - TERM # by which this script ends too
         scontrol requeue "$job" && sleep 60
     fi

@@ -8,7 +8,7 @@ from typing import NamedTuple
 SEARCHED_FACES = 5  # of one picture, to be compared with the annotators' boxes
 # MediaPipe's box ends at the forehead, annotators may draw hair and ears: half of the area is usual.
 LEAST_OVERLAP = 0.25
-LEAST_AREA_SHARE = 0.15  # of the annotators' box, for a face whose centre lies in it
+LEAST_AREA_SHARE = 0.15  # of the annotators' box, for a face whose centre is in it
 
 
 class Box(NamedTuple):

@@ -113,7 +113,7 @@ class TrainConfig(Options):
     resume: str = option(
         "auto",
         text(),
-        "auto: go on from last.pth in --save_dir if it is there; never: begin anew; or a checkpoint",
+        "auto: resume from last.pth in --save_dir if it is there; never: start from scratch; or a checkpoint",
         metavar="auto|never|FILE",
         group="training",
     )

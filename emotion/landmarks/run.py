@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 SPLIT_FILE, EVALUATION_DIR = "split.json", "evaluation"
 PEOPLE, PICTURES = "people", "pictures"
 CHECKPOINT_INTERVAL = Interval(seconds=60.0)  # the state takes 11 MB
+SAVE_INTERVAL = 5  # epochs
+WARMUP = 0.05  # share of all steps
+CLIP_NORM = 1.0
 
 
 def run_training(config: TrainConfig, world: World, *, dry_run: bool = False) -> TrainingResult | Estimate:
@@ -87,7 +90,10 @@ def make_trainer(config: TrainConfig, train: Part, validation: Part, world: Worl
         save_dir=config.save_dir,
         num_epochs=config.num_epochs,
         learning_rate=config.learning_rate,
+        warmup=WARMUP,
+        clip_norm=CLIP_NORM,
         checkpoint_interval=CHECKPOINT_INTERVAL,
+        save_interval=SAVE_INTERVAL,
         patience=config.patience,
         resume=config.resume,
         kind="emotion landmarks training",

@@ -156,19 +156,19 @@ def _match(
     least: float,
     matched: dict[int, int],
 ) -> None:
-    taken = set(matched.values())
+    matched_old = set(matched.values())
     pairs = [
         (-measure(old, new), old_index, new_index)
         for old_index, old in enumerate(former)
         for new_index, new in enumerate(present)
-        if old_index not in taken and new_index not in matched
+        if old_index not in matched_old and new_index not in matched
     ]
     # Greedy: the best pair first; ties go to the first boxes.
     for score, old_index, new_index in sorted(pairs):
         if -score < least:
             return
-        if old_index not in taken and new_index not in matched:
-            taken.add(old_index)
+        if old_index not in matched_old and new_index not in matched:
+            matched_old.add(old_index)
             matched[new_index] = old_index
 
 

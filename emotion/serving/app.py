@@ -134,7 +134,7 @@ def _add_pages(app: FastAPI, static_dir: Path) -> None:
 def _add_states(app: FastAPI, service: Service) -> None:
     @app.get("/health", responses={200: {"description": "The server runs."}})
     async def health() -> dict[str, str]:
-        """Whether the server runs."""
+        """True as long as the server runs."""
         return {"status": "ok"}
 
     @app.get(
@@ -145,7 +145,7 @@ def _add_states(app: FastAPI, service: Service) -> None:
         },
     )
     async def ready() -> JSONResponse:
-        """Whether pictures are analysed; without a model, how to train one."""
+        """Readiness: pictures are analysed; without a model, a text on how to train one."""
         if service.is_ready:
             return JSONResponse({"status": "ready"})
         if not service.has_model:

@@ -55,17 +55,17 @@ class Service:
 
     @property
     def has_model(self) -> bool:
-        """Whether there is a model."""
+        """True with a model."""
         return self.config.model is not None
 
     @property
     def is_stopping(self) -> bool:
-        """Whether the server goes down; for any thread."""
+        """True while the server shuts down; for any thread."""
         return self.going_down.is_set()
 
     @property
     def is_ready(self) -> bool:
-        """Whether pictures are analysed at once."""
+        """True if pictures are analysed at once."""
         return self.has_model and self.workers.is_warm and not self.is_stopping
 
     def start(self) -> None:

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from facevox.errors import UserError, one_line
 from facevox.files import replacing
+from facevox.training import distributed
+
+LAST_FILE = "last.pth"  # the whole state of a run, in its folder
 
 
 def save_checkpoint(path: str | Path, content: Mapping[str, object]) -> None:
@@ -40,6 +43,36 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dic
     if not isinstance(content, dict):
         raise UserError(f"{path}: no checkpoint of facevox: it holds a {type(content).__name__}")
     return content
+
+
+def checkpoint_to_resume(save_dir: Path, resume: str) -> Path | None:
+    """The checkpoint that a run starts from; None: it starts from scratch.
+
+    Called on every rank.
+
+    Args:
+        save_dir: Folder of the run, with its last.pth if it has been stopped before.
+        resume: `auto` (last.pth if it is there), `never`, or a checkpoint. A run that started from that very
+            checkpoint and was stopped continues from its own last.pth, which is further.
+
+    Raises:
+        UserError: Some ranks see the file and this one does not.
+    """
+    if resume == "never":
+        return None
+    last = save_dir / LAST_FILE
+    file = last if resume == "auto" else Path(resume)
+    if file != last and last.exists() and load_checkpoint(last).get("began_from") == start_of(resume):
+        file = last
+    exists_anywhere = distributed.any_rank(file.exists())
+    if exists_anywhere and not file.exists():
+        raise UserError(f"{file}: not visible on every rank; --save_dir must be on a shared disk")
+    return file if exists_anywhere or resume != "auto" else None
+
+
+def start_of(resume: str) -> str:
+    """Absolute path of the checkpoint that --resume named, which last.pth records; empty without one."""
+    return "" if resume in ("auto", "never") else str(Path(resume).absolute())
 
 
 def load_weights(module: nn.Module, state: object, path: str | Path) -> None:

@@ -32,7 +32,14 @@ from facevox.progress import Progress, duration_text
 from facevox.signals import StopFlag
 from facevox.training import distributed
 from facevox.training.batches import EpochBatches, end_workers
-from facevox.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from facevox.training.checkpoint import (
+    LAST_FILE,
+    checkpoint_to_resume,
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+    start_of,
+)
 from facevox.training.distributed import World
 from facevox.training.events import EventWriter, remove_events
 from facevox.training.history import write_history
@@ -41,7 +48,6 @@ from facevox.training.seeding import RandomState
 
 logger = logging.getLogger(__name__)
 FORMAT = 1
-LAST_FILE = "last.pth"
 EVENTS_DIR = "events"
 LOG_EVERY = 10  # steps between two points of the curves in TensorBoard
 DONE, STOPPED, NOT_FINITE = "done", "stopped", "not finite"
@@ -69,10 +75,10 @@ class TrainerConfig:
     save_dir: Path
     num_epochs: int
     learning_rate: float
-    warmup: float = 0.05
-    clip_norm: float = 1.0
-    checkpoint_interval: Interval = field(default_factory=lambda: Interval(seconds=600.0))
-    save_interval: int = 5
+    warmup: float
+    clip_norm: float
+    checkpoint_interval: Interval
+    save_interval: int
     patience: int = 0
     resume: str = "auto"
     kind: str = "training"
@@ -495,26 +501,19 @@ class Trainer:
             write_history(self.config.save_dir, self.history)
 
     def _restore(self) -> None:
-        resume, last = self.config.resume, self.config.save_dir / LAST_FILE
+        resume, save_dir = self.config.resume, self.config.save_dir
         if resume == "never":
             # Otherwise, if stopped before its first checkpoint, the next start would resume the former run.
-            self._on_main(lambda: last.unlink(missing_ok=True))
+            self._on_main(lambda: (save_dir / LAST_FILE).unlink(missing_ok=True))
+        file = checkpoint_to_resume(save_dir, resume)
+        if file is None:
             return
-        file = last if resume == "auto" else Path(resume)
-        self._began_from = "" if resume == "auto" else str(file.absolute())
-        if resume != "auto" and last.exists() and load_checkpoint(last).get("began_from") == self._began_from:
-            file = last  # the same command again: this run is further than the checkpoint it started from
-        exists_anywhere = distributed.any_rank(file.exists())
-        if resume == "auto" and not exists_anywhere:
-            return
-        if exists_anywhere and not file.exists():
-            raise UserError(f"{file}: not visible on every rank; --save_dir must be on a shared disk")
         content = load_checkpoint(file)
         self._check(content, file)
         load_weights(self.task.model, content["model"], file)
         self.optimizer.load_state_dict(content["optimizer"])
         self.position, self.history = _Position(**content["position"]), content["history"]
-        self._began_from = self._began_from or content.get("began_from", "")
+        self._began_from = start_of(resume) or content.get("began_from", "")
         at = self.position
         if len(content["random"]) == self.world.size:
             RandomState.from_plain(content["random"][self.world.rank]).restore()

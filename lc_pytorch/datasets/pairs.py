@@ -100,7 +100,7 @@ def list_folder_pairs(
     identity_csv: str | Path | None = None,
     identity_regex: str | None = None,
 ) -> PairList:
-    """The pairs of two folders: a face and a voice with the same path below their folder, but for the suffix.
+    """The pairs of two folders: a face and a voice of one path below their folder, apart from the suffix.
 
     Several faces of one stem (`a.jpg`, `a.png`) are all paired with its voice; of several voices of one stem
     the first of wav, flac, others is taken. `vid_1.jpg`, a further face of `vid.mp4`, is no partner of

@@ -161,8 +161,8 @@ def estimate_pass(
             f"{len(media.files)} {media.kind}s of {len(set(media.identities))} people, about "
             f"{duration_text(seconds)}; {len(embedded.failures)} of {len(rows)} tried cannot be used"
         )
-    kept = f"{max(num_bytes // 1000, 1)} kB in {options.cache_dir}" if options.cache_dir else "nothing kept"
-    return [*lines, f"embedding: about {duration_text(total_s)} in one process; {kept}"]
+    cache = f"{max(num_bytes // 1000, 1)} kB in {options.cache_dir}" if options.cache_dir else "nothing kept"
+    return [*lines, f"embedding: about {duration_text(total_s)} in one process; {cache}"]
 
 
 def _keys(media: MediaFiles, weights: str, precision: str) -> tuple[list[bytes | None], dict[int, str]]:

@@ -239,12 +239,12 @@ def _gallery_rows(
         identity = queries.identities[row]
         is_face = direction == "face_to_voice"
         file = queries.files[row] if is_face else face_of.get(identity)
-        shown = [pictures.Shown(file, "face" if is_face else "voice of", identity)]
+        row_pictures = [pictures.Shown(file, "face" if is_face else "voice of", identity)]
         best = zip(matches.items_QK[row].tolist(), matches.similarities_QK[row].tolist(), strict=True)
         for item, similarity in list(best)[:SHOWN_MATCHES]:
             name = gallery.identities[item]
             face = face_of.get(name) if is_face else gallery.files[item]
             label = "voice of" if is_face else "face"
-            shown.append(pictures.Shown(face, label, name, similarity, name == identity))
-        rows.append((direction, shown))
+            row_pictures.append(pictures.Shown(face, label, name, similarity, name == identity))
+        rows.append((direction, row_pictures))
     return rows

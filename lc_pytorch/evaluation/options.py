@@ -15,7 +15,7 @@ CACHE_FOLDER = "embeddings"  # below the model's folder
 
 @dataclass(frozen=True, kw_only=True)
 class PassOptions(Options):
-    """How to embed.
+    """Settings of embedding.
 
     Attributes:
         cache_dir: Folder that keeps embeddings for the next run; None: they are not kept.

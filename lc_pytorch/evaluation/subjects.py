@@ -68,7 +68,7 @@ def choose_subjects(
     people, trained_on = set(available), set(seen)
     if len(people) < 2:
         raise UserError(
-            f"{len(people)} identity in the data: at least two are needed to tell people apart; check "
+            f"{len(people)} identity in the data: at least two are needed to distinguish people; check "
             "--identity_regex and --identity_csv"
         )
     chosen = people & set(test)

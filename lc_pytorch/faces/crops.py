@@ -104,7 +104,7 @@ def cut_face(image: NDArray[np.uint8], box: Box, eyes: Eyes | None, *, align: bo
 
 
 def centre_square(image: NDArray[np.uint8]) -> FaceCrop:
-    """The largest square in the middle of a picture: it stands in for the face in a frame without one."""
+    """The largest square in the middle of a picture: it replaces the face in a frame without one."""
     height, width = image.shape[:2]
     side = min(height, width)
     x, y = (width - side) // 2, (height - side) // 2

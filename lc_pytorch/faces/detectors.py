@@ -97,7 +97,7 @@ _CASCADE_NEIGHBOURS = 10
 # From the mouth's centre to a corner as a share of the distance between the eyes: half of 0.83, the
 # proportion of the ArcFace template (29.2 / 35.2).
 _HALF_MOUTH = 0.414
-# Where the five points of an upright face lie in its box, as shares of the sides: medians over FaceMesh
+# Positions of the five points of an upright face in its box, as shares of the sides: medians over FaceMesh
 # points in the boxes of the opencv detector.
 _AVERAGE_FACE = np.array([[0.31, 0.39], [0.69, 0.39], [0.50, 0.60], [0.36, 0.77], [0.64, 0.77]], np.float32)
 # Margin around the box for FaceMesh, as a share of its sides: its detector misses faces that fill a picture.

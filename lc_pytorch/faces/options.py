@@ -26,7 +26,7 @@ class FaceConfig(Options):
         group="face extraction",
     )
     align_faces: bool = option(
-        True, switch(), "turn each face so that its eyes lie level", group="face extraction"
+        True, switch(), "turn each face so that its eyes are level", group="face extraction"
     )
     min_confidence: float = option(
         0.0,

@@ -38,7 +38,7 @@ _Content = TypeVar("_Content")
 
 @dataclass(frozen=True, kw_only=True)
 class MelSettings:
-    """How spectrograms become the model's input; kept in config.json.
+    """Settings by which spectrograms become the model's input; kept in config.json.
 
     Attributes:
         num_mels: Bands.

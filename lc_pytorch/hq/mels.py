@@ -156,9 +156,9 @@ def _find_key(value: dict[object, object], path: str | Path) -> object:
         return USUAL_KEY
     keys = [key for key, entry in value.items() if _is_spectrogram(entry)]
     if len(keys) != 1:
-        shown = ", ".join(ascii(key)[:40] for key in list(value)[:8])
+        some_keys = ", ".join(ascii(key)[:40] for key in list(value)[:8])
         raise UserError(
-            f"{path}: no {USUAL_KEY!r}, and {len(keys)} other spectrograms among its keys ({shown})"
+            f"{path}: no {USUAL_KEY!r}, and {len(keys)} other spectrograms among its keys ({some_keys})"
         )
     return keys[0]
 
@@ -186,9 +186,9 @@ def _read_npy(data: bytes, path: str | Path) -> NDArray[np.generic]:
     start = stream.tell()
     size = math.prod(shape)
     if min(shape, default=0) < 0 or size * dtype.itemsize != len(data) - start:
-        shown = " x ".join(map(str, shape[:8]))
+        size_text = " x ".join(map(str, shape[:8]))
         raise UserError(
-            f"{path}: its header announces {shown} numbers ({size * dtype.itemsize} bytes), "
+            f"{path}: its header announces {size_text} numbers ({size * dtype.itemsize} bytes), "
             f"{len(data) - start} bytes follow it"
         )
     return np.frombuffer(data, dtype, offset=start).reshape(shape, order="F" if is_fortran else "C")
@@ -251,9 +251,9 @@ def survey(files: Sequence[Path], num_mels: int | None = None, *, max_files: int
 def _common_side(shapes: Sequence[tuple[int, ...]], path: Path) -> int:
     # A set: in a square spectrogram a side counts once.
     counts = Counter(side for shape in shapes for side in set(shape))
-    known = [side for side in KNOWN_NUM_MELS if counts[side]]
-    if known:
-        return max(known, key=lambda side: counts[side])
+    present = [side for side in KNOWN_NUM_MELS if counts[side]]
+    if present:
+        return max(present, key=lambda side: counts[side])
     shared = [side for side, count in counts.items() if count == len(shapes)]
     if len(shared) != 1 or len(shapes) < 2:
         raise UserError(

@@ -42,7 +42,7 @@ class HQConfig(TrainConfig):
     num_epochs: int = changed(TrainConfig, "num_epochs", 50)
 
     def lasting(self) -> dict[str, object]:
-        """As in the base class, without the paths of the data, which may move: its people and files count."""
+        """Those of the base class without the paths of the data, which may move; people and files count."""
         paths = {"split_json_path", "converted_dir"}
         return {name: value for name, value in super().lasting().items() if name not in paths}
 

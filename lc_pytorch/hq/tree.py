@@ -85,7 +85,7 @@ class Person:
 
     @property
     def is_complete(self) -> bool:
-        """Whether there are files of both kinds to train on."""
+        """True if there are files of both kinds to train on."""
         return bool(self.mels) and bool(self.faces)
 
 

@@ -184,7 +184,7 @@ class FaceVoiceConfig(TrainConfig):
     )
 
     def lasting(self) -> dict[str, object]:
-        """As in the base class, without the sizes of the parts: the hash of the split covers them."""
+        """Those of the base class, without the sizes of the parts: the hash of the split covers them."""
         drawn = {"test_size", "val_size"}
         return {name: value for name, value in super().lasting().items() if name not in drawn}
 

@@ -12,11 +12,12 @@ from typing import Protocol, TypeVar
 from facevox.errors import ExitCode, UserError
 from facevox.files import replacing
 from facevox.training import distributed
+from facevox.training.checkpoint import LAST_FILE
 from facevox.training.distributed import World
 from facevox.training.history import write_curves
 from facevox.training.run_folder import run_folder
 from facevox.training.seeding import seed_everything
-from facevox.training.trainer import DONE, LAST_FILE, Estimate, TrainingResult
+from facevox.training.trainer import DONE, Estimate, TrainingResult
 from lc_pytorch.datasets.base import PairDataset
 from lc_pytorch.datasets.device_transforms import choose_picture_transforms, transform_of_training
 from lc_pytorch.datasets.splits import Part, Split, check_split, load_split, write_split

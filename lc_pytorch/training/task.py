@@ -120,7 +120,7 @@ class ContrastiveTask(TrainingTask):
                 encoder.eval()
 
     def backward(self, batch: Batch) -> Tensor:
-        """As in the base class; the batch goes through the towers in `accum_freq` parts.
+        """Adds the gradients of one batch, which goes through the towers in `accum_freq` parts.
 
         Raises:
             RuntimeError: An encoder is not the same function in both passes: a bug.

@@ -151,7 +151,7 @@ def _small_grey(image_rgb: "NDArray[np.uint8]") -> "NDArray[np.uint8]":
 
 
 def shot_distance(before: "NDArray[np.uint8]", after: "NDArray[np.uint8]") -> float:
-    """How different two grey pictures of one size are, 0 to 2.2; `CUT_DISTANCE` and more is a cut."""
+    """Difference of two grey pictures of one size, 0 to 2.2; `CUT_DISTANCE` and more is a cut."""
     first, second = before.ravel().astype(np.float64), after.ravel().astype(np.float64)
     first_c, second_c = first - first.mean(), second - second.mean()
     # One grey level of deviation is added: even pictures (black, fades) correlate with everything.

@@ -15,10 +15,11 @@ from facevox.errors import UserError, one_line
 from facevox.files import read_json, write_json
 from facevox.model_card import CARD_FILE
 from facevox.training import distributed
+from facevox.training.checkpoint import LAST_FILE
 from facevox.training.distributed import World
 from facevox.training.history import write_curves
 from facevox.training.run_folder import run_folder
-from facevox.training.trainer import LAST_FILE, STOPPED, Estimate, TrainingResult
+from facevox.training.trainer import STOPPED, Estimate, TrainingResult
 from lipsync.clips.features import ClipFeatures
 from lipsync.network.estimator import NetworkEstimator, load_model, save_model
 from lipsync.network.evaluation import Measurements, foreign_of, measure_take

@@ -29,6 +29,8 @@ from lipsync.sync.estimators import RidgeEstimator, RidgeExample
 
 BEST_FILE = "best_model.pth"
 CHECKPOINT_INTERVAL = Interval(seconds=300.0)
+WARMUP = 0.05  # share of all steps
+CLIP_NORM = 1.0
 MAX_RIDGE_FRAMES = 200_000  # 2.2 hours, for weights of 140 inputs
 ACCURACY_FRAMES = 50  # stretches of 2 s
 
@@ -119,7 +121,7 @@ class LipSyncTask(TrainingTask):
 
 
 def _right_offsets(stretch: Stretch) -> list[bool]:
-    """Whether the offset is right to a frame in the first 2 s of each clip that has all lags in them."""
+    """True where the offset is right to a frame in the first 2 s of each clip that has all lags in them."""
     product = torch.einsum("btd,brd->btr", stretch.face_BTD, stretch.sound_BRD)
     heard = stretch.is_heard_BR.unsqueeze(1).expand_as(product)
     near = slice(0, ACCURACY_FRAMES)
@@ -216,6 +218,8 @@ def make_trainer(
         save_dir=run_dir,
         num_epochs=training.num_epochs,
         learning_rate=training.learning_rate,
+        warmup=WARMUP,
+        clip_norm=CLIP_NORM,
         checkpoint_interval=CHECKPOINT_INTERVAL,
         save_interval=training.checkpoint_interval,
         resume=resume,

@@ -1,4 +1,4 @@
-"""Which of the faces in a picture speak: at any moment at most one."""
+"""The faces in a picture that speak: at any moment at most one."""
 
 from __future__ import annotations
 

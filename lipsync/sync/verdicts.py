@@ -1,4 +1,4 @@
-"""The verdict on a clip: in sync, audio early or late by so many ms, or no answer with the reason.
+"""The verdict on a clip: in sync, audio early or late by a number of ms, or no answer with the reason.
 
 The sign: offset_ms > 0 means that the audio is early; delay it by that much to correct it.
 """

@@ -86,8 +86,8 @@ def _make(vox_dir: Path, output_json: Path, val_ratio: float, test_ratio: float,
     for part in ("train", "val", "test"):
         identities = drawn.identities(part)
         counts = Counter(genders.get(name, "") or "unknown" for name in identities)
-        shown = ", ".join(f"{counts[gender]} {gender}" for gender in sorted(counts))
-        print(f"{part}: {len(identities)} people" + (f" ({shown})" if shown else ""))
+        by_gender = ", ".join(f"{counts[gender]} {gender}" for gender in sorted(counts))
+        print(f"{part}: {len(identities)} people" + (f" ({by_gender})" if by_gender else ""))
     print(f"create_hq_voxceleb_split: the split is in {output_json}")
     return ExitCode.DONE
 

@@ -82,7 +82,7 @@ def reference(uninterrupted: dict[str, Any], jobs: Any, hq: Path, vit: Path, tmp
         jobs.wait(job)
         uninterrupted["seconds"] = time.monotonic() - start_s
         uninterrupted["result"] = training.result()
-        assert "goes back into the queue" not in jobs.log(job)
+        assert "is queued again" not in jobs.log(job)
     return uninterrupted["result"]
 
 
@@ -105,7 +105,7 @@ def test_signal_in_mid_epoch(jobs: Any, hq: Path, vit: Path, tmp_path: Path, ref
     check(training, job, reference, num_starts=2)
     log = jobs.log(job)
     assert re.search(r"stopped by SIGUSR2 after step \d+ of", log)
-    assert log.count("goes back into the queue") == 1
+    assert log.count("is queued again") == 1
 
 
 def test_requeued_by_the_administrator(
@@ -118,7 +118,7 @@ def test_requeued_by_the_administrator(
     jobs.wait(job)
     check(training, job, reference, num_starts=2)
     # SLURM did it: the script did not ask for it a second time.
-    assert "goes back into the queue" not in jobs.log(job)
+    assert "is queued again" not in jobs.log(job)
 
 
 def test_time_limit(
@@ -130,7 +130,7 @@ def test_time_limit(
     job = training.submit("--time=1", f"--signal=B:USR2@{lead_s}")
     jobs.wait(job)
     log = jobs.log(job)
-    num_starts = 1 + log.count("goes back into the queue")
+    num_starts = 1 + log.count("is queued again")
     assert num_starts > 1, log
     check(training, job, reference, num_starts=num_starts)
     assert "DUE TO TIME LIMIT" not in log
@@ -179,4 +179,4 @@ def test_cancelled_job_stays_cancelled(jobs: Any, hq: Path, vit: Path, tmp_path:
     jobs.slurm.ask("scancel", job)
     jobs.wait(job, "CANCELLED")
     assert (training.save_dir / "last.pth").is_file()
-    assert "goes back into the queue" not in jobs.log(job)
+    assert "is queued again" not in jobs.log(job)

@@ -39,7 +39,7 @@ def soft_label(votes: Sequence[str], class_names: Sequence[str], label: str) -> 
 
 
 def agreement(all_votes: Sequence[Sequence[str]]) -> float:
-    """Share of agreeing pairs among all pairs of annotators who both answered; nan without pairs.
+    """Share of agreeing pairs among the pairs of annotators who both answered; nan without pairs.
 
     "unknown" is an answer. No model can be expected to agree with annotators more than they do themselves.
     """

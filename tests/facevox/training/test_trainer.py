@@ -101,6 +101,8 @@ def make_trainer(
         "num_epochs": NUM_EPOCHS,
         "learning_rate": 0.01,
         "warmup": 2.0,
+        "clip_norm": 1.0,
+        "save_interval": 5,
         "checkpoint_interval": Interval(steps=10**9),
         "settings": {"seed": 3, "width": 8},
     } | changes

@@ -29,13 +29,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from threadpoolctl import threadpool_limits
 
-from facevox.batch import Outcome, Task
+from facevox.batch import Outcome
 from facevox.files import replacing, write_bytes
 from facevox_demo.example import people, sources
 from facevox_demo.example.expressions import EXPRESSIONS
 from facevox_demo.example.people import Person, PersonItem, make_person, random_generator
+from facevox_demo.example.person_task import PersonTask
 from facevox_demo.example.pictures import render_portrait
 from facevox_demo.example.portraits import EYE_LINE_SHARE, FACE_UNIT_SHARE, draw_portrait
 from facevox_demo.example.warps import apply_geometry
@@ -173,28 +173,14 @@ def _drawn_box(box: NDArray[np.float64], rng: np.random.Generator) -> dict[str, 
     return {"maxX": right, "maxY": bottom, "minX": left, "minY": top}
 
 
-class AihubTask(Task[PersonItem]):
+class AihubTask(PersonTask):
     """Makes the pictures of one person."""
 
     def __init__(self, config: AihubConfig) -> None:
         self.config = config
 
-    def check(self) -> None:
-        """Checks that the two portraits are there."""
-        sources.check_files()
-
-    def open(self, output_dir: Path) -> None:
-        """Keeps OpenCV to one thread: the workers share the cores."""
-        super().open(output_dir)
-        cv2.setNumThreads(1)
-
-    def process(self, item: PersonItem) -> Outcome:
+    def write_person(self, item: PersonItem) -> Outcome:
         """Writes the pictures of the person `item.index`."""
-        # How BLAS adds depends on its threads, and workers have fewer of them.
-        with threadpool_limits(1, user_api="blas"):
-            return self._write_person(item)
-
-    def _write_person(self, item: PersonItem) -> Outcome:
         config = self.config
         shots = make_shots(config, item.index)
         person = shots[0].person

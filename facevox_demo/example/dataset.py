@@ -20,17 +20,16 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
-from facevox.batch import Outcome, Task
+from facevox.batch import Outcome
 from facevox.files import write_bytes, write_image, write_text
 from facevox.media import write_video, write_wav
-from facevox_demo.example import hq_tree, people, sources
+from facevox_demo.example import hq_tree, people
 from facevox_demo.example.clips import ClipPlan, articulation_at, loudness_at, plan_clip, pose_at, vowels_at
 from facevox_demo.example.people import Person, PersonItem, make_person
+from facevox_demo.example.person_task import PersonTask
 from facevox_demo.example.pictures import Mouth, PictureMaker
 from facevox_demo.example.portraits import EYE_LINE_SHARE, FACE_UNIT_SHARE, Portrait, draw_portrait
 from facevox_demo.example.voice import RATE_HZ, speak
@@ -88,28 +87,14 @@ def clip_timeline(plan: ClipPlan, config: SetConfig) -> dict[str, object]:
     }
 
 
-class PeopleTask(Task[PersonItem]):
+class PeopleTask(PersonTask):
     """Makes all files of one person."""
 
     def __init__(self, config: SetConfig) -> None:
         self.config = config
 
-    def check(self) -> None:
-        """Checks that the two portraits are there."""
-        sources.check_files()
-
-    def open(self, output_dir: Path) -> None:
-        """Keeps OpenCV to one thread: the workers share the cores."""
-        super().open(output_dir)
-        cv2.setNumThreads(1)
-
-    def process(self, item: PersonItem) -> Outcome:
+    def write_person(self, item: PersonItem) -> Outcome:
         """Writes the clips of the person `item.index`."""
-        # How BLAS adds depends on its threads, and workers have fewer of them.
-        with threadpool_limits(1, user_api="blas"):
-            return self._write_person(item)
-
-    def _write_person(self, item: PersonItem) -> Outcome:
         config = self.config
         person = make_person(config.seed, item.index)
         portrait = draw_portrait(person, config.size)

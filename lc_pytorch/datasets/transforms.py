@@ -207,15 +207,16 @@ def _image_transform(settings: dict[str, Any], source: str, image_size: int | No
     try:
         return ImageTransform(
             image_size=int(size) if image_size is None else image_size,
-            image_mean=_three(mean),
-            image_std=_three(std),
+            image_mean=rgb_values(mean),
+            image_std=rgb_values(std),
             resample=int(settings.get("resample", 2)),
         )
     except (TypeError, ValueError) as error:
         raise UserError(f"{source}: not the settings of a picture model: {error}") from None
 
 
-def _three(values: Iterable[float]) -> tuple[float, float, float]:
+def rgb_values(values: Iterable[float]) -> tuple[float, float, float]:
+    """Three numbers, one for each channel; ValueError for any other count."""
     red, green, blue = (float(value) for value in values)
     return red, green, blue
 

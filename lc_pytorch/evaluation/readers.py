@@ -16,7 +16,7 @@ from torch import Tensor
 from facevox.errors import UserError
 from facevox.files import read_image
 from lc_pytorch.datasets.face_voice import normalise_sound, read_voice
-from lc_pytorch.datasets.transforms import ImageTransform
+from lc_pytorch.datasets.transforms import ImageTransform, rgb_values
 
 if TYPE_CHECKING:
     from lc_pytorch.datasets.pairs import FilePair
@@ -92,8 +92,8 @@ def make_face_reader(trained: TrainedModel) -> FaceReader:
         return FaceReader(
             ImageTransform(
                 image_size=int(data["image_size"]),
-                image_mean=_three(data["image_mean"]),
-                image_std=_three(data["image_std"]),
+                image_mean=rgb_values(data["image_mean"]),
+                image_std=rgb_values(data["image_std"]),
                 resample=int(data.get("resample", ImageTransform.resample)),
             )
         )
@@ -135,11 +135,6 @@ def make_readers(
     if not 0 < duration_s <= 3600:
         raise UserError(f"--audio_duration_sec {duration_s:g}: above 0 and up to 3600 is expected")
     return make_face_reader(trained), VoiceReader(duration_s, rate_hz, bool(data.get("do_normalize", True)))
-
-
-def _three(values: Iterable[float]) -> tuple[float, float, float]:
-    red, green, blue = (float(value) for value in values)
-    return red, green, blue
 
 
 def media_of_pairs(

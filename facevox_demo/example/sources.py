@@ -1,8 +1,9 @@
 """The two public-domain portraits inside installed packages, with landmarks and masks.
 
 Both are photographs by NASA and the US Navy and free to use: scikit-image's `astronaut.png` (in the wheel, no
-download) and matplotlib's `grace_hopper.jpg`. FaceMesh gives their landmarks, MediaPipe's selfie segmentation
-their outline; the borders of hair, cap and clothes are drawn by hand, in pixels of exactly those files.
+download) and matplotlib's `grace_hopper.jpg`. FaceMesh gives their landmarks. The outlines of the two people
+are in `masks/`: shares of the person in 65535ths, by the selfie segmentation of mediapipe 0.10.21 (general
+model). The borders of hair, cap and clothes are drawn by hand, in pixels of exactly those files.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facevox.errors import UserError
-from facevox.faces import FaceMesh, import_mediapipe
+from facevox.faces import FaceMesh
 from facevox_demo.example.warps import Floats
 
+MASK_DIR = Path(__file__).parent / "masks"
+MASKS = {"astronaut.png": "astronaut.png", "grace_hopper.jpg": "officer.png"}
 LEFT_EYE, RIGHT_EYE = 33, 263  # outer corners of the eyes among FaceMesh's 478 points
 OVAL = (
     *(10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377),
@@ -173,10 +176,10 @@ def _detect(rgb: NDArray[np.uint8], path: Path) -> tuple[Floats, Floats]:
         faces = mesh.find(rgb)
     if not faces:
         raise UserError(f"{path}: FaceMesh finds no face in it; the package's picture has changed")
-    solutions = import_mediapipe().solutions
-    with solutions.selfie_segmentation.SelfieSegmentation(model_selection=0) as segmentation:
-        person = segmentation.process(rgb).segmentation_mask
-    return faces[0][:, :2].astype(np.float64), person
+    mask = cv2.imread(str(MASK_DIR / MASKS[path.name]), cv2.IMREAD_UNCHANGED)
+    if mask is None or mask.shape != rgb.shape[:2]:
+        raise UserError(f"{path}: {rgb.shape[1]} x {rgb.shape[0]} pixels; the package's picture has changed")
+    return faces[0][:, :2].astype(np.float64), mask.astype(np.float32) / 65535.0
 
 
 def _masks(shape: tuple[int, int], person: Floats, outline: Outline) -> Floats:

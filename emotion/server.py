@@ -12,6 +12,7 @@ settings or model, or the port is taken.
 """
 
 import argparse
+import contextlib
 import logging
 import socket
 import sys
@@ -81,7 +82,8 @@ def _serve(settings: Settings, listener: socket.socket, stop: StopFlag) -> int:
     server = make_server(running, stop)
     host = "localhost" if settings.server_host in ("127.0.0.1", "::1", "0.0.0.0") else settings.server_host  # noqa: S104
     running.logger.info("http://%s:%d", host, settings.server_port)
-    server.run(sockets=[listener])
+    with contextlib.suppress(KeyboardInterrupt):  # a second signal while it shuts down
+        server.run(sockets=[listener])
     return ExitCode.DONE if server.started else ExitCode.SOME_FAILED
 
 

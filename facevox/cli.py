@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar, overload
 
 from facevox.errors import ExitCode, UserError, one_line
@@ -85,6 +86,12 @@ class Parser(argparse.ArgumentParser):
         if faults:
             self.error("; ".join(faults))
         return parsed, rest
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        # The path of an empty text would be the current folder: nearly always an unset variable.
+        if action.type is Path and not arg_string:
+            raise argparse.ArgumentError(action, "'' is not a path")
+        return super()._get_value(action, arg_string)
 
     def error(self, message: str) -> NoReturn:
         self.exit(ExitCode.USAGE, f"{self.prog}: error: {message} (see {self.prog} --help)\n")

@@ -14,7 +14,7 @@ from pathlib import Path
 from facevox import cli
 from facevox.cluster.plan import check_allocation, shard_of_task
 from facevox.errors import ExitCode, UserError
-from facevox_programs.table import TABLE
+from facevox_programs.jobs import TABLE
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -134,3 +134,6 @@ def temperature_of(log_temperature: Tensor) -> Tensor:
 def clamp_log_temperature_(log_temperature: Tensor) -> None:
     """Clamps the learnt logarithm to its bounds, in place."""
     log_temperature.clamp_(math.log(MIN_TEMPERATURE), math.log(MAX_TEMPERATURE))
+
+
+LOSS = symmetric_info_nce  # what training minimises and validation reports

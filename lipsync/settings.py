@@ -11,15 +11,18 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from facevox.errors import UserError, one_line
 from facevox.options import (
     DEVICE,
+    Kind,
     Option,
     choice,
     declared,
     number,
     option,
+    path,
     read_plain,
     several,
     text,
@@ -39,7 +42,8 @@ def _is_pattern(value: str) -> bool:
         return False
 
 
-FOLDER = text("a folder")
+_FOLDER = path("a folder")  # reads `~` as the home folder
+FOLDER = Kind(lambda value: str(_FOLDER.read(value)), "a folder", lambda value: isinstance(value, str))
 PATTERN = where(text(may_be_empty=True), _is_pattern, "a regular expression with a group, or nothing")
 SPLIT = where(
     several(whole()),
@@ -196,8 +200,9 @@ def load_settings(config_file: str | Path | None = None, overrides: Sequence[str
             plain[name] = dict(values)
         elif values is not None:
             faults.append(f"{name}: a section with keys is expected, not {values!r}")
+    kinds = {name: {info.name: info.kind for info in declared(kind)} for name, kind in sections.items()}
     for override in overrides:
-        _override(plain, override, faults)
+        _override(plain, kinds, override, faults)
     # Sections are made of their valid values even where others are not: one message lists all faults.
     checked = {name: kind(**_checked(name, kind, plain[name], faults)) for name, kind in sections.items()}
     try:
@@ -239,7 +244,12 @@ def _parse_yaml(text: str) -> object:
         raise ValueError(error) from None
 
 
-def _override(plain: dict[str, dict[object, object]], text: str, faults: list[str]) -> None:
+def _override(
+    plain: dict[str, dict[object, object]],
+    kinds: Mapping[str, Mapping[str, Kind[Any]]],
+    text: str,
+    faults: list[str],
+) -> None:
     name, equals, value = text.partition("=")
     section, dot, key = name.strip().partition(".")
     if not equals or not dot:
@@ -251,8 +261,10 @@ def _override(plain: dict[str, dict[object, object]], text: str, faults: list[st
             parsed = _parse_yaml(value)
         except ValueError:
             parsed = value
-        if isinstance(parsed, (str, dict)) and not value.strip().startswith(("'", '"')):
-            parsed = value.strip()  # in a folder's name " #" begins no comment, and ": " no mapping
+        is_text = kinds[section].get(key) in (FOLDER, PATTERN) or isinstance(parsed, (str, dict))
+        if is_text and not value.strip().startswith(("'", '"')):
+            # In a folder's name " #" begins no comment, and ": " no mapping; 2024_01 is no number.
+            parsed = value.strip()
         plain[section][key] = "" if parsed is None else parsed
 
 

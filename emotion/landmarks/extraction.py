@@ -29,10 +29,10 @@ from emotion.landmarks.plan import Picture, Plan, ShardItem, plan_shards
 from emotion.landmarks.shards import COLUMNS, NUM_POINTS, PROGRAM, TABLE
 from emotion.landmarks.table import LandmarkTable, load_table
 from facevox.batch import BatchConfig, BatchOptions, Item, Outcome, Summary, Task, run_batch
-from facevox.errors import ExitCode, NoFaceError, one_line
+from facevox.errors import ExitCode, NoFaceError, UserError, one_line
 from facevox.faces import MIN_CONFIDENCE
 from facevox.files import replacing
-from facevox.manifest import NOBODY, empty_text, is_too_much, read_manifest, status_text
+from facevox.manifest import NOBODY, empty_text, find_programs, is_too_much, read_manifest, status_text
 from facevox.workers import WorkerPool
 
 logger = logging.getLogger(__name__)
@@ -216,6 +216,8 @@ def run_extraction(
     for count, field in ((plan.num_unlabelled, "label"), (plan.num_unnamed, "person")):
         if count:
             logger.info(f"  {count} of them have no {field} in names or annotations")
+    if config.limit and PROGRAM in find_programs(config.output_dir):
+        _check_limit(config.output_dir, config.limit, plan.items)
     batch = BatchConfig(
         **{**options.batch_options(), "workers": 0},
         output_dir=config.output_dir,
@@ -230,6 +232,22 @@ def run_extraction(
     planned = {item.name for item in plan.items}
     statuses = {} if options.dry_run else count_statuses(config.output_dir, planned)
     return Extraction(summary, plan, statuses, is_whole=options.num_shards == 1)
+
+
+def _check_limit(output_dir: Path, limit: int, items: Sequence[ShardItem]) -> None:
+    """Checks that no shard of an earlier run would be replaced by a smaller one.
+
+    Raises:
+        UserError: One would.
+    """
+    sizes = {item.name: len(item.pictures) for item in items if item.pictures}
+    earlier = {r["item"]: len(r["rows"]) for r in read_manifest(output_dir, PROGRAM) if r["status"] == "done"}
+    larger = [name for name, size in sizes.items() if earlier.get(name, 0) > size]
+    if larger:
+        raise UserError(
+            f"--limit {limit}: {output_dir} has {earlier[larger[0]]} pictures of {larger[0]} already, and "
+            f"{sizes[larger[0]]} would replace them; use another --output_dir, a higher limit, or none"
+        )
 
 
 def count_statuses(output_dir: Path, planned: Container[str]) -> dict[str, int]:

@@ -4,7 +4,7 @@
     resources: {cpus: 4, time: "12:00:00"}           # of every stage
     stages:
       faces:
-        job: extract_faces                           # a name of facevox_programs/table.py
+        job: extract_faces                           # a name of facevox_programs/jobs.py
         after: []                                    # stages that come first
         resources: {shards: 4}
         options: {dataset_path: "${videos}", output_dir: "${out}/faces"}

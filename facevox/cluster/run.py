@@ -98,14 +98,16 @@ class Run:
 
     def _run_here(self) -> int:
         """Runs the program in this process, for debuggers."""
-        former = sys.argv
+        former, folder = sys.argv, Path.cwd()
         sys.argv = list(self.command)
         try:
+            os.chdir(self.root)  # relative paths count from there, as on a node
             runpy.run_path(str(Path(self.root, self.command[0])), run_name="__main__")
         except SystemExit as stop:
             return stop.code if isinstance(stop.code, int) else int(bool(stop.code))
         finally:
             sys.argv = former
+            os.chdir(folder)
         return ExitCode.DONE
 
     def _run_in_child(self, environment: "JobEnvironment") -> int:

@@ -59,6 +59,7 @@ class TrainerConfig:
 
     Attributes:
         save_dir: Folder of the run.
+        folder_option: The option that names it, for messages.
         num_epochs: Total number, including those before the run was resumed.
         learning_rate: Peak learning rate.
         warmup: Share of all steps below 1, number of steps from 1 on.
@@ -83,6 +84,7 @@ class TrainerConfig:
     resume: str = "auto"
     kind: str = "training"
     settings: Mapping[str, object] = field(default_factory=dict)
+    folder_option: str = "--save_dir"
     events_dir: Path | None = None
 
 
@@ -553,5 +555,5 @@ class Trainer:
         if changed:
             raise UserError(
                 f"{file}: the run there had other settings ({', '.join(changed)}); use the same, another "
-                "--save_dir, or --resume never to start again"
+                f"{self.config.folder_option}, or --resume never to start again"
             )

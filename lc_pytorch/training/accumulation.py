@@ -32,7 +32,7 @@ from torch import Tensor
 
 from facevox.training.distributed import all_gather_rows, gather_identities, own_rows
 from facevox.training.seeding import RandomState
-from lc_pytorch.losses import symmetric_info_nce
+from lc_pytorch.losses import LOSS
 
 Part = TypeVar("Part")
 Forward = Callable[[Part], tuple[Tensor, Tensor, Tensor]]
@@ -61,7 +61,7 @@ def accumulated_step(
     parts: Sequence[Part],
     identity_B: Tensor,
     *,
-    loss_fn: Loss = symmetric_info_nce,
+    loss_fn: Loss = LOSS,
     no_sync: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> StepResult:
     """Adds the gradients of the loss over the whole batch, of all parts and ranks, to the parameters.

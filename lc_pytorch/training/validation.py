@@ -9,7 +9,7 @@ import torch
 from lc_pytorch.evaluation.embedding_pass import Embedded, embed_files
 from lc_pytorch.evaluation.options import PassOptions
 from lc_pytorch.evaluation.readers import MediaFiles
-from lc_pytorch.losses import symmetric_info_nce
+from lc_pytorch.losses import LOSS
 from lc_pytorch.models.face_voice import TwoTowerModel
 from lc_pytorch.utils.metrics import evaluate_embeddings
 
@@ -61,4 +61,4 @@ def _loss(model: TwoTowerModel, sides: list[Embedded], names: list[list[str]]) -
         for side, rows in zip(sides, first, strict=True)
     )
     temperature = model.temperature.detach().cpu()
-    return float(symmetric_info_nce(face_PD, voice_PD, torch.arange(len(people)), temperature))
+    return float(LOSS(face_PD, voice_PD, torch.arange(len(people)), temperature))

@@ -23,7 +23,7 @@ from torch import Tensor
 from facevox.errors import UserError
 from facevox.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from facevox.training.distributed import choose_device
-from lipsync.clips.clock import ROWS_PER_FRAME, rows_of_frames
+from lipsync.clips.clock import ROWS_PER_FRAME
 from lipsync.clips.features import FaceTrack
 from lipsync.clips.sounds import SoundFeatures
 from lipsync.network.augmentation import crop_mouths
@@ -39,6 +39,7 @@ from lipsync.network.model import (
 from lipsync.network.takes import INPUT_CONTEXT_FRAMES, MOUTH_CNN, face_values, sound_values
 from lipsync.sync.calibration import SyncCalibration
 from lipsync.sync.estimators import RidgeEstimator, SyncEstimator
+from lipsync.sync.offset import rows_of_frames
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

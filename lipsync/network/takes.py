@@ -19,11 +19,12 @@ from facevox.errors import UserError
 from facevox.manifest import read_manifest
 from facevox.spectra import cepstra
 from lipsync.clips.clip_files import load_clip
-from lipsync.clips.clock import LAG_MS, ROWS_PER_FRAME
+from lipsync.clips.clock import ROWS_PER_FRAME
 from lipsync.clips.features import ClipFeatures, FaceTrack
 from lipsync.clips.mouths import NUM_LIP_POINTS
 from lipsync.clips.sounds import SILENCE_DB, SoundFeatures
 from lipsync.sync.estimators import HIGH_PASS_REACH, LoudnessEstimator, high_passed
+from lipsync.sync.offset import LAG_MS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

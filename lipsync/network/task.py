@@ -224,6 +224,7 @@ def make_trainer(
         save_interval=training.checkpoint_interval,
         resume=resume,
         kind=KIND,
+        folder_option="--set paths.checkpoint_dir",
         settings={**lasting, "network": network.config.to_plain(), **notes},
         events_dir=events_dir,
     )

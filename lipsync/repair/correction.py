@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 import av
 import numpy as np
 
-from facevox.errors import UserError
+from facevox.errors import UserError, one_line
 from facevox.media import MediaError, decoded_frames, first_stream, open_media
-from lipsync.clips.clock import FRAME_HZ, IN_SYNC_MS
+from lipsync.clips.clock import FRAME_HZ
 from lipsync.clips.features import ClipFeatures, FaceTrack
 from lipsync.clips.sounds import SAMPLE_RATE_HZ, sound_features
 from lipsync.repair.shift import ShiftedFile, checked_format, shift_audio
+from lipsync.sync.verdicts import IN_SYNC_MS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,7 +64,10 @@ def write_corrected(
         UserError: As `shift_audio`.
     """
     checked_format(output, (video, audio or video), offset_ms)
-    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output {output}: its folder cannot be made: {one_line(error)}") from None
     # Next to the output: only within one file system is the finished file renamed in one step.
     with tempfile.TemporaryDirectory(prefix=".facevox-", dir=output.parent) as folder:
         trial = Path(folder) / f"corrected{output.suffix}"

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
-from lipsync.clips.clock import FRAME_HZ, MAX_OFFSET_MS, ROW_HZ
-from lipsync.sync.offset import Drift, Jump
+from lipsync.clips.clock import FRAME_HZ, ROW_HZ
+from lipsync.sync.offset import MAX_OFFSET_MS, Drift, Jump
 from lipsync.sync.scoring import ClipScore, FaceScore, Judgement
 
 if TYPE_CHECKING:

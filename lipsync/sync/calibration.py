@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from facevox.errors import UserError
-from lipsync.clips.clock import FRAME_HZ, IN_SYNC_MS, LAG_MS, MAX_OFFSET_MS, search_lags
+from lipsync.clips.clock import FRAME_HZ
 from lipsync.sync.estimators import SyncEstimator
-from lipsync.sync.offset import LagCurve, lag_curve
+from lipsync.sync.offset import LAG_MS, MAX_OFFSET_MS, LagCurve, lag_curve, search_lags
+from lipsync.sync.verdicts import IN_SYNC_MS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 
-from lipsync.clips.clock import LAG_MS, ROW_HZ, ROWS_PER_FRAME, rows_of_frames
+from lipsync.clips.clock import ROW_HZ, ROWS_PER_FRAME
+from lipsync.sync.offset import LAG_MS, rows_of_frames
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

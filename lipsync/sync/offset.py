@@ -1,4 +1,8 @@
-"""The offset of similarities by frame and lag: its interval, and how it changes in time.
+"""The offset between lips and sound: its sign, its interval, and how it changes in time.
+
+Signs: a lag is counted in rows of the sound's features, an offset in milliseconds. Both are positive where
+the audio is early, that is, where what is heard now will be seen later: frame k then belongs to row 4k - lag
+(`rows_of_frames`). SyncNet's published offsets count in frames of 40 ms with the same sign.
 
 `similarities` are those of `lipsync.sync.estimators.SyncEstimator`: (frames, lags), NaN where there is
 nothing to compare. Lags are whole rows of 10 ms, ascending and without holes; positive: the audio is early.
@@ -11,10 +15,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lipsync.clips.clock import FRAME_HZ, LAG_MS
+from lipsync.clips.clock import FRAME_HZ, ROW_HZ, ROWS_PER_FRAME
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+LAG_MS = 1000.0 / ROW_HZ  # of a step between lags
+MAX_OFFSET_MS = 1000.0  # of the search; a larger offset means that the files do not belong together
 
 # A lag is compared where at least this many frames have it, so that a few frames at an edge never win.
 MIN_FRAMES = 20
@@ -37,6 +44,24 @@ NUM_SLOPES = 41
 NUM_FINER_SLOPES = 21  # between the neighbours of the best one
 NUM_SHUFFLES = 99
 MIN_CHANGE_MS = 80.0  # two frames, from one end to the other or across the jump
+
+
+def search_lags(max_offset_ms: float = MAX_OFFSET_MS) -> NDArray[np.int64]:
+    """All lags from -max_offset_ms to max_offset_ms."""
+    most = round(max_offset_ms / LAG_MS)
+    return np.arange(-most, most + 1, dtype=np.int64)
+
+
+def rows_of_frames(
+    start: int, num_frames: int, num_rows: int, lags: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Row of the sound that belongs to each frame at each lag: (rows, exists), both (num_frames, L).
+
+    Rows outside the recording are clipped into it; `exists` is false there.
+    """
+    rows = ROWS_PER_FRAME * (start + np.arange(num_frames, dtype=np.int64))[:, None] - lags[None, :]
+    exists = (rows >= 0) & (rows < num_rows)
+    return np.clip(rows, 0, max(num_rows - 1, 0)), exists
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ import numpy as np
 
 from facevox.errors import UserError
 from facevox.files import replacing
-from lipsync.clips.clock import FRAME_HZ, IN_SYNC_MS, LAG_MS
+from lipsync.clips.clock import FRAME_HZ
 from lipsync.sync.estimators import smoothed
-from lipsync.sync.verdicts import DETECTABLE_MS
+from lipsync.sync.offset import LAG_MS
+from lipsync.sync.verdicts import DETECTABLE_MS, IN_SYNC_MS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

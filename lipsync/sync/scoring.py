@@ -8,9 +8,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lipsync.clips.clock import FRAME_HZ, LAG_MS, search_lags
+from lipsync.clips.clock import FRAME_HZ
 from lipsync.sync.calibration import SyncCalibration
-from lipsync.sync.offset import Drift, Jump, Offset, find_change, find_offset, lag_curve, peak_lag
+from lipsync.sync.offset import (
+    LAG_MS,
+    Drift,
+    Jump,
+    Offset,
+    find_change,
+    find_offset,
+    lag_curve,
+    peak_lag,
+    search_lags,
+)
 from lipsync.sync.speakers import find_evidence, find_speakers
 from lipsync.sync.verdicts import CANNOT_TELL, Verdict, cannot_tell, clip_fault, face_fault, judge
 

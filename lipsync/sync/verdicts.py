@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lipsync.clips.clock import FRAME_HZ, IN_SYNC_MS, MAX_OFFSET_MS, ROWS_PER_FRAME
+from lipsync.clips.clock import FRAME_HZ, ROWS_PER_FRAME
 from lipsync.sync.estimators import (
     HIGH_PASS_FRAMES,
     SOUND_SMOOTH_ROWS,
@@ -20,7 +20,7 @@ from lipsync.sync.estimators import (
     smoothed,
     without_room,
 )
-from lipsync.sync.offset import FRAME_MS
+from lipsync.sync.offset import FRAME_MS, MAX_OFFSET_MS
 
 if TYPE_CHECKING:
     from lipsync.clips.features import ClipFeatures, FaceTrack
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 IN_SYNC, AUDIO_EARLY, AUDIO_LATE = "in_sync", "audio_early", "audio_late"
 NO_MATCH, CANNOT_TELL = "no_match", "cannot_tell"
 
+# In sync: from 60 ms late to 60 ms early, the tighter end of EBU R37 (+40/-60) and a frame and a half.
+IN_SYNC_MS = 60.0
 MIN_DURATION_S = 1.0
 MIN_FACE_PX = 36  # width; below it MediaPipe's lips are mostly its idea of a face
 STILL_DEVIATION = 0.012  # of the height of the lips, halves of the crop: who speaks has 0.03 and more

@@ -23,7 +23,7 @@ from facevox.cluster.records import DEFAULT_LOG_DIR, GOOD, Record
 from facevox.cluster.resources import CLUSTERS
 from facevox.cluster.submission import Submission, ask_slurm, check_cluster, exit_code_of, submit
 from facevox.errors import ExitCode, UserError
-from facevox_programs.table import TABLE
+from facevox_programs.jobs import TABLE
 
 
 def get_args_parser() -> argparse.ArgumentParser:

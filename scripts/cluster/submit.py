@@ -33,7 +33,7 @@ from facevox.cluster.submission import (
     unfinished,
 )
 from facevox.errors import ExitCode, UserError
-from facevox_programs.table import PROGRAMS, TABLE
+from facevox_programs.jobs import PROGRAMS, TABLE
 
 
 def get_args_parser() -> argparse.ArgumentParser:

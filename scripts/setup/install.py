@@ -371,7 +371,11 @@ def uv_variables(pip: dict[str, str], environment: dict[str, str]) -> dict[str, 
         variables.pop("UV_DEFAULT_INDEX", None)
         variables.pop("UV_INDEX", None)
     if "UV_INDEX" in variables:
-        variables["UV_INDEX_STRATEGY"] = "unsafe-best-match"  # as pip: the best file of all indexes
+        # As pip: the best version of all indexes. Of one version in several, uv sees the files of the first
+        # index only: an extra one may have soundfile for any machine, without its library.
+        variables["UV_INDEX_STRATEGY"] = "unsafe-best-match"
+        main_index = variables.get("UV_DEFAULT_INDEX", "https://pypi.org/simple")
+        variables["UV_INDEX"] = f"{main_index} {variables['UV_INDEX']}"
     return {name: value for name, value in variables.items() if not environment.get(name)}
 
 

@@ -18,7 +18,7 @@ from facevox.cluster.plan import shard_of_task
 from facevox.cluster.progress import progress_text
 from facevox.cluster.records import Record
 from facevox.files import write_image
-from facevox_programs.table import TABLE
+from facevox_programs.jobs import TABLE
 
 # What a job is given, made below a folder: (options, folder of its manifests' owner, its table, rows in it).
 Case = tuple[list[str], Path, str, int]

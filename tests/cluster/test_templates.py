@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from facevox_programs.table import PROGRAMS, TABLE
+from facevox_programs.jobs import PROGRAMS, TABLE
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TEMPLATES = sorted((REPOSITORY / "slurm").glob("*.sbatch"))

@@ -5,6 +5,7 @@ import errno
 import io
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -82,12 +83,22 @@ def parse(text: str) -> argparse.Namespace:
     parser.add_argument("--num_things", type=cli.positive_int, default=4, help="how many")
     parser.add_argument("--share", type=cli.unit_float, default=0.5, help="a share")
     parser.add_argument("--align", action=argparse.BooleanOptionalAction, default=True, help="turn it")
+    parser.add_argument("--folder", type=Path, help="where")
     parser.add_argument("--patterns", nargs="+", default=["*.a", "*.b"], help="what")
     return parser.parse_args(text.split())
 
 
 @pytest.mark.parametrize(
-    "text", ["--num_things 0", "--num_things x", "--num_thing 3", "--share 1.5", "--share nan", "--unknown"]
+    "text",
+    [
+        "--num_things 0",
+        "--num_things x",
+        "--num_thing 3",
+        "--share 1.5",
+        "--share nan",
+        "--unknown",
+        "--folder=",
+    ],
 )
 def test_usage_error_is_one_line_with_code_2(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:

@@ -59,6 +59,16 @@ def test_file_may_leave_out_what_it_does_not_change(tmp_path: Path) -> None:
     assert settings.audio == Settings().audio
 
 
+@pytest.mark.parametrize("name", ["2024_01", "010", "1.0", "1:30", "no", "a # b", "null"])
+def test_folder_of_the_command_line_is_read_as_typed(name: str) -> None:
+    assert load_settings(overrides=[f"paths.videos_dir={name}"]).paths.videos_dir == name
+
+
+def test_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert load_settings(overrides=["paths.videos_dir=~/clips"]).paths.videos_dir == "/home/somebody/clips"
+
+
 def test_all_faults_come_at_once_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text(
         "data: {max_faces: many, min_duration_s: -1, crops: 3}\n"

@@ -12,7 +12,7 @@ from facevox import cli
 from facevox.cluster.pipeline import load_pipeline
 from facevox.cluster.records import load_records
 from facevox.errors import UserError
-from facevox_programs.table import TABLE
+from facevox_programs.jobs import TABLE
 
 STAGE = "stages: {a: {job: extract_voices, options: {dataset_path: '${videos}', output_dir: '${out}'}}}\n"
 SETTINGS = "settings: {videos: ., out: x}\n"

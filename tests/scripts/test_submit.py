@@ -25,7 +25,7 @@ from facevox.cluster.submission import Submission, exit_code_of, unfinished
 from facevox.cluster.submission import submit as submit_job
 from facevox.errors import ExitCode, UserError
 from facevox.files import read_json, write_json
-from facevox_programs.table import PROGRAMS, TABLE
+from facevox_programs.jobs import PROGRAMS, TABLE
 
 SIGINT_HANDLER = signal.getsignal(signal.SIGINT)  # a pytest in the background ignores Ctrl-C from its start
 

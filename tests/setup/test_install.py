@@ -169,7 +169,7 @@ def test_pip_settings_become_uvs(load_script):
     }
     assert uv_variables(pip, {}) == {
         "UV_DEFAULT_INDEX": "https://mirror.example/simple",
-        "UV_INDEX": "https://b.example/simple https://c.example/simple",
+        "UV_INDEX": "https://mirror.example/simple https://b.example/simple https://c.example/simple",
         "UV_INDEX_STRATEGY": "unsafe-best-match",
         "UV_FIND_LINKS": "/wheels,/more",
         "SSL_CERT_FILE": "/ca.pem",

@@ -53,7 +53,7 @@ def test_wheel_holds_every_module_and_its_data(installed: Path, repository: Path
 
 def test_installed_table_finds_its_programs_anywhere(installed: Path, tmp_path: Path) -> None:
     code = (
-        "from facevox_programs.table import TABLE\n"
+        "from facevox_programs.jobs import TABLE\n"
         "for name in TABLE.files:\n"
         "    assert TABLE.load(name).JOB, name\n"
         "print(TABLE.load('extract_faces').__file__)"

@@ -192,6 +192,9 @@ def test_limit_is_spread_over_archives_and_a_later_run_goes_on_without_it(tmp_pa
     whole = extract(zips, tmp_path / "out")
     assert whole.summary.skipped == 1 + 1 + 1  # all whole shards; those of 4 are shards of 5 now
     assert whole.statuses == {"done": 43}
+    with pytest.raises(UserError, match=r"--limit 21: .*has 5 pictures of .*4 would replace them"):
+        extract(zips, tmp_path / "out", limit=21)
+    assert len(read_index(tmp_path / "out")) == 43
 
 
 def test_labels_given_later_make_the_shards_anew_and_remove_the_old(tmp_path):

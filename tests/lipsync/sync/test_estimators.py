@@ -8,7 +8,7 @@ import pytest
 from sklearn.linear_model import Ridge
 from talking_clips import features_of, make_talking, shifted, voice_of
 
-from lipsync.clips.clock import LAG_MS, ROWS_PER_FRAME, rows_of_frames
+from lipsync.clips.clock import ROWS_PER_FRAME
 from lipsync.clips.sounds import SoundFeatures, sound_features
 from lipsync.sync.estimators import (
     HIGH_PASS_FRAMES,
@@ -19,6 +19,7 @@ from lipsync.sync.estimators import (
     lip_distances,
     without_room,
 )
+from lipsync.sync.offset import LAG_MS, rows_of_frames
 
 LAGS = np.arange(-60, 61)
 

@@ -13,7 +13,6 @@ from facevox.errors import UserError
 from facevox.files import read_json
 from lipsync import calibration
 from lipsync.clips.clip_files import write_clip
-from lipsync.clips.clock import search_lags
 from lipsync.clips.sounds import sound_features
 from lipsync.sync.calibration import (
     FEATURE_NAMES,
@@ -25,7 +24,7 @@ from lipsync.sync.calibration import (
     fit_calibration,
 )
 from lipsync.sync.estimators import LoudnessEstimator
-from lipsync.sync.offset import LagCurve, lag_curve
+from lipsync.sync.offset import LagCurve, lag_curve, search_lags
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,6 @@ from facevox.training.distributed import World
 from facevox.training.trainer import DONE, STOPPED
 from lipsync.clips.clip_files import load_clip, write_clip
 from lipsync.clips.features import ClipFeatures, extract_clip
-from lipsync.clips.sounds import SoundFeatures
 from lipsync.network.estimator import NetworkEstimator
 from lipsync.network.evaluation import (
     KINDS,
@@ -281,7 +280,7 @@ def clip_in_sync(take: Take) -> ClipFeatures:
     exists = (rows >= 0) & (rows < len(rows))
     # Rows before the recording repeat its first row: less than half a second.
     rows = np.clip(rows[: len(rows) if take.lag >= 0 else int(exists.sum())], 0, len(rows) - 1)
-    sound = SoundFeatures(take.sound.log_mel[rows], take.sound.mfcc[rows])
+    sound = replace(take.sound, log_mel=take.sound.log_mel[rows], mfcc=take.sound.mfcc[rows])
     return ClipFeatures(take.track.start + len(take.track), (0,), (take.track,), sound)
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from facevox import cli
 from facevox.batch_options import BatchOptions
 from facevox.cluster.job import MERGE, Job
-from lipsync.settings import add_config_arguments, folder_finder, load_settings
+from lipsync.settings import add_config_arguments, add_features_option, folder_finder, load_settings
 
 JOB = Job(join=MERGE, inputs=("config",), output=folder_finder("processed_dir"))
 
@@ -30,6 +30,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     """The options of this program."""
     parser = cli.make_parser(__doc__, "python lipsync/data_processing.py --workers 2")
     add_config_arguments(parser)
+    add_features_option(parser)
     cli.add_options(parser, BatchOptions)
     return parser
 
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         table="manifest.csv",
         columns=COLUMNS,
         item_column="video",
-        settings={"data": asdict(settings.data), "audio": asdict(settings.audio)},
+        settings={"data": asdict(settings.data), "audio": settings.audio.sizes()},
         unit="video",
     )
     return run_batch(ClipTask(settings.data, settings.audio), plan_clips(settings), batch).exit_code

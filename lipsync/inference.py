@@ -35,7 +35,7 @@ from facevox.native_silence import native_silence
 from facevox.progress import Progress
 from facevox.signals import StopFlag
 from lipsync.clips.clock import FRAME_HZ
-from lipsync.settings import Settings, add_config_arguments, load_settings
+from lipsync.settings import Settings, add_config_arguments, add_features_option, load_settings
 
 # The modules that do the work are imported where they are used: PyAV, OpenCV, SciPy and torch take from a
 # tenth of a second to several, for which neither `--help` nor a batch without a checkpoint should wait.
@@ -55,7 +55,8 @@ class LipSyncInference:
         settings: Of config.yaml; its sections data and audio decide what is read of a clip.
 
     Raises:
-        UserError: No such checkpoint, or the file is something else.
+        UserError: No such checkpoint, or the file is something else; librosa is in the settings and not
+            installed.
     """
 
     def __init__(
@@ -64,7 +65,10 @@ class LipSyncInference:
         *,
         settings: Settings | None = None,
     ) -> None:
+        from lipsync.clips.sounds import require_features
+
         self.settings = settings or Settings()
+        require_features(self.settings.audio.features)
         if checkpoint_path is None:
             from lipsync.sync import calibration, estimators
 
@@ -129,6 +133,7 @@ class LipSyncInference:
                 crop_px=self.settings.data.mouth_crop_px,
                 num_mels=self.settings.audio.num_mels,
                 num_mfcc=self.settings.audio.num_mfcc,
+                features=self.settings.audio.features,
                 max_duration_s=self.settings.data.max_duration_s,
                 on_frame=on_frame,
             )
@@ -245,6 +250,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         help="with --batch: folder of the results (default: paths.output_dir of the settings)",
     )
     add_config_arguments(parser)
+    add_features_option(parser)
     cli.add_options(parser, BatchOptions)
     return parser
 

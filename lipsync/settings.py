@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from facevox.cli import argument_type
 from facevox.errors import UserError, one_line
 from facevox.options import (
     DEVICE,
@@ -88,10 +89,19 @@ class DataSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class AudioSettings:
-    """Size of the sound features; their clock is fixed (100 a second, see `lipsync.clips.sounds`)."""
+    """Size of the sound features, and their library; their clock is fixed (see `lipsync.clips.sounds`)."""
 
     num_mels: int = option(40, whole(8, 128), "bands of the log-mel, 0 to 8000 Hz")
     num_mfcc: int = option(13, whole(2, 128), "coefficients, the loudness (0th) among them")
+    features: str = option(
+        "numpy",
+        choice("numpy", "librosa"),
+        "library of log-mel and MFCC, equal within 1e-4 dB: numpy (starts at once) | librosa",
+    )
+
+    def sizes(self) -> dict[str, object]:
+        """The settings that results depend on: all but the library."""
+        return {"num_mels": self.num_mels, "num_mfcc": self.num_mfcc}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +174,21 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="SECTION.KEY=VALUE",
         help="change one setting, as in training.batch_size=8; may be repeated (default: none)",
+    )
+
+
+def add_features_option(parser: argparse.ArgumentParser) -> None:
+    """Adds `--features VALUE`, which is short for `--set audio.features=VALUE`."""
+    features = next(info for info in declared(AudioSettings) if info.name == "features")
+    read = argument_type(features.kind)
+    parser.add_argument(
+        "--features",
+        dest="overrides",
+        action="append",
+        type=lambda text: f"audio.features={read(text)}",
+        default=[],
+        metavar=f"{{{','.join(features.kind.choices)}}}",
+        help=f"{features.help} (default: audio.features of the settings)",
     )
 
 

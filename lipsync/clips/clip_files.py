@@ -14,7 +14,7 @@ Arrays of an .npz of format 1 (no pickles; T tracks with N frames in all, R rows
     faces_rgb    (T, F, F, 3)  uint8
     log_mel      (R, bands)    float16, dB (a step of 0.06)
     mfcc         (R, coeff.)   float16
-    source       (bytes,)      uint8: JSON of names (video, audio, speaker)
+    source       (bytes,)      uint8: JSON of names (video, audio, speaker; features: numpy or librosa)
 """
 
 import json
@@ -55,7 +55,7 @@ _FORMS: Mapping[str, tuple[str, tuple[int | None, ...]]] = {
 
 
 def write_clip(path: str | Path, clip: ClipFeatures, source: Mapping[str, str], *, sync: bool = True) -> None:
-    """Writes a clip that has at least one track; `source` holds names (video, audio, speaker).
+    """Writes a clip that has at least one track; `source` holds names (video, audio, …).
 
     Raises:
         ValueError: It has no track.

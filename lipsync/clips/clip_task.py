@@ -17,7 +17,7 @@ from facevox.naming import plan_names
 from lipsync.clips.clip_files import write_clip
 from lipsync.clips.clock import FRAME_HZ, ROW_HZ
 from lipsync.clips.features import ClipFeatures, extract_clip
-from lipsync.clips.sounds import SILENCE_DB
+from lipsync.clips.sounds import SILENCE_DB, require_features
 from lipsync.settings import AudioSettings, DataSettings, Settings
 
 AUDIO_PATTERNS = ("*.wav", "*.mp3", "*.flac", "*.m4a", "*.aac", "*.ogg", "*.opus", "*.wma", "*.aiff", "*.mka")
@@ -54,6 +54,10 @@ class ClipTask(Task[ClipItem]):
         self.data = data
         self.audio = audio
 
+    def check(self) -> None:
+        """Refuses librosa where it is not installed, before the workers start."""
+        require_features(self.audio.features)
+
     def open(self, output_dir: Path) -> None:
         """One thread a worker: the workers share the cores."""
         super().open(output_dir)
@@ -79,6 +83,7 @@ class ClipTask(Task[ClipItem]):
             crop_px=self.data.mouth_crop_px,
             num_mels=self.audio.num_mels,
             num_mfcc=self.audio.num_mfcc,
+            features=self.audio.features,
             max_duration_s=self.data.max_duration_s,
         )
         duration_s, sound_s = clip.num_frames / FRAME_HZ, len(clip.sound.log_mel) / ROW_HZ
@@ -98,7 +103,8 @@ class ClipTask(Task[ClipItem]):
         clip = replace(clip, tracks=tracks)
         names = {"video": item.name, "audio": item.audio_name, "speaker": item.speaker}
         target = item.output
-        write_clip(self.output_dir / target, clip, names, sync=False)
+        source = names | {"features": self.audio.features}
+        write_clip(self.output_dir / target, clip, source, sync=False)
         has_face = np.zeros(clip.num_frames, np.bool_)
         for track in tracks:
             has_face[track.start : track.start + len(track)] = True

@@ -22,7 +22,7 @@ from facevox.faces import mouth_opening
 from facevox.media import iter_frames, read_audio
 from lipsync.clips.clock import FRAME_HZ
 from lipsync.clips.mouths import SMOOTH_FRAMES, cut_mouth, lip_contour, mouth_matrix, mouth_pose
-from lipsync.clips.sounds import SAMPLE_RATE_HZ, SoundFeatures, sound_features
+from lipsync.clips.sounds import NUMPY, SAMPLE_RATE_HZ, SoundFeatures, sound_features
 from lipsync.clips.tracks import MAX_MISSED, FacePose, FaceTracker, TrackedFace, TrackedFrame
 
 if TYPE_CHECKING:
@@ -312,6 +312,7 @@ def extract_clip(
     crop_px: int = 96,
     num_mels: int = 40,
     num_mfcc: int = 13,
+    features: str = NUMPY,
     max_duration_s: float | None = None,
     on_frame: Callable[[], None] = lambda: None,
 ) -> ClipFeatures:
@@ -321,7 +322,7 @@ def extract_clip(
         video: The pictures.
         audio: The sound, or None for the video's own.
         max_faces, crop_px, on_frame: As in `iter_face_features`.
-        num_mels, num_mfcc: As in `lipsync.clips.sounds`.
+        num_mels, num_mfcc, features: As in `lipsync.clips.sounds`.
         max_duration_s: Of a longer clip only this much is used, from its start.
 
     Raises:
@@ -329,7 +330,7 @@ def extract_clip(
     """
     # The sound first: a clip without it is refused before its pictures are decoded.
     samples = read_audio(audio or video, SAMPLE_RATE_HZ, duration_s=max_duration_s)
-    sound = sound_features(samples, num_mels, num_mfcc)
+    sound = sound_features(samples, num_mels, num_mfcc, features)
     frames = iter_face_features(
         video, max_faces=max_faces, crop_px=crop_px, max_duration_s=max_duration_s, on_frame=on_frame
     )

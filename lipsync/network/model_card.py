@@ -55,6 +55,7 @@ def write_model_card(
         f"{part}: {num} clips of {notes['num_speakers'][part]} speakers or videos"
         for part, num in notes["num_clips"].items()
     ]
+    parts.append(f"sound features: {notes['features']}")
     parts.append(f"nobody is in two parts; hash of the split: `{notes['split_hash']}`")
     card = save_dir / CARD_FILE
     write_card(

@@ -21,6 +21,7 @@ from facevox.training.history import write_curves
 from facevox.training.run_folder import run_folder
 from facevox.training.trainer import STOPPED, Estimate, TrainingResult
 from lipsync.clips.features import ClipFeatures
+from lipsync.clips.sounds import require_features
 from lipsync.network.estimator import NetworkEstimator, load_model, save_model
 from lipsync.network.evaluation import Measurements, foreign_of, measure_take
 from lipsync.network.model_card import write_model_card
@@ -63,8 +64,9 @@ def run_training(
         dry_run: Try a few steps and print the estimate; write nothing.
 
     Raises:
-        UserError: No clips, too few, another run in the folder, or one with other settings.
+        UserError: No clips, too few, another run in the folder, or one with other settings; no librosa.
     """
+    require_features(settings.audio.features)
     split = split_clips(
         list_clips(Path(settings.paths.processed_dir)), settings.training.split, settings.training.seed
     )
@@ -72,7 +74,8 @@ def run_training(
     with nullcontext() if dry_run else run_folder(save_dir, option="paths.checkpoint_dir"):
         if not dry_run:
             distributed.on_main(lambda: _keep_split(save_dir / SPLIT_FILE, settings, split, resume))
-        takes, validation = (list(load_takes(getattr(split, part))) for part in PARTS[:2])
+        features = settings.audio.features
+        takes, validation = (list(load_takes(getattr(split, part), features)) for part in PARTS[:2])
         if not takes:
             raise UserError("the training clips hold no face")
         num_clips = len(split.train)
@@ -150,7 +153,8 @@ def _finish(
     if model.ridge is not None:
         estimators |= {f"{NETWORK} alone": NetworkEstimator(model.network), RIDGE: model.ridge}
     estimators[UNTRAINED] = LoudnessEstimator()
-    results = measure_all(estimators, list(load_takes(split.test)), settings.training.seed)
+    takes = list(load_takes(split.test, settings.audio.features))
+    results = measure_all(estimators, takes, settings.training.seed)
     notes = notes_of(settings, split)
     write_model_card(save_dir, settings, notes, result, results, model.calibration)
     logger.info(f"model: {save_dir / BEST_FILE}")

@@ -9,7 +9,7 @@ level of a recording distinguishes one person from another.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,12 +17,11 @@ import numpy as np
 
 from facevox.errors import UserError
 from facevox.manifest import read_manifest
-from facevox.spectra import cepstra
 from lipsync.clips.clip_files import load_clip
 from lipsync.clips.clock import ROWS_PER_FRAME
 from lipsync.clips.features import ClipFeatures, FaceTrack
 from lipsync.clips.mouths import NUM_LIP_POINTS
-from lipsync.clips.sounds import SILENCE_DB, SoundFeatures
+from lipsync.clips.sounds import NUMPY, SILENCE_DB, SoundFeatures, mfcc_of
 from lipsync.sync.estimators import HIGH_PASS_REACH, LoudnessEstimator, high_passed
 from lipsync.sync.offset import LAG_MS
 
@@ -123,7 +122,7 @@ def sound_values(sound: SoundFeatures) -> NDArray[np.float32]:
     Neither depends on the gain of the recording: the floor of the levels is QUIET_DB below its loudest rows.
     """
     level_db = np.maximum(sound.log_mel, _loudest_db(sound) - QUIET_DB)
-    coefficients: NDArray[np.float32] = cepstra(level_db, sound.mfcc.shape[1]).astype(np.float32)
+    coefficients = mfcc_of(level_db, sound.mfcc.shape[1], sound.features).astype(np.float32)
     sigma = HIGH_PASS_FRAMES * ROWS_PER_FRAME
     bands = high_passed(level_db, sigma) * LEVEL_SCALE
     return np.concatenate([bands, high_passed(coefficients, sigma) * MFCC_SCALE], axis=1, dtype=np.float32)
@@ -216,12 +215,17 @@ def list_clips(processed_dir: Path) -> list[ClipEntry]:
     return entries
 
 
-def load_takes(entries: Sequence[ClipEntry]) -> Iterator[Take]:
+def load_takes(entries: Sequence[ClipEntry], features: str = NUMPY) -> Iterator[Take]:
     """All takes of clips, in order.
+
+    Args:
+        entries: The clips; whichever library made them.
+        features: The library that computes what is derived from them, as in `lipsync.clips.sounds`.
 
     Raises:
         UserError: A file is missing or damaged.
     """
     for entry in entries:
         clip, _ = load_clip(entry.file)
+        clip = replace(clip, sound=replace(clip.sound, features=features))
         yield from takes_of(clip, entry.name, entry.group)

@@ -186,7 +186,8 @@ def make_trainer(
         world: Rank and device of this process.
         run_dir: For last.pth and history.
         save_dir: For the models; None: only `network` itself is trained.
-        notes: Plain values that describe data and settings; a run is resumed only where they are the same.
+        notes: Plain values that describe data and settings; a run is resumed only where they are the same
+            (except for `features`).
         resume: As in `TrainerConfig`.
         events_dir: As in `TrainerConfig`.
 
@@ -214,6 +215,7 @@ def make_trainer(
     lasting = asdict(training) | {"split": list(training.split)}
     for free in ("num_epochs", "checkpoint_interval", "device", "num_workers"):
         del lasting[free]
+    lasting_notes = {name: value for name, value in notes.items() if name != "features"}
     config = TrainerConfig(
         save_dir=run_dir,
         num_epochs=training.num_epochs,
@@ -225,7 +227,7 @@ def make_trainer(
         resume=resume,
         kind=KIND,
         folder_option="--set paths.checkpoint_dir",
-        settings={**lasting, "network": network.config.to_plain(), **notes},
+        settings={**lasting, "network": network.config.to_plain(), **lasting_notes},
         events_dir=events_dir,
     )
     loader = make_loader(dataset, batches, num_workers=training.num_workers, device=world.device)
@@ -253,6 +255,7 @@ class Notes(TypedDict):
     """Plain values that describe what a model is trained on: numbers by part, hash of the split."""
 
     audio: dict[str, object]
+    features: str
     data: dict[str, object]
     split_hash: str
     num_clips: dict[str, int]
@@ -262,7 +265,8 @@ class Notes(TypedDict):
 def notes_of(settings: Settings, split: Split) -> Notes:
     """The notes of a run on these clips."""
     return {
-        "audio": asdict(settings.audio),
+        "audio": settings.audio.sizes(),
+        "features": settings.audio.features,
         "data": {"mouth_crop_px": settings.data.mouth_crop_px},
         "split_hash": split.hash,
         "num_clips": {part: len(getattr(split, part)) for part in PARTS},

@@ -121,8 +121,9 @@ def as_counted(path: Path, clip: ClipFeatures) -> ClipFeatures:
     frames = np.rint(times_s[pictures] * FRAME_HZ).astype(int)  # of `clip`, for each counted frame
     tracks = tuple(counted for track in clip.tracks if (counted := _reorder(track, frames)) is not None)
     samples = np.concatenate(list(_counted_samples(path)))
-    features = sound_features(samples, clip.sound.log_mel.shape[1], clip.sound.mfcc.shape[1])
-    return ClipFeatures(num_frames, clip.shot_starts, tracks, features)
+    like = clip.sound
+    sound = sound_features(samples, like.log_mel.shape[1], like.mfcc.shape[1], like.features)
+    return ClipFeatures(num_frames, clip.shot_starts, tracks, sound)
 
 
 def _reorder(track: FaceTrack, frames: NDArray[np.int64]) -> FaceTrack | None:

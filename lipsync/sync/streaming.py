@@ -24,7 +24,7 @@ from lipsync.clips.features import (
     FrameFeatures,
     collect_tracks,
 )
-from lipsync.clips.sounds import SoundFeatures, SoundFeatureStream
+from lipsync.clips.sounds import NUMPY, SoundFeatures, SoundFeatureStream
 from lipsync.sync.answers import without_nan
 from lipsync.sync.calibration import LOUDNESS_CALIBRATION, SyncCalibration
 from lipsync.sync.estimators import LoudnessEstimator, SyncEstimator
@@ -67,7 +67,7 @@ def cut_clip(clip: ClipFeatures, start: int, end: int) -> ClipFeatures:
 
 
 def _cut_sound(sound: SoundFeatures, first: int, last: int) -> SoundFeatures:
-    return SoundFeatures(sound.log_mel[first:last], sound.mfcc[first:last])
+    return replace(sound, log_mel=sound.log_mel[first:last], mfcc=sound.mfcc[first:last])
 
 
 def _cut_track(track: FaceTrack, start: int, end: int) -> FaceTrack | None:
@@ -94,7 +94,7 @@ class SyncStream:
         step_s: Time between verdicts.
         max_faces: Followed at the same time.
         crop_px: Side of the mouth crops.
-        num_mels, num_mfcc: As in `lipsync.clips.sounds`.
+        num_mels, num_mfcc, features: As in `lipsync.clips.sounds`.
     """
 
     def __init__(
@@ -108,19 +108,20 @@ class SyncStream:
         crop_px: int = 96,
         num_mels: int = 40,
         num_mfcc: int = 13,
+        features: str = NUMPY,
     ) -> None:
         self._estimator = estimator or LoudnessEstimator()
         self._calibration = calibration
         self._window = max(round(window_s * FRAME_HZ), 1)
         self._step = max(round(step_s * FRAME_HZ), 1)
         self._pictures = FaceFeatureStream(max_faces, crop_px)
-        self._sounds = SoundFeatureStream(num_mels, num_mfcc)
+        self._sounds = SoundFeatureStream(num_mels, num_mfcc, features)
         # A verdict that waits for its sound is made of pictures that are older by that wait.
         self._max_frames = self._window + math.ceil(MAX_SOUND_BEHIND_S * FRAME_HZ)
         self._frames: deque[FrameFeatures] = deque(maxlen=self._max_frames)
         self._num_frames = 0  # finished so far
         self._due = self._window  # frames after which the next verdict is made
-        self._rows = SoundFeatures(np.zeros((0, num_mels), np.float32), np.zeros((0, num_mfcc), np.float32))
+        self._rows = self._sounds.push(np.zeros(0, np.float32))
         self._first_row = 0  # number of the first row in `_rows`
 
     def push_frame(self, image_rgb: NDArray[np.uint8]) -> list[LiveScore]:
@@ -141,8 +142,10 @@ class SyncStream:
         return done
 
     def _keep(self, new: SoundFeatures) -> None:
-        rows = SoundFeatures(
-            np.concatenate([self._rows.log_mel, new.log_mel]), np.concatenate([self._rows.mfcc, new.mfcc])
+        rows = replace(
+            new,
+            log_mel=np.concatenate([self._rows.log_mel, new.log_mel]),
+            mfcc=np.concatenate([self._rows.mfcc, new.mfcc]),
         )
         oldest = ROWS_PER_FRAME * (self._num_frames - self._max_frames)
         spare = min(max(oldest - self._first_row, 0), len(rows.log_mel))

@@ -264,6 +264,15 @@ def test_what_cannot_be_trained_on_is_one_line(
     assert "validation (the second share) is 0" in capsys.readouterr().err
 
 
+def test_run_by_librosa_is_recorded_and_may_continue_one_by_numpy(processed: Path, tmp_path: Path) -> None:
+    assert run(processed, tmp_path, num_epochs=1) == 0
+    assert run(processed, tmp_path, "audio.features=librosa", num_epochs=2) == 0
+    folder = tmp_path / "checkpoints"
+    assert len(json.loads((folder / "history.json").read_text(encoding="utf-8"))) == 2
+    assert "- sound features: librosa" in (folder / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert load_model(folder / "best_model.pth").settings["features"] == "librosa"
+
+
 def entries(num: int, num_speakers: int) -> list[ClipEntry]:
     return [
         ClipEntry(f"v{k}", Path(f"v{k}.npz"), f"s{k % num_speakers}" if num_speakers else "")

@@ -1,10 +1,31 @@
 """Log-mel and MFCC: librosa's numbers, on the clock of the pictures, in blocks or whole."""
 
+import sys
+import tracemalloc
+from pathlib import Path
+
 import librosa
 import numpy as np
 import pytest
 
-from lipsync.clips.sounds import FLOOR_DB, HOP, SAMPLE_RATE_HZ, SoundFeatureStream, sound_features
+from facevox.errors import UserError
+from facevox.media import read_audio, write_wav
+from facevox_demo.example.clips import plan_clip
+from facevox_demo.example.people import make_person
+from facevox_demo.example.voice import speak
+from lipsync.clips import sounds
+from lipsync.clips.sounds import (
+    FLOOR_DB,
+    HOP,
+    LIBROSA,
+    NUMPY,
+    SAMPLE_RATE_HZ,
+    SoundFeatures,
+    SoundFeatureStream,
+    mfcc_of,
+    require_features,
+    sound_features,
+)
 
 pytestmark = pytest.mark.numeric
 
@@ -13,18 +34,99 @@ def noise(num_samples: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(0, 0.1, num_samples).astype(np.float32)
 
 
-def test_rows_are_those_of_librosa() -> None:
-    samples = noise(16001)
-    found = sound_features(samples)
+def librosas(samples: np.ndarray, num_mels: int = 40, num_mfcc: int = 13) -> SoundFeatures:
+    """Features of the whole sound at once, by librosa, with silence around it."""
+    num_rows = -(-len(samples) // HOP)
     mel = librosa.feature.melspectrogram(
-        y=samples, sr=16000, n_fft=512, win_length=400, hop_length=160, center=True, pad_mode="constant",
-        n_mels=40, fmin=0, fmax=8000,
+        y=np.pad(samples.astype(np.float64), (0, 512)), sr=16000, n_fft=512, win_length=400,
+        hop_length=160, center=True, pad_mode="constant", n_mels=num_mels, fmin=0, fmax=8000,
     )  # fmt: skip
-    log_mel = librosa.power_to_db(mel, top_db=None)
-    assert found.log_mel.shape == (101, 40)
-    assert np.abs(found.log_mel - log_mel.T).max() < 1e-4
-    mfcc = librosa.feature.mfcc(S=log_mel, n_mfcc=13)
-    assert np.abs(found.mfcc - mfcc.T).max() < 1e-3
+    log_mel = librosa.power_to_db(mel[:, :num_rows], top_db=None)
+    return SoundFeatures(log_mel.T, librosa.feature.mfcc(S=log_mel, n_mfcc=num_mfcc).T)
+
+
+def assert_alike(features: SoundFeatures, expected: SoundFeatures) -> None:
+    """Every value is within 1e-4 dB."""
+    assert features.log_mel.shape == expected.log_mel.shape
+    assert features.mfcc.shape == expected.mfcc.shape
+    assert np.abs(features.log_mel - expected.log_mel).max() < 1e-4
+    assert np.abs(features.mfcc - expected.mfcc).max() < 1e-4
+
+
+def tone(num_samples: int, hz: float = 440.0, amplitude: float = 0.5) -> np.ndarray:
+    return (amplitude * np.sin(2 * np.pi * hz / SAMPLE_RATE_HZ * np.arange(num_samples))).astype(np.float32)
+
+
+SOUNDS = {
+    "noise": noise(16_001),
+    "a tone: other bands are 100 dB below it": tone(16_000),
+    "clipped": np.clip(tone(16_000, amplitude=9.0), -1, 1),
+    "above full scale": noise(8_000) * np.float32(50),
+    "silence": np.zeros(4_000, np.float32),
+    "silence of a codec": noise(8_000) * np.float32(1e-5),
+    "speech after silence": np.concatenate([np.zeros(5_000, np.float32), noise(5_000)]),
+    "a click": np.eye(1, 3_000, 1_234, dtype=np.float32)[0],
+    "a constant": np.full(4_000, 0.3, np.float32),
+    **{
+        f"{num} samples": noise(num, num)
+        for num in (1, 2, 80, 159, 160, 161, 255, 256, 257, 400, 511, 512, 513)
+    },
+    "several blocks": noise(150 * SAMPLE_RATE_HZ + 77),
+}
+
+
+@pytest.mark.parametrize("features", [NUMPY, LIBROSA])
+@pytest.mark.parametrize("name", SOUNDS)
+def test_rows_are_those_of_librosa(name: str, features: str) -> None:
+    assert_alike(sound_features(SOUNDS[name], features=features), librosas(SOUNDS[name]))
+
+
+@pytest.mark.parametrize(("num_mels", "num_mfcc"), [(8, 2), (20, 20), (80, 13), (128, 128)])
+def test_other_sizes_are_those_of_librosa(num_mels: int, num_mfcc: int) -> None:
+    samples = noise(8_000)
+    assert_alike(sound_features(samples, num_mels, num_mfcc), librosas(samples, num_mels, num_mfcc))
+
+
+def test_example_voices_have_librosas_rows_at_every_rate_that_they_come_in(tmp_path: Path) -> None:
+    voice = speak(plan_clip(make_person(0, 3), 0, 2.0))
+    for rate_hz in (8_000, 11_025, 22_050, 44_100, 48_000, 96_000):
+        write_wav(tmp_path / "voice.wav", voice, rate_hz)  # faster or slower: other sounds, resampled
+        samples = read_audio(tmp_path / "voice.wav", SAMPLE_RATE_HZ)
+        assert_alike(sound_features(samples), librosas(samples))
+
+
+@pytest.mark.real_data
+def test_real_voices_have_librosas_rows(real_data_dir: Path) -> None:
+    files = [file for folder in ("voices", "talking") for file in (real_data_dir / folder).rglob("*.*")]
+    assert len(files) > 40
+    for file in files:
+        samples = read_audio(file, SAMPLE_RATE_HZ)
+        assert_alike(sound_features(samples), librosas(samples))
+
+
+def test_working_memory_does_not_grow_with_the_sound() -> None:
+    samples = np.zeros(30 * 60 * SAMPLE_RATE_HZ, np.float32)
+    tracemalloc.start()
+    features = sound_features(samples)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    result = features.log_mel.nbytes + features.mfcc.nbytes
+    assert peak < 2.2 * result + 16e6, "the result, its parts, and the spectra of a block"
+
+
+def test_coefficients_of_given_levels_are_librosas() -> None:
+    levels = np.maximum(np.random.default_rng(3).normal(-40, 20, (50, 40)), -55).astype(np.float32)
+    by_librosa = mfcc_of(levels, 13, LIBROSA)
+    assert np.abs(mfcc_of(levels, 13, NUMPY) - by_librosa).max() < 1e-10
+    assert mfcc_of(levels[:0], 13, LIBROSA).shape == (0, 13)
+
+
+def test_librosa_that_does_not_load_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "librosa.feature", None)
+    require_features(NUMPY)
+    with pytest.raises(UserError, match=r"--features librosa .*pip install librosa") as caught:
+        require_features(LIBROSA)
+    assert "\n" not in str(caught.value)
 
 
 def test_rows_agree_with_a_slow_transform_written_out() -> None:
@@ -51,10 +153,19 @@ def test_blocks_give_the_rows_of_the_whole(num_samples: int, block: int) -> None
     assert len(whole.log_mel) == len(whole.mfcc) == -(-num_samples // HOP)
     stream = SoundFeatureStream()
     parts = [stream.push(samples[k : k + block]) for k in range(0, num_samples, block)] + [stream.finish()]
-    joined = np.concatenate([part.log_mel for part in parts])
-    assert joined.shape == whole.log_mel.shape
-    assert np.abs(joined - whole.log_mel).max(initial=0) < 1e-3
-    assert np.abs(np.concatenate([p.mfcc for p in parts]) - whole.mfcc).max(initial=0) < 1e-2
+    np.testing.assert_array_equal(np.concatenate([part.log_mel for part in parts]), whole.log_mel)
+    np.testing.assert_array_equal(np.concatenate([part.mfcc for part in parts]), whole.mfcc)
+
+
+@pytest.mark.parametrize("block", [512, 1000, 7 * HOP, 4001])
+def test_blocks_of_a_whole_sound_do_not_show(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = noise(20_001)
+    whole = sound_features(samples)
+    monkeypatch.setattr(sounds, "BLOCK_SAMPLES", block)
+    np.testing.assert_array_equal(sound_features(samples).log_mel, whole.log_mel)
+    np.testing.assert_array_equal(sound_features(samples).mfcc, whole.mfcc)
+    # librosa's products are BLAS's: the same up to rounding.
+    assert_alike(sound_features(samples, features=LIBROSA), whole)
 
 
 def test_row_is_centred_on_its_moment() -> None:

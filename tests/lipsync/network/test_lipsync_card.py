@@ -17,6 +17,7 @@ NOTES = {
     "num_clips": {"train": 80, "validation": 10, "test": 10},
     "num_speakers": {"train": 40, "validation": 5, "test": 6},
     "split_hash": "abc123",
+    "features": "numpy",
 }
 RESULT = TrainingResult(
     status=DONE, message="40 epochs done", history=[], best_epoch=33, num_steps=400, num_new_steps=400

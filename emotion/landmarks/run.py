@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from emotion.landmarks.card import LandmarkEvaluation, write_card
 from emotion.landmarks.network import MODEL_FILE, LandmarkNetwork, load_model, save_model
@@ -17,7 +19,7 @@ from emotion.landmarks.task import BatchReader, LandmarkTask, Notes, PartCounts,
 from emotion.scores.calibration import fit_temperature
 from emotion.scores.measures import balanced_accuracy, over_people
 from emotion.scores.report import DIGITS, REPORT_FILE, Answers, evaluate, write_evaluation
-from facevox.files import read_json, write_json
+from facevox.files import read_json, write_json, write_text
 from facevox.intervals import interval_text
 from facevox.training import distributed
 from facevox.training.batches import EpochBatches
@@ -29,7 +31,7 @@ from facevox.training.seeding import seed_everything
 from facevox.training.trainer import DONE, Estimate, Trainer, TrainerConfig, TrainingResult
 
 logger = logging.getLogger(__name__)
-SPLIT_FILE, EVALUATION_DIR = "split.json", "evaluation"
+SPLIT_FILE, EVALUATION_DIR, TABLE_FILE = "split.json", "evaluation", "classification_report.txt"
 PEOPLE, PICTURES = "people", "pictures"
 CHECKPOINT_INTERVAL = Interval(seconds=60.0)  # the state takes 11 MB
 SAVE_INTERVAL = 5  # epochs
@@ -170,11 +172,30 @@ def finish(config: TrainConfig, validation: Part, result: TrainingResult, notes:
         "normalisation": config.normalisation,
     }
     write_evaluation(config.save_dir / EVALUATION_DIR, report, answers)
+    table = class_report(validation.labels, logits.argmax(axis=1), config.class_names)
+    write_text(config.save_dir / EVALUATION_DIR / TABLE_FILE, table)
     write_curves(config.save_dir, result.history, result.best_epoch)
     file = config.save_dir / MODEL_FILE
     save_model(file, type(model)(**(vars(model) | {"temperature": temperature})))
     write_card(config, notes, result, report)
     logger.info(describe_result(config.save_dir))
+
+
+def class_report(
+    labels_N: NDArray[np.int64], answers_N: NDArray[np.int64], class_names: Sequence[str]
+) -> str:
+    """scikit-learn's table of precision, recall, F1 and number of faces of each class, and their means."""
+    from sklearn.metrics import classification_report  # a second, once a training
+
+    table: str = classification_report(
+        labels_N,
+        answers_N,
+        labels=range(len(class_names)),
+        target_names=list(class_names),
+        digits=DIGITS,
+        zero_division=0,
+    )
+    return table
 
 
 def describe_result(save_dir: Path) -> str:

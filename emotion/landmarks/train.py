@@ -9,9 +9,9 @@
 Without torchrun one process uses every visible GPU. Nobody is both trained on and tested. Writes into
 `--save_dir`: model.pth (lowest validation loss, calibrated), last.pth (to resume from), split.json,
 history.json, curves.png, log.txt, events/ (TensorBoard), MODEL_CARD.md and evaluation/ (report.json,
-confusion matrix, calibration, per class, predictions); with --zips also landmarks/. Exit codes: 0 done; 1
-more pictures failed than --max_failed allows, or the loss was not finite; 2 bad usage or input; 75 stopped by
-a signal (run the same command again to continue).
+classification_report.txt, confusion matrix, calibration, per class, predictions); with --zips also
+landmarks/. Exit codes: 0 done; 1 more pictures failed than --max_failed allows, or the loss was not finite; 2
+bad usage or input; 75 stopped by a signal (run the same command again to continue).
 """
 
 import argparse

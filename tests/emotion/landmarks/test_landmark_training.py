@@ -17,9 +17,12 @@ from torch import nn
 from emotion.landmarks.network import LandmarkModel, LandmarkNetwork, load_model, save_model
 from emotion.landmarks.normalisation import normalise_landmarks
 from emotion.landmarks.options import TrainConfig
+from emotion.landmarks.run import class_report
 from emotion.landmarks.split import split_table
 from emotion.landmarks.table import load_table
 from emotion.landmarks.task import all_devices, faces_per_step, settle_norms, usable_gpus
+from emotion.scores.measures import confusion_counts
+from emotion.scores.report import per_class
 from facevox import cli
 from facevox.errors import ExitCode, UserError
 from facevox.training.checkpoint import load_checkpoint
@@ -139,10 +142,25 @@ def test_training_learns_and_writes_model_scores_and_card(tmp_path, run_train, c
     assert "1434 → 512 → 256 → 128 → 3" in card
     for name in ("curves.png", "evaluation/confusion_matrix.png", "evaluation/reliability.png", "last.pth"):
         assert (out / name).stat().st_size > 1000
+    table_text = (out / "evaluation" / "classification_report.txt").read_text(encoding="utf-8")
+    assert all(name in table_text for name in names)
     assert "balanced accuracy" in capsys.readouterr().out
     log = (out / "log.txt").read_text(encoding="utf-8")
     assert "facevox.training.trainer - DEBUG - epoch 12 of 12: " in log
     assert "emotion.landmarks.run - INFO - balanced accuracy" in log
+
+
+def test_table_of_classes_has_the_figures_of_the_report():
+    rng = np.random.default_rng(4)
+    labels, answers = rng.integers(0, 3, 90), rng.integers(0, 4, 90)  # no face of the last class
+    names = ["neutral", "anxiety", "happy", "sad"]
+    counts = confusion_counts(labels, answers, 4)
+    lines = [line.split() for line in class_report(labels, answers, names).splitlines() if line.strip()]
+    for cells, row in zip(lines[1:5], per_class(counts, names), strict=True):
+        assert cells[0] == row["class"]
+        shown = [row[key] for key in ("precision", "recall", "f1", "pictures")]
+        assert [float(cell) for cell in cells[1:]] == pytest.approx(shown, abs=1e-4)
+    assert lines[5] == ["accuracy", f"{(labels == answers).mean():.4f}", "90"]
 
 
 def test_shuffled_labels_give_chance(tmp_path, run_train):

@@ -40,10 +40,12 @@ def start(page):
 
 def shares(page):
     """Percent by face: columns of the table."""
-    rows = page.locator("#faces tbody tr").all()
-    return list(
-        zip(*([int(t) for t in row.locator(".share").all_inner_texts()] for row in rows), strict=True)
+    # In one call: between two of them the next frame may come.
+    rows = page.evaluate(
+        """() => [...document.querySelectorAll('#faces tbody tr')].map(
+             (row) => [...row.querySelectorAll('.share')].map((cell) => Number(cell.innerText)))"""
     )
+    return list(zip(*rows, strict=True))
 
 
 def test_webcam_shows_boxes_bars_and_numbers_for_the_face(open_page, artefacts_dir):

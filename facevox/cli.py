@@ -17,7 +17,7 @@ from typing import Any, NoReturn, TypeVar, overload
 from facevox.errors import ExitCode, UserError, one_line
 from facevox.files import VIDEO_PATTERNS
 from facevox.logs import on_console
-from facevox.options import Dataclass, Kind, Option, declared, number, whole
+from facevox.options import Dataclass, Kind, Option, declared, number, path, whole
 
 # The operating system's refusals that are about paths, permissions and disks; any other error is a bug.
 _USER_OS_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT}
@@ -87,12 +87,6 @@ class Parser(argparse.ArgumentParser):
             self.error("; ".join(faults))
         return parsed, rest
 
-    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
-        # The path of an empty text would be the current folder: nearly always an unset variable.
-        if action.type is Path and not arg_string:
-            raise argparse.ArgumentError(action, "'' is not a path")
-        return super()._get_value(action, arg_string)
-
     def error(self, message: str) -> NoReturn:
         self.exit(ExitCode.USAGE, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
@@ -106,6 +100,9 @@ def make_parser(doc: str | None, example: str = "") -> Parser:
     purpose = (doc or "").strip().split("\n", 1)[0]
     epilog = f"example:\n  {example.strip()}" if example else None
     parser = Parser(description=purpose, epilog=epilog, formatter_class=_HelpFormatter, allow_abbrev=False)
+    # `type=Path` reads as the options of dataclasses do: `~` is the home folder, and an empty text (nearly
+    # always an unset variable) is refused, where Path would take it for the current folder.
+    parser.register("type", Path, argument_type(path()))
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
@@ -241,6 +238,23 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None 
         if isinstance(error, OSError) and error.errno in _USER_OS_ERRORS:
             is_bug = False
         hint = " (a bug in facevox: run again with --debug and report what it shows)" if is_bug else ""
-        print(f"error: {one_line(error, limit=2000)}{hint}", file=sys.stderr)
+        text = _path_fault(error) or one_line(error, limit=2000)
+        print(f"error: {text}{hint}", file=sys.stderr)
         return ExitCode.FAULT if is_bug else ExitCode.USAGE
     return code
+
+
+def _path_fault(error: Exception) -> str:
+    """A line on a file in the place of a folder, or the other way round; empty for other errors."""
+    if not isinstance(error, OSError):
+        return ""
+    path = error.filename2 or error.filename  # of two, the second is what a finished file is renamed to
+    return (
+        {
+            errno.EEXIST: f"{path}: is there already, and not as the folder or file that is expected",
+            errno.ENOTDIR: f"{path}: it, or a folder above it, is a file; a folder is expected",
+            errno.EISDIR: f"{path}: is a folder; a file is expected",
+        }.get(error.errno or 0, "")
+        if path
+        else ""
+    )

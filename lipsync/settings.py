@@ -301,6 +301,10 @@ def _checked(section: str, kind: type, values: dict[object, object], faults: lis
         if key not in settings:
             faults.append(f"{section}.{key}: no such setting; there are {', '.join(map(str, settings))}")
             continue
+        if settings[key].kind in (FOLDER, PATTERN) and not isinstance(value, (str, type(None))):
+            # YAML has made something else of the text: 2024_01 is 202401 to it, and 010 is 8.
+            faults.append(f"{section}.{key}: {value!r} is not text: put the value in quotes")
+            continue
         try:
             checked[settings[key].name] = read_plain(settings[key], value)
         except ValueError:

@@ -172,12 +172,12 @@ def finish(config: TrainConfig, validation: Part, result: TrainingResult, notes:
         "normalisation": config.normalisation,
     }
     write_evaluation(config.save_dir / EVALUATION_DIR, report, answers)
-    table = class_report(validation.labels, logits.argmax(axis=1), config.class_names)
-    write_text(config.save_dir / EVALUATION_DIR / TABLE_FILE, table)
     write_curves(config.save_dir, result.history, result.best_epoch)
     file = config.save_dir / MODEL_FILE
     save_model(file, type(model)(**(vars(model) | {"temperature": temperature})))
     write_card(config, notes, result, report)
+    table = class_report(validation.labels, logits.argmax(axis=1), config.class_names)
+    write_text(config.save_dir / EVALUATION_DIR / TABLE_FILE, table)
     logger.info(describe_result(config.save_dir))
 
 

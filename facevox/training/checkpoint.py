@@ -62,7 +62,7 @@ def checkpoint_to_resume(save_dir: Path, resume: str) -> Path | None:
         return None
     last = save_dir / LAST_FILE
     file = last if resume == "auto" else Path(resume)
-    if file != last and last.exists() and load_checkpoint(last).get("began_from") == start_of(resume):
+    if file != last and last.exists() and load_checkpoint(last).get("began_from") == named_checkpoint(resume):
         file = last
     exists_anywhere = distributed.any_rank(file.exists())
     if exists_anywhere and not file.exists():
@@ -70,7 +70,7 @@ def checkpoint_to_resume(save_dir: Path, resume: str) -> Path | None:
     return file if exists_anywhere or resume != "auto" else None
 
 
-def start_of(resume: str) -> str:
+def named_checkpoint(resume: str) -> str:
     """Absolute path of the checkpoint that --resume named, which last.pth records; empty without one."""
     return "" if resume in ("auto", "never") else str(Path(resume).absolute())
 

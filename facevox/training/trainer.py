@@ -37,8 +37,8 @@ from facevox.training.checkpoint import (
     checkpoint_to_resume,
     load_checkpoint,
     load_weights,
+    named_checkpoint,
     save_checkpoint,
-    start_of,
 )
 from facevox.training.distributed import World
 from facevox.training.events import EventWriter, remove_events
@@ -515,7 +515,7 @@ class Trainer:
         load_weights(self.task.model, content["model"], file)
         self.optimizer.load_state_dict(content["optimizer"])
         self.position, self.history = _Position(**content["position"]), content["history"]
-        self._began_from = start_of(resume) or content.get("began_from", "")
+        self._began_from = named_checkpoint(resume) or content.get("began_from", "")
         at = self.position
         if len(content["random"]) == self.world.size:
             RandomState.from_plain(content["random"][self.world.rank]).restore()

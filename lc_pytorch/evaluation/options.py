@@ -51,6 +51,7 @@ def add_embedding_options(parser: cli.Parser) -> None:
     cache = group.add_mutually_exclusive_group()
     cache.add_argument(
         "--cache_dir",
+        type=Path,
         metavar="DIR",
         help=f"keeps embeddings for the next run (default: MODEL_DIR/{CACHE_FOLDER})",
     )
@@ -64,7 +65,9 @@ def add_embedding_options(parser: cli.Parser) -> None:
 
 def add_model_options(parser: argparse._ActionsContainer) -> None:
     """Adds the options that choose the model."""
-    parser.add_argument("--model_dir", required=True, metavar="DIR", help="folder of the trained model")
+    parser.add_argument(
+        "--model_dir", type=Path, required=True, metavar="DIR", help="folder of the trained model"
+    )
     parser.add_argument("--checkpoint", choices=CHECKPOINTS, default="best", help="which weights")
 
 
@@ -72,6 +75,7 @@ def add_metadata_option(parser: argparse._ActionsContainer) -> None:
     """Adds the option for a table of gender and nationality."""
     parser.add_argument(
         "--metadata",
+        type=Path,
         metavar="CSV",
         help="identity, gender, nationality, such as vox1_meta.csv: adds scores among people of the same "
         "gender and nationality, and what these alone would score (default: none)",

@@ -200,6 +200,7 @@ def _add_identity_options(parser: argparse._ActionsContainer) -> None:
     """Adds the options that decide who the person of a pair is."""
     parser.add_argument(
         "--identity_csv",
+        type=Path,
         metavar="FILE",
         help="groups.csv of deduplicate_faces.py: who each face is (default: known by the paths)",
     )

@@ -9,6 +9,7 @@ models, to be trained from scratch. Exit codes: 0 done, 2 bad usage or input.
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from facevox import cli
 from facevox.errors import ExitCode
@@ -17,7 +18,9 @@ from facevox.errors import ExitCode
 def get_args_parser() -> argparse.ArgumentParser:
     """The options of this program."""
     parser = cli.make_parser(__doc__, "python scripts/demo/make_tiny_encoders.py --output_dir runs/encoders")
-    parser.add_argument("--output_dir", required=True, metavar="DIR", help="folder for the two models")
+    parser.add_argument(
+        "--output_dir", type=Path, required=True, metavar="DIR", help="folder for the two models"
+    )
     parser.add_argument(
         "--image_size", type=cli.positive_int, default=112, help="side of the ViT's pictures, in pixels"
     )

@@ -113,7 +113,9 @@ class Demo:
 def get_args_parser() -> argparse.ArgumentParser:
     """The options of this program."""
     parser = cli.make_parser(__doc__, "python scripts/demo/run_demo.py --output_dir runs/demo")
-    parser.add_argument("--output_dir", default="runs/demo", metavar="DIR", help="folder for everything")
+    parser.add_argument(
+        "--output_dir", type=Path, default="runs/demo", metavar="DIR", help="folder for everything"
+    )
     parser.add_argument("--num_people", type=cli.positive_int, default=120, help="example people")
     parser.add_argument("--seed", type=cli.natural_int, default=0, help="of the example people")
     parser.add_argument(

@@ -15,7 +15,9 @@ from pathlib import Path
 from facevox import cli
 from facevox.batch import BatchConfig, run_batch
 from facevox.batch_options import BatchOptions
+from facevox.errors import ExitCode
 from facevox.progress import Progress
+from facevox.signals import StopFlag
 from facevox_demo.options import DemoEmbedderConfig
 
 
@@ -24,7 +26,9 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser = cli.make_parser(
         __doc__, "python scripts/demo/train_demo_embedder.py --output_dir runs/demo/embedder"
     )
-    parser.add_argument("--output_dir", required=True, metavar="DIR", help="folder for pictures and model")
+    parser.add_argument(
+        "--output_dir", type=Path, required=True, metavar="DIR", help="folder for pictures and model"
+    )
     cli.add_options(parser, DemoEmbedderConfig)
     cli.add_options(parser, BatchOptions)
     return parser
@@ -52,10 +56,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     summary = run_batch(FacePictures(config), picture_items(config), batch)
     if summary.stopped or args.dry_run or args.num_shards > 1:
         return summary.exit_code
-    with Progress(config.num_epochs, "train_demo_embedder", "epoch") as progress:
-        facts = train_and_export(
-            Path(args.output_dir), config, lambda epoch, loss: progress.update(1, f"loss {loss:.3f}")
-        )
+    with StopFlag() as stop, Progress(config.num_epochs, "train_demo_embedder", "epoch") as progress:
+
+        def report(epoch: int, loss: float) -> None:
+            progress.update(1, f"loss {loss:.3f}")
+            if stop:
+                print(f"stopped by {stop.signal_name}; run the same command again", file=sys.stderr)
+                raise SystemExit(int(ExitCode.STOPPED))
+
+        facts = train_and_export(Path(args.output_dir), config, report)
     print(
         f"train_demo_embedder: {args.output_dir}/demo_embedder.onnx, threshold {facts['threshold']} "
         f"(B-cubed F1 {facts['held_out_bcubed_f1']} on {facts['held_out_people']} people held out)"

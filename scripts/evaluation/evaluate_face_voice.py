@@ -14,6 +14,7 @@ a signal (run the same command again to continue).
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from facevox import cli
@@ -46,18 +47,24 @@ def get_args_parser() -> argparse.ArgumentParser:
         "--model_dir runs/model",
     )
     data = parser.add_argument_group("data")
-    data.add_argument("--image_folder", metavar="DIR", help="faces; paired by file stem (default: none)")
     data.add_argument(
-        "--audio_folder", metavar="DIR", help="voices, below the same sub-folders (default: none)"
+        "--image_folder", type=Path, metavar="DIR", help="faces; paired by file stem (default: none)"
+    )
+    data.add_argument(
+        "--audio_folder", type=Path, metavar="DIR", help="voices, below the same sub-folders (default: none)"
     )
     data.add_argument(
         "--matched_file",
+        type=Path,
         nargs="+",
         metavar="FILE",
         help="lists of face<TAB>voice, instead of the two folders (default: none)",
     )
     data.add_argument(
-        "--identity_csv", metavar="CSV", help="groups.csv that says who is who (default: the folders say)"
+        "--identity_csv",
+        type=Path,
+        metavar="CSV",
+        help="groups.csv that says who is who (default: the folders say)",
     )
     data.add_argument(
         "--identity_regex", metavar="REGEX", help="its one group in the path is the person (default: none)"

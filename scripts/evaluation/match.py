@@ -28,12 +28,22 @@ def get_args_parser() -> argparse.ArgumentParser:
         "python scripts/evaluation/match.py --model_dir runs/model --face anna.jpg --voices recordings",
     )
     add_model_options(parser)
-    parser.add_argument("--face", metavar="FILE", help="picture to find the voice of (default: none)")
-    parser.add_argument("--voices", metavar="DIR", help="recordings to rank for --face (default: none)")
-    parser.add_argument("--voice", metavar="FILE", help="recording to find the face of (default: none)")
-    parser.add_argument("--faces", metavar="DIR", help="pictures to rank for --voice (default: none)")
+    parser.add_argument(
+        "--face", type=Path, metavar="FILE", help="picture to find the voice of (default: none)"
+    )
+    parser.add_argument(
+        "--voices", type=Path, metavar="DIR", help="recordings to rank for --face (default: none)"
+    )
+    parser.add_argument(
+        "--voice", type=Path, metavar="FILE", help="recording to find the face of (default: none)"
+    )
+    parser.add_argument(
+        "--faces", type=Path, metavar="DIR", help="pictures to rank for --voice (default: none)"
+    )
     parser.add_argument("--top_k", type=cli.positive_int, default=10, help="how many of the best to show")
-    parser.add_argument("--output_file", metavar="CSV", help="the same table as a file (default: none)")
+    parser.add_argument(
+        "--output_file", type=Path, metavar="CSV", help="the same table as a file (default: none)"
+    )
     parser.add_argument(
         "--audio_duration_sec",
         type=cli.positive_float,

@@ -45,7 +45,10 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument("--force_cpu", action="store_true", help="the same as --device cpu")
     cli.add_options(parser, EvaluationConfig, only=("top_k",))
     parser.group("output").add_argument(
-        "--output_file", metavar="CSV", help="the table of queries (default: MODEL_DIR/results.csv)"
+        "--output_file",
+        type=Path,
+        metavar="CSV",
+        help="the table of queries (default: MODEL_DIR/results.csv)",
     )
     return parser
 

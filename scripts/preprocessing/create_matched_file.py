@@ -11,6 +11,7 @@ or input.
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from facevox import cli
 from facevox.cluster.job import Job
@@ -30,6 +31,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-d",
         "--dataset_path",
+        type=Path,
         required=True,
         metavar="DIR",
         help="folder of identities, each with faces/ and voices/",
@@ -37,12 +39,18 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-m",
         "--meta_path",
+        type=Path,
         required=True,
         metavar="JSON",
         help="metadata file whose top-level keys are the identities",
     )
     parser.add_argument(
-        "-o", "--output", required=True, metavar="DIR", help="folder for the lists; made if missing"
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder for the lists; made if missing",
     )
     parser.add_argument(
         "-l",

@@ -13,6 +13,7 @@ videos failed than --max_failed allows, or not one gave a face; 2 bad usage or i
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from facevox import cli
 from facevox.batch_options import BatchOptions
@@ -30,10 +31,14 @@ def get_args_parser() -> argparse.ArgumentParser:
         "--detector_backend mediapipe",
     )
     parser.add_argument(
-        "--dataset_path", required=True, metavar="DIR", help="folder of videos, searched recursively"
+        "--dataset_path",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder of videos, searched recursively",
     )
     parser.add_argument(
-        "--output_dir", required=True, metavar="DIR", help="folder for the faces and faces.csv"
+        "--output_dir", type=Path, required=True, metavar="DIR", help="folder for the faces and faces.csv"
     )
     cli.add_options(parser, FaceConfig)
     cli.add_video_arguments(parser)

@@ -32,10 +32,14 @@ def get_args_parser() -> argparse.ArgumentParser:
         "python scripts/preprocessing/extract_voices.py --dataset_path videos --output_dir runs/voices",
     )
     parser.add_argument(
-        "--dataset_path", required=True, metavar="DIR", help="folder of videos, searched recursively"
+        "--dataset_path",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder of videos, searched recursively",
     )
     parser.add_argument(
-        "--output_dir", required=True, metavar="DIR", help="folder for the wavs and voices.csv"
+        "--output_dir", type=Path, required=True, metavar="DIR", help="folder for the wavs and voices.csv"
     )
     cli.add_options(parser, VoiceConfig)
     cli.add_video_arguments(parser)

@@ -35,7 +35,11 @@ def get_args_parser() -> argparse.ArgumentParser:
         __doc__, "python scripts/preprocessing/merge_manifests.py --output_dir runs/extract"
     )
     parser.add_argument(
-        "--output_dir", required=True, metavar="DIR", help="the output folder that the shards wrote into"
+        "--output_dir",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="the output folder that the shards wrote into",
     )
     parser.add_argument(
         "--program", metavar="NAME", help="join this program's shards only (default: every program found)"

@@ -13,6 +13,7 @@ input; 75 stopped by a signal (run the same command again to continue).
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from facevox import cli
 from facevox.cluster.job import RUN_AGAIN, Job
@@ -29,10 +30,18 @@ def get_args_parser() -> argparse.ArgumentParser:
         "--detector_backend mediapipe",
     )
     parser.add_argument(
-        "--dataset_path", required=True, metavar="DIR", help="folder of videos, searched recursively"
+        "--dataset_path",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder of videos, searched recursively",
     )
     parser.add_argument(
-        "--output_base_dir", required=True, metavar="DIR", help="folder for the three result folders"
+        "--output_base_dir",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder for the three result folders",
     )
     cli.add_options(parser, FaceConfig)
     cli.add_video_arguments(parser)

@@ -17,6 +17,7 @@ resume).
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from facevox import cli
 from facevox.cluster.job import PER_GPU, Job
@@ -38,10 +39,18 @@ def get_args_parser() -> argparse.ArgumentParser:
         "--save_dir runs/train",
     )
     parser.add_argument(
-        "--image_folder", required=True, metavar="DIR", help="faces, searched for in all sub-folders"
+        "--image_folder",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="faces, searched for in all sub-folders",
     )
     parser.add_argument(
-        "--audio_folder", required=True, metavar="DIR", help="voices, with the paths of their faces"
+        "--audio_folder",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="voices, with the paths of their faces",
     )
     add_face_voice_options(parser)
     return parser

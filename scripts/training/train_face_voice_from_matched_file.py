@@ -17,6 +17,7 @@ resume).
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from facevox import cli
 from facevox.cluster.job import PER_GPU, Job
@@ -38,7 +39,12 @@ def get_args_parser() -> argparse.ArgumentParser:
         "--matched_file runs/pairs/matched_files-0.txt --save_dir runs/train",
     )
     parser.add_argument(
-        "--matched_file", required=True, nargs="+", metavar="FILE", help="one or more lists of pairs"
+        "--matched_file",
+        type=Path,
+        required=True,
+        nargs="+",
+        metavar="FILE",
+        help="one or more lists of pairs",
     )
     add_face_voice_options(parser)
     return parser

@@ -131,3 +131,33 @@ def test_environment_that_makes_no_sense_is_named(monkeypatch: pytest.MonkeyPatc
 def test_one_line_is_never_empty_and_never_long() -> None:
     assert one_line(ValueError()) == "ValueError"
     assert len(one_line(UserError("x" * 1000))) == 300
+
+
+@pytest.mark.parametrize(
+    ("action", "text"),
+    [
+        (lambda file: (file / "below").mkdir(), "a folder above it, is a file"),
+        (lambda file: file.mkdir(), "is there already"),
+        (lambda file: file.parent.read_bytes(), "is a folder; a file is expected"),
+    ],
+)
+def test_file_in_the_place_of_a_folder_is_told_in_words(
+    action: Callable[[Path], object], text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "report.txt"
+    file.touch()
+
+    def main(argv: object) -> int:
+        action(file)
+        return 0
+
+    assert cli.run(main) == ExitCode.USAGE
+    message = capsys.readouterr().err
+    assert text in message
+    assert "Errno" not in message
+    assert str(tmp_path) in message
+
+
+def test_tilde_in_a_path_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert parse("--folder=~/clips").folder == Path("/home/somebody/clips")

@@ -232,3 +232,23 @@ def test_no_program_writes_a_default_again_that_a_field_has(repository: Path) ->
         "scripts/evaluation/evaluate_face_voice.py: test_size",
         "scripts/evaluation/match.py: top_k",
     ]
+
+
+def test_every_option_that_takes_a_path_reads_one(repository: Path) -> None:
+    """Text would let an empty one through, which Path takes for the current folder."""
+    folders = ("scripts", "lipsync", "emotion", "lc_pytorch", "facevox", "facevox_demo")
+    calls = [
+        (file, node)
+        for folder in folders
+        for file in (repository / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "add_argument"
+    ]
+    assert len(calls) > 80
+    untyped = []
+    for file, node in calls:
+        words = {word.arg: ast.unparse(word.value).strip("'\"") for word in node.keywords}
+        is_path = words.get("metavar") in ("DIR", "FILE", "ZIP", "CSV", "JSON", "WEIGHTS")
+        if is_path and words.get("type") != "Path" and "action" not in words:
+            untyped.append(f"{file.relative_to(repository)}:{node.lineno}")
+    assert untyped == []

@@ -64,6 +64,16 @@ def test_folder_of_the_command_line_is_read_as_typed(name: str) -> None:
     assert load_settings(overrides=[f"paths.videos_dir={name}"]).paths.videos_dir == name
 
 
+@pytest.mark.parametrize("value", ["2024_01", "010", "1.5", "no"])
+def test_folder_of_the_file_that_yaml_takes_for_a_number_is_refused(tmp_path: Path, value: str) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text(f"paths: {{videos_dir: {value}}}\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"paths\.videos_dir: .* put the value in quotes"):
+        load_settings(file)
+    file.write_text(f"paths: {{videos_dir: '{value}'}}\n", encoding="utf-8")
+    assert load_settings(file).paths.videos_dir == value
+
+
 def test_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/somebody")
     assert load_settings(overrides=["paths.videos_dir=~/clips"]).paths.videos_dir == "/home/somebody/clips"

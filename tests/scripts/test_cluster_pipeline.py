@@ -41,7 +41,7 @@ def test_example_is_right_and_its_stages_are_in_order(repository: Path, tmp_path
     by_name = {stage.name: stage for stage in stages}
     assert by_name["faces"].resources.shards == 4
     assert by_name["train"].request.parsed.num_epochs == 100
-    assert by_name["train"].request.parsed.identity_csv == "runs/a b/groups/groups.csv"
+    assert by_name["train"].request.parsed.identity_csv == Path("runs/a b/groups/groups.csv")
     assert by_name["groups"].request.parsed.threshold == 0.4
 
 
@@ -54,7 +54,7 @@ def test_values_reach_the_programs_as_they_are(tmp_path: Path) -> None:
     )
     (stage,) = load_pipeline(write(tmp_path, text), TABLE, {"out": odd}, {})
     parsed = stage.request.parsed
-    assert parsed.output_dir == odd
+    assert parsed.output_dir == Path(odd)
     assert parsed.video_extensions == ["*.mp4", "*.avi"]
     assert (parsed.all_faces, parsed.align_faces, parsed.max_frames) == (True, False, 3)
 

@@ -157,6 +157,21 @@ def test_shards_run_here_are_joined_and_waited_for(
     assert find_record(log_dir, load_records(log_dir)[-1].job_ids[0]) == load_records(log_dir)[-1]
 
 
+def test_debug_counts_relative_paths_from_the_repository(tmp_path: Path, repository: Path) -> None:
+    submit_file = repository / "scripts" / "cluster" / "submit.py"
+    videos = os.path.relpath(tmp_path, repository)
+    own = ["--cluster", "debug", "--log_dir", str(tmp_path / "logs")]
+    job = ["extract_voices", "--dataset_path", videos, "--output_dir", str(tmp_path / "out"), "--dry_run"]
+    (tmp_path / "a.mp4").write_bytes(b"")
+    answer = subprocess.run(
+        [sys.executable, str(submit_file), *own, "--", *job],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert answer.returncode == 0, answer.stderr
+    (record,) = load_records(tmp_path / "logs")
+    assert record.states() == ["done"]
+
+
 def test_job_that_fails_stops_what_comes_after_it(
     submit: ModuleType, tmp_path: Path, repository: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

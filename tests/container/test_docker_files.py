@@ -261,4 +261,4 @@ def test_command_of_the_training_service_is_one_that_its_program_takes(compose, 
         .get_args_parser()
         .parse_args(options)
     )
-    assert (args.image_folder, str(args.save_dir)) == ("data/faces", "runs/train")
+    assert (args.image_folder, args.save_dir) == (Path("data/faces"), Path("runs/train"))

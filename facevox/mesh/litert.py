@@ -1,0 +1,37 @@
+"""The one place that knows the interpreter of `.tflite` files."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+MODELS_DIR = Path(__file__).parent / "models"
+
+
+class LiteRtModel:
+    """A `.tflite` file, loaded and ready to run; neither thread-safe nor usable in a forked child.
+
+    Args:
+        path: The file; a bare name is one of facevox's own models.
+        threads: Processor threads it may use.
+
+    Raises:
+        ValueError, RuntimeError: Not such a file, or it has operations that LiteRT does not know.
+    """
+
+    def __init__(self, path: str | Path, threads: int = 1) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        self._interpreter: Any = Interpreter(str(MODELS_DIR / path), num_threads=threads)
+        self._interpreter.allocate_tensors()
+        self._inputs = [tensor["index"] for tensor in self._interpreter.get_input_details()]
+        self._outputs = {t["name"]: t["index"] for t in self._interpreter.get_output_details()}
+
+    def __call__(self, *inputs: "NDArray[np.float32]") -> "dict[str, NDArray[np.float32]]":
+        """The outputs by name, as arrays of the caller's own; `inputs` in the order of the file."""
+        for index, values in zip(self._inputs, inputs, strict=True):
+            self._interpreter.set_tensor(index, values)
+        self._interpreter.invoke()
+        return {name: self._interpreter.get_tensor(index) for name, index in self._outputs.items()}

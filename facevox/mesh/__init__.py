@@ -1,4 +1,5 @@
-"""MediaPipe's face models in LiteRT, without mediapipe: `blazeface` finds faces, `litert` runs the files.
+"""MediaPipe's models in LiteRT, without mediapipe: `blazeface` finds faces, `litert` runs the files.
 
-The files lie in `models/`; `MODELS.md` there says where each one comes from.
+`sampling` cuts the part of a picture that a network gets. The files lie in `models/`; `MODELS.md` there says
+where each one comes from.
 """

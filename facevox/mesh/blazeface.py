@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from facevox.mesh.litert import LiteRtModel
+from facevox.mesh.sampling import sample_box
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -89,8 +90,6 @@ class BlazeFace:
             border: Pixels of black that are thought around it, left and right, and above and below. They
                 cost nothing; faces that fill the picture or lie at its edge are found with them.
         """
-        import cv2
-
         height, width = image_rgb.shape[:2]
         if not height or not width:
             return []
@@ -99,13 +98,9 @@ class BlazeFace:
             few = self.find(image_rgb[::step, ::step], (border[0] // step, border[1] // step))
             return [_moved(face, step, np.zeros(2, np.float32)) for face in few]
         # The square that MediaPipe cuts: the bordered picture in its middle, black above and below or at
-        # the sides. Its samples are taken from the picture itself, so that no larger copy is made. The matrix
-        # is made by way of four corners, as there, because its last bits decide how samples are rounded.
-        side, size = max(width + 2 * border[0], height + 2 * border[1]), self._network.side_px
-        corners = cv2.boxPoints(((width / 2, height / 2), (side, side), 0.0))
-        targets = np.array([(0, size), (0, 0), (size, 0), (size, size)], np.float32)
-        matrix = cv2.getPerspectiveTransform(corners, targets)
-        square = cv2.warpPerspective(image_rgb, matrix, (size, size), flags=cv2.INTER_LINEAR)
+        # the sides. Its samples are taken from the picture itself, so that no larger copy is made.
+        side = max(width + 2 * border[0], height + 2 * border[1])
+        square = sample_box(image_rgb, (width / 2, height / 2), (side, side), self._network.side_px)
         np.multiply(square, np.float32(2 / 255), out=self._input[0])
         self._input -= 1
         shift = np.array([width - side, height - side]) / 2

@@ -22,8 +22,9 @@ a nostril or mouth corner for an eye in one face of five, so that the crop is tu
 cascade is used only where FaceMesh finds nothing; the landmarks are then those of an average face in the
 box.
 Other settings that differ from DeepFace's defaults: mediapipe gets RGB (DeepFace gives it BGR as if it were
-RGB, which lowers its confidence), and finds faces at any distance (model 1) from a confidence of 0.5 on,
-where DeepFace's model 0 at 0.7 misses most faces that do not fill the picture.
+RGB, which lowers its confidence), and finds faces at any distance (model 1) from a confidence of 0.6 on, its
+graph's own, where DeepFace's model 0 misses most faces that do not fill the picture. It runs without the
+package mediapipe (`facevox.mesh.blazeface`).
 
 The detectors' packages are imported in the constructors: each is optional, and takes seconds to import.
 
@@ -43,7 +44,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facevox.errors import UserError, one_line
-from facevox.faces import ARCFACE_POINTS_112, FaceMesh, five_points, import_mediapipe, similarity_transform
+from facevox.faces import ARCFACE_POINTS_112, FaceMesh, five_points, similarity_transform
+from facevox.mesh.blazeface import BlazeFace
 from lc_pytorch.faces.crops import Box, Eyes, black_crop
 from lc_pytorch.faces.options import BACKENDS
 from lc_pytorch.faces.weights import WeightFile, require_weights
@@ -85,9 +87,6 @@ _PACKAGES = {
     "mtcnn": (("mtcnn", "tensorflow"), "mtcnn"),
     "dlib": (("dlib",), "dlib"),
 }
-_MEDIAPIPE_MODEL = 1  # faces at any distance
-_MEDIAPIPE_CONFIDENCE = 0.5
-_MEDIAPIPE_INPUT_PX = 192  # side of model 1's square input
 _RETINAFACE_CONFIDENCE = 0.9
 _SSD_CONFIDENCE = 0.9
 _SSD_INPUT_PX = 300
@@ -445,52 +444,25 @@ class _RetinaFace(Detector):
 
 
 class _MediaPipe(Detector):
-    """MediaPipe's detector on the 192 x 192 square that it would make of the bordered picture itself.
-
-    Its graph fits the picture into that square by bilinear sampling and a black rim. Here the same samples
-    are taken directly from the picture, so that neither the border nor the large picture is ever copied;
-    boxes and confidences are the same.
-    """
+    """MediaPipe's detector for faces at any distance, by our own runtime; its input is a small square."""
 
     colour = "rgb"
     has_fixed_input = True
 
     def __init__(self, threads: int = 1) -> None:
         super().__init__(threads)
-        solutions = import_mediapipe().solutions
-        self._model = solutions.face_detection.FaceDetection(
-            model_selection=_MEDIAPIPE_MODEL, min_detection_confidence=_MEDIAPIPE_CONFIDENCE
-        )
+        self._model = BlazeFace("full", threads=threads)
 
     def find(self, image: NDArray[np.uint8], border: bool = True) -> list[Candidate]:
-        height, width = image.shape[:2]
         rims = _rims(image, border)
-        columns, rows = width + 2 * rims[0], height + 2 * rims[1]
-        side = max(columns, rows)
-        # From pixels of the square to those of the bordered picture: times side / 192, then this shift.
-        shift = np.array([(columns - side) / 2, (rows - side) / 2])
-        scale = side / _MEDIAPIPE_INPUT_PX
-        matrix = np.array([[scale, 0, shift[0] - rims[0]], [0, scale, shift[1] - rims[1]], [0, 0, 1]])
-        square = cv2.warpPerspective(
-            image,
-            matrix,
-            (_MEDIAPIPE_INPUT_PX, _MEDIAPIPE_INPUT_PX),
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        )
         candidates = []
-        for face in self._model.process(square).detections or []:
-            area = face.location_data.relative_bounding_box
-            box = (*(np.array([area.xmin, area.ymin]) * side + shift), area.width * side, area.height * side)
-            keys = face.location_data.relative_keypoints  # left eye, right eye, nose tip, mouth, ears
-            marks = np.array([(key.x, key.y) for key in keys[:4]]) * side + shift
+        for face in self._model.find(image, border=rims):
+            marks = face.keypoints[:4].astype(np.float64) + rims  # eyes, nose, mouth
             half = _HALF_MOUTH * (marks[1] - marks[0])
             points = np.array([marks[0], marks[1], marks[2], marks[3] - half, marks[3] + half])
-            candidates.append(_candidate(box, float(face.score[0]), points, rims))
+            x, y, w, h = face.box
+            candidates.append(_candidate((x + rims[0], y + rims[1], w, h), face.score, points, rims))
         return candidates
-
-    def close(self) -> None:
-        super().close()
-        self._model.close()
 
 
 _DETECTORS: dict[str, type[Detector]] = {

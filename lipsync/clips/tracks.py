@@ -12,12 +12,13 @@ the picture it does not shrink when the head turns.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
-from facevox.faces import FaceMesh, import_mediapipe
+from facevox.faces import FaceMesh
+from facevox.mesh.blazeface import BlazeFace, Detection
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -168,13 +169,7 @@ class FaceFinder:
     """
 
     def __init__(self) -> None:
-        solutions = import_mediapipe().solutions
-        self._far, self._near = (
-            solutions.face_detection.FaceDetection(
-                model_selection=selection, min_detection_confidence=MIN_CONFIDENCE
-            )
-            for selection in (1, 0)
-        )
+        self._far, self._near = BlazeFace("full"), BlazeFace("short")
 
     def find(self, image_rgb: "NDArray[np.uint8]", with_near: bool) -> list[FacePose]:
         """Faces of an (H, W, 3) RGB picture, the largest first; `with_near` tries both detectors."""
@@ -184,25 +179,21 @@ class FaceFinder:
         if shrink > 1:
             size = (max(round(width / shrink), 1), max(round(height / shrink), 1))
             small = cv2.resize(image_rgb, size, interpolation=cv2.INTER_AREA)
-        detections = self._far.process(small).detections or []
-        if not detections and with_near:
-            detections = self._near.process(small).detections or []
-        poses = [self._pose(detection.location_data, width, height) for detection in detections]
+        faces = self._far.find(small)
+        if not faces and with_near:
+            faces = self._near.find(small)
+        scale = np.array([width / small.shape[1], height / small.shape[0]])
+        poses = [self._pose(face, scale) for face in faces]
         return sorted((p for p in poses if p.size_px >= 1), key=lambda pose: -pose.size_px)
 
     @staticmethod
-    def _pose(location: Any, width: int, height: int) -> FacePose:
-        # Key points: the eye that is left in the picture, the right one, nose, mouth, ears.
-        left, right = (np.array([p.x * width, p.y * height]) for p in location.relative_keypoints[:2])
+    def _pose(face: Detection, scale: "NDArray[np.float64]") -> FacePose:
+        left, right = face.keypoints[:2] * scale  # the eyes, left and right as seen in the picture
         across = right - left
         size_px = EYE_CENTRES_TO_CORNERS * float(np.linalg.norm(across))
         # In profile the eyes fall together, the box does not: it is about 1.5 E wide.
-        size_px = max(size_px, 0.6 * location.relative_bounding_box.width * width)
+        size_px = max(size_px, 0.6 * face.box[2] * float(scale[0]))
         return FacePose((left + right) / 2, size_px, float(np.arctan2(across[1], across[0])))
-
-    def close(self) -> None:
-        self._far.close()
-        self._near.close()
 
 
 class _Track:
@@ -270,7 +261,6 @@ class FaceTracker:
         self._shot = 0
         self._before: NDArray[np.uint8] | None = None
         self._since_detection: int | None = None  # frames; None: no detection in this shot yet
-        self._is_closed = False
 
     def update(self, image_rgb: "NDArray[np.uint8]") -> TrackedFrame:
         """Takes the next frame, (H, W, 3) uint8 RGB."""
@@ -335,11 +325,8 @@ class FaceTracker:
         self._tracks = [track for track in self._tracks if track not in tracks]
 
     def close(self) -> None:
-        """Closes FaceMesh and the detectors; safe to call again."""
+        """Closes FaceMesh; safe to call again."""
         self._end(self._tracks)
-        if not self._is_closed:  # MediaPipe's own refuse to be closed twice
-            self._finder.close()
-            self._is_closed = True
 
     def __enter__(self) -> "FaceTracker":
         return self

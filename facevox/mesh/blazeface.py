@@ -88,7 +88,7 @@ class BlazeFace:
         Args:
             image_rgb: The picture.
             border: Pixels of black that are thought around it, left and right, and above and below. They
-                cost nothing; faces that fill the picture or lie at its edge are found with them.
+                cost nothing; faces that fill the picture or are cut by its edge are found with them.
         """
         height, width = image_rgb.shape[:2]
         if not height or not width:

@@ -26,6 +26,7 @@ until the eyes are level, black where it reaches over the picture's edge.
 """
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -64,6 +65,7 @@ COLUMNS = (
     "confidence",
     "sharpness",
 )
+AGAIN_S = 1.0  # of the video, between two second looks of a detector for which they cost more than the first
 DENSE_TRIES = 25  # frames tried one after the other before the distance grows
 JPEG_QUALITY = 95
 _SHARPNESS_PX = 112  # one size for all, because a large picture of the same sharpness varies less
@@ -218,6 +220,7 @@ class FaceTask(Task[VideoItem]):
         """The first frame with faces and its faces, best first; without any: the first frame, [], and why."""
         first: Frame | None = None
         num_tried = 0
+        again_s = -math.inf
         tries = tried_frames(self.config.max_frames)
         next_index = next(tries)
         for frame in iter_frames(path, colour=detector.colour):
@@ -225,9 +228,15 @@ class FaceTask(Task[VideoItem]):
             if frame.index < next_index:
                 continue
             num_tried += 1
-            candidates = self._find(frame, detector)
+            # With alignment the detector sees DeepFace's black border.
+            is_due = detector.has_fixed_input or frame.time_s >= again_s
+            candidates = detector.search(
+                frame.image, self.config.align_faces, self.config.min_confidence, with_second_look=is_due
+            )
             if candidates:
                 return frame, sorted(candidates, key=_prominence, reverse=True), ""
+            if is_due:
+                again_s = frame.time_s + AGAIN_S
             following = next(tries, None)
             if following is None:
                 break
@@ -235,20 +244,6 @@ class FaceTask(Task[VideoItem]):
         assert first is not None, "iter_frames gives a frame or raises"
         plural = "" if num_tried == 1 else "s"
         return first, [], f"no face in {num_tried} frame{plural} tried (of the first {frame.index + 1})"
-
-    def _find(self, frame: Frame, detector: Detector) -> list[Candidate]:
-        """The faces of a frame with at least the smallest confidence.
-
-        With alignment the detector sees DeepFace's black border. One that reduces every picture to a fixed
-        size searches again without the border where it finds nothing: faces are twice as large then.
-        """
-        borders = [True, False] if self.config.align_faces and detector.has_fixed_input else []
-        for border in borders or [self.config.align_faces]:
-            faces = detector.find(frame.image, border=border)
-            faces = [face for face in faces if face.confidence >= self.config.min_confidence]
-            if faces:
-                return faces
-        return []
 
     def _write(self, frame: Frame, candidate: Candidate, name: str) -> dict[str, object] | None:
         """Cuts a face out and writes it; its row, or None where nothing of it is inside the picture."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from facevox.batch_options import BatchOptions
 from facevox.options import DEVICE, Options, choice, number, option, path, required, switch, text, whole
 
-BACKENDS = ("opencv", "ssd", "dlib", "mtcnn", "retinaface", "mediapipe")
+BACKENDS = ("opencv", "ssd", "dlib", "mtcnn", "retinaface", "mediapipe", "yunet")
 ONNX_PREPROCESSINGS = ("auto", "insightface", "imagenet", "raw")
 
 

@@ -28,7 +28,7 @@ from lc_pytorch.faces.weights import require_weights, weights_dir
 # The default ids of --face_model and --voice_model.
 HUB_MODELS = {"vit": "google/vit-base-patch16-224-in21k", "wav2vec2": "facebook/wav2vec2-base"}
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # the first one that a model has is enough
-DETECTORS = ("retinaface", "ssd", "dlib")  # the weights of the others are in their packages
+DETECTORS = ("retinaface", "ssd", "dlib", "yunet")  # the weights of the others are in their packages
 EMBEDDERS = ("Facenet", "Facenet512", "VGG-Face", "OpenFace", "DeepID", "ArcFace", "SFace")
 NAMES = (*EMBEDDERS, *DETECTORS, *HUB_MODELS, "mobilenetv3")
 

@@ -158,7 +158,7 @@ def test_an_output_folder_that_cannot_be_written_is_said(script, video: Path, tm
         ("--max_frames", "0"),
         ("--min_confidence", "1.5"),
         ("--expand_percentage", "-1"),
-        ("--detector_backend", "yunet"),
+        ("--detector_backend", "centerface"),
         ("--shard_index", "1"),
     ],
 )

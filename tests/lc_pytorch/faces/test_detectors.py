@@ -335,7 +335,7 @@ def train_landmarks(dlib, images_bgr: "list[np.ndarray]", file: Path) -> None:
     dlib.train_shape_predictor(images, labels, options).save(str(file))
 
 
-@pytest.mark.parametrize("backend", ["retinaface", "ssd"])
+@pytest.mark.parametrize("backend", ["retinaface", "ssd", "yunet"])
 def test_missing_weights_say_what_where_and_what_else(monkeypatch, tmp_path: Path, backend: str):
     monkeypatch.setenv("DEEPFACE_HOME", str(tmp_path))
     monkeypatch.setattr(weights, "answers", lambda url: False)
@@ -374,9 +374,130 @@ def test_missing_package_says_what_to_install(monkeypatch, backend: str, package
         detectors.check_backend(backend)
 
 
+# The share of the picture's height that the face fills, and the share of the face that each edge cuts off.
+CLOSE = {
+    "fills 0.8": (0.8, 0.0, 0.0),
+    "fills all": (1.0, 0.0, 0.0),
+    "left": (0.5, 0.2, 0.0),
+    "top": (0.5, 0.0, 0.2),
+}
+
+
+def close_up(image: np.ndarray, box: tuple[int, ...], case: str) -> np.ndarray:
+    """A part of `image` with a face that fills it or is cut by its edge."""
+    share, cut_x, cut_y = CLOSE[case]
+    x, y, w, h = box
+    side = int(max(w, h) / share)
+    left = x + int(cut_x * w) if cut_x else max(x + (w - side) // 2, 0)
+    top = y + int(cut_y * h) if cut_y else max(y + (h - side) // 2, 0)
+    return np.ascontiguousarray(image[top : top + side, left : left + side])
+
+
+@pytest.mark.parametrize("case", CLOSE)
+@pytest.mark.parametrize("backend", ["opencv", "mediapipe"])
+@pytest.mark.parametrize("align", [True, False])
+def test_face_that_fills_the_picture_or_is_cut_by_its_edge_is_found(backend: str, case: str, align: bool):
+    from skimage.data import astronaut
+
+    detector = detectors.make_detector(backend)
+    image = astronaut() if detector.colour == "rgb" else np.ascontiguousarray(astronaut()[..., ::-1])
+    picture = close_up(image, (178, 68, 94, 104), case)
+    faces = detector.search(picture, border=align)
+    assert len(faces) == 1
+    x, y, w, h = faces[0].box
+    assert w > 0.25 * picture.shape[1]
+    assert 0 < x + w / 2 < picture.shape[1]
+    assert 0 < y + h / 2 < picture.shape[0]
+    detector.close()
+
+
+def test_second_look_is_taken_only_where_the_first_finds_nothing(monkeypatch: pytest.MonkeyPatch):
+    detector = detectors.make_detector("mediapipe")
+    face = detectors.Candidate((1, 2, 3, 4), 0.7)
+    looks: list[bool] = []
+
+    def find(image: np.ndarray, border: bool = True) -> "list[detectors.Candidate]":
+        looks.append(border)
+        return [face] if border else []
+
+    monkeypatch.setattr(detector, "find", find)
+    image = np.zeros((8, 8, 3), np.uint8)
+    assert detector.search(image, border=True) == [face]
+    assert detector.search(image, border=False) == [face]
+    assert detector.search(image, border=False, with_second_look=False) == []
+    assert detector.search(image, border=True, min_confidence=0.8) == []
+    assert looks == [True, False, True, False, True, False]
+    detector.close()
+
+
+@pytest.mark.parametrize("backend", ["opencv", "mediapipe"])
+def test_second_look_adds_no_face_where_nobody_is(backend: str):
+    import skimage.data
+
+    detector = detectors.make_detector(backend)
+    for name in ("brick", "grass", "gravel", "page", "moon"):
+        image = np.repeat(getattr(skimage.data, name)()[..., None], 3, axis=2)
+        for align in (True, False):
+            assert detector.search(image, border=align) == [], name
+    detector.close()
+
+
+@pytest.fixture
+def yunet(
+    real_data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> "Iterator[detectors.Detector]":
+    """YuNet with the file of the sample data; it is not in the repository."""
+    monkeypatch.setenv("DEEPFACE_HOME", str(tmp_path))
+    target = weights.weights_dir() / detectors.WEIGHTS["yunet"][0].name
+    target.parent.mkdir(parents=True)
+    target.symlink_to(real_data_dir / "weights" / "yunet_n_640_640.onnx")
+    detector = detectors.make_detector("yunet")
+    yield detector
+    detector.close()
+
+
+@pytest.mark.real_data
+def test_yunet_finds_what_mediapipe_finds(yunet, real_data_dir: Path, pictures):
+    mediapipe = detectors.make_detector("mediapipe")
+    files = sorted((real_data_dir / "faces").glob("*/*/*.jpg"))[::9]
+    for image in [*pictures[:4], *(cv2.imread(str(file)) for file in files)]:
+        rgb = np.ascontiguousarray(image[..., ::-1])
+        for face in mediapipe.search(rgb):
+            width = face.box[2]
+            near = [
+                other
+                for other in yunet.search(image)
+                if np.linalg.norm(np.subtract(other.points.mean(axis=0), face.points.mean(axis=0)))
+                < 0.2 * width
+            ]
+            assert len(near) == 1
+            assert yunet.landmarks(image, near[0])[1] == "detector"
+            assert np.linalg.norm(near[0].points - face.points, axis=1).max() < 0.3 * width
+    mediapipe.close()
+
+
+@pytest.mark.real_data
+def test_yunet_finds_close_and_small_faces_and_takes_every_size(yunet):
+    from skimage.data import astronaut
+
+    image = np.ascontiguousarray(astronaut()[..., ::-1])
+    for case in CLOSE:
+        assert len(yunet.search(close_up(image, (178, 68, 94, 104), case))) == 1
+    small = np.full((720, 1280, 3), 90, np.uint8)
+    small[300:556, 500:756] = image[::2, ::2]
+    assert yunet.find(small) == []
+    (face,) = yunet.search(small)
+    assert abs(face.box[0] - 590) < 10
+    assert 35 < face.box[2] < 60
+    for shape in ((1, 1), (3000, 20), (3, 2000)):
+        assert yunet.search(np.zeros((*shape, 3), np.uint8)) == []
+
+
 def test_unknown_detector_lists_the_known_ones():
-    with pytest.raises(UserError, match=r"yunet.*opencv, ssd, dlib, mtcnn, retinaface, mediapipe"):
-        detectors.check_backend("yunet")
+    with pytest.raises(
+        UserError, match=r"centerface.*opencv, ssd, dlib, mtcnn, retinaface, mediapipe, yunet"
+    ):
+        detectors.check_backend("centerface")
 
 
 def test_detectors_that_need_no_weights_import_no_deepface_and_no_tensorflow(

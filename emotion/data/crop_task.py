@@ -6,6 +6,7 @@ several faces in a picture only theirs has the label.
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -31,7 +32,7 @@ from emotion.data.pictures import decode_reduced, reduction_for
 from emotion.data.split import validation_people
 from facevox.batch import Item, Outcome, Task
 from facevox.errors import NoFaceError, UserError
-from facevox.faces import MIN_CONFIDENCE, FaceMesh
+from facevox.faces import MIN_CONFIDENCE, FaceMesh, find_with_border
 from facevox.files import write_image
 from facevox.manifest import LEFT_OUT
 from facevox.naming import plan_names
@@ -234,14 +235,17 @@ class CropTask(Task[CropItem]):
 
     def _find(self, image: NDArray[np.uint8], annotated: Box | None) -> "FoundFace":
         """The annotated face in the whole picture, or else in the piece around the annotators' box."""
-        boxes = [face_box(points) for points in self._mesh.find(image)]
+        # Only the last search has the border: the piece around the box is surer than the border.
+        find = self._mesh.find if annotated else partial(find_with_border, self._mesh.find)
+        boxes = [face_box(points) for points in find(image)]
         face = choose_face(boxes, annotated)
         if face is not None:
             return face
         if annotated is not None:
             height, width = image.shape[:2]
             left, top, right, bottom = _piece_around(annotated, width, height)
-            piece = [face_box(points) for points in self._mesh.find(image[top:bottom, left:right])]
+            faces = find_with_border(self._mesh.find, image[top:bottom, left:right])
+            piece = [face_box(points) for points in faces]
             moved = [Box(b.left + left, b.top + top, b.right + left, b.bottom + top) for b in piece]
             face = choose_face(moved, annotated)
             if face is not None:

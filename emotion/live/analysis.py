@@ -28,7 +28,7 @@ from emotion.classifier.about import FORMAT, MEMBER, About
 from emotion.data.crops import cut_square, face_box, square_around
 from emotion.live.face_tracks import Face, FaceTracks, Sighting
 from facevox.errors import UserError, one_line
-from facevox.faces import FaceMesh
+from facevox.faces import FaceMesh, find_with_border
 
 MODEL_PATTERN = "emotion_classifier_*_classes.tflite"
 MAX_ABOUT_BYTES = 1_000_000
@@ -177,7 +177,7 @@ class FaceAnalyser:
     def find(self, image_rgb: NDArray[np.uint8]) -> Findings:
         """The faces of an (H, W, 3) uint8 RGB picture from left to right, without memory of others."""
         start_s = time.perf_counter()
-        boxes = sorted(face_box(landmarks) for landmarks in self._mesh.find(image_rgb))
+        boxes = sorted(face_box(landmarks) for landmarks in find_with_border(self._mesh.find, image_rgb))
         detected_s = time.perf_counter()
         if self.classifier is None:
             probabilities_NC = np.zeros((len(boxes), 0), np.float32)

@@ -35,6 +35,7 @@ EYE_CENTRES_TO_CORNERS = 1.37  # E over the distance between the eye centres, wh
 DETECT_EVERY = 12  # frames between detections in the whole picture while every face is followed
 DETECT_EVERY_MISSING = 3  # while a face is lost
 DETECT_EVERY_EMPTY = 5  # while there is none
+BORDER_EVERY_EMPTY = 5  # detections, a second: the look with a border, while there is none
 MAX_MISSED = 4  # frames (0.16 s) that a face may be hidden, by a hand or by blur, and stay the same track
 DETECTOR_WIDTH_PX = 640  # the detector shrinks to 192 pixels itself; this only makes handing over cheap
 MIN_CONFIDENCE = 0.5
@@ -171,8 +172,17 @@ class FaceFinder:
     def __init__(self) -> None:
         self._far, self._near = BlazeFace("full"), BlazeFace("short")
 
-    def find(self, image_rgb: "NDArray[np.uint8]", with_near: bool) -> list[FacePose]:
-        """Faces of an (H, W, 3) RGB picture, the largest first; `with_near` tries both detectors."""
+    def find(
+        self, image_rgb: "NDArray[np.uint8]", with_near: bool, with_border: bool = False
+    ) -> list[FacePose]:
+        """Faces of an (H, W, 3) RGB picture, the largest first.
+
+        Args:
+            image_rgb: The picture.
+            with_near: Where the detector for all distances finds nothing, the one for near faces looks.
+            with_border: Where that finds nothing either, the first looks at the picture in a black border:
+                faces that fill the picture or are cut by its edge are found with it.
+        """
         height, width = image_rgb.shape[:2]
         shrink = max(width, height) / DETECTOR_WIDTH_PX
         small = image_rgb
@@ -182,6 +192,8 @@ class FaceFinder:
         faces = self._far.find(small)
         if not faces and with_near:
             faces = self._near.find(small)
+        if not faces and with_border:
+            faces = self._far.find(small, border=(small.shape[1] // 2, small.shape[0] // 2))
         scale = np.array([width / small.shape[1], height / small.shape[0]])
         poses = [self._pose(face, scale) for face in faces]
         return sorted((p for p in poses if p.size_px >= 1), key=lambda pose: -pose.size_px)
@@ -261,6 +273,7 @@ class FaceTracker:
         self._shot = 0
         self._before: NDArray[np.uint8] | None = None
         self._since_detection: int | None = None  # frames; None: no detection in this shot yet
+        self._num_empty = 0  # detections one after the other that left no face to follow
 
     def update(self, image_rgb: "NDArray[np.uint8]") -> TrackedFrame:
         """Takes the next frame, (H, W, 3) uint8 RGB."""
@@ -268,7 +281,7 @@ class FaceTracker:
         if self._before is not None and shot_distance(self._before, small) >= CUT_DISTANCE:
             self._shot += 1
             self._end(self._tracks)
-            self._since_detection = None
+            self._since_detection, self._num_empty = None, 0
         self._before = small
         # Lost and doubled tracks end before the detector runs: it may find their faces again as new ones.
         faces = {track: track.measure(image_rgb) for track in self._tracks}
@@ -293,7 +306,9 @@ class FaceTracker:
 
     def _detect(self, image_rgb: "NDArray[np.uint8]", faces: dict[_Track, TrackedFace]) -> None:
         self._since_detection = 0
-        for pose in self._finder.find(image_rgb, with_near=not self._tracks):
+        is_bordered = not self._tracks and self._num_empty % BORDER_EVERY_EMPTY == 0
+        poses = self._finder.find(image_rgb, with_near=not self._tracks, with_border=is_bordered)
+        for pose in poses:
             followed = next((track for track in self._tracks if track.is_at(pose)), None)
             if followed is not None:
                 if followed.num_missed:
@@ -310,6 +325,7 @@ class FaceTracker:
                 self._num_tracks += 1
                 self._tracks.append(track)
                 faces[track] = face
+        self._num_empty = 0 if self._tracks else self._num_empty + 1
 
     def _doubles(self) -> list[_Track]:
         """Tracks that now follow the same face as an older one."""

@@ -87,3 +87,33 @@ def test_import_keeps_tensorflow_out() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert result.stdout.strip() == "False", result.stderr
+
+
+def test_second_look_has_a_border_and_is_taken_only_where_the_first_finds_nothing() -> None:
+    face = np.array([[400.0, 300.0, 8.0]], np.float32)
+    seen: list[tuple[int, ...]] = []
+
+    def find(image: np.ndarray, first: int = 1) -> list[np.ndarray]:
+        seen.append(image.shape)
+        return [face] if len(seen) >= first else []
+
+    image = np.full((480, 1280, 3), 255, np.uint8)
+    assert faces.find_with_border(find, image) == [face]
+    assert seen == [image.shape]
+    seen.clear()
+    (moved,) = faces.find_with_border(lambda bordered: find(bordered, first=2), image)
+    assert seen == [image.shape, (240 + 640, 640 + 640, 3)]  # at half the size, half of it on each side
+    assert moved == pytest.approx((face - [320, 320, 0]) * 2)
+
+
+def test_face_that_fills_the_picture_is_found_at_the_second_look() -> None:
+    from skimage.data import astronaut
+
+    picture = np.ascontiguousarray(astronaut()[80:150, 190:256])  # brows to mouth, cut at both cheeks
+    with faces.FaceMesh() as mesh:
+        (whole,) = mesh.find(astronaut())
+        assert mesh.find(picture) == []
+        (close,) = faces.find_with_border(mesh.find, picture)
+    eyes_px = float(np.linalg.norm(whole[faces.LEFT_IRIS] - whole[faces.RIGHT_IRIS]))
+    distance = np.linalg.norm((close[:, :2] + [190, 80]) - whole[:, :2], axis=1)
+    assert np.median(distance) < 0.1 * eyes_px

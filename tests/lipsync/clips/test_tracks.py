@@ -9,6 +9,7 @@ from lipsync.clips.tracks import (
     DETECT_EVERY_EMPTY,
     FACE_CROP_PX,
     MAX_MISSED,
+    FaceFinder,
     FacePose,
     FaceTracker,
     cut_upright,
@@ -97,6 +98,36 @@ def test_picture_without_a_face_and_tiny_picture_give_none() -> None:
     rng = np.random.default_rng(0)
     for shape in ((240, 320, 3), (2, 2, 3), (1, 700, 3)):
         assert follow([rng.integers(0, 255, shape, dtype=np.uint8)] * 2) == [{}, {}]
+
+
+def test_look_with_a_border_is_taken_once_a_second_while_nobody_is_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks: list[tuple[bool, bool]] = []
+
+    def find(
+        self: FaceFinder, image: np.ndarray, with_near: bool, with_border: bool = False
+    ) -> list[FacePose]:
+        looks.append((with_near, with_border))
+        return []
+
+    monkeypatch.setattr(FaceFinder, "find", find)
+    empty = np.full((90, 160, 3), 127, np.uint8)
+    follow([empty] * 100)  # 4 s
+    assert [number for number, (_, with_border) in enumerate(looks) if with_border] == [0, 5, 10, 15]
+    assert len(looks) == 100 / DETECT_EVERY_EMPTY
+
+
+def test_face_that_fills_the_picture_is_followed() -> None:
+    from skimage.data import astronaut
+
+    close = cv2.resize(astronaut()[82:158, 186:262], (320, 320), interpolation=cv2.INTER_CUBIC)
+    finder = FaceFinder()
+    assert finder.find(close, with_near=True) == []
+    (pose,) = finder.find(close, with_near=True, with_border=True)
+    assert pose.middle_px == pytest.approx([160, 90], abs=40)
+    seen = follow([close] * 3)
+    assert all(list(faces) == [0] and faces[0] is not None for faces in seen)
 
 
 def test_crop_is_upright_and_of_one_scale(clip_frames: Clips) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 NUM_LANDMARKS = 478
 MIN_CONFIDENCE = 0.5  # of MediaPipe's face detector, and of its tracker
 BORDER = 0.5  # of the second look, as a share of the longer side
-BORDERED_PX = 640  # longer side of the picture in that border
+BORDERED_PX = 384  # longer side of the picture in that border: twice what the network gets of a face
 # Irises: centre point of each eye. "left" and "right" are as seen in the picture throughout.
 LEFT_IRIS, RIGHT_IRIS = 468, 473
 NOSE_TIP = 1  # the foremost point of the nose

@@ -65,7 +65,7 @@ COLUMNS = (
     "confidence",
     "sharpness",
 )
-AGAIN_S = 1.0  # of the video, between two second looks of a detector for which they cost more than the first
+AGAIN_S = 1.0  # of the video, between two second looks that cost as much as the first or more
 DENSE_TRIES = 25  # frames tried one after the other before the distance grows
 JPEG_QUALITY = 95
 _SHARPNESS_PX = 112  # one size for all, because a large picture of the same sharpness varies less
@@ -228,10 +228,11 @@ class FaceTask(Task[VideoItem]):
             if frame.index < next_index:
                 continue
             num_tried += 1
-            # With alignment the detector sees DeepFace's black border.
-            is_due = detector.has_fixed_input or frame.time_s >= again_s
+            # The second look without the border costs less than the first, and is always taken.
+            has_border = self.config.align_faces
+            is_due = (has_border and detector.has_fixed_input) or frame.time_s >= again_s
             candidates = detector.search(
-                frame.image, self.config.align_faces, self.config.min_confidence, with_second_look=is_due
+                frame.image, has_border, self.config.min_confidence, with_second_look=is_due
             )
             if candidates:
                 return frame, sorted(candidates, key=_prominence, reverse=True), ""

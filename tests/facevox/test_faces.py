@@ -102,8 +102,8 @@ def test_second_look_has_a_border_and_is_taken_only_where_the_first_finds_nothin
     assert seen == [image.shape]
     seen.clear()
     (moved,) = faces.find_with_border(lambda bordered: find(bordered, first=2), image)
-    assert seen == [image.shape, (240 + 640, 640 + 640, 3)]  # at half the size, half of it on each side
-    assert moved == pytest.approx((face - [320, 320, 0]) * 2)
+    assert seen == [image.shape, (144 + 384, 384 + 384, 3)]  # at 0.3 of the size, half of it on each side
+    assert moved == pytest.approx((face - [192, 192, 0]) / 0.3, rel=1e-5)
 
 
 def test_face_that_fills_the_picture_is_found_at_the_second_look() -> None:

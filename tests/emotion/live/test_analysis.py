@@ -129,3 +129,12 @@ def test_exported_network_answers_as_keras_does(tmp_path: Path) -> None:
     crops = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
     expected = np.asarray(network(crops.astype(np.float32), training=False))
     np.testing.assert_allclose(classifier.predict(crops), expected, atol=1e-4)
+
+
+def test_face_that_fills_the_picture_is_found() -> None:
+    from skimage.data import astronaut
+
+    with FaceAnalyser(None) as analyser:
+        (sighting,) = analyser.find(np.ascontiguousarray(astronaut()[80:150, 190:256])).sightings
+    assert sighting.box.width > 50  # of 66; it reaches over the edge
+    assert sighting.box.left < 10

@@ -413,19 +413,19 @@ def test_face_that_fills_the_picture_or_is_cut_by_its_edge_is_found(backend: str
 
 def test_second_look_is_taken_only_where_the_first_finds_nothing(monkeypatch: pytest.MonkeyPatch):
     detector = detectors.make_detector("mediapipe")
-    face = detectors.Candidate((1, 2, 3, 4), 0.7)
+    face, small = detectors.Candidate((1, 2, 3, 4), 0.7), detectors.Candidate((1, 2, 3, 3), 0.9)
     looks: list[bool] = []
 
     def find(image: np.ndarray, border: bool = True) -> "list[detectors.Candidate]":
         looks.append(border)
-        return [face] if border else []
+        return [face, small] if border else []
 
     monkeypatch.setattr(detector, "find", find)
     image = np.zeros((8, 8, 3), np.uint8)
-    assert detector.search(image, border=True) == [face]
+    assert detector.search(image, border=True) == [face, small]
     assert detector.search(image, border=False) == [face]
     assert detector.search(image, border=False, with_second_look=False) == []
-    assert detector.search(image, border=True, min_confidence=0.8) == []
+    assert detector.search(image, border=True, min_confidence=0.95) == []
     assert looks == [True, False, True, False, True, False]
     detector.close()
 

@@ -10,6 +10,7 @@ from facevox.errors import UserError
 from facevox.files import read_image
 from facevox.media import iter_frames, write_video
 from lc_pytorch.faces import extractor
+from lc_pytorch.faces.detectors import Candidate, Detector
 from lc_pytorch.faces.extractor import FaceTask, VideoItem, further_names, plan_faces, tried_frames
 from lc_pytorch.faces.options import FaceConfig
 
@@ -58,6 +59,25 @@ def test_the_first_frame_with_a_face_wins(tmp_path: Path, portrait: np.ndarray, 
 def test_a_face_after_a_long_leader_is_found(tmp_path: Path, portrait: np.ndarray):
     outcome = extract(tmp_path, [blank(portrait)] * 60 + [portrait] * 20)
     assert outcome.rows[0]["frame_index"] == min(index for index in tried_frames(60) if index >= 60)
+
+
+@pytest.mark.parametrize("align", [True, False])
+def test_second_look_that_costs_more_is_taken_once_a_second(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, portrait: np.ndarray, align: bool
+):
+    second: list[bool] = []
+
+    def search(
+        self: Detector, image: np.ndarray, border: bool, min_confidence: float, with_second_look: bool
+    ) -> list[Candidate]:
+        second.append(with_second_look)
+        return []
+
+    monkeypatch.setattr(Detector, "search", search)
+    extract(tmp_path, [blank(portrait)] * 60, align_faces=align)
+    tried = [index for index in tried_frames(60) if index < 60]
+    due = [index for index, is_due in zip(tried, second, strict=True) if is_due]
+    assert due == (tried if align else [0, 26, 51])  # with alignment the second look is the cheap one
 
 
 def test_nothing_is_decoded_after_the_frame_with_a_face(monkeypatch, tmp_path: Path, portrait: np.ndarray):

@@ -1,5 +1,5 @@
-"""MediaPipe's models in LiteRT, without mediapipe: `blazeface` finds faces, `litert` runs the files.
+"""MediaPipe's models in LiteRT, without mediapipe: `blazeface` finds faces, `face_mesh` their landmarks.
 
-`sampling` cuts the part of a picture that a network gets. The files are in `models/`; `MODELS.md` there says
-where each one comes from.
+`litert` runs the files; `sampling` cuts the part of a picture that the detector gets, `region` the face that
+`network`, the mesh, gets. The files are in `models/`; `MODELS.md` there has their sources.
 """

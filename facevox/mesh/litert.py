@@ -26,12 +26,25 @@ class LiteRtModel:
 
         self._interpreter: Any = Interpreter(str(MODELS_DIR / path), num_threads=threads)
         self._interpreter.allocate_tensors()
-        self._inputs = [tensor["index"] for tensor in self._interpreter.get_input_details()]
+        self._inputs = {t["name"]: t["index"] for t in self._interpreter.get_input_details()}
         self._outputs = {t["name"]: t["index"] for t in self._interpreter.get_output_details()}
 
     def __call__(self, *inputs: "NDArray[np.float32]") -> "dict[str, NDArray[np.float32]]":
         """The outputs by name, as arrays of the caller's own; `inputs` in the order of the file."""
-        for index, values in zip(self._inputs, inputs, strict=True):
+        for index, values in zip(self._inputs.values(), inputs, strict=True):
             self._interpreter.set_tensor(index, values)
-        self._interpreter.invoke()
+        self.run()
         return {name: self._interpreter.get_tensor(index) for name, index in self._outputs.items()}
+
+    def run(self) -> None:
+        """Runs the network on what was written into the memory of its inputs; `memory` has the outputs."""
+        self._interpreter.invoke()
+
+    def memory(self, name: str) -> "NDArray[np.float32]":
+        """The interpreter's memory of an input or output, which saves copies.
+
+        No variable may refer to it when the network runs: LiteRT refuses that with a RuntimeError.
+        """
+        index = self._inputs[name] if name in self._inputs else self._outputs[name]
+        values: NDArray[np.float32] = self._interpreter.tensor(index)()
+        return values

@@ -44,7 +44,10 @@ def test_wheel_holds_every_module_and_its_data(installed: Path, repository: Path
     for file in repository.glob("scripts/*/*.py"):
         inside = installed / "facevox_programs" / file.relative_to(repository)
         assert inside.is_file() == (file.parent.name != "setup"), file
+    models = [str(path.relative_to(repository)) for path in (repository / "facevox/mesh/models").iterdir()]
+    assert len(models) > 7
     for name in (
+        *models,
         *("lipsync/config.yaml", "emotion/static/index.html", "facevox/py.typed"),
         "facevox_demo/example/masks/astronaut.png",
     ):

@@ -336,8 +336,10 @@ def test_min_confidence_is_the_least_score(pictures: dict[str, np.ndarray]) -> N
 
 
 def test_model_files_are_those_of_the_list() -> None:
-    rows = re.findall(r"`(\w+\.tflite)`.*`([0-9a-f]{64})`", (MODELS_DIR / "MODELS.md").read_text())
-    assert {name for name, _ in rows} == {path.name for path in MODELS_DIR.glob("*.tflite")}
+    rows = re.findall(
+        r"^\| `(\w+\.\w+)`.*`([0-9a-f]{64})`", (MODELS_DIR / "MODELS.md").read_text(), re.MULTILINE
+    )
+    assert {name for name, _ in rows} == {path.name for path in MODELS_DIR.glob("*.[tj]*")}
     for name, digest in rows:
         assert hashlib.sha256((MODELS_DIR / name).read_bytes()).hexdigest() == digest
 

@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 
 from facevox import cli
 from facevox.errors import ExitCode, UserError
-from facevox.faces import FaceMesh, align_five_points, five_points, mouth_opening
+from facevox.faces import align_five_points, five_points, mouth_opening
+from facevox.mesh.face_mesh import FaceMesh
 from facevox_demo.figures import Figure, print_figures, write_figures
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -1,12 +1,11 @@
-"""FaceMesh landmarks without TensorFlow, and values computed from them: five points, alignment, mouth.
+"""Values computed from FaceMesh's landmarks: five points, alignment, mouth; and mediapipe's import.
 
 Landmark numbers are those of MediaPipe's canonical face model (478 points with the irises).
 """
 
 import importlib
 import sys
-from collections.abc import Callable
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,9 +14,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NUM_LANDMARKS = 478
-MIN_CONFIDENCE = 0.5  # of MediaPipe's face detector, and of its tracker
-BORDER = 0.5  # of the second look, as a share of the longer side
-BORDERED_PX = 384  # longer side of the picture in that border: twice what the network gets of a face
 # Irises: centre point of each eye. "left" and "right" are as seen in the picture throughout.
 LEFT_IRIS, RIGHT_IRIS = 468, 473
 NOSE_TIP = 1  # the foremost point of the nose
@@ -48,86 +44,6 @@ def import_mediapipe() -> ModuleType:
         return importlib.import_module("mediapipe")
     finally:
         del sys.modules["tensorflow"]
-
-
-class FaceMesh:
-    """Finds the 478 landmarks of faces; use it as a context manager or call `close`.
-
-    Not thread-safe and not usable in a forked child: one per thread, made after the process starts.
-
-    Args:
-        static: True treats each picture by itself; False follows the faces of a video and is faster.
-        max_faces: Most faces that are searched for in a picture.
-        min_confidence: Of the detector and the tracker, 0 to 1.
-    """
-
-    def __init__(
-        self, static: bool = True, max_faces: int = 1, min_confidence: float = MIN_CONFIDENCE
-    ) -> None:
-        mediapipe = import_mediapipe()
-        self._mesh = mediapipe.solutions.face_mesh.FaceMesh(
-            static_image_mode=static,
-            max_num_faces=max_faces,
-            refine_landmarks=True,
-            min_detection_confidence=min_confidence,
-            min_tracking_confidence=min_confidence,
-        )
-
-    def find(self, image_rgb: "NDArray[np.uint8]") -> "list[NDArray[np.float32]]":
-        """The faces of an (H, W, 3) uint8 RGB picture, each as (478, 3) float32.
-
-        x and y are pixels from the top left corner; z (depth, smaller is nearer) has the scale of x.
-        """
-        height, width = image_rgb.shape[:2]
-        faces = self._mesh.process(np.ascontiguousarray(image_rgb)).multi_face_landmarks or []
-        scale = np.array([width, height, width], dtype=np.float32)
-        return [
-            np.array([(p.x, p.y, p.z) for p in face.landmark], dtype=np.float32) * scale for face in faces
-        ]
-
-    def close(self) -> None:
-        """Releases the graph; calling it twice is safe."""
-        if self._mesh is not None:
-            self._mesh.close()
-            self._mesh = None
-
-    def __enter__(self) -> "FaceMesh":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-def find_with_border(
-    find: "Callable[[NDArray[np.uint8]], list[NDArray[np.float32]]]",
-    image_rgb: "NDArray[np.uint8]",
-    longest_px: int = BORDERED_PX,
-) -> "list[NDArray[np.float32]]":
-    """The landmarks that `find` (of a `FaceMesh`) gives, with a second look where it gives none.
-
-    Its detector misses faces that fill the picture or are cut by its edge; with a black border around the
-    picture it finds them. (Of 401 tight crops of real faces 396 without the border, all with it.)
-
-    Args:
-        find: FaceMesh's.
-        image_rgb: (H, W, 3) uint8.
-        longest_px: A longer side than this is reduced to it for the second look: the face is large then.
-    """
-    faces = find(image_rgb)
-    if faces:
-        return faces
-    import cv2
-
-    ratio = min(longest_px / max(image_rgb.shape[:2]), 1.0)
-    small = image_rgb
-    if ratio < 1:
-        size = (max(round(side * ratio), 1) for side in image_rgb.shape[1::-1])
-        small = cv2.resize(image_rgb, tuple(size), interpolation=cv2.INTER_AREA)
-    border = int(BORDER * max(small.shape[:2]))
-    bordered = cv2.copyMakeBorder(small, border, border, border, border, cv2.BORDER_CONSTANT)
-    return [(face - np.array([border, border, 0], np.float32)) / np.float32(ratio) for face in find(bordered)]
 
 
 def five_points(landmarks: "NDArray[np.float32]") -> "NDArray[np.float32]":

@@ -6,7 +6,6 @@ several faces in a picture only theirs has the label.
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import cv2
@@ -32,9 +31,9 @@ from emotion.data.pictures import decode_reduced, reduction_for
 from emotion.data.split import validation_people
 from facevox.batch import Item, Outcome, Task
 from facevox.errors import NoFaceError, UserError
-from facevox.faces import MIN_CONFIDENCE, FaceMesh, find_with_border
 from facevox.files import write_image
 from facevox.manifest import LEFT_OUT
+from facevox.mesh.face_mesh import MIN_CONFIDENCE, FaceMesh
 from facevox.naming import plan_names
 
 # From the annotations, before a picture is opened …
@@ -165,7 +164,7 @@ class CropTask(Task[CropItem]):
         """Makes this process's FaceMesh; OpenCV keeps to one thread, the workers share the cores."""
         super().open(output_dir)
         cv2.setNumThreads(1)
-        self._mesh = FaceMesh(static=True, max_faces=SEARCHED_FACES)
+        self._mesh = FaceMesh(static=True, max_faces=SEARCHED_FACES, heads="none")
 
     def close(self) -> None:
         """Closes FaceMesh and the open archive."""
@@ -236,15 +235,15 @@ class CropTask(Task[CropItem]):
     def _find(self, image: NDArray[np.uint8], annotated: Box | None) -> "FoundFace":
         """The annotated face in the whole picture, or else in the piece around the annotators' box."""
         # Only the last search has the border: the piece around the box is surer than the border.
-        find = self._mesh.find if annotated else partial(find_with_border, self._mesh.find)
-        boxes = [face_box(points) for points in find(image)]
+        faces = self._mesh.find(image, with_border=annotated is None)
+        boxes = [face_box(points) for points in faces]
         face = choose_face(boxes, annotated)
         if face is not None:
             return face
         if annotated is not None:
             height, width = image.shape[:2]
             left, top, right, bottom = _piece_around(annotated, width, height)
-            faces = find_with_border(self._mesh.find, image[top:bottom, left:right])
+            faces = self._mesh.find(image[top:bottom, left:right], with_border=True)
             piece = [face_box(points) for points in faces]
             moved = [Box(b.left + left, b.top + top, b.right + left, b.bottom + top) for b in piece]
             face = choose_face(moved, annotated)

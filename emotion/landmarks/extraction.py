@@ -30,9 +30,9 @@ from emotion.landmarks.shards import COLUMNS, NUM_POINTS, PROGRAM, TABLE
 from emotion.landmarks.table import LandmarkTable, load_table
 from facevox.batch import BatchConfig, BatchOptions, Item, Outcome, Summary, Task, run_batch
 from facevox.errors import ExitCode, NoFaceError, UserError, one_line
-from facevox.faces import MIN_CONFIDENCE
 from facevox.files import replacing
 from facevox.manifest import NOBODY, empty_text, find_programs, is_too_much, read_manifest, status_text
+from facevox.mesh.face_mesh import MIN_CONFIDENCE
 from facevox.workers import WorkerPool
 
 logger = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ from emotion.landmarks.network import load_model
 from emotion.landmarks.reader import PictureReader
 from facevox.batch import Item, Outcome, Task
 from facevox.errors import UserError
-from facevox.faces import MIN_CONFIDENCE
 from facevox.files import find_files
+from facevox.mesh.face_mesh import MIN_CONFIDENCE
 
 PROGRAM = "predict_landmarks"
 TABLE = "predictions.csv"

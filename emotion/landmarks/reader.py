@@ -19,7 +19,7 @@ from emotion.data.boxes import SEARCHED_FACES, Box, annotated_box, choose_face, 
 from emotion.data.crops import face_box
 from emotion.data.pictures import decode_reduced, reduction_for
 from facevox.errors import NoFaceError
-from facevox.faces import FaceMesh, find_with_border
+from facevox.mesh.face_mesh import FaceMesh
 from facevox.workers import reuse_large_blocks
 
 Edges = Sequence[float]  # left, top, right, bottom of a box as an annotator drew it
@@ -121,7 +121,7 @@ class PictureReader:
     ) -> tuple[list[NDArray[np.float32]], int | None]:
         """All faces in pixels of `image`, and the index of the one that the annotators marked."""
         # Only the last search has the border: the piece around the box is surer than the border.
-        faces = self._mesh.find(image) if annotated else find_with_border(self._mesh.find, image)
+        faces = self._mesh.find(image, with_border=annotated is None)
         chosen = _choose(faces, annotated)
         if chosen is not None or annotated is None:
             return faces, chosen
@@ -132,7 +132,7 @@ class PictureReader:
         if piece is None:
             return faces, None
         left, top, right, bottom = (int(value) for value in piece)
-        moved = find_with_border(self._mesh.find, image[top : bottom + 1, left : right + 1])
+        moved = self._mesh.find(image[top : bottom + 1, left : right + 1], with_border=True)
         faces = faces + [points + np.array([left, top, 0], np.float32) for points in moved]
         return faces, _choose(faces, annotated)
 

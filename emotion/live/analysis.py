@@ -5,9 +5,8 @@
         for face in analyser.analyse(image_rgb):
             print(face.track_id, face.box, classifier.class_names[face.best], face.smoothed)
 
-Needs MediaPipe and ai-edge-litert, neither TensorFlow nor torch. Both write notes to stderr when they start
-and with the first picture; a program runs inside of `facevox.native_silence`, which only its main thread may
-enter.
+Needs ai-edge-litert, neither TensorFlow nor torch. It writes notes to stderr when it starts; a program runs
+inside of `facevox.native_silence`, which only its main thread may enter.
 """
 
 import json
@@ -28,7 +27,7 @@ from emotion.classifier.about import FORMAT, MEMBER, About
 from emotion.data.crops import cut_square, face_box, square_around
 from emotion.live.face_tracks import Face, FaceTracks, Sighting
 from facevox.errors import UserError, one_line
-from facevox.faces import FaceMesh, find_with_border
+from facevox.mesh.face_mesh import FaceMesh
 
 MODEL_PATTERN = "emotion_classifier_*_classes.tflite"
 MAX_ABOUT_BYTES = 1_000_000
@@ -160,9 +159,9 @@ class Findings:
 class FaceAnalyser:
     """Finds faces and classifies them, cropped exactly as in training; a context manager.
 
-    One for each thread, because MediaPipe's graphs are not thread-safe. Every picture is searched by
-    itself: with several faces MediaPipe's tracking is no faster, its boxes differ from those of training,
-    and a graph without memory serves any camera.
+    One for each thread, because FaceMesh is not thread-safe. Every picture is searched by itself: with
+    several faces following them is no faster, the boxes differ from those of training, and a FaceMesh
+    without memory serves any camera. The box of a face needs none of FaceMesh's heads.
 
     Args:
         classifier: None finds faces only.
@@ -171,13 +170,13 @@ class FaceAnalyser:
 
     def __init__(self, classifier: Classifier | None, max_faces: int = 4) -> None:
         self.classifier = classifier
-        self._mesh = FaceMesh(static=True, max_faces=max_faces)
+        self._mesh = FaceMesh(static=True, max_faces=max_faces, heads="none")
         self._tracks = FaceTracks()
 
     def find(self, image_rgb: NDArray[np.uint8]) -> Findings:
         """The faces of an (H, W, 3) uint8 RGB picture from left to right, without memory of others."""
         start_s = time.perf_counter()
-        boxes = sorted(face_box(landmarks) for landmarks in find_with_border(self._mesh.find, image_rgb))
+        boxes = sorted(face_box(points) for points in self._mesh.find(image_rgb, with_border=True))
         detected_s = time.perf_counter()
         if self.classifier is None:
             probabilities_NC = np.zeros((len(boxes), 0), np.float32)

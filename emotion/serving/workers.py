@@ -2,14 +2,12 @@
 
 import asyncio
 import contextlib
-import sys
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import TypeVar
 
 import numpy as np
@@ -19,7 +17,6 @@ from emotion.live.analysis import Classifier, FaceAnalyser, Findings
 from emotion.logger_config import get_logger
 from emotion.serving.pictures import decode_frame
 from emotion.serving.refusals import Refusal
-from facevox.faces import import_mediapipe
 
 _Result = TypeVar("_Result")
 
@@ -66,7 +63,6 @@ class AnalysisWorkers:
         """Makes every thread's detector and network, so that nobody's first frame waits for it."""
         if self._model is not None:
             loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self._threads, import_mediapipe_alone)
             all_here = threading.Barrier(self._num_workers)
             warmings = [
                 loop.run_in_executor(self._threads, self._warm_thread, all_here)
@@ -116,7 +112,7 @@ class AnalysisWorkers:
         try:
             return self._analyser().find(image_rgb)
         except Exception as error:
-            # MediaPipe's graph is unusable after an error; the next picture gets a new one.
+            # After an error a network's memory may be half written; the next picture gets a new one.
             get_logger("server").error("a picture could not be analysed: %s", type(error).__name__)
             failed = self._local.__dict__.pop("analyser", None)
             if failed is not None:
@@ -140,19 +136,3 @@ class AnalysisWorkers:
         self._threads.shutdown(wait=True, cancel_futures=True)
         while self._analysers:
             self._analysers.pop().close()
-
-
-def import_mediapipe_alone() -> ModuleType:
-    """The module mediapipe without Matplotlib, which it imports for plots that are not used here.
-
-    Matplotlib takes 30 MB and 0.3 s, and writes a list of fonts into the home folder.
-    """
-    if "matplotlib" in sys.modules or "mediapipe" in sys.modules:
-        return import_mediapipe()
-    stand_ins = {name: ModuleType(name) for name in ("matplotlib", "matplotlib.pyplot")}
-    sys.modules.update(stand_ins)
-    try:
-        return import_mediapipe()
-    finally:
-        for name in stand_ins:
-            sys.modules.pop(name, None)

@@ -44,11 +44,16 @@ class FaceMesh:
         self._network: MeshNetwork | None = MeshNetwork(heads)
         self._followed: list[Region] = []
 
-    def find(self, image_rgb: "NDArray[np.uint8]") -> "list[NDArray[np.float32]]":
+    def find(self, image_rgb: "NDArray[np.uint8]", with_border: bool = False) -> "list[NDArray[np.float32]]":
         """The faces of an (H, W, 3) uint8 RGB picture, each as (478, 3) float32.
 
         x and y are pixels from the top left corner; z (depth, smaller is nearer) has the scale of x. Newly
         detected faces come first, the surest first, then the followed ones.
+
+        Args:
+            image_rgb: The picture.
+            with_border: Where the detector finds nothing, it looks at the picture in a black border: faces
+                that fill the picture or are cut by its edge are found then.
 
         Raises:
             ValueError: Not such a picture, or FaceMesh is closed.
@@ -60,8 +65,12 @@ class FaceMesh:
         image_rgb = np.ascontiguousarray(image_rgb)  # once: OpenCV would copy it for each face
         regions = self._followed
         if len(regions) < self._max_faces:
-            detections = self._detector.find(image_rgb)[: self._max_faces]
-            regions = _distinct([*map(Region.of_detection, detections), *regions], self._max_faces)
+            detections = self._detector.find(image_rgb)
+            if with_border and not detections and not regions:
+                height, width = image_rgb.shape[:2]
+                detections = self._detector.find(image_rgb, border=(width // 2, height // 2))
+            found = map(Region.of_detection, detections[: self._max_faces])
+            regions = _distinct([*found, *regions], self._max_faces)
         faces, self._followed = [], []
         for region in regions:
             crop = region.crop(image_rgb)

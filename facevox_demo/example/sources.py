@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facevox.errors import UserError
-from facevox.faces import FaceMesh
+from facevox.mesh.face_mesh import FaceMesh
 from facevox_demo.example.warps import Floats
 
 MASK_DIR = Path(__file__).parent / "masks"

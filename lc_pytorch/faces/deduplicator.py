@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from facevox.batch import BatchConfig, run_batch
 from facevox.batch import Summary as BatchSummary
 from facevox.errors import ExitCode, NoFaceError, UserError
-from facevox.faces import MIN_CONFIDENCE
 from facevox.files import (
     IMAGE_PATTERNS,
     find_files,
@@ -41,6 +40,7 @@ from facevox.manifest import (
     write_manifest,
     write_table,
 )
+from facevox.mesh.face_mesh import MIN_CONFIDENCE
 from facevox.progress import Progress, duration_text
 from facevox.signals import StopFlag
 from lc_pytorch.faces import embedding_task

@@ -49,8 +49,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facevox.errors import UserError, one_line
-from facevox.faces import ARCFACE_POINTS_112, FaceMesh, five_points, similarity_transform
+from facevox.faces import ARCFACE_POINTS_112, five_points, similarity_transform
 from facevox.mesh.blazeface import BlazeFace
+from facevox.mesh.face_mesh import FaceMesh
 from lc_pytorch.faces.crops import Box, Eyes, black_crop
 from lc_pytorch.faces.options import BACKENDS
 from lc_pytorch.faces.weights import WeightFile, require_weights

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from facevox.faces import FaceMesh, find_with_border, five_points
+from facevox.faces import five_points
+from facevox.mesh.face_mesh import FaceMesh
 
 MAX_SIDE = 1280  # pixels; FaceMesh reduces the picture to a far smaller one anyway
 MAX_FACES = 5  # people in the background must not be taken for the person
@@ -55,7 +56,7 @@ class FaceLocator:
         image = image_rgb
         if ratio < 1:
             image = cv2.resize(image_rgb, None, fx=ratio, fy=ratio, interpolation=cv2.INTER_AREA)
-        faces = find_with_border(self._mesh.find, image, MAX_SIDE)
+        faces = self._mesh.find(image, with_border=True)
         if not faces:
             return None
         best = max(faces, key=lambda face: _prominence(face, image.shape[1], image.shape[0])) / ratio

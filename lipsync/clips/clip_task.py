@@ -10,9 +10,9 @@ import numpy as np
 
 from facevox.batch import FileItem, Outcome, Task
 from facevox.errors import NoFaceError, UserError
-from facevox.faces import MIN_CONFIDENCE
 from facevox.files import VIDEO_PATTERNS, find_files, relative_name, require_folder
 from facevox.media import MediaInfo, probe
+from facevox.mesh.face_mesh import MIN_CONFIDENCE
 from facevox.naming import plan_names
 from lipsync.clips.clip_files import write_clip
 from lipsync.clips.clock import FRAME_HZ, ROW_HZ

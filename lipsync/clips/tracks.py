@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from facevox.faces import FaceMesh
 from facevox.mesh.blazeface import BlazeFace, Detection
+from facevox.mesh.face_mesh import FaceMesh
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from emotion.data.aihub.names import emotion_of, parse_picture_name
-from facevox.faces import FaceMesh
 from facevox.files import read_image
+from facevox.mesh.face_mesh import FaceMesh
 from facevox_demo.example.aihub import ROOT, write_zip
 
 # Those that preprocessing needs: the server's image has neither TensorFlow nor torch.

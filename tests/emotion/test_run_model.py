@@ -16,9 +16,9 @@ from small_classifier import CLASSES, MARGIN, SIZE, write_small_classifier
 from emotion.data.crops import cut_square, face_box, square_around
 from emotion.live import analysis, camera
 from facevox import cli
-from facevox.faces import FaceMesh
 from facevox.files import read_image, write_image
 from facevox.media import iter_frames, probe, read_audio, write_video
+from facevox.mesh.face_mesh import FaceMesh
 
 RATE_HZ = 12.5
 NUM_FRAMES = 10
@@ -64,7 +64,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
 def expected(image: np.ndarray, model_file: Path) -> list[tuple[float, np.ndarray]]:
     """(left edge, probabilities) of each face from left to right, by the parts that training uses."""
     classifier = analysis.Classifier(model_file)
-    with FaceMesh(static=True, max_faces=4) as mesh:
+    with FaceMesh(static=True, max_faces=4, heads="none") as mesh:
         boxes = sorted(face_box(landmarks) for landmarks in mesh.find(image))
     crops = [cut_square(image, square_around(box, MARGIN), SIZE) for box in boxes]
     return [(box.left, p) for box, p in zip(boxes, classifier.predict(np.array(crops)), strict=True)]

@@ -9,6 +9,7 @@ import pytest
 
 from facevox import faces
 from facevox.media import iter_frames, read_first_frame
+from facevox.mesh.face_mesh import FaceMesh
 
 
 def test_similarity_transform_undoes_a_known_one() -> None:
@@ -42,7 +43,7 @@ def test_mirrored_points_are_not_mirrored_back() -> None:
 
 
 def check_alignment(image: np.ndarray) -> None:
-    with faces.FaceMesh() as mesh:
+    with FaceMesh() as mesh:
         found = mesh.find(image)
         assert len(found) == 1
         assert found[0].shape == (faces.NUM_LANDMARKS, 3)
@@ -65,13 +66,13 @@ def test_aligned_real_face_has_its_points_on_the_template(real_data_dir: Path) -
 
 
 def test_picture_without_a_face_gives_none() -> None:
-    with faces.FaceMesh() as mesh:
+    with FaceMesh() as mesh:
         assert mesh.find(np.full((200, 200, 3), 127, np.uint8)) == []
 
 
 def test_mouth_opening_does_not_depend_on_the_size_of_the_face(example_videos: Path) -> None:
     frames = [f.image for f in iter_frames(next(example_videos.rglob("*.mp4")), rate_hz=5)]
-    with faces.FaceMesh() as mesh:
+    with FaceMesh() as mesh:
         openings = [faces.mouth_opening(mesh.find(frame)[0]) for frame in frames]
         halves = [
             faces.mouth_opening(mesh.find(np.ascontiguousarray(frame[::2, ::2]))[0]) for frame in frames
@@ -87,33 +88,3 @@ def test_import_keeps_tensorflow_out() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert result.stdout.strip() == "False", result.stderr
-
-
-def test_second_look_has_a_border_and_is_taken_only_where_the_first_finds_nothing() -> None:
-    face = np.array([[400.0, 300.0, 8.0]], np.float32)
-    seen: list[tuple[int, ...]] = []
-
-    def find(image: np.ndarray, first: int = 1) -> list[np.ndarray]:
-        seen.append(image.shape)
-        return [face] if len(seen) >= first else []
-
-    image = np.full((480, 1280, 3), 255, np.uint8)
-    assert faces.find_with_border(find, image) == [face]
-    assert seen == [image.shape]
-    seen.clear()
-    (moved,) = faces.find_with_border(lambda bordered: find(bordered, first=2), image)
-    assert seen == [image.shape, (144 + 384, 384 + 384, 3)]  # at 0.3 of the size, half of it on each side
-    assert moved == pytest.approx((face - [192, 192, 0]) / 0.3, rel=1e-5)
-
-
-def test_face_that_fills_the_picture_is_found_at_the_second_look() -> None:
-    from skimage.data import astronaut
-
-    picture = np.ascontiguousarray(astronaut()[80:150, 190:256])  # brows to mouth, cut at both cheeks
-    with faces.FaceMesh() as mesh:
-        (whole,) = mesh.find(astronaut())
-        assert mesh.find(picture) == []
-        (close,) = faces.find_with_border(mesh.find, picture)
-    eyes_px = float(np.linalg.norm(whole[faces.LEFT_IRIS] - whole[faces.RIGHT_IRIS]))
-    distance = np.linalg.norm((close[:, :2] + [190, 80]) - whole[:, :2], axis=1)
-    assert np.median(distance) < 0.1 * eyes_px

@@ -21,7 +21,7 @@ from emotion.data.crops import cut_square, face_box, square_around
 from emotion.live import analysis
 from emotion.live.analysis import Classifier, FaceAnalyser, find_model, translate_labels
 from facevox.errors import UserError
-from facevox.faces import FaceMesh
+from facevox.mesh.face_mesh import FaceMesh
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def test_probabilities_equal_the_formula(model_path: Path) -> None:
 
 def test_faces_are_cropped_as_in_training(model_path: Path) -> None:
     image = frame_of_faces(3)
-    with FaceMesh(static=True, max_faces=4) as mesh:
+    with FaceMesh(static=True, max_faces=4, heads="none") as mesh:
         boxes = sorted(face_box(landmarks) for landmarks in mesh.find(image))
     assert len(boxes) == 3
     crops = np.stack([cut_square(image, square_around(box, MARGIN), SIZE) for box in boxes])

@@ -62,8 +62,7 @@ def test_small_and_nothing_is_written_but_the_log(model_path: Path, tmp_path: Pa
 def test_imports_of_the_application_leave_the_heavy_packages_out() -> None:
     program = (
         "import sys; import emotion.serving.app, emotion.serving.protocols, emotion.live.analysis; "
-        "from emotion.serving.workers import import_mediapipe_alone; import_mediapipe_alone(); "
-        "from facevox.faces import FaceMesh; FaceMesh().close(); "
+        "from facevox.mesh.face_mesh import FaceMesh; FaceMesh().close(); "
         f"print([name for name in {HEAVY} if sys.modules.get(name)])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -81,8 +81,8 @@ def test_comparison_sees_half_a_pixel_and_a_missing_face(load_script, tmp_path: 
     benchmark = load_script("benchmarks/mesh")
 
     class Off(FaceMesh):
-        def find(self, image_rgb: Image) -> list[Face]:
-            return [face + 0.5 for face in super().find(image_rgb)][:1]
+        def find(self, image_rgb: Image, with_border: bool = False) -> list[Face]:
+            return [face + 0.5 for face in super().find(image_rgb, with_border)][:1]
 
     agreement = benchmark.compare(benchmark.REFERENCE, tmp_path, Off)
     missed = [figure.name for figure in benchmark.agreement_figures(agreement) if not figure.is_met]
@@ -268,3 +268,22 @@ def find_often(image: Image) -> list[Face]:
     """The faces of the last of some searches, by a FaceMesh of this thread."""
     with FaceMesh(max_faces=4) as mesh:
         return [mesh.find(image) for _ in range(5)][-1]
+
+
+def test_second_look_has_a_border_and_is_taken_only_where_the_first_finds_nothing(
+    still: FaceMesh, portrait: Image, num_looks: list[int]
+) -> None:
+    assert still.find(portrait, with_border=True)
+    assert len(num_looks) == 1
+    assert not still.find(GREY, with_border=True)
+    assert len(num_looks) == 3
+    assert not still.find(GREY)
+    assert len(num_looks) == 4
+
+
+def test_face_that_fills_the_picture_is_found_at_the_second_look(still: FaceMesh, portrait: Image) -> None:
+    picture = portrait[80:150, 190:256]  # brows to mouth, cut at both cheeks
+    (whole,) = still.find(portrait)
+    assert still.find(picture) == []
+    (close,) = still.find(picture, with_border=True)
+    assert gap(close + np.array([190, 80, 0], np.float32), whole) < 0.1

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from facevox import cli
-from facevox.faces import FaceMesh
 from facevox.files import read_image
+from facevox.mesh.face_mesh import FaceMesh
 from facevox_demo.example import aihub
 from facevox_demo.example.expressions import EXPRESSIONS
 

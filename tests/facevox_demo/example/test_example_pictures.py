@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from facevox.errors import UserError
-from facevox.faces import FaceMesh, mouth_opening
+from facevox.faces import mouth_opening
+from facevox.mesh.face_mesh import FaceMesh
 from facevox_demo.example import sources
 from facevox_demo.example.expressions import EXPRESSIONS, make_expression
 from facevox_demo.example.people import make_person

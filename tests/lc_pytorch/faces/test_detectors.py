@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from facevox.errors import UserError
-from facevox.faces import FaceMesh, import_mediapipe
+from facevox.faces import import_mediapipe
 from facevox.media import iter_frames
+from facevox.mesh.face_mesh import FaceMesh
 from lc_pytorch.faces import detectors, weights
 from lc_pytorch.faces.crops import black_crop, cut_face, widen
 

@@ -4,7 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from facevox.faces import ARCFACE_POINTS_112, FaceMesh, five_points
+from facevox.faces import ARCFACE_POINTS_112, five_points
+from facevox.mesh.face_mesh import FaceMesh
 from lc_pytorch.faces.quality import Quality, frontality, measure_quality
 
 

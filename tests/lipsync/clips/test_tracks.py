@@ -35,7 +35,7 @@ def test_one_face_is_one_track_found_in_every_frame(clip_frames: Clips) -> None:
 
 
 def test_landmarks_lie_where_a_still_mesh_of_the_whole_picture_finds_them(clip_frames: Clips) -> None:
-    from facevox.faces import FaceMesh
+    from facevox.mesh.face_mesh import FaceMesh
 
     frames = next(iter(clip_frames.values()))
     seen = follow(frames)

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from talking_clips import RATE_HZ, features_of, make_talking, pictures_of, shifted, voice_of
 
-from facevox import cli, faces
+from facevox import cli
 from facevox.media import write_wav
+from facevox.mesh.face_mesh import FaceMesh
 from lipsync import realtime
 from lipsync.clips import sounds, tracks
 from lipsync.clips.features import FaceFeatures, FaceFeatureStream, FrameFeatures
@@ -190,7 +191,7 @@ def test_each_picture_and_each_sound_is_worked_on_once(
 
         monkeypatch.setattr(owner, name, counted)
 
-    count(faces.FaceMesh, "find", lambda *_: 1)
+    count(FaceMesh, "find", lambda *_: 1)
     count(tracks.FaceFinder, "find", lambda *_: 1)
     count(sounds, "mel_power", lambda rows, *_: len(rows))
     count(streaming, "score_clip", lambda _, clip, *rest: clip.num_frames)

@@ -146,7 +146,8 @@ def read_frames(path: Path, num_frames: int) -> "Iterator[Image]":
 
     with av.open(path) as container:
         for frame in itertools.islice(container.decode(video=0), num_frames):
-            yield frame.to_ndarray(format="rgb24")
+            image: Any = frame.to_ndarray(format="rgb24")  # of any type of pixel, as its stubs have it
+            yield image
 
 
 class MediaPipeMesh:

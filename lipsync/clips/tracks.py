@@ -216,7 +216,7 @@ class _Track:
         self.pose = pose
         self.num_missed = 0
         self.is_new = True
-        self.mesh = FaceMesh(static=False, min_confidence=MIN_CONFIDENCE)
+        self.mesh = FaceMesh(static=False, min_confidence=MIN_CONFIDENCE, heads="lips")
 
     def measure(self, image_rgb: "NDArray[np.uint8]") -> TrackedFace:
         """The face in the next picture, searched where it was a frame ago."""

@@ -29,11 +29,11 @@ TYPED_FOLDERS = $(wildcard scripts benchmarks examples)
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
-	@echo "  PYTHON=/path/to/python (3.11 or 3.12) and CUDA=1 go with every task that sets up."
+	@echo "  PYTHON=/path/to/python (3.11 to 3.13) and CUDA=1 go with every task that sets up."
 
 # --- set-up ----------------------------------------------------------------------------------------------
 
-install: ## set everything up in .venv (CUDA=1: for GPUs, CUDA=0: back to CPU; PYTHON=/path/to/python3.12)
+install: ## set everything up in .venv (CUDA=1: for GPUs, CUDA=0: back to CPU; PYTHON=/path/to/python3.13)
 	@sh scripts/setup/install.sh $(if $(CUDA),--torch $(if $(filter 0 no off,$(CUDA)),cpu,cuda))
 
 doctor: ## what this machine and this set-up have: versions, GPU, weights, disk, optional parts
@@ -222,7 +222,7 @@ check: install ## format, lint, types, JavaScript, shell scripts, Dockerfiles, l
 	$(PYTHON_IN_VENV) -m mypy
 	$(PYTHON_IN_VENV) -m mypy --explicit-package-bases --implicit-reexport --allow-untyped-calls $(TYPED_FOLDERS)
 	@sh scripts/setup/check_page.sh
-	.venv/bin/shellcheck $(SHELL_FILES)
+	PATH="$(CURDIR)/.venv/bin:$$PATH" shellcheck $(SHELL_FILES)
 	.venv/bin/hadolint docker/*.Dockerfile
 	$(UV_LOCK) --check --offline
 	$(PYTHON_IN_VENV) scripts/setup/install.py --check

@@ -8,7 +8,7 @@
 #       --build-arg BASE_IMAGE=debian:bookworm-slim --build-arg ACCELERATOR=cpu .
 # More in docs/containers.md.
 
-# TensorFlow's wheels bring CUDA 12.5's libraries; of the base image they need what the driver hooks into.
+# TensorFlow's wheels bring CUDA 12's libraries; of the base image they need what the driver hooks into.
 ARG BASE_IMAGE=nvidia/cuda:12.6.3-base-ubuntu24.04
 FROM ${BASE_IMAGE}
 
@@ -21,7 +21,7 @@ WORKDIR /app
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
         ca-certificates fonts-nanum libgl1 libglib2.0-0 \
-    && if ! python3 -c 'import ensurepip, sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))'; then \
+    && if ! python3 -c 'import ensurepip, sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12), (3, 13)))'; then \
         DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3 python3-venv; fi \
     && apt-get clean \
     && rm -rf /var/lib/apt/lists/*

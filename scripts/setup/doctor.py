@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 OK, ABSENT, FAULT = "ok", "--", "!!"
 MAIN_PACKAGES = (
     "torch",
-    "mediapipe",
+    "ai-edge-litert",
     "opencv-python",
     "deepface",
     "tensorflow",
@@ -45,12 +45,13 @@ SYSTEM_LIBRARIES = {
     "libsndfile.so": "libsndfile1",
 }
 OPENCV_LIBRARIES = ("libGL.so.1", "libglib-2.0.so.0", "libgthread-2.0.so.0")  # of its desktop build
-# The packages with compiled parts; TensorFlow is kept out of mediapipe's import, which costs seconds with it.
+# The packages with compiled parts, without TensorFlow, whose import costs seconds.
 PROBE = """
 import importlib, sys, warnings
 warnings.simplefilter("ignore")
 sys.modules["tensorflow"] = None
-for name in "cv2 av mediapipe torch onnxruntime soundfile scipy sklearn facevox lc_pytorch".split():
+names = "cv2 av ai_edge_litert.interpreter torch onnxruntime soundfile scipy sklearn facevox lc_pytorch"
+for name in names.split():
     try:
         importlib.import_module(name)
     except Exception as error:
@@ -127,9 +128,13 @@ def examine(timeout_s: float) -> Iterator[Line]:
 def python_line(version: tuple[int, int, int]) -> Line:
     """The line about the Python version, a fault if it is not supported."""
     text = ".".join(str(part) for part in version)
-    if version[:2] in ((3, 11), (3, 12)):
+    if (3, 11) <= version[:2] <= (3, 13):
         return OK, "Python", f"{text} ({sys.executable})"
-    return FAULT, "Python", f"{text}; facevox needs 3.11 or 3.12: make install PYTHON=/path/to/python3.12"
+    return (
+        FAULT,
+        "Python",
+        f"{text}; facevox needs 3.11, 3.12 or 3.13: make install PYTHON=/path/to/python3.13",
+    )
 
 
 def _machine_lines() -> Iterator[Line]:

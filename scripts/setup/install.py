@@ -31,6 +31,8 @@ from pathlib import Path
 from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parents[2]
+PYTHONS = ((3, 11), (3, 12), (3, 13))  # those for which TensorFlow and all others have releases
+DISK_GB = {"CPU": 4.5, "CUDA": 8.5}  # the installed set, by build of torch: 4.4 and 8.3 GB
 # Packages with many modules: a process that must compile them starts 4 to 6 s later, every time if
 # PYTHONDONTWRITEBYTECODE is set. The probe of `check_imports` compiles the modules that it imports of others.
 COMPILED = ("transformers", "tensorflow", "keras", "librosa", "numba")
@@ -66,7 +68,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     """The command line of this program."""
     parser = _Parser(
         description=(__doc__ or "").split("\n", 1)[0],
-        epilog="example:\n  make install\n  make install CUDA=1 PYTHON=/usr/bin/python3.12",
+        epilog="example:\n  make install\n  make install CUDA=1 PYTHON=/usr/bin/python3.13",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -146,12 +148,13 @@ def install(venv: Path, uv: str, *, build: str = "keep") -> None:
     if reason:
         if venv.exists():
             _say(f"making {venv.name} again: {reason}")
-        _check_machine(venv)
+        _check_machine(venv, DISK_GB[flavour])
         _make_venv(venv, uv)
         target["python"] = platform.python_version()
     # Before the first package: the next set-up notices one that died half-way.
     state_file.write_text(json.dumps({"cuda": is_cuda}), encoding="utf-8")
-    _say(f"installing the locked packages ({flavour}, Python {target['python']}, 5 GB of disk)")
+    size = f"{DISK_GB[flavour]} GB of disk"
+    _say(f"installing the locked packages ({flavour}, Python {target['python']}, {size})")
     _install_packages(venv, uv, is_cuda=is_cuda)
     state_file.write_text(json.dumps({**target, "inputs": "not checked yet"}), encoding="utf-8")
     _say("compiling the largest packages, which makes every later start quicker")
@@ -178,7 +181,7 @@ def _reason_to_replace(version: str, state: dict[str, object], is_cuda: bool) ->
     """Reason to make the environment from scratch; "" if it can be brought up to date in place."""
     if not version:
         return "it does not work, or its set-up was interrupted"  # a package may be incomplete
-    if not version.startswith(("3.11.", "3.12.")):
+    if not version.startswith(tuple(f"{major}.{minor}." for major, minor in PYTHONS)):
         return f"it has Python {version}"
     if os.environ.get("PYTHON") and version != platform.python_version():
         return f"it has Python {version}, and PYTHON asks for {platform.python_version()}"
@@ -208,16 +211,18 @@ def _one_at_a_time() -> Iterator[None]:
 # --- packages --------------------------------------------------------------------------------------------
 
 
-def _check_machine(venv: Path) -> None:
-    if sys.version_info[:2] not in ((3, 11), (3, 12)):
+def _check_machine(venv: Path, needed_gb: float) -> None:
+    if sys.version_info[:2] not in PYTHONS:
+        reason = " (TensorFlow has no release for it yet)" if sys.version_info[:2] > PYTHONS[-1] else ""
         raise SetupError(
-            f"facevox needs Python 3.11 or 3.12, this is {platform.python_version()}: "
-            "run make install PYTHON=/path/to/python3.12"
+            f"facevox needs Python 3.11, 3.12 or 3.13, this is {platform.python_version()}{reason}: "
+            "run make install PYTHON=/path/to/python3.13"
         )
-    free = shutil.disk_usage(venv.parent).free + (5e9 if (venv / "bin").exists() else 0.0)
-    if free < 5.5e9:  # the installed CPU set takes 4.8 GB
+    free_gb = shutil.disk_usage(venv.parent).free / 1e9
+    free_gb += DISK_GB["CPU"] if (venv / "bin").exists() else 0.0
+    if free_gb < needed_gb + 0.5:
         raise SetupError(
-            f"{venv.parent} has {free / 1e9:.1f} GB free; the set-up needs 5.5 GB: free some space"
+            f"{venv.parent} has {free_gb:.1f} GB free; the set-up needs {needed_gb + 0.5} GB: free some space"
         )
 
 
@@ -259,7 +264,7 @@ def install_extras(venv: Path, uv: str, extras: Sequence[str], *, is_cuda: bool)
     pins = [(name, line) for name in extras for line in optional[name]]
     has_torch = any(line.startswith("torch==") for _, line in pins)
     # DeepFace's mtcnn stays on the CPU: two CUDA versions in one image would be 3 GB for one detector.
-    tensorflow = [line for name, line in pins if line.startswith("tensorflow==") and name != "mtcnn"]
+    has_tensorflow = any(line.startswith("tensorflow==") for name, line in pins if name != "mtcnn")
     environment = _uv_environment()
     _make_venv(venv, uv)
     command = _install_command(venv, uv)
@@ -269,7 +274,7 @@ def install_extras(venv: Path, uv: str, extras: Sequence[str], *, is_cuda: bool)
     arguments += [word for name in extras for word in ("--extra", name)]
     if is_cuda:
         arguments += ["--extra", "cuda"] if has_torch else []
-        arguments += [line.replace("tensorflow", "tensorflow[and-cuda]", 1) for line in tensorflow]
+        arguments += ["--extra", "emotion-cuda"] if has_tensorflow else []
     elif has_torch:
         torch = _find_cpu_torch(command, environment)
         if not torch:
@@ -300,7 +305,11 @@ def _find_cpu_torch(command: Sequence[str], environment: dict[str, str]) -> list
         dry_run = [*command, "--dry-run", "--no-deps", "--quiet", *more, cpu]
         if subprocess.run(dry_run, env=settings, capture_output=True, check=False).returncode == 0:
             return [cpu, *more]
-    _say("no CPU build of torch within reach: the package index's own is a CUDA build of several GB")
+    _say(
+        f"no CPU build of torch {version} for Python {platform.python_version()} within reach: the package "
+        f"index's own is a CUDA build, 3 GB to fetch, {DISK_GB['CUDA']} GB of disk in all "
+        "(UV_FIND_LINKS may name a folder that has the CPU build)"
+    )
     return []
 
 

@@ -19,7 +19,7 @@ if [ -z "$uv" ] || ! "$uv" --version > /dev/null 2>&1; then
         "uv $version"*) ;;
         *)
             python=""
-            for name in ${PYTHON:+"$PYTHON"} python3 python3.12 python3.11; do
+            for name in ${PYTHON:+"$PYTHON"} python3 python3.13 python3.12 python3.11; do
                 if "$name" -c 'import ensurepip, venv' 2> /dev/null; then python=$name && break; fi
             done
             [ -n "$python" ] || fail "no uv on PATH, and no Python that could fetch it; get one (Debian, Ubuntu: sudo apt-get install python3-venv; anywhere: https://docs.astral.sh/uv) and run make install again"
@@ -33,6 +33,6 @@ fi
 
 # Without a request uv takes what pyproject.toml allows.
 if ! python=$("$uv" python find --system --no-python-downloads ${PYTHON:+"$PYTHON"} 2> /dev/null); then
-    fail "${PYTHON:+PYTHON=$PYTHON does not run, and }facevox needs Python 3.11 or 3.12; get one ($uv python install 3.12; Debian 12, Ubuntu 24.04: sudo apt-get install python3; macOS: brew install python@3.12) and run make install again, or make install PYTHON=/path/to/python3.12"
+    fail "${PYTHON:+PYTHON=$PYTHON does not run, and }facevox needs Python 3.11, 3.12 or 3.13 (TensorFlow has no release for 3.14 yet); get one ($uv python install 3.13; Debian 12 and 13, Ubuntu 24.04: sudo apt-get install python3; macOS: brew install python@3.13) and run make install again, or make install PYTHON=/path/to/python3.13"
 fi
 exec "$python" scripts/setup/install.py --uv "$uv" "$@"

@@ -133,7 +133,11 @@ def test_packages_are_the_locked_ones_of_their_side(image_tool, request, name, t
     image = request.getfixturevalue(name)
     code = "import importlib.util as u, sys; print(*[n for n in sys.argv[1:] if u.find_spec(n)])"
     assert set(python(image_tool, image, code, *there, *absent).split()) == there
-    assert image_tool.run(image, "pip", "check", options=CLOSED).returncode == 0
+    # One module cv2: that of opencv-python.
+    problems = image_tool.run(image, "pip", "check", options=CLOSED).stdout.splitlines()
+    assert [line for line in problems if "opencv-contrib-python-headless" not in line] in (
+        *([], ["No broken requirements found."]),
+    )
     lines = image_tool.run(image, "pip", "list", "--format=freeze", options=CLOSED).stdout.splitlines()
     lock = tomllib.loads((REPOSITORY / "uv.lock").read_text())["package"]
     pins = {(package["name"], package["version"]) for package in lock}

@@ -38,7 +38,7 @@ def test_one_fault_gives_exit_code_1(doctor, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("version", "mark"), [((3, 11, 7), "ok"), ((3, 12, 0), "ok"), ((3, 10, 9), "!!"), ((3, 13, 0), "!!")]
+    ("version", "mark"), [((3, 11, 7), "ok"), ((3, 13, 0), "ok"), ((3, 10, 9), "!!"), ((3, 14, 0), "!!")]
 )
 def test_other_pythons_are_a_fault(doctor, version, mark):
     assert doctor.python_line(version)[0] == mark

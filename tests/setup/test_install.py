@@ -107,11 +107,22 @@ def note_python(project, version):
     file.write_text(json.dumps(json.loads(file.read_text()) | {"python": version}))
 
 
-@pytest.mark.parametrize("version", ["3.10.13", "3.13.0"])
+@pytest.mark.parametrize("version", ["3.10.13", "3.14.0"])
 def test_environment_of_another_python_is_made_anew(project, version):
     run_install(project)
     note_python(project, version)
     assert run_install(project) == (0, ["venv", "cpu packages", "imports"])
+
+
+@pytest.mark.parametrize(("version", "reason"), [((3, 10), ""), ((3, 14), "TensorFlow has no release")])
+def test_python_that_does_not_fit_is_refused_in_one_line(project, monkeypatch, capsys, version, reason):
+    monkeypatch.setattr(project.sys, "version_info", (*version, 0))
+    assert run_install(project) == (2, [])
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "make install PYTHON=/path/to/python3.13" in error
+    assert reason in error
+    assert ("TensorFlow" in error) == bool(reason)
 
 
 def test_python_that_is_asked_for_replaces_an_environment_of_another_version(project, monkeypatch):
@@ -235,9 +246,9 @@ def test_cpu_build_of_torch_is_taken_from_where_it_is(uv, monkeypatch, tmp_path,
     assert install() == f"-e .[dev] {torch} [/wheels]"
     # Not among the machine's own packages: PyTorch's index. Nor there: what the index has, told before.
     assert install(fails=f"--quiet {torch}") == f"-e .[dev] {torch} --torch-backend cpu [/wheels]"
-    assert "several GB" not in capsys.readouterr().out
+    assert "CUDA build" not in capsys.readouterr().out
     assert install(fails="--dry-run") == "-e .[dev] [/wheels]"
-    assert "a CUDA build of several GB" in capsys.readouterr().out
+    assert "a CUDA build, 3 GB to fetch" in capsys.readouterr().out
 
 
 def test_cuda_build_is_not_taken_from_local_wheels(uv, tmp_path):
@@ -279,8 +290,8 @@ def test_cuda_image_takes_torch_and_torchvision_of_the_cuda_extra(uv):
 
 def test_cuda_image_takes_tensorflow_with_its_libraries_but_not_for_mtcnn(uv):
     code, calls = uv("--torch", "cuda", "--extras", "emotion", "cluster")
-    tensorflow = f"tensorflow[and-cuda]=={locked('tensorflow')}"
-    assert (code, packages(calls)) == (0, f"{IMAGE} --extra emotion --extra cluster {tensorflow} [/wheels]")
+    extras = "--extra emotion --extra cluster --extra emotion-cuda"
+    assert (code, packages(calls)) == (0, f"{IMAGE} {extras} [/wheels]")
     _, calls = uv("--torch", "cuda", "--extras", "landmarks", "mtcnn")
     assert packages(calls) == f"{IMAGE} --extra landmarks --extra mtcnn --extra cuda [/wheels]"
 
@@ -376,7 +387,7 @@ def test_no_python_that_fits_is_one_line_with_the_way_to_get_one(install_sh, tmp
     answer = install_sh()
     assert (answer.returncode, answer.stdout) == (2, "")
     assert answer.stderr.count("\n") == 1
-    assert "uv python install 3.12" in answer.stderr
+    assert "uv python install 3.13" in answer.stderr
     named = install_sh(PYTHON="/no/such/python")
     assert named.returncode == 2
     assert named.stderr.startswith("error: PYTHON=/no/such/python does not run")

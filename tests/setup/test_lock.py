@@ -1,6 +1,7 @@
 """uv.lock: public addresses, nothing of the machine that made it; compared with what is installed."""
 
 import re
+from importlib import metadata
 
 import pytest
 
@@ -10,6 +11,12 @@ def test_lock_names_public_addresses_and_no_place_of_a_machine(repository):
     assert set(re.findall(r"\w+://[^/\"]*", text)) == {"https://pypi.org", "https://files.pythonhosted.org"}
     assert re.findall(r"(?:path|registry|url|directory|editable) = \"(?!https://|\.\")[^\"]*", text) == []
     assert re.findall(r"\"(?:/|~|[A-Z]:)[^\"]*", text) == []
+
+
+def test_one_distribution_has_the_module_cv2():
+    """A second one would overwrite files of the first, with another version or without windows."""
+    owners = metadata.packages_distributions()["cv2"]
+    assert set(owners) == {"opencv-python"}
 
 
 @pytest.mark.parametrize(

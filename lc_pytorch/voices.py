@@ -156,7 +156,9 @@ class _Meter:
 def frame_levels_db(samples: NDArray[np.float32], frame: int) -> NDArray[np.float32]:
     """The level of each whole frame of `frame` samples, in dB of full scale (0 is the loudest)."""
     whole = len(samples) // frame
-    power: NDArray[np.float32] = np.square(samples[: whole * frame].reshape(whole, frame)).mean(axis=1)
+    power: NDArray[np.float32] = np.square(samples[: whole * frame].reshape(whole, frame)).mean(
+        axis=1, dtype=np.float32
+    )
     levels_db: NDArray[np.float32] = (10 * np.log10(np.maximum(power, 1e-12))).astype(np.float32)
     return levels_db
 

@@ -69,7 +69,7 @@ def save_state(path: Path, state: TrainState) -> None:
     about = json.dumps({"format": FORMAT, **state.about}, ensure_ascii=False, allow_nan=False)
     text = np.frombuffer(about.encode(), np.uint8)
     with replacing(path) as file:
-        np.savez(file, about=text, **state.arrays)
+        np.savez(file, allow_pickle=False, about=text, **state.arrays)
 
 
 def load_state(path: Path) -> TrainState | None:

@@ -120,7 +120,7 @@ def action_fields(points: Floats, landmarks: Floats, has_glasses: bool) -> dict[
         Action -> (..., 2) displacement in face units; also `turn` and `nod`, which shift the middle of the
         face against its outline as a small turn of the head does.
     """
-    fields = {}
+    fields: dict[str, Floats] = {}
     for action, moves in ACTIONS.items():
         total = np.zeros(points.shape)
         for left, right, outwards, downwards, width in moves:

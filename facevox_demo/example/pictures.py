@@ -308,7 +308,8 @@ def _with_inside(
     shade = (0.62 + 0.38 * smooth_step((y - upper) / np.maximum(height, 1.0), 0.0, 0.6)) * light
     colour += teeth[..., None] * (shade[..., None] * (205, 192, 175) - colour)
     mixed = piece + inside[..., None] * (colour - piece)
-    return np.clip(mixed + 0.5, 0, 255).astype(np.uint8)
+    pixels: NDArray[np.uint8] = np.clip(mixed + 0.5, 0, 255).astype(np.uint8)
+    return pixels
 
 
 def _blushed(portrait: Portrait, share: float) -> NDArray[np.uint8]:
@@ -323,4 +324,5 @@ def _blushed(portrait: Portrait, share: float) -> NDArray[np.uint8]:
     lab[..., 0] -= 4.0 * share * red
     lab[..., 1] += 14.0 * share * red
     rgb: Floats = cv2.cvtColor(lab, cv2.COLOR_LAB2RGB)
-    return np.clip(rgb * 255.0 + 0.5, 0, 255).astype(np.uint8)
+    blushed: NDArray[np.uint8] = np.clip(rgb * 255.0 + 0.5, 0, 255).astype(np.uint8)
+    return blushed

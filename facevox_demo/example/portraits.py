@@ -80,7 +80,7 @@ def draw_portrait(person: Person, size: int = 256) -> Portrait:
 def mirrored_numbers() -> NDArray[np.int64]:
     """(478,) for each landmark number the one on the other side of the face."""
     points = sources.template_landmarks()
-    points = points - (points[:, :1].mean(), 0.0)
+    points = points - (float(points[:, :1].mean()), 0.0)
     distance = ((points[:, None, :] * (-1.0, 1.0) - points[None, :, :]) ** 2).sum(-1)
     # Edges of the inner lip nearly coincide: the canonical pairs of the lips are fixed by hand below.
     numbers: NDArray[np.int64] = distance.argmin(1)

@@ -241,7 +241,7 @@ def _embed_share(
             failures |= {row: reason for row, value, reason in items if value is None}
             for group in _same_shape([(row, value) for row, value, _ in items if value is not None]):
                 vectors = _embed(model, media.kind, [value for _, value in group], options.precision, device)
-                is_fine = np.isfinite(vectors).all(axis=1)
+                is_fine: NDArray[np.bool_] = np.all(np.isfinite(vectors), axis=1)
                 failures |= {
                     row: "the model gives no finite embedding"
                     for (row, _), fine in zip(group, is_fine, strict=True)
@@ -308,7 +308,7 @@ def _on_every_rank(flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
     if not len(flags):
         return flags
     gathered = distributed.all_gather_rows(torch.from_numpy(flags.astype(np.uint8)))
-    on_all: NDArray[np.bool_] = gathered.reshape(-1, len(flags)).numpy().astype(bool).all(axis=0)
+    on_all: NDArray[np.bool_] = np.all(gathered.reshape(-1, len(flags)).numpy(), axis=0)
     return on_all
 
 

@@ -165,7 +165,7 @@ class EmbedTask(Task[FaceItem]):
             if len(faces) == 1:
                 return {faces[0].key: one_line(error)}
             return {key: reason for face in faces for key, reason in self._embed([face]).items()}
-        is_good: NDArray[np.bool_] = np.isfinite(vectors).all(axis=1)
+        is_good: NDArray[np.bool_] = np.all(np.isfinite(vectors), axis=1)
         good = [face for face, fine in zip(faces, is_good, strict=True) if fine]
         if good:
             facts = [[face.facts[name] for name in FACTS] for face in good]

@@ -37,7 +37,7 @@ class LocatedFace:
         if self.box is None:
             return True
         height, width = image_rgb.shape[:2]
-        return self.box[2] >= CROP_SHARE * width and self.box[3] >= CROP_SHARE * height
+        return bool(self.box[2] >= CROP_SHARE * width and self.box[3] >= CROP_SHARE * height)
 
 
 class FaceLocator:

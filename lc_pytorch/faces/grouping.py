@@ -338,7 +338,7 @@ def _merge_groups(
     Returns:
         (N,) int64: the row of the group into which each row was merged.
     """
-    home = np.arange(len(sums))
+    home: NDArray[np.int64] = np.arange(len(sums))
     first, second, similarity = edges.first, edges.second, edges.similarity
     while len(first):
         nearest = _mutual_nearest(first, second, similarity, len(sums))
@@ -347,7 +347,7 @@ def _merge_groups(
         sizes[stays] += sizes[goes]
         moves_to = np.arange(len(sums), dtype=np.int32)
         moves_to[goes] = stays
-        home = moves_to[home]
+        home = moves_to[home].astype(np.int64)
         grew = np.zeros(len(sums), bool)
         grew[stays] = True
         first, second = moves_to[first], moves_to[second]

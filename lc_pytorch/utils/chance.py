@@ -50,7 +50,7 @@ def top_k_share(higher: ArrayLike, equal: ArrayLike, tied: ArrayLike, k: int) ->
 def reciprocal_rank(higher: ArrayLike, equal: ArrayLike, tied: ArrayLike) -> Floats:
     """(Q,) expected 1 / rank of the best positive, ties in random order. Arguments as in `top_k_share`."""
     above, level, ours = (np.asarray(v, np.int64) for v in (higher, equal, tied))
-    value = 1.0 / (above + 1.0)
+    value: Floats = np.divide(1.0, above + 1.0, dtype=np.float64)
     has_ties = np.flatnonzero(level)
     # Most queries share a few cases of ties, so each case is computed once.
     cases, case_of = np.unique(np.stack([above, level, ours])[:, has_ties], axis=1, return_inverse=True)

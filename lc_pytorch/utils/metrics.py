@@ -362,7 +362,8 @@ def _floors(
     """AUC and EER of agreement as the score: two values, so the ROC has one corner."""
     floors = {}
     has_value = np.array([[bool(value) for value in attributes.get(name, ("", ""))] for name in names])
-    used = {"gender": has_value[:, 0], "nationality": has_value[:, 1], "both": has_value.all(axis=1)}
+    used = {"gender": has_value[:, 0], "nationality": has_value[:, 1]}
+    used["both"] = used["gender"] & used["nationality"]
     pairs, negatives = int(counts.num_positives.sum()), int(counts.totals[0].sum())
     for s, stratum in enumerate(strata):
         if stratum in used and pairs and negatives:

@@ -7,6 +7,7 @@ the scores of these bins are sorted band by band and compared. Everything else i
 import threading
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -200,5 +201,5 @@ def _add_sums(
                 bands.in_order(band_start, partial(_add, column_sums[s, run], down))
 
 
-def _add(total: NDArray[np.float64], part: NDArray[np.float32] | NDArray[np.int32]) -> None:
+def _add(total: NDArray[np.float64], part: NDArray[Any]) -> None:
     total += part

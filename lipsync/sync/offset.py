@@ -180,7 +180,8 @@ def peak_lags(values: NDArray[np.float64], lags: NDArray[np.int64]) -> NDArray[n
     bend = around @ squares / (squares @ squares)
     with np.errstate(divide="ignore", invalid="ignore"):
         shift = np.where(is_inside & (bend < 0), -slope / (2 * bend), 0.0)
-    peaks: NDArray[np.float64] = lags[best] + np.clip(shift, -PEAK_STEPS, PEAK_STEPS)
+    refined = np.clip(shift, -PEAK_STEPS, PEAK_STEPS)
+    peaks: NDArray[np.float64] = np.add(lags[best], refined, dtype=np.float64)
     return peaks
 
 
@@ -253,7 +254,7 @@ def find_change(
     block_frames = max(CHANGE_BLOCK_FRAMES, -(-len(similarities) // MAX_BLOCKS))
     sums, counts = _blocks(similarities, block_frames)
     # Less the overall mean, so that a lag without frames at an end of the recording counts as an average one.
-    overall = sums.sum() / max(counts.sum(), 1)
+    overall = sums.sum() / max(int(counts.sum()), 1)
     gains = sums - overall * counts
     block_s = block_frames / FRAME_HZ
     least = max(round(MIN_PART_S / block_s), 2)

@@ -56,7 +56,7 @@ def sync_figure(score: ClipScore, title: str = "") -> Figure:
             axis.set_axis_off()
         heat_axis.text(0.5, 0.5, score.judgement.verdict.text, ha="center", va="center", wrap=True)
         return figure
-    lags_ms = score.lags * LAG_MS
+    lags_ms = np.multiply(score.lags, LAG_MS, dtype=np.float64)
     total_s = len(score.similarities) / FRAME_HZ
     _draw_heat(heat_axis, score, lags_ms, total_s)
     _draw_lags(lag_axis, score, lags_ms)

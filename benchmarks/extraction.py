@@ -7,8 +7,8 @@ The videos are 1,000 links to 100 example videos of 512 x 512 pixels and two sec
 
 For each detector, interleaved block by block in one run, milliseconds a video:
 - plain: one process, cv2.VideoCapture reads the first frame, `DeepFace.extract_faces` with its default
-  settings (align on; for mediapipe the model for all distances from confidence 0.5, as facevox has it;
-  OpenCV with all its threads);
+  settings (align on; its backend mediapipe with facevox's network for all distances; OpenCV with all its
+  threads);
 - floor: two processes, each cv2.VideoCapture and DeepFace's bare detector client on the frame;
 - ours: extract_faces.py's own task and runner with two workers, pictures and table written. Steady state
   is read off the times of the pictures written; start-up (spawn, imports) is the remainder, shown separately.
@@ -34,8 +34,8 @@ from typing import Any
 
 from facevox import cli
 from facevox.errors import ExitCode, UserError
-from facevox.faces import import_mediapipe
 from facevox.files import find_files
+from facevox_demo.deepface_mediapipe import provide_mediapipe
 from facevox_demo.figures import Figure, print_figures, write_figures
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -110,7 +110,7 @@ def serve(kind: str, backend: str, pipe: Any) -> None:
 
     from facevox.media import read_first_frame
 
-    import_mediapipe()  # before DeepFace, which would import TensorFlow
+    provide_mediapipe()
     from deepface import DeepFace
     from deepface.modules import modeling
 

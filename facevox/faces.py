@@ -1,11 +1,8 @@
-"""Values computed from FaceMesh's landmarks: five points, alignment, mouth; and mediapipe's import.
+"""Values computed from FaceMesh's landmarks: five points, alignment, mouth.
 
 Landmark numbers are those of MediaPipe's canonical face model (478 points with the irises).
 """
 
-import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,22 +25,6 @@ ARCFACE_POINTS_112 = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]],
     dtype=np.float32,
 )
-
-
-def import_mediapipe() -> ModuleType:
-    """The module mediapipe, imported without TensorFlow: 0.5 s and 120 MB instead of 3.7 s and 760 MB.
-
-    MediaPipe imports TensorFlow where it is installed, for parts that facevox does not use. A process
-    that has imported TensorFlow already keeps it.
-    """
-    if "mediapipe" in sys.modules or "tensorflow" in sys.modules:
-        return importlib.import_module("mediapipe")
-    # None makes "import tensorflow" raise ImportError; the stub of sys.modules does not know of it.
-    sys.modules["tensorflow"] = None  # type: ignore[assignment]
-    try:
-        return importlib.import_module("mediapipe")
-    finally:
-        del sys.modules["tensorflow"]
 
 
 def five_points(landmarks: "NDArray[np.float32]") -> "NDArray[np.float32]":

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from facevox.errors import UserError
-from facevox.faces import import_mediapipe
 from facevox.media import iter_frames
 from facevox.mesh.face_mesh import FaceMesh
+from facevox_demo.deepface_mediapipe import provide_mediapipe
 from lc_pytorch.faces import detectors, weights
 from lc_pytorch.faces.crops import black_crop, cut_face, widen
 
@@ -38,8 +38,8 @@ def weights_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def deepface(weights_home: Path):
-    """DeepFace's own extraction, in a process that has no TensorFlow unless mtcnn needs it."""
-    import_mediapipe()
+    """DeepFace's own extraction, its backend mediapipe with our BlazeFace."""
+    provide_mediapipe()
     from deepface.modules import detection
 
     return detection

@@ -191,7 +191,9 @@ def unpacked(stored: "NDArray[np.int32]") -> "Faces":
 def store(args: argparse.Namespace) -> None:
     """Writes mediapipe's points of pictures and clips to `args.store`."""
     still = MediaPipeMesh(static=True, max_faces=MAX_FACES)
-    stored = {f"still|{name}": packed(still.find(image), MAX_FACES) for name, image in portraits().items()}
+    stored: dict[str, Any] = {}  # arrays; numpy's stub takes each name for allow_pickle's
+    for name, image in portraits().items():
+        stored[f"still|{name}"] = packed(still.find(image), MAX_FACES)
     if args.all:
         for name in picture_files(args.data_dir):
             stored[f"still|{name}"] = packed(still.find(read_picture(args.data_dir / name)), MAX_FACES)

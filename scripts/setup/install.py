@@ -36,6 +36,8 @@ DISK_GB = {"CPU": 4.5, "CUDA": 8.5}  # the installed set, by build of torch: 4.4
 # Packages with many modules: a process that must compile them starts 4 to 6 s later, every time if
 # PYTHONDONTWRITEBYTECODE is set. The probe of `check_imports` compiles the modules that it imports of others.
 COMPILED = ("transformers", "tensorflow", "keras", "librosa", "numba")
+# Packages of earlier set-ups that have the same files as opencv-python.
+OTHER_CV2 = "lib/python3.*/site-packages/opencv_*contrib*.dist-info"
 # pip's settings and uv's variables for them.
 UV_NAMES = {
     "index-url": "UV_DEFAULT_INDEX",
@@ -140,6 +142,8 @@ def install(venv: Path, uv: str, *, build: str = "keep") -> None:
     target = {"root": str(ROOT), "python": python, "cuda": is_cuda, "inputs": inputs.hexdigest()}
     flavour = "CUDA" if is_cuda else "CPU"
     reason = _reason_to_replace(python, state, is_cuda)
+    if state != target and not reason and next(venv.glob(OTHER_CV2), None):
+        reason = "it has other packages with cv2 in them, whose files would be mixed"
     if state == target and not reason:
         print(f"facevox is set up (Python {python}, {flavour})")
         return

@@ -24,6 +24,7 @@ import hashlib
 import json
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Writes the files."""
     args = get_args_parser().parse_args(argv)
     for name, content in make_models(args.mediapipe).items():

@@ -1,4 +1,4 @@
-"""FaceMesh and what is computed from its landmarks."""
+"""Values computed from FaceMesh's landmarks: alignment, mouth opening."""
 
 from pathlib import Path
 

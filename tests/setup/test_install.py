@@ -101,6 +101,16 @@ def test_environment_of_a_moved_repository_is_made_anew(project, monkeypatch, tm
     assert run_install(project) == (0, ["venv", "cpu packages", "imports"])
 
 
+def test_environment_with_another_cv2_is_made_anew_when_the_packages_change(project):
+    run_install(project)
+    other = project.ROOT / ".venv/lib/python3.11/site-packages/opencv_contrib_python-4.11.0.86.dist-info"
+    other.mkdir(parents=True)
+    assert run_install(project) == (0, [])
+    with (project.ROOT / "uv.lock").open("a") as file:
+        file.write("# changed\n")
+    assert run_install(project) == (0, ["venv", "cpu packages", "imports"])
+
+
 def note_python(project, version):
     """Lets the environment be one that was made with another Python."""
     file = project.ROOT / ".venv" / "facevox-install.json"

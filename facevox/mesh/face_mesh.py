@@ -69,8 +69,8 @@ class FaceMesh:
             if with_border and not detections and not regions:
                 height, width = image_rgb.shape[:2]
                 detections = self._detector.find(image_rgb, border=(width // 2, height // 2))
-            found = map(Region.of_detection, detections[: self._max_faces])
-            regions = _distinct([*found, *regions], self._max_faces)
+            detected = map(Region.of_detection, detections[: self._max_faces])
+            regions = _distinct([*detected, *regions], self._max_faces)
         faces, self._followed = [], []
         for region in regions:
             crop = region.crop(image_rgb)

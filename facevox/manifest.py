@@ -17,6 +17,7 @@ Lines are appended as items finish, so a killed run loses at most the item it wa
 last line is cut off by the next run. Readers refuse an unknown format number.
 """
 
+import contextlib
 import csv
 import hashlib
 import json
@@ -313,6 +314,17 @@ def read_manifest(output_dir: Path, program: str) -> Iterator[Record]:
         raise UserError(f"{output_dir}: no manifest of {program}; run that first{hint}")
     index = ItemIndex(manifests)
     return index.records(sorted(index))
+
+
+def read_settings(output_dir: Path, program: str) -> dict[str, object]:
+    """The settings with which a program filled an output folder; none where it has no manifest of it."""
+    for path in find_manifests(output_dir, program):
+        with path.open("rb") as file, contextlib.suppress(ValueError):
+            header = json.loads(file.readline())
+            if isinstance(header, dict) and isinstance(header.get("settings"), dict):
+                settings: dict[str, object] = header["settings"]
+                return settings
+    return {}
 
 
 def write_manifest(path: Path, header: Header, records: Iterable[Record], inputs: str = "") -> None:

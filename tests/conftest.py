@@ -1,5 +1,6 @@
 """Fixtures that tests share: scripts as modules, the real sample data, a small set of example data."""
 
+import importlib
 import importlib.util
 import multiprocessing
 import os
@@ -15,6 +16,11 @@ import pytest
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
     _share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("OMP_NUM_THREADS", str(max(_share, 1)))
+
+# A CUDA build of torch brings triton, whose library crashes where TensorFlow was loaded first. Of facevox's
+# programs none loads both.
+if importlib.util.find_spec("triton") is not None:
+    importlib.import_module("triton._C.libtriton")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -33,7 +33,8 @@ from facevox.batch import Item, Outcome, Task
 from facevox.errors import NoFaceError, UserError
 from facevox.files import write_image
 from facevox.manifest import LEFT_OUT
-from facevox.mesh.face_mesh import MIN_CONFIDENCE, FaceMesh
+from facevox.mesh.face_mesh import FaceMesh
+from facevox.mesh.kinds import FACE_MESH, describe_mesh
 from facevox.naming import plan_names
 
 # From the annotations, before a picture is opened …
@@ -154,7 +155,7 @@ def _plan_picture(
 class CropTask(Task[CropItem]):
     """Writes the face crop of each picture."""
 
-    detector = f"FaceMesh, min_confidence {MIN_CONFIDENCE}"
+    detector = describe_mesh(FACE_MESH)
 
     def __init__(self, config: CropConfig) -> None:
         self.config = config

@@ -7,12 +7,15 @@ import platform
 import numpy as np
 import torch
 
-from emotion.landmarks.network import DROPOUT, HIDDEN, NUM_FEATURES
-from emotion.landmarks.options import TrainConfig
+from emotion.landmarks.features import Features
+from emotion.landmarks.network import DROPOUT, HIDDEN
+from emotion.landmarks.options import BLENDSHAPES, LANDMARKS, TrainConfig
 from emotion.landmarks.task import Notes
 from emotion.scores.report import Evaluation
 from facevox import model_card
 from facevox.intervals import PlainMeasure
+from facevox.mesh.face_landmarker import NUM_BLENDSHAPES
+from facevox.mesh.kinds import FACE_LANDMARKER
 from facevox.model_card import CARD_FILE, bullets, class_table, pairs, score_cells, table
 from facevox.training.trainer import TrainingResult
 
@@ -24,6 +27,8 @@ class LandmarkEvaluation(Evaluation):
     chance_balanced_accuracy: float
     interval_over: str
     normalisation: str
+    inputs: str
+    mesh: str
 
 
 def write_card(config: TrainConfig, notes: Notes, result: TrainingResult, report: LandmarkEvaluation) -> None:
@@ -35,10 +40,11 @@ def write_card(config: TrainConfig, notes: Notes, result: TrainingResult, report
         result: Of the training.
         report: The evaluation.
     """
-    sizes = " → ".join(str(size) for size in (NUM_FEATURES, *HIDDEN, len(config.class_names)))
+    features = Features(report["normalisation"], report["inputs"], report["mesh"])
+    sizes = " → ".join(str(size) for size in (features.size, *HIDDEN, len(config.class_names)))
     model = [
         f"fully connected, {sizes}; ReLU, BatchNorm, Dropout {DROPOUT[0]:g} and {DROPOUT[1]:g}",
-        f"input: the 478 x 3 landmarks of MediaPipe's FaceMesh, {config.normalisation}",
+        f"input: {_input_text(features)}",
         f"output: probabilities of {', '.join(config.class_names)}, calibrated "
         f"(temperature {report['calibration']['temperature']:.3f})",
     ]
@@ -60,6 +66,13 @@ def write_card(config: TrainConfig, notes: Notes, result: TrainingResult, report
             ],
         },
     )
+
+
+def _input_text(features: Features) -> str:
+    mesh = "FaceLandmarker" if features.mesh == FACE_LANDMARKER else "FaceMesh"
+    landmarks = f"the 478 x 3 landmarks of MediaPipe's {mesh}, {features.normalisation}"
+    shapes = f"the roots of the {NUM_BLENDSHAPES} blendshapes of MediaPipe's {mesh}"
+    return {LANDMARKS: landmarks, BLENDSHAPES: shapes}.get(features.inputs, f"{landmarks}; and {shapes}")
 
 
 def _data(notes: Notes) -> str:

@@ -4,6 +4,7 @@ Output folder:
 
     shards/<archive>-<first>-<pictures>.npy
                                   (n, 478, 3) float32: the faces of one shard, in MediaPipe's units
+    shards/….blendshapes.npy      (n, 52) float32, of the mesh face_landmarker only
     index.csv                     a row for each picture: archive, member, shard, row, label, person, width,
                                   height, reduction, faces, status, reason
     manifests/extract_landmarks.jsonl
@@ -26,13 +27,14 @@ from numpy.typing import NDArray
 
 from emotion.landmarks.options import ExtractConfig
 from emotion.landmarks.plan import Picture, Plan, ShardItem, plan_shards
-from emotion.landmarks.shards import COLUMNS, NUM_POINTS, PROGRAM, TABLE
+from emotion.landmarks.shards import COLUMNS, NUM_POINTS, PROGRAM, TABLE, blendshapes_of
 from emotion.landmarks.table import LandmarkTable, load_table
 from facevox.batch import BatchConfig, BatchOptions, Item, Outcome, Summary, Task, run_batch
 from facevox.errors import ExitCode, NoFaceError, UserError, one_line
 from facevox.files import replacing
 from facevox.manifest import NOBODY, empty_text, find_programs, is_too_much, read_manifest, status_text
-from facevox.mesh.face_mesh import MIN_CONFIDENCE
+from facevox.mesh.face_landmarker import NUM_BLENDSHAPES, require_mediapipe
+from facevox.mesh.kinds import FACE_LANDMARKER, FACE_MESH, describe_mesh, mark_of
 from facevox.workers import WorkerPool
 
 logger = logging.getLogger(__name__)
@@ -44,17 +46,19 @@ class Extraction:
 
     Attributes:
         is_whole: Whether the run did all shards, not a part of a job array.
+        mesh: One of `facevox.mesh.kinds.MESHES`.
     """
 
     summary: Summary
     plan: Plan
     statuses: dict[str, int]
     is_whole: bool = True
+    mesh: str = FACE_MESH
 
     def lines(self, output_dir: Path) -> list[str]:
         """The contents of `output_dir`, for people."""
         pictures = [f"  pictures in {output_dir}: {status_text(self.statuses)}"] if self.statuses else []
-        nobody = [empty_text(PROGRAM, {}, f"FaceMesh, min_confidence {MIN_CONFIDENCE}")]
+        nobody = [empty_text(PROGRAM, {}, describe_mesh(self.mesh))]
         return pictures + (nobody if self.is_empty else [])
 
     @property
@@ -81,13 +85,20 @@ class PictureItem(Item):
 
 
 class PictureJob:
-    """The work of a process of the pool, one picture after the other; a `facevox.workers.Job`."""
+    """The work of a process of the pool, one picture after the other; a `facevox.workers.Job`.
+
+    Args:
+        mesh: One of `facevox.mesh.kinds.MESHES`.
+    """
+
+    def __init__(self, mesh: str = FACE_MESH) -> None:
+        self.mesh = mesh
 
     def open(self, output_dir: Path) -> None:
-        """Makes this process's FaceMesh. Archives are opened here too, when their first picture comes."""
+        """Makes this process's mesh. Archives are opened here too, when their first picture comes."""
         from emotion.landmarks.reader import PictureReader  # OpenCV: the program's --help is quick without
 
-        self._reader = PictureReader()
+        self._reader = PictureReader(self.mesh)
 
     def process_chunk(self, items: Sequence[PictureItem]) -> Iterator[Outcome]:
         """The row of each picture, with its landmarks as bytes."""
@@ -108,6 +119,7 @@ class PictureJob:
             return Outcome(rows=[{"status": "failed", "reason": one_line(error)}])
         row = {
             "points": face.points.tobytes(),
+            "blendshapes": b"" if face.blendshapes is None else face.blendshapes.tobytes(),
             "width": face.width,
             "height": face.height,
             "reduction": face.reduction,
@@ -118,7 +130,7 @@ class PictureJob:
         return Outcome(rows=[row])
 
     def close(self) -> None:
-        """Closes FaceMesh."""
+        """Closes the mesh."""
         self._reader.close()
 
 
@@ -176,18 +188,25 @@ class ShardTask(Task[ShardItem]):
                 rows[single.index] |= {"status": "failed", "reason": outcome.reason}
                 lost.append(f"{single.name}: {outcome.reason}")
         faces: list[NDArray[np.float32]] = []
+        shapes: list[NDArray[np.float32]] = []
         for picture, row in zip(pictures, rows, strict=True):
             row["archive"], row["member"] = item.archive, picture.member
             row["label"], row["person"] = picture.label, picture.person
-            points = row.pop("points", None)
-            if isinstance(points, bytes):
+            points, blendshapes = row.pop("points", None), row.pop("blendshapes", b"")
+            if isinstance(points, bytes) and isinstance(blendshapes, bytes):
                 row |= {"shard": output, "row": len(faces)}
+                shapes.append(np.frombuffer(blendshapes, np.float32))
                 faces.append(np.frombuffer(points, np.float32).reshape(NUM_POINTS, 3))
-        with replacing(self.output_dir / output) as file:
-            np.save(file, np.array(faces, np.float32).reshape(-1, NUM_POINTS, 3), allow_pickle=False)
+        arrays: dict[str, NDArray[np.float32]]
+        arrays = {output: np.array(faces, np.float32).reshape(-1, NUM_POINTS, 3)}
+        if self._job.mesh == FACE_LANDMARKER:
+            arrays[blendshapes_of(output)] = np.array(shapes, np.float32).reshape(-1, NUM_BLENDSHAPES)
+        for name, array in arrays.items():
+            with replacing(self.output_dir / name) as file:
+                np.save(file, array, allow_pickle=False)
         if lost:  # as after a shortage of memory: the next run tries these again
-            return Outcome(rows, [output], "failed", f"{len(lost)} pictures lost, the first {lost[0]}")
-        return Outcome(rows, [output])
+            return Outcome(rows, list(arrays), "failed", f"{len(lost)} pictures lost, the first {lost[0]}")
+        return Outcome(rows, list(arrays))
 
     def _read(self, singles: list[PictureItem]) -> Iterator[tuple[PictureItem, Outcome]]:
         if self._pool is None:
@@ -199,18 +218,21 @@ class ShardTask(Task[ShardItem]):
 
 
 def run_extraction(
-    config: ExtractConfig, options: BatchOptions, make_job: Callable[[], PictureJob] = PictureJob
+    config: ExtractConfig, options: BatchOptions, make_job: Callable[[str], PictureJob] = PictureJob
 ) -> Extraction:
     """Reads all pictures that are not in the output folder yet; see the module.
 
     Args:
         config: The archives and the output folder.
         options: Of the batch.
-        make_job: Makes the reader of pictures; picklable.
+        make_job: Makes the reader of pictures with a mesh; picklable.
 
     Raises:
-        UserError: No pictures, a second run in the folder, a full disk.
+        UserError: No pictures, a second run in the folder, another mesh than before, a full disk, or
+            mediapipe is missing.
     """
+    if config.mesh == FACE_LANDMARKER:
+        require_mediapipe()
     plan = plan_shards(config.zips, config.labels, config.limit, config.shard_pictures)
     logger.info(f"{PROGRAM}: {plan.num_pictures} pictures in {len(plan.items)} shards")
     for count, field in ((plan.num_unlabelled, "label"), (plan.num_unnamed, "person")):
@@ -225,13 +247,14 @@ def run_extraction(
         table=TABLE,
         columns=COLUMNS,
         item_column="archive",
-        settings={"points": NUM_POINTS},
+        settings={"points": NUM_POINTS, **mark_of(config.mesh)},
         unit="shard",
     )
-    summary = run_batch(ShardTask(make_job(), options.workers, options.item_timeout_s), plan.items, batch)
+    task = ShardTask(make_job(config.mesh), options.workers, options.item_timeout_s)
+    summary = run_batch(task, plan.items, batch)
     planned = {item.name for item in plan.items}
     statuses = {} if options.dry_run else count_statuses(config.output_dir, planned)
-    return Extraction(summary, plan, statuses, is_whole=options.num_shards == 1)
+    return Extraction(summary, plan, statuses, is_whole=options.num_shards == 1, mesh=config.mesh)
 
 
 def _check_limit(output_dir: Path, limit: int, items: Sequence[ShardItem]) -> None:

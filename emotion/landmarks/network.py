@@ -11,9 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from emotion.landmarks.normalisation import Integers, check_normalisation, normalise_landmarks
+from emotion.landmarks.features import Features
+from emotion.landmarks.normalisation import Integers, check_normalisation
+from emotion.landmarks.options import LANDMARKS
 from emotion.landmarks.shards import NUM_POINTS
 from facevox.errors import UserError
+from facevox.mesh.kinds import marked_mesh
 from facevox.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
 
 KIND, FORMAT = "emotion landmarks", 1
@@ -30,48 +33,54 @@ class LandmarkNetwork(nn.Module):
 
     Args:
         num_classes: Outputs.
+        num_features: Inputs; other than 1434 with blendshapes.
     """
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, num_features: int = NUM_FEATURES) -> None:
         super().__init__()
         first, second, third = HIDDEN
         self.layers = nn.Sequential(
-            *(nn.Linear(NUM_FEATURES, first), nn.ReLU(), nn.BatchNorm1d(first), nn.Dropout(DROPOUT[0])),
+            *(nn.Linear(num_features, first), nn.ReLU(), nn.BatchNorm1d(first), nn.Dropout(DROPOUT[0])),
             *(nn.Linear(first, second), nn.ReLU(), nn.BatchNorm1d(second), nn.Dropout(DROPOUT[1])),
             *(nn.Linear(second, third), nn.ReLU()),
             nn.Linear(third, num_classes),
         )
 
-    def forward(self, landmarks_BPC: Tensor) -> Tensor:
-        """(B, num_classes) logits of (B, 478, 3) normalised landmarks."""
-        logits_BC: Tensor = self.layers(landmarks_BPC.flatten(1))
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, num_classes) logits of (B, 478, 3) normalised landmarks, or (B, num_features) of `Features`."""
+        logits_BC: Tensor = self.layers(features.flatten(1))
         return logits_BC
 
 
 @dataclass(frozen=True, kw_only=True)
 class LandmarkModel:
-    """A trained network with its classes, normalisation and temperature.
+    """A trained network with its classes, inputs and temperature.
 
     Attributes:
         network: In evaluation mode.
         class_names: Of its outputs.
-        normalisation: Of its inputs.
+        features: Its inputs.
         temperature: That logits are divided by.
         notes: Plain values about its training data.
     """
 
     network: LandmarkNetwork
     class_names: tuple[str, ...]
-    normalisation: str
+    features: Features
     temperature: float
     notes: Mapping[str, object]
 
-    def probabilities(self, raw_NPC: NDArray[np.float32], sizes_N2: Integers) -> NDArray[np.float64]:
-        """(N, C) calibrated probabilities of raw landmarks; see `normalise_landmarks` for the arguments."""
+    def probabilities(
+        self,
+        raw_NPC: NDArray[np.float32],
+        sizes_N2: Integers,
+        blendshapes_NB: NDArray[np.float32] | None = None,
+    ) -> NDArray[np.float64]:
+        """(N, C) calibrated probabilities of raw landmarks; see `Features.of` for the arguments."""
         device = next(self.network.parameters()).device
-        points = torch.from_numpy(normalise_landmarks(raw_NPC, sizes_N2, self.normalisation)).to(device)
+        inputs = torch.from_numpy(self.features.of(raw_NPC, sizes_N2, blendshapes_NB)).to(device)
         with torch.inference_mode():
-            scaled = self.network(points).double() / self.temperature
+            scaled = self.network(inputs).double() / self.temperature
         result: NDArray[np.float64] = torch.softmax(scaled, dim=1).cpu().numpy()
         return result
 
@@ -84,7 +93,9 @@ def save_model(path: Path, model: LandmarkModel) -> None:
             "format": FORMAT,
             "kind": KIND,
             "class_names": list(model.class_names),
-            "normalisation": model.normalisation,
+            "normalisation": model.features.normalisation,
+            "inputs": model.features.inputs,
+            "mesh": model.features.mesh,
             "temperature": model.temperature,
             "notes": model.notes,
             "network": {name: value.cpu() for name, value in model.network.state_dict().items()},
@@ -109,13 +120,18 @@ def load_model(path: Path) -> LandmarkModel:
     if not is_sound or not is_class_list(class_names):
         raise UserError(f"{file}: its class names or its temperature are damaged")
     names = tuple(str(name) for name in class_names)
-    network = LandmarkNetwork(len(names))
+    features = Features(
+        check_normalisation(str(content.get("normalisation"))),
+        str(content.get("inputs", LANDMARKS)),
+        marked_mesh(content),
+    )
+    network = LandmarkNetwork(len(names), features.size)
     load_weights(network, content.get("network"), file)
     network.eval()
     return LandmarkModel(
         network=network,
         class_names=names,
-        normalisation=check_normalisation(str(content.get("normalisation"))),
+        features=features,
         temperature=temperature,
         notes=dict(content.get("notes") or {}),
     )

@@ -10,6 +10,7 @@ from typing import Any
 from emotion.landmarks.normalisation import NORMALISATIONS, SCALED
 from emotion.landmarks.shards import SHARD_PICTURES
 from facevox.batch_options import BatchOptions
+from facevox.mesh.kinds import FACE_MESH, MESHES
 from facevox.options import (
     DEVICE,
     Options,
@@ -25,6 +26,9 @@ from facevox.options import (
     whole,
 )
 
+# What the network gets of each face; the last two need the mesh face_landmarker.
+LANDMARKS, BLENDSHAPES, BOTH = "landmarks", "blendshapes", "both"
+INPUTS = (LANDMARKS, BLENDSHAPES, BOTH)
 DEFAULT_CLASSES = ("neutral", "anxiety")  # 중립 (0), 불안 (1)
 
 
@@ -58,6 +62,11 @@ class ExtractConfig(Options):
         "one for each of --zips (default: from annotations, file names, folders, archive names)",
         metavar="LABEL",
     )
+    mesh: str = option(
+        FACE_MESH,
+        choice(*MESHES),
+        "whose landmarks; face_landmarker (newer, slower, with blendshapes) needs the extra mesh256",
+    )
     limit: int = option(0, whole(0), "pictures in all, spread over the archives; 0: every one")
     shard_pictures: int = SHARD_PICTURES
 
@@ -85,6 +94,12 @@ class TrainConfig(Options):
         SCALED,
         choice(*NORMALISATIONS),
         "of the landmarks; each does what the one before it does and one thing more",
+        group="training",
+    )
+    inputs: str = option(
+        LANDMARKS,
+        choice(*INPUTS),
+        "of the network; blendshapes and both need landmarks of the mesh face_landmarker",
         group="training",
     )
     num_epochs: int = option(60, whole(1), "epochs at most", group="training")
@@ -128,4 +143,6 @@ class TrainConfig(Options):
         """The values that must be the same when a run resumes."""
         free = {"landmarks_dir", "save_dir", "num_epochs", "device", "resume"}
         values = {name: value for name, value in vars(self).items() if name not in free}
+        if self.inputs == LANDMARKS:
+            del values["inputs"]  # runs from before there were others go on
         return values | {"class_names": list(self.class_names)}

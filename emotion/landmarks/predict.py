@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     items = predictions.plan_predictions(args.inputs)
     if not batch.dry_run:
         setup_logging(args.log_dir)
-    summary = run_batch(predictions.PredictTask(file), items, batch)
+    summary = run_batch(predictions.PredictTask(file, model.features.mesh), items, batch)
     get_logger("landmarks.predict").info(
         "%s, %d finished before, in %.1f s",
         *(status_text(summary.counts), summary.skipped, summary.seconds),

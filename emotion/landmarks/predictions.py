@@ -14,7 +14,7 @@ from emotion.landmarks.reader import PictureReader
 from facevox.batch import Item, Outcome, Task
 from facevox.errors import UserError
 from facevox.files import find_files
-from facevox.mesh.face_mesh import MIN_CONFIDENCE
+from facevox.mesh.kinds import describe_mesh
 
 PROGRAM = "predict_landmarks"
 TABLE = "predictions.csv"
@@ -64,19 +64,19 @@ class PredictTask(Task[PredictItem]):
 
     Args:
         model_file: Of `train.py`.
+        mesh: The one that the model was trained on.
     """
 
-    detector = f"FaceMesh, min_confidence {MIN_CONFIDENCE}"
-
-    def __init__(self, model_file: Path) -> None:
-        self._model_file = model_file
+    def __init__(self, model_file: Path, mesh: str) -> None:
+        self._model_file, self._mesh = model_file, mesh
+        self.detector = describe_mesh(mesh)
 
     def open(self, output_dir: Path) -> None:
-        """Loads the model, and FaceMesh."""
+        """Loads the model, and its mesh."""
         super().open(output_dir)
         torch.set_num_threads(1)  # the workers share the cores
         self._model = load_model(self._model_file)
-        self._reader = PictureReader()
+        self._reader = PictureReader(self._mesh)
 
     def process(self, item: PredictItem) -> Outcome:
         """A row with the expression and its probabilities.
@@ -89,7 +89,8 @@ class PredictTask(Task[PredictItem]):
             raise UserError(item.problem)
         face = self._reader.read(item.path, item.offset, item.name)
         sizes = np.array([[face.width, face.height]])
-        shares = self._model.probabilities(face.points[None], sizes)[0]
+        blendshapes = None if face.blendshapes is None else face.blendshapes[None]
+        shares = self._model.probabilities(face.points[None], sizes, blendshapes)[0]
         names = self._model.class_names
         row = {
             "expression": names[int(shares.argmax())],
@@ -99,7 +100,7 @@ class PredictTask(Task[PredictItem]):
         return Outcome(rows=[row])
 
     def close(self) -> None:
-        """Closes FaceMesh."""
+        """Closes the mesh."""
         self._reader.close()
 
 

@@ -1,4 +1,4 @@
-"""One picture to the landmarks of its face: out of an archive, decoded no larger than FaceMesh needs.
+"""One picture to the landmarks of its face: out of an archive, decoded no larger than the mesh needs.
 
 FaceMesh searches a small copy of the picture for a face, then takes the face alone, as 192 x 192 pixels of
 which it fills about two thirds. More pixels than that are decoded in vain: a twelve-megapixel JPEG is decoded
@@ -8,6 +8,7 @@ at a quarter. Where the face turns out too small, the picture is decoded again a
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -19,7 +20,9 @@ from emotion.data.boxes import SEARCHED_FACES, Box, annotated_box, choose_face, 
 from emotion.data.crops import face_box
 from emotion.data.pictures import decode_reduced, reduction_for
 from facevox.errors import NoFaceError
+from facevox.mesh.face_landmarker import FaceLandmarker
 from facevox.mesh.face_mesh import FaceMesh
+from facevox.mesh.kinds import FACE_LANDMARKER, FACE_MESH
 from facevox.workers import reuse_large_blocks
 
 Edges = Sequence[float]  # left, top, right, bottom of a box as an annotator drew it
@@ -43,6 +46,7 @@ class FaceLandmarks:
         width, height: Of the whole upright picture, in pixels.
         reduction: Factor by which it was decoded smaller.
         num_faces: Number of faces found in it.
+        blendshapes: (52,) float32, 0 to 1; None for FaceMesh, which has none.
     """
 
     points: NDArray[np.float32]
@@ -50,23 +54,34 @@ class FaceLandmarks:
     height: int
     reduction: int
     num_faces: int
+    blendshapes: NDArray[np.float32] | None = None
+
+
+class _Face(NamedTuple):
+    points: NDArray[np.float32]  # (478, 3) in pixels of the decoded picture
+    blendshapes: NDArray[np.float32] | None
 
 
 class PictureReader:
-    """Reads pictures one after the other, with one FaceMesh and one open archive; for one process alone.
+    """Reads pictures one after the other, with one mesh and one open archive; for one process alone.
 
     Use it as a context manager or call `close`.
 
     Args:
+        mesh: One of `facevox.mesh.kinds.MESHES`.
         is_reduced: Decode no larger than needed; False decodes everything whole (slower, for comparisons).
     """
 
-    def __init__(self, is_reduced: bool = True) -> None:
+    def __init__(self, mesh: str = FACE_MESH, is_reduced: bool = True) -> None:
         cv2.setNumThreads(1)  # the workers share the cores
         reuse_large_blocks()
         self._is_reduced = is_reduced
         self._archive: Archive | None = None
-        self._mesh = FaceMesh(static=True, max_faces=SEARCHED_FACES)
+        self._mesh: FaceMesh | FaceLandmarker = (
+            FaceLandmarker(SEARCHED_FACES)
+            if mesh == FACE_LANDMARKER
+            else FaceMesh(static=True, max_faces=SEARCHED_FACES)
+        )
 
     def read(self, container: str, offset: int, name: str, edges: Sequence[Edges] = ()) -> FaceLandmarks:
         """The landmarks of the face that the annotators marked; of the largest where they marked none.
@@ -106,22 +121,21 @@ class PictureReader:
             reduction = round(width / image.shape[1])
             annotated = annotated_box(edges, width, height)
             faces, chosen = self._faces(image, annotated.scaled(1 / reduction) if annotated else None)
-            if reduction == 1 or (chosen is not None and _side(faces[chosen]) >= FACE_PX):
+            if reduction == 1 or (chosen is not None and _side(faces[chosen].points) >= FACE_PX):
                 break
             # Too small a face at this size, or none: once more, at the size it needs or whole.
-            expected_px = _side(faces[chosen]) * reduction if chosen is not None else 0.0
+            expected_px = _side(faces[chosen].points) * reduction if chosen is not None else 0.0
             most_reduced = reduction // 2
         if chosen is None:
             return None
         scale = np.array([image.shape[1], image.shape[0], image.shape[1]], np.float32)
-        return FaceLandmarks(faces[chosen] / scale, width, height, reduction, len(faces))
+        face = faces[chosen]
+        return FaceLandmarks(face.points / scale, width, height, reduction, len(faces), face.blendshapes)
 
-    def _faces(
-        self, image: NDArray[np.uint8], annotated: Box | None
-    ) -> tuple[list[NDArray[np.float32]], int | None]:
+    def _faces(self, image: NDArray[np.uint8], annotated: Box | None) -> tuple[list[_Face], int | None]:
         """All faces in pixels of `image`, and the index of the one that the annotators marked."""
         # Only the last search has the border: the piece around the box is surer than the border.
-        faces = self._mesh.find(image, with_border=annotated is None)
+        faces = self._search(image, with_border=annotated is None)
         chosen = _choose(faces, annotated)
         if chosen is not None or annotated is None:
             return faces, chosen
@@ -132,9 +146,15 @@ class PictureReader:
         if piece is None:
             return faces, None
         left, top, right, bottom = (int(value) for value in piece)
-        moved = self._mesh.find(image[top : bottom + 1, left : right + 1], with_border=True)
-        faces = faces + [points + np.array([left, top, 0], np.float32) for points in moved]
+        shift = np.array([left, top, 0], np.float32)
+        moved = self._search(image[top : bottom + 1, left : right + 1], with_border=True)
+        faces = faces + [_Face(face.points + shift, face.blendshapes) for face in moved]
         return faces, _choose(faces, annotated)
+
+    def _search(self, image: NDArray[np.uint8], *, with_border: bool) -> list[_Face]:
+        if isinstance(self._mesh, FaceMesh):
+            return [_Face(points, None) for points in self._mesh.find(image, with_border)]
+        return [_Face(face.points, face.blendshapes) for face in self._mesh.find(image, with_border)]
 
     def _opened(self, container: str) -> Archive:
         """The archive, kept open for the next picture."""
@@ -146,7 +166,7 @@ class PictureReader:
         return self._archive
 
     def close(self) -> None:
-        """Closes FaceMesh and the archive."""
+        """Closes the mesh and the archive."""
         self._mesh.close()
         if self._archive is not None:
             self._archive.close()
@@ -159,8 +179,8 @@ class PictureReader:
         self.close()
 
 
-def _choose(faces: Sequence[NDArray[np.float32]], annotated: Box | None) -> int | None:
-    boxes = [face_box(points) for points in faces]
+def _choose(faces: Sequence[_Face], annotated: Box | None) -> int | None:
+    boxes = [face_box(face.points) for face in faces]
     face = choose_face(boxes, annotated)
     return None if face is None else boxes.index(face.box)
 

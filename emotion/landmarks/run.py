@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emotion.landmarks.card import LandmarkEvaluation, write_card
+from emotion.landmarks.features import Features
 from emotion.landmarks.network import MODEL_FILE, LandmarkNetwork, load_model, save_model
 from emotion.landmarks.options import TrainConfig
 from emotion.landmarks.split import Part, split_table
@@ -21,6 +22,7 @@ from emotion.scores.measures import balanced_accuracy, over_people
 from emotion.scores.report import DIGITS, REPORT_FILE, Answers, evaluate, write_evaluation
 from facevox.files import read_json, write_json, write_text
 from facevox.intervals import interval_text
+from facevox.mesh.kinds import mark_of
 from facevox.training import distributed
 from facevox.training.batches import EpochBatches
 from facevox.training.distributed import World
@@ -79,7 +81,8 @@ def make_trainer(config: TrainConfig, train: Part, validation: Part, world: Worl
         UserError: Too few faces for the processes.
     """
     seed_everything(config.seed)
-    network = LandmarkNetwork(len(config.class_names)).to(world.device)
+    features = Features(config.normalisation, config.inputs, train.table.mesh)
+    network = LandmarkNetwork(len(config.class_names), features.size).to(world.device)
     seed_everything(config.seed + 1 + world.rank)  # another dropout in each process
     batches = EpochBatches(
         len(train),
@@ -99,10 +102,10 @@ def make_trainer(config: TrainConfig, train: Part, validation: Part, world: Worl
         patience=config.patience,
         resume=config.resume,
         kind="emotion landmarks training",
-        settings=config.lasting() | {"data": notes["data"]},
+        settings=config.lasting() | {"data": notes["data"]} | mark_of(features.mesh),
     )
-    task = LandmarkTask(network, config, train, validation, world, notes)
-    loader = BatchReader(train, batches, config.normalisation)
+    task = LandmarkTask(network, config, train, validation, world, notes, features)
+    loader = BatchReader(train, batches, features)
     return Trainer(task, batches, loader, trainer_config, world)
 
 
@@ -154,7 +157,7 @@ def finish(config: TrainConfig, validation: Part, result: TrainingResult, notes:
     """Calibrates the model of the best epoch, and writes its scores, curves and card."""
     logger.info(result.message)
     model = load_model(config.save_dir / MODEL_FILE)
-    logits = score_part(model.network, validation, np.arange(len(validation)), model.normalisation)
+    logits = score_part(model.network, validation, np.arange(len(validation)), model.features)
     temperature = fit_temperature(logits, validation.labels)
     answers = Answers(validation.samples, validation.rows, logits, temperature)
     score = over_people(
@@ -170,6 +173,8 @@ def finish(config: TrainConfig, validation: Part, result: TrainingResult, notes:
         "chance_balanced_accuracy": round(1 / len(config.class_names), DIGITS),
         "interval_over": notes["interval_over"],
         "normalisation": config.normalisation,
+        "inputs": model.features.inputs,
+        "mesh": model.features.mesh,
     }
     write_evaluation(config.save_dir / EVALUATION_DIR, report, answers)
     write_curves(config.save_dir, result.history, result.best_epoch)

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from emotion.data.samples import Samples
 from emotion.data.split import validation_people
-from emotion.landmarks.normalisation import Integers, normalise_landmarks
-from emotion.landmarks.options import TrainConfig
+from emotion.landmarks.features import Features
+from emotion.landmarks.normalisation import Integers
+from emotion.landmarks.options import LANDMARKS, TrainConfig
 from emotion.landmarks.table import LandmarkTable
 from facevox.errors import UserError
 
@@ -45,11 +46,14 @@ class Part:
         """(n,)."""
         return [self.samples.people[row] for row in self.rows]
 
-    def inputs(self, indices: Integers, normalisation: str) -> Tensor:
-        """(b, 478, 3) float32 normalised landmarks of some of them, read now."""
+    def inputs(self, indices: Integers, features: Features) -> Tensor:
+        """(b, …) float32 inputs of the network, of some of them, read now."""
         rows = self.rows[indices]
+        blendshapes = None
+        if features.inputs != LANDMARKS and self.table.blendshapes is not None:
+            blendshapes = self.table.blendshapes.read(rows)
         raw = self.table.rows.read(rows)
-        return torch.from_numpy(normalise_landmarks(raw, self.table.sizes[rows], normalisation))
+        return torch.from_numpy(features.of(raw, self.table.sizes[rows], blendshapes))
 
 
 def split_table(table: LandmarkTable, config: TrainConfig) -> tuple[Part, Part]:

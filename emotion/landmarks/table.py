@@ -5,6 +5,7 @@ Landmarks stay on the disk (350,000 faces take 2 GB); in memory are some numbers
 
 import csv
 import hashlib
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,27 +18,36 @@ from numpy.typing import NDArray
 from emotion.data.aihub.names import parse_picture_name
 from emotion.data.samples import Samples
 from emotion.landmarks.normalisation import Integers
-from emotion.landmarks.shards import NUM_POINTS, TABLE
+from emotion.landmarks.shards import NUM_POINTS, PROGRAM, TABLE, blendshapes_of
 from facevox.errors import UserError
+from facevox.manifest import read_settings
+from facevox.mesh.face_landmarker import NUM_BLENDSHAPES
+from facevox.mesh.kinds import FACE_LANDMARKER, FACE_MESH, marked_mesh
 
-npy: Any = np.lib.format  # numpy 1.26 has no types for its functions
+npy: Any = np.lib.format  # NumPy has no types for its functions
 MAX_OPEN_FILES = 64  # far below the usual limit of 1024
-ROW_BYTES = NUM_POINTS * 3 * 4
 
 
 class ShardRows:
-    """The landmarks of rows, read from their shards; none stay in memory.
+    """The landmarks of rows, or other numbers of each, read from their shards; none stay in memory.
 
     Args:
         folder: Of the extraction.
         shards: Names of the shards in it.
         shard_N: Index of each row's shard.
         row_N: Index of each row in its shard.
+        shape: Of the numbers of one face.
     """
 
     def __init__(
-        self, folder: Path, shards: Sequence[str], shard_N: NDArray[np.int32], row_N: NDArray[np.int32]
+        self,
+        folder: Path,
+        shards: Sequence[str],
+        shard_N: NDArray[np.int32],
+        row_N: NDArray[np.int32],
+        shape: tuple[int, ...] = (NUM_POINTS, 3),
     ) -> None:
+        self._shape, self._row_bytes = shape, 4 * math.prod(shape)
         self._folder, self._shards = folder, shards
         self._shard_N, self._row_N = shard_N, row_N
         self._open: OrderedDict[int, tuple[IO[bytes], int, int]] = OrderedDict()
@@ -46,23 +56,23 @@ class ShardRows:
         return len(self._row_N)
 
     def read(self, rows: Sequence[int] | Integers) -> NDArray[np.float32]:
-        """(n, 478, 3) float32, the landmarks of `rows`, in MediaPipe's units.
+        """(n, 478, 3) float32, the landmarks of `rows`, in MediaPipe's units; or (n, …) of another shape.
 
         Raises:
             UserError: A shard is missing, damaged or of another kind.
         """
-        landmarks = np.empty((len(rows), NUM_POINTS, 3), np.float32)
+        landmarks = np.empty((len(rows), *self._shape), np.float32)
         for index, row in enumerate(rows):
             shard = int(self._shard_N[row])
             file, start, num_rows = self._file(shard)
             position = int(self._row_N[row])
-            file.seek(start + position * ROW_BYTES)
-            data = file.read(ROW_BYTES) if position < num_rows else b""
-            if len(data) != ROW_BYTES:
+            file.seek(start + position * self._row_bytes)
+            data = file.read(self._row_bytes) if position < num_rows else b""
+            if len(data) != self._row_bytes:
                 raise UserError(
                     f"{self._folder / self._shards[shard]}: has no row {position}; extract it again"
                 )
-            landmarks[index] = np.frombuffer(data, np.float32).reshape(NUM_POINTS, 3)
+            landmarks[index] = np.frombuffer(data, np.float32).reshape(self._shape)
         return landmarks
 
     def _file(self, shard: int) -> tuple[IO[bytes], int, int]:
@@ -81,7 +91,7 @@ class ShardRows:
             if npy.read_magic(file) != (1, 0):
                 raise ValueError("another version of the format")
             shape, is_fortran, kind = npy.read_array_header_1_0(file)
-            if kind != np.float32 or is_fortran or shape[1:] != (NUM_POINTS, 3) or not kind.isnative:
+            if kind != np.float32 or is_fortran or shape[1:] != self._shape or not kind.isnative:
                 raise ValueError(f"holds {kind} {shape}")
         except (ValueError, OSError) as error:
             file.close()
@@ -99,7 +109,7 @@ class ShardRows:
 
 
 class MemoryRows:
-    """The landmarks of rows, all in memory."""
+    """The landmarks of rows, or other numbers of each, all in memory."""
 
     def __init__(self, landmarks_NPC: NDArray[np.float32]) -> None:
         self.landmarks = landmarks_NPC
@@ -108,7 +118,7 @@ class MemoryRows:
         return len(self.landmarks)
 
     def read(self, rows: Sequence[int] | Integers) -> NDArray[np.float32]:
-        """(n, 478, 3) float32, the landmarks of `rows`."""
+        """(n, 478, 3) float32, the landmarks of `rows`; or (n, …) of another shape."""
         return self.landmarks[np.asarray(rows, np.int64)]
 
     def close(self) -> None:
@@ -125,6 +135,8 @@ class LandmarkTable:
         names: (N,) archive and member.
         labels: (N,) those of the index.
         people: (N,) the person, "" if unknown.
+        mesh: Of the landmarks, one of `facevox.mesh.kinds.MESHES`.
+        blendshapes: (N, 52) their blendshapes; None for FaceMesh, which has none.
     """
 
     rows: ShardRows | MemoryRows
@@ -132,6 +144,8 @@ class LandmarkTable:
     names: list[str]
     labels: list[str]
     people: list[str]
+    mesh: str = FACE_MESH
+    blendshapes: ShardRows | MemoryRows | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -139,6 +153,8 @@ class LandmarkTable:
     def close(self) -> None:
         """Closes the open shards."""
         self.rows.close()
+        if self.blendshapes is not None:
+            self.blendshapes.close()
 
     def to_samples(self, class_names: Sequence[str]) -> Samples:
         """The faces as samples of a classifier; all labels must be among `class_names`.
@@ -205,12 +221,22 @@ def load_table(folder: Path, class_names: Sequence[str] = (), *, in_memory: bool
             except (KeyError, ValueError) as error:
                 raise UserError(f"{index}, row {line}: not of an extraction ({error})") from None
     table = np.array(numbers, np.int32).reshape(-1, 4)
-    rows: ShardRows | MemoryRows = ShardRows(folder, list(shards), table[:, 0].copy(), table[:, 1].copy())
+    mesh = marked_mesh(read_settings(folder, PROGRAM))
+    places = (table[:, 0].copy(), table[:, 1].copy())
+    rows: ShardRows | MemoryRows = ShardRows(folder, list(shards), *places)
+    blendshapes: ShardRows | MemoryRows | None = None
+    if mesh == FACE_LANDMARKER:
+        names_of_shapes = [blendshapes_of(name) for name in shards]
+        blendshapes = ShardRows(folder, names_of_shapes, *places, (NUM_BLENDSHAPES,))
     if in_memory:
-        in_memory_rows = MemoryRows(rows.read(np.arange(len(rows))))
-        rows.close()
-        rows = in_memory_rows
-    return LandmarkTable(rows, table[:, 2:].copy(), names, labels, people)
+        rows, blendshapes = _loaded(rows), _loaded(blendshapes) if blendshapes else None
+    return LandmarkTable(rows, table[:, 2:].copy(), names, labels, people, mesh, blendshapes)
+
+
+def _loaded(rows: ShardRows | MemoryRows) -> MemoryRows:
+    loaded = MemoryRows(rows.read(np.arange(len(rows))))
+    rows.close()
+    return loaded
 
 
 def _checked_shard(name: str) -> str:

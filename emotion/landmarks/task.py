@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from emotion.data.samples import class_weights
+from emotion.landmarks.features import Features
 from emotion.landmarks.network import MODEL_FILE, LandmarkModel, LandmarkNetwork, save_model
 from emotion.landmarks.normalisation import Integers
 from emotion.landmarks.options import TrainConfig
@@ -81,15 +82,15 @@ class BatchReader:
     Without worker processes: a batch of 64 takes 2 ms, most of it for reading.
     """
 
-    def __init__(self, part: Part, batches: EpochBatches, normalisation: str) -> None:
-        self._part, self._batches, self._normalisation = part, batches, normalisation
+    def __init__(self, part: Part, batches: EpochBatches, features: Features) -> None:
+        self._part, self._batches, self._features = part, batches, features
         self._labels = part.labels
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for keys in self._batches:
             indices = np.array([index for _, index in keys], np.int64)
             labels = torch.from_numpy(self._labels[indices])
-            yield self._part.inputs(indices, self._normalisation), labels
+            yield self._part.inputs(indices, self._features), labels
 
 
 class LandmarkTask(TrainingTask):
@@ -101,6 +102,7 @@ class LandmarkTask(TrainingTask):
         train, validation: The parts.
         world: This process's rank and device.
         notes: Plain values for the model's file.
+        features: The network's inputs.
     """
 
     best_by = "val_loss"
@@ -113,9 +115,10 @@ class LandmarkTask(TrainingTask):
         validation: Part,
         world: World,
         notes: Notes,
+        features: Features,
     ) -> None:
         self.model = self.network = network
-        self.config, self.world, self.notes = config, world, notes
+        self.config, self.world, self.notes, self.features = config, world, notes, features
         self.weight_decay = config.weight_decay
         self.train_part, self.validation = train, validation
         self.measured = np.linspace(0, len(train) - 1, min(len(train), MEASURED_ROWS)).astype(np.int64)
@@ -135,12 +138,12 @@ class LandmarkTask(TrainingTask):
 
     def logits(self, part: Part, indices: Integers) -> NDArray[np.float32]:
         """(n, C) of some faces of a part, in evaluation mode."""
-        return score_part(self.network, part, indices, self.config.normalisation)
+        return score_part(self.network, part, indices, self.features)
 
     def validate(self, epoch: int) -> dict[str, float]:
         """Loss and accuracies on the validation part, and the accuracy on rows of the training part."""
         names = self.config.class_names
-        settle_norms(self.network, self.train_part.inputs(self.measured, self.config.normalisation))
+        settle_norms(self.network, self.train_part.inputs(self.measured, self.features))
         logits = self.logits(self.validation, np.arange(len(self.validation)))
         labels, answers = self.validation.labels, logits.argmax(axis=1)
         train_answers = self.logits(self.train_part, self.measured).argmax(axis=1)
@@ -165,7 +168,7 @@ class LandmarkTask(TrainingTask):
         return LandmarkModel(
             network=self.network,
             class_names=self.config.class_names,
-            normalisation=self.config.normalisation,
+            features=self.features,
             temperature=temperature,
             notes=self.notes,
         )
@@ -221,7 +224,7 @@ def score_part(
     network: LandmarkNetwork,
     part: Part,
     indices: Sequence[int] | Integers,
-    normalisation: str,
+    features: Features,
 ) -> NDArray[np.float32]:
     """(n, C) logits of some faces of a part; the network is left in evaluation mode."""
     network.eval()
@@ -230,7 +233,7 @@ def score_part(
     logits = []
     with torch.inference_mode():
         for first in range(0, len(chosen), SCORED_AT_ONCE):
-            inputs = part.inputs(chosen[first : first + SCORED_AT_ONCE], normalisation)
+            inputs = part.inputs(chosen[first : first + SCORED_AT_ONCE], features)
             logits.append(network(inputs.to(device)).float().cpu().numpy())
     result: NDArray[np.float32] = np.concatenate(logits)
     return result

@@ -53,7 +53,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="what extract.py wrote, or is to write (default with --zips: landmarks/ in --save_dir)",
     )
-    cli.add_options(source, ExtractConfig, only=("labels", "limit"))
+    cli.add_options(source, ExtractConfig, only=("labels", "limit", "mesh"))
     cli.add_options(source, PictureBatch, only=("workers", "item_timeout_s", "max_failed"))
     cli.add_options(parser, TrainConfig)
     parser.group("training").add_argument(

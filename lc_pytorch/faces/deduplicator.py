@@ -40,7 +40,7 @@ from facevox.manifest import (
     write_manifest,
     write_table,
 )
-from facevox.mesh.face_mesh import MIN_CONFIDENCE
+from facevox.mesh.kinds import FACE_MESH, describe_mesh
 from facevox.progress import Progress, duration_text
 from facevox.signals import StopFlag
 from lc_pytorch.faces import embedding_task
@@ -409,7 +409,7 @@ def _log_summary(summary: DedupeSummary, faces: _Faces, config: DedupeConfig) ->
         logger.info(f"  … and {len(faces.left_out) - 5} more left out")
     if summary.is_empty:
         settings = {"model": config.model_name, "enforce_detection": config.enforce_detection}
-        logger.info(empty_text(PROGRAM, settings, f"FaceMesh, min_confidence {MIN_CONFIDENCE}"))
+        logger.info(empty_text(PROGRAM, settings, describe_mesh(FACE_MESH)))
     logger.info(f"  groups: {summary.table}")
 
 

@@ -12,7 +12,7 @@ from facevox.batch import FileItem, Outcome, Task
 from facevox.errors import NoFaceError, UserError
 from facevox.files import VIDEO_PATTERNS, find_files, relative_name, require_folder
 from facevox.media import MediaInfo, probe
-from facevox.mesh.face_mesh import MIN_CONFIDENCE
+from facevox.mesh.kinds import FACE_MESH, describe_mesh
 from facevox.naming import plan_names
 from lipsync.clips.clip_files import write_clip
 from lipsync.clips.clock import FRAME_HZ, ROW_HZ
@@ -48,7 +48,7 @@ class ClipItem(FileItem):
 class ClipTask(Task[ClipItem]):
     """Writes `<video without suffix>.npz` below the output folder for each video."""
 
-    detector = f"FaceMesh, min_confidence {MIN_CONFIDENCE}"
+    detector = describe_mesh(FACE_MESH)
 
     def __init__(self, data: DataSettings, audio: AudioSettings) -> None:
         self.data = data

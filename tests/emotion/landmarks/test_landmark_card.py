@@ -25,6 +25,9 @@ REPORT = {
     "macro_f1": {"value": 0.9, "low": None, "high": None},
     "chance_macro_f1": 0.5,
     "interval_over": "people",
+    "normalisation": "scaled",
+    "inputs": "landmarks",
+    "mesh": "face_mesh",
     "calibration": {
         "temperature": 1.1,
         "calibration_error_before": 0.05,
@@ -61,3 +64,9 @@ def test_faces_of_nobody_known_are_said_to_be(tmp_path: Path) -> None:
     assert "- train: 200 faces (neutral 120, anxiety 80)\n" in text
     assert "- **no person is known: the split is by picture, and people may be in both parts**\n" in text
     assert "Intervals draw pictures." in text
+
+
+def test_card_names_the_other_mesh_and_its_blendshapes(tmp_path: Path) -> None:
+    text = written(tmp_path, report=REPORT | {"inputs": "both", "mesh": "face_landmarker"})
+    assert "1486 → 512" in text
+    assert "MediaPipe's FaceLandmarker, scaled; and the roots of the 52 blendshapes" in text

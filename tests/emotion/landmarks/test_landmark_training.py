@@ -3,9 +3,6 @@
 import csv
 import json
 import signal
-from collections.abc import Callable
-from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -14,6 +11,7 @@ from gloo_processes import run_ranks
 from landmark_folders import make_folder, train_on_rank
 from torch import nn
 
+from emotion.landmarks.features import Features
 from emotion.landmarks.network import LandmarkModel, LandmarkNetwork, load_model, save_model
 from emotion.landmarks.normalisation import normalise_landmarks
 from emotion.landmarks.options import TrainConfig
@@ -23,33 +21,12 @@ from emotion.landmarks.table import load_table
 from emotion.landmarks.task import all_devices, faces_per_step, settle_norms, usable_gpus
 from emotion.scores.measures import confusion_counts
 from emotion.scores.report import per_class
-from facevox import cli
 from facevox.errors import ExitCode, UserError
 from facevox.training.checkpoint import load_checkpoint
 from facevox.training.distributed import World
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 QUICK = ("--num_epochs", "12", "--batch_size", "16", "--device", "cpu", "--patience", "0")
-
-
-@pytest.fixture
-def run_train(load_script: Callable[[str], ModuleType], tmp_path: Path) -> Callable[..., int]:
-    script = load_script("emotion/landmarks/train")
-
-    def run(*options: object) -> int:
-        return cli.run(script.main, [*map(str, options), "--log_dir", str(tmp_path / "logs")])
-
-    return run
-
-
-@pytest.fixture
-def run_predict(load_script: Callable[[str], ModuleType], tmp_path: Path) -> Callable[..., int]:
-    script = load_script("emotion/landmarks/predict")
-
-    def run(*options: object) -> int:
-        return cli.run(script.main, [*map(str, options), "--log_dir", str(tmp_path / "logs")])
-
-    return run
 
 
 def test_network_is_the_documents():
@@ -79,7 +56,11 @@ def test_model_file_gives_the_same_probabilities_and_its_temperature_counts(tmp_
     torch.manual_seed(0)
     network = LandmarkNetwork(3).eval()
     model = LandmarkModel(
-        network=network, class_names=("a", "b", "c"), normalisation="aligned", temperature=2.5, notes={"x": 1}
+        network=network,
+        class_names=("a", "b", "c"),
+        features=Features("aligned"),
+        temperature=2.5,
+        notes={"x": 1},
     )
     save_model(tmp_path / "model.pth", model)
     raw, sizes = np.random.default_rng(0).random((4, 478, 3), np.float32), np.full((4, 2), 300)
@@ -382,7 +363,7 @@ def test_bad_inputs_of_prediction_end_in_one_line(tmp_path, run_predict, capsys,
     (tmp_path / "empty").mkdir()
     network = LandmarkNetwork(2)
     model = LandmarkModel(
-        network=network, class_names=("a", "b"), normalisation="scaled", temperature=1.0, notes={}
+        network=network, class_names=("a", "b"), features=Features("scaled"), temperature=1.0, notes={}
     )
     save_model(tmp_path / "model.pth", model)
     options = ("--model", tmp_path / "model.pth", "--output_dir", tmp_path / "out", "--workers", "0")

@@ -1,0 +1,148 @@
+"""The newer mesh of MediaPipe, of 256 pixels and with blendshapes, run by the package mediapipe.
+
+Slower than `facevox.mesh.face_mesh`, and no better where the two were compared (docs/models.md): for those
+who want its blendshapes, 52 shares of movements such as a smile or a closed eye. mediapipe is an extra.
+
+Source: model card "MediaPipe Face Landmarker", and I. Grishchenko et al., Blendshapes GHUM, arXiv:2309.05782.
+"""
+
+import importlib
+import importlib.util
+import sys
+from dataclasses import dataclass
+from types import ModuleType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from facevox.errors import UserError
+from facevox.mesh.litert import MODELS_DIR
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+NUM_BLENDSHAPES = 52
+EXTRA = "mesh256"
+_MODEL = "face_landmarker.task"
+MIN_CONFIDENCE = 0.3  # of its detector: from 0.5 on it misses a face that fills a portrait
+
+
+@dataclass(frozen=True)
+class LandmarkerFace:
+    """A face.
+
+    Attributes:
+        points: (478, 3) float32; x and y in pixels of the picture, z in the scale of x.
+        blendshapes: (52,) float32, 0 to 1, in MediaPipe's order.
+    """
+
+    points: "NDArray[np.float32]"
+    blendshapes: "NDArray[np.float32]"
+
+
+class FaceLandmarker:
+    """Finds faces with the newer mesh in single pictures; use it as a context manager or call `close`.
+
+    Neither thread-safe nor usable in a forked child.
+
+    Args:
+        max_faces: Most faces that are searched for in a picture.
+
+    Raises:
+        UserError: mediapipe is not installed.
+    """
+
+    def __init__(self, max_faces: int = 1) -> None:
+        require_mediapipe()
+        self._mediapipe = _import_mediapipe()
+        tasks: Any = self._mediapipe.tasks
+        self._model: Any = tasks.vision.FaceLandmarker.create_from_options(
+            tasks.vision.FaceLandmarkerOptions(
+                base_options=tasks.BaseOptions(model_asset_buffer=(MODELS_DIR / _MODEL).read_bytes()),
+                num_faces=max_faces,
+                min_face_detection_confidence=MIN_CONFIDENCE,
+                output_face_blendshapes=True,
+            )
+        )
+
+    def find(self, image_rgb: "NDArray[np.uint8]", with_border: bool = False) -> list[LandmarkerFace]:
+        """The faces of an (H, W, 3) uint8 RGB picture.
+
+        Args:
+            image_rgb: The picture.
+            with_border: Where it finds none, it looks at the picture in a black border: faces that fill the
+                picture or are cut by its edge are found then.
+
+        Raises:
+            ValueError: It is closed.
+        """
+        if self._model is None:
+            raise ValueError("FaceLandmarker is closed")
+        faces = self._find(image_rgb)
+        if faces or not with_border:
+            return faces
+        import cv2
+
+        height, width = image_rgb.shape[:2]
+        rim_x, rim_y = width // 2, height // 2
+        bordered = cv2.copyMakeBorder(image_rgb, rim_y, rim_y, rim_x, rim_x, cv2.BORDER_CONSTANT)
+        shift = np.array([rim_x, rim_y, 0], np.float32)
+        return [LandmarkerFace(face.points - shift, face.blendshapes) for face in self._find(bordered)]
+
+    def _find(self, image_rgb: "NDArray[np.uint8]") -> list[LandmarkerFace]:
+        height, width = image_rgb.shape[:2]
+        image = self._mediapipe.Image(
+            image_format=self._mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(image_rgb)
+        )
+        found = self._model.detect(image)
+        scale = np.array([width, height, width], np.float32)
+        return [
+            LandmarkerFace(
+                np.array([(p.x, p.y, p.z) for p in points], np.float32) * scale,
+                np.array([shape.score for shape in shapes], np.float32),
+            )
+            for points, shapes in zip(found.face_landmarks, found.face_blendshapes, strict=True)
+        ]
+
+    def close(self) -> None:
+        """Releases the networks; calling it twice is safe."""
+        if self._model is not None:
+            self._model.close()
+            self._model = None
+
+    def __enter__(self) -> "FaceLandmarker":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def require_mediapipe() -> None:
+    """Checks that mediapipe is installed, without importing it.
+
+    Raises:
+        UserError: It is not.
+    """
+    if importlib.util.find_spec("mediapipe") is None:
+        raise UserError(
+            "--mesh face_landmarker needs mediapipe, not installed here; "
+            f"run: uv pip install -e '.[{EXTRA}]' in the repository, or use --mesh face_mesh"
+        )
+
+
+def _import_mediapipe() -> ModuleType:
+    """The package, without TensorFlow: 2 s of processor time instead of 10.
+
+    Where TensorFlow is installed mediapipe imports it for its own documentation. A process that has imported
+    it already keeps it.
+    """
+    if "mediapipe" in sys.modules or "tensorflow" in sys.modules:
+        return importlib.import_module("mediapipe")
+    # None makes "import tensorflow" raise ImportError; the stub of sys.modules does not know of it.
+    sys.modules["tensorflow"] = None  # type: ignore[assignment]
+    try:
+        return importlib.import_module("mediapipe")
+    finally:
+        del sys.modules["tensorflow"]

@@ -1,0 +1,33 @@
+"""The two meshes, and the mark by which saved landmarks and models say which one made them.
+
+Both have 478 points in the same places of a face, but not the same numbers: a model for one answers wrongly
+on the other, so nothing that holds both is ever made.
+"""
+
+from collections.abc import Mapping
+
+from facevox.mesh.face_landmarker import MIN_CONFIDENCE as LANDMARKER_CONFIDENCE
+from facevox.mesh.face_mesh import MIN_CONFIDENCE
+
+# Of `facevox.mesh.face_mesh` and of mediapipe up to 0.10.21: one network, and one mesh.
+FACE_MESH = "face_mesh"
+# Of `facevox.mesh.face_landmarker`: the newer network of 256 pixels.
+FACE_LANDMARKER = "face_landmarker"
+MESHES = (FACE_MESH, FACE_LANDMARKER)
+
+
+def mark_of(mesh: str) -> dict[str, str]:
+    """The mark to save beside landmarks of `mesh`: none for FaceMesh's, which older files lack as well."""
+    return {} if mesh == FACE_MESH else {"mesh": mesh}
+
+
+def marked_mesh(saved: Mapping[str, object]) -> str:
+    """The mesh by the mark among saved values; without one it is FaceMesh."""
+    return str(saved.get("mesh", FACE_MESH))
+
+
+def describe_mesh(mesh: str) -> str:
+    """The mesh and its detector's threshold, for people."""
+    if mesh == FACE_LANDMARKER:
+        return f"FaceLandmarker, min_confidence {LANDMARKER_CONFIDENCE}"
+    return f"FaceMesh, min_confidence {MIN_CONFIDENCE}"

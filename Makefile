@@ -39,7 +39,7 @@ install: ## set everything up in .venv (CUDA=1: for GPUs, CUDA=0: back to CPU; P
 doctor: ## what this machine and this set-up have: versions, GPU, weights, disk, optional parts
 	@python=$(PYTHON_IN_VENV); [ -x "$$python" ] || python=python3; "$$python" scripts/setup/doctor.py
 
-weights: install ## fetch the real weights ahead of time (ONLY="facenet vit": only these)
+weights: install ## fetch the real weights ahead of time (ONLY="Facenet vit": only these)
 	@$(PYTHON_IN_VENV) scripts/setup/fetch_weights.py $${FACEVOX_ONLY:+--only $$FACEVOX_ONLY}
 
 # What everybody can reach, whatever this machine's own settings say; tests/setup/test_lock.py looks at the lock.

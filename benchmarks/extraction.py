@@ -35,7 +35,7 @@ from typing import Any
 from facevox import cli
 from facevox.errors import ExitCode, UserError
 from facevox.files import find_files
-from facevox_demo.deepface_mediapipe import provide_mediapipe
+from facevox_demo.deepface_mediapipe import fake_mediapipe
 from facevox_demo.figures import Figure, print_figures, write_figures
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -110,7 +110,7 @@ def serve(kind: str, backend: str, pipe: Any) -> None:
 
     from facevox.media import read_first_frame
 
-    provide_mediapipe()
+    sys.modules["mediapipe"] = fake_mediapipe()
     from deepface import DeepFace
     from deepface.modules import modeling
 

@@ -4,7 +4,6 @@ That backend calls `mediapipe.solutions.face_detection`, which ended with mediap
 benchmarks that compare facevox with DeepFace need it.
 """
 
-import sys
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -41,9 +40,9 @@ class FaceDetection:
         return SimpleNamespace(detections=detections or None)
 
 
-def provide_mediapipe() -> None:
-    """Makes `import mediapipe` of this process give a module that has nothing but `FaceDetection`."""
+def fake_mediapipe() -> ModuleType:
+    """A module to put into `sys.modules`, which has nothing but `FaceDetection`."""
     module = ModuleType("mediapipe")
     face_detection = SimpleNamespace(FaceDetection=FaceDetection)
     module.solutions = SimpleNamespace(face_detection=face_detection)  # type: ignore[attr-defined]
-    sys.modules["mediapipe"] = module
+    return module

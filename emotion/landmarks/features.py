@@ -1,4 +1,4 @@
-"""What the network gets of each face: its normalised landmarks, its blendshapes, or both."""
+"""A network's inputs for each face: its normalised landmarks, its blendshapes, or both."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ _SIZES = {LANDMARKS: NUM_POINTS * 3, BLENDSHAPES: NUM_BLENDSHAPES, BOTH: NUM_POI
 
 @dataclass(frozen=True)
 class Features:
-    """What a network gets.
+    """The inputs of a network.
 
     Attributes:
         normalisation: Of the landmarks.
@@ -25,7 +25,7 @@ class Features:
         mesh: The one that made them, of `facevox.mesh.kinds.MESHES`.
 
     Raises:
-        UserError: The mesh has no blendshapes, and they are wanted; or `inputs` is unknown.
+        UserError: The mesh has no blendshapes, and `inputs` asks for them; or `inputs` is unknown.
     """
 
     normalisation: str = SCALED

@@ -1,7 +1,8 @@
 """The newer mesh of MediaPipe, of 256 pixels and with blendshapes, run by the package mediapipe.
 
-Slower than `facevox.mesh.face_mesh`, and no better where the two were compared (docs/models.md): for those
-who want its blendshapes, 52 shares of movements such as a smile or a closed eye. mediapipe is an extra.
+Slower than `facevox.mesh.face_mesh`, and its points are no better; its blendshapes, 52 shares of movements
+such as a smile or a closed eye, are the better input of a classifier that has few pictures to learn from
+(docs/models.md). mediapipe is an extra.
 
 Source: model card "MediaPipe Face Landmarker", and I. Grishchenko et al., Blendshapes GHUM, arXiv:2309.05782.
 """
@@ -94,14 +95,14 @@ class FaceLandmarker:
         image = self._mediapipe.Image(
             image_format=self._mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(image_rgb)
         )
-        found = self._model.detect(image)
+        answer = self._model.detect(image)
         scale = np.array([width, height, width], np.float32)
         return [
             LandmarkerFace(
                 np.array([(p.x, p.y, p.z) for p in points], np.float32) * scale,
                 np.array([shape.score for shape in shapes], np.float32),
             )
-            for points, shapes in zip(found.face_landmarks, found.face_blendshapes, strict=True)
+            for points, shapes in zip(answer.face_landmarks, answer.face_blendshapes, strict=True)
         ]
 
     def close(self) -> None:

@@ -5,7 +5,9 @@ on the other, so nothing that holds both is ever made.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 
+from facevox.errors import UserError
 from facevox.mesh.face_landmarker import MIN_CONFIDENCE as LANDMARKER_CONFIDENCE
 from facevox.mesh.face_mesh import MIN_CONFIDENCE
 
@@ -24,6 +26,18 @@ def mark_of(mesh: str) -> dict[str, str]:
 def marked_mesh(saved: Mapping[str, object]) -> str:
     """The mesh by the mark among saved values; without one it is FaceMesh."""
     return str(saved.get("mesh", FACE_MESH))
+
+
+def require_face_mesh(saved: Mapping[str, object], path: str | Path) -> None:
+    """Checks that a file's values are of FaceMesh, by the mark among them.
+
+    Raises:
+        UserError: They are of another mesh.
+    """
+    if marked_mesh(saved) != FACE_MESH:
+        raise UserError(
+            f"{path}: made with the mesh {marked_mesh(saved)}; this program works with {FACE_MESH}"
+        )
 
 
 def describe_mesh(mesh: str) -> str:

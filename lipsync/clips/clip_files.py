@@ -27,6 +27,7 @@ import numpy as np
 
 from facevox.errors import UserError, one_line
 from facevox.files import replacing
+from facevox.mesh.kinds import require_face_mesh
 from lipsync.clips.features import ClipFeatures, FaceTrack
 from lipsync.clips.mouths import NUM_LIP_POINTS
 from lipsync.clips.sounds import SoundFeatures
@@ -98,6 +99,7 @@ def load_clip(path: str | Path) -> tuple[ClipFeatures, dict[str, str]]:
         source = json.loads(content["source"].tobytes())
         if not isinstance(source, dict):
             raise ValueError("its source is not a table of names")
+        require_face_mesh(source, path)
         clip = _clip(content)
     except UserError:
         raise

@@ -103,7 +103,7 @@ class ClipTask(Task[ClipItem]):
         clip = replace(clip, tracks=tracks)
         names = {"video": item.name, "audio": item.audio_name, "speaker": item.speaker}
         target = item.output
-        source = names | {"features": self.audio.features}
+        source = names | {"features": self.audio.features, "mesh": FACE_MESH}
         write_clip(self.output_dir / target, clip, source, sync=False)
         has_face = np.zeros(clip.num_frames, np.bool_)
         for track in tracks:

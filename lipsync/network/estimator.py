@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from facevox.errors import UserError
+from facevox.mesh.kinds import FACE_MESH, require_face_mesh
 from facevox.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from facevox.training.distributed import choose_device
 from lipsync.clips.clock import ROWS_PER_FRAME
@@ -175,6 +176,7 @@ def save_model(path: Path, model: SavedModel) -> None:
             "ridge": linear,
             "calibration": calibration.to_plain() if calibration else None,
             "settings": model.settings,
+            "mesh": FACE_MESH,
             "versions": {
                 "python": platform.python_version(),
                 "torch": str(torch.__version__),
@@ -198,6 +200,7 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> SavedMod
         )
     if content.get("format") != FORMAT:
         raise UserError(f"{path}: of format {content.get('format')}; this program reads {FORMAT}")
+    require_face_mesh(content, path)
     try:
         network = LipSyncNetwork(NetworkConfig(**content["network"]))
         plain, linear = content["calibration"], content["ridge"]

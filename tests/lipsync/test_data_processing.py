@@ -60,7 +60,13 @@ def test_clip_holds_face_and_sound_on_one_clock(example_videos: Path, tmp_path: 
         "1.0",
     )
     clip, names = load_clip(tmp_path / "out" / "id0001/a.npz")
-    assert names == {"video": "id0001/a.mp4", "audio": "", "speaker": "id0001", "features": "numpy"}
+    assert names == {
+        "video": "id0001/a.mp4",
+        "audio": "",
+        "speaker": "id0001",
+        "features": "numpy",
+        "mesh": "face_mesh",
+    }
     assert clip.tracks[0].mouths.shape == (13, 96, 96)
     assert len(clip.sound.log_mel) == pytest.approx(52, abs=8)  # AAC ends on a whole frame of 64 ms
 

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import struct
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from facevox.errors import UserError
 from facevox.media import iter_frames
 from facevox.mesh.face_mesh import FaceMesh
-from facevox_demo.deepface_mediapipe import provide_mediapipe
+from facevox_demo.deepface_mediapipe import fake_mediapipe
 from lc_pytorch.faces import detectors, weights
 from lc_pytorch.faces.crops import black_crop, cut_face, widen
 
@@ -36,13 +37,14 @@ def weights_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     patch.undo()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def deepface(weights_home: Path):
     """DeepFace's own extraction, its backend mediapipe with our BlazeFace."""
-    provide_mediapipe()
-    from deepface.modules import detection
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "mediapipe", fake_mediapipe())
+        from deepface.modules import detection
 
-    return detection
+        yield detection
 
 
 @pytest.fixture(scope="session")

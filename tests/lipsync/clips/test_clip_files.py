@@ -55,6 +55,15 @@ def test_clip_comes_back(tmp_path: Path) -> None:
         assert all(array.dtype != object for array in archive.values())
 
 
+def test_clip_of_another_mesh_is_refused_and_one_without_a_mark_is_facemeshs(tmp_path: Path) -> None:
+    for mesh in ({}, {"mesh": "face_mesh"}):
+        write_clip(tmp_path / "x.npz", make_clip(), mesh)
+        assert load_clip(tmp_path / "x.npz")[1] == mesh
+    write_clip(tmp_path / "x.npz", make_clip(), {"mesh": "face_landmarker"})
+    with pytest.raises(UserError, match="made with the mesh face_landmarker"):
+        load_clip(tmp_path / "x.npz")
+
+
 def test_clip_without_a_face_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no face in this clip"):
         write_clip(tmp_path / "x.npz", make_clip(()), {})

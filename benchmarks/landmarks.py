@@ -170,7 +170,7 @@ def measure_shares(archive: Path, count: int) -> tuple[dict[str, float], float, 
         reader.decode_reduced = around("decode", reader.decode_reduced)
         reader.FaceMesh.find = around("mesh", reader.FaceMesh.find)  # type: ignore[method-assign]
         for is_reduced in (False, True):
-            with reader.PictureReader(is_reduced) as opened:
+            with reader.PictureReader(is_reduced=is_reduced) as opened:
                 for picture in pictures[:WARM_UP]:
                     opened.read(item.path, picture.offset, picture.member)
                 spent.clear()

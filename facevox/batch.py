@@ -253,6 +253,8 @@ def _run_locked(
         for path in find_manifests(config.output_dir, config.program):
             if shard_of(path)[1] != config.num_shards:
                 path.unlink()
+        # Its rows are of results that go one by one from here on, maybe of other settings than the new ones.
+        (config.output_dir / config.table).unlink(missing_ok=True)
     logger.debug(_plan_text(config, mine, finished, todo))
     fingerprints: dict[str, object] = {}
     failures: list[tuple[str, str]] = []

@@ -134,7 +134,8 @@ class Manifest:
                 continue
             if isinstance(mine, dict) and isinstance(other, dict):
                 names = [name for name in {**mine, **other} if mine.get(name) != other.get(name)]
-                changes += [f"{name} was {mine.get(name)}, is {other.get(name)}" for name in names]
+                usual = "the usual one"  # of an option that one of the runs did not have or use
+                changes += [f"{n} was {mine.get(n, usual)}, is {other.get(n, usual)}" for n in names]
             else:
                 changes.append(f"{key} was {mine}, is {other}")
         return changes

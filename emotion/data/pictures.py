@@ -53,7 +53,7 @@ def decode_reduced(
                 reduction = choose(*size) if picture.format == "JPEG" else 1
                 if reduction > 1:
                     # Rounded down: Pillow takes the largest reduction that gives no less than this size.
-                    picture.draft("RGB", (width // reduction, height // reduction))
+                    picture.draft("RGB", (max(width // reduction, 1), max(height // reduction, 1)))
                     upright = ImageOps.exif_transpose(picture).convert("RGB")
                     return np.asarray(upright, dtype=np.uint8).copy(), size
     except (ImageError, Image.DecompressionBombError, UnidentifiedImageError):

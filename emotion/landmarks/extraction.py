@@ -232,7 +232,7 @@ def run_extraction(
             mediapipe is missing.
     """
     if config.mesh == FACE_LANDMARKER:
-        require_mediapipe()
+        require_mediapipe("--mesh face_landmarker", ", or use --mesh face_mesh")
     plan = plan_shards(config.zips, config.labels, config.limit, config.shard_pictures)
     logger.info(f"{PROGRAM}: {plan.num_pictures} pictures in {len(plan.items)} shards")
     for count, field in ((plan.num_unlabelled, "label"), (plan.num_unnamed, "person")):

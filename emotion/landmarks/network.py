@@ -120,11 +120,14 @@ def load_model(path: Path) -> LandmarkModel:
     if not is_sound or not is_class_list(class_names):
         raise UserError(f"{file}: its class names or its temperature are damaged")
     names = tuple(str(name) for name in class_names)
-    features = Features(
-        check_normalisation(str(content.get("normalisation"))),
-        str(content.get("inputs", LANDMARKS)),
-        marked_mesh(content),
-    )
+    normalisation, inputs = str(content.get("normalisation")), str(content.get("inputs", LANDMARKS))
+    notes = content.get("notes") or {}
+    if not isinstance(notes, dict):
+        raise UserError(f"{file}: its notes are damaged")
+    try:
+        features = Features(check_normalisation(normalisation), inputs, marked_mesh(content, file))
+    except UserError as error:
+        raise UserError(f"{file}: its inputs are damaged ({error})") from None
     network = LandmarkNetwork(len(names), features.size)
     load_weights(network, content.get("network"), file)
     network.eval()
@@ -133,7 +136,7 @@ def load_model(path: Path) -> LandmarkModel:
         class_names=names,
         features=features,
         temperature=temperature,
-        notes=dict(content.get("notes") or {}),
+        notes=notes,
     )
 
 

@@ -14,7 +14,8 @@ from emotion.landmarks.reader import PictureReader
 from facevox.batch import Item, Outcome, Task
 from facevox.errors import UserError
 from facevox.files import find_files
-from facevox.mesh.kinds import describe_mesh
+from facevox.mesh.face_landmarker import require_mediapipe
+from facevox.mesh.kinds import FACE_LANDMARKER, describe_mesh
 
 PROGRAM = "predict_landmarks"
 TABLE = "predictions.csv"
@@ -70,6 +71,15 @@ class PredictTask(Task[PredictItem]):
     def __init__(self, model_file: Path, mesh: str) -> None:
         self._model_file, self._mesh = model_file, mesh
         self.detector = describe_mesh(mesh)
+
+    def check(self) -> None:
+        """Checks that the model's mesh can be run here.
+
+        Raises:
+            UserError: It needs mediapipe, which is not installed.
+        """
+        if self._mesh == FACE_LANDMARKER:
+            require_mediapipe(f"the model {self._model_file}")
 
     def open(self, output_dir: Path) -> None:
         """Loads the model, and its mesh."""

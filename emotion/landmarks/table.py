@@ -221,7 +221,9 @@ def load_table(folder: Path, class_names: Sequence[str] = (), *, in_memory: bool
             except (KeyError, ValueError) as error:
                 raise UserError(f"{index}, row {line}: not of an extraction ({error})") from None
     table = np.array(numbers, np.int32).reshape(-1, 4)
-    mesh = marked_mesh(read_settings(folder, PROGRAM))
+    mesh = marked_mesh(read_settings(folder, PROGRAM), folder)
+    if any((folder / blendshapes_of(name)).exists() for name in shards):
+        mesh = FACE_LANDMARKER  # where the manifest was left behind
     places = (table[:, 0].copy(), table[:, 1].copy())
     rows: ShardRows | MemoryRows = ShardRows(folder, list(shards), *places)
     blendshapes: ShardRows | MemoryRows | None = None

@@ -21,11 +21,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from emotion.landmarks.extraction import run_extraction
+from emotion.landmarks.features import Features
 from emotion.landmarks.options import ExtractConfig, PictureBatch, TrainConfig, add_log_dir_option
 from emotion.logger_config import get_logger, log_hyperparameters, setup_logging
 from facevox import cli
 from facevox.cluster.job import PER_GPU, Job
 from facevox.errors import ExitCode, UserError
+from facevox.options import default_of
 
 JOB = Job(
     processes=PER_GPU,
@@ -80,6 +82,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             "--zips: several processes train but one extracts; run emotion/landmarks/extract.py first, then "
             "this with --landmarks_dir"
         )
+    if not args.zips and args.mesh != default_of(ExtractConfig, "mesh"):
+        raise UserError("--mesh: counts with --zips only; the landmarks in --landmarks_dir have theirs")
+    if args.zips:
+        Features(inputs=args.inputs, mesh=args.mesh)  # said now, and not after hours of extraction
     config = cli.build(TrainConfig, args, landmarks_dir=args.landmarks_dir or args.save_dir / "landmarks")
     if args.dry_run and args.zips:
         code = _extract(args, config.landmarks_dir)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 NUM_BLENDSHAPES = 52
 EXTRA = "mesh256"
 _MODEL = "face_landmarker.task"
+# With the border it is twice as much. From 32,767 on OpenCV, inside of mediapipe, ends the process.
+_LONGEST_SIDE_PX = 8000
 MIN_CONFIDENCE = 0.3  # of its detector: from 0.5 on it misses a face that fills a portrait
 
 
@@ -54,7 +56,7 @@ class FaceLandmarker:
     """
 
     def __init__(self, max_faces: int = 1) -> None:
-        require_mediapipe()
+        require_mediapipe("FaceLandmarker")
         self._mediapipe = _import_mediapipe()
         tasks: Any = self._mediapipe.tasks
         self._model: Any = tasks.vision.FaceLandmarker.create_from_options(
@@ -75,15 +77,29 @@ class FaceLandmarker:
                 picture or are cut by its edge are found then.
 
         Raises:
-            ValueError: It is closed.
+            ValueError: Not such a picture, or it is closed.
         """
         if self._model is None:
             raise ValueError("FaceLandmarker is closed")
+        if image_rgb.dtype != np.uint8 or image_rgb.shape[2:] != (3,):
+            raise ValueError(f"picture is {image_rgb.dtype} {image_rgb.shape}; expected uint8 (H, W, 3)")
+        if not image_rgb.size:
+            return []
+        import cv2
+
+        longest_px = max(image_rgb.shape[:2])
+        if longest_px > _LONGEST_SIDE_PX:
+            shrink = longest_px / _LONGEST_SIDE_PX
+            size = tuple(max(round(side / shrink), 1) for side in image_rgb.shape[1::-1])
+            small = cv2.resize(image_rgb, size, interpolation=cv2.INTER_AREA)
+            scale = np.array([image_rgb.shape[1] / size[0], image_rgb.shape[0] / size[1], shrink], np.float32)
+            return [
+                LandmarkerFace(face.points * scale, face.blendshapes)
+                for face in self.find(small, with_border)
+            ]
         faces = self._find(image_rgb)
         if faces or not with_border:
             return faces
-        import cv2
-
         height, width = image_rgb.shape[:2]
         rim_x, rim_y = width // 2, height // 2
         bordered = cv2.copyMakeBorder(image_rgb, rim_y, rim_y, rim_x, rim_x, cv2.BORDER_CONSTANT)
@@ -107,9 +123,9 @@ class FaceLandmarker:
 
     def close(self) -> None:
         """Releases the networks; calling it twice is safe."""
-        if self._model is not None:
-            self._model.close()
-            self._model = None
+        model, self._model = self._model, None
+        if model is not None:
+            model.close()
 
     def __enter__(self) -> "FaceLandmarker":
         return self
@@ -120,16 +136,20 @@ class FaceLandmarker:
         self.close()
 
 
-def require_mediapipe() -> None:
+def require_mediapipe(user: str, alternative: str = "") -> None:
     """Checks that mediapipe is installed, without importing it.
+
+    Args:
+        user: What needs it, for the message.
+        alternative: For the message: what works without it.
 
     Raises:
         UserError: It is not.
     """
     if importlib.util.find_spec("mediapipe") is None:
         raise UserError(
-            "--mesh face_landmarker needs mediapipe, not installed here; "
-            f"run: uv pip install -e '.[{EXTRA}]' in the repository, or use --mesh face_mesh"
+            f"{user} needs mediapipe, not installed here; run: uv pip install -e '.[{EXTRA}]' in the "
+            f"repository{alternative}"
         )
 
 

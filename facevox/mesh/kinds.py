@@ -23,9 +23,16 @@ def mark_of(mesh: str) -> dict[str, str]:
     return {} if mesh == FACE_MESH else {"mesh": mesh}
 
 
-def marked_mesh(saved: Mapping[str, object]) -> str:
-    """The mesh by the mark among saved values; without one it is FaceMesh."""
-    return str(saved.get("mesh", FACE_MESH))
+def marked_mesh(saved: Mapping[str, object], path: str | Path) -> str:
+    """The mesh by the mark among the saved values of a file; without one it is FaceMesh.
+
+    Raises:
+        UserError: A mesh that this version does not know.
+    """
+    mesh = str(saved.get("mesh", FACE_MESH))
+    if mesh not in MESHES:
+        raise UserError(f"{path}: of the mesh {mesh}; this version knows {' and '.join(MESHES)}")
+    return mesh
 
 
 def require_face_mesh(saved: Mapping[str, object], path: str | Path) -> None:
@@ -34,10 +41,9 @@ def require_face_mesh(saved: Mapping[str, object], path: str | Path) -> None:
     Raises:
         UserError: They are of another mesh.
     """
-    if marked_mesh(saved) != FACE_MESH:
-        raise UserError(
-            f"{path}: made with the mesh {marked_mesh(saved)}; this program works with {FACE_MESH}"
-        )
+    mesh = marked_mesh(saved, path)
+    if mesh != FACE_MESH:
+        raise UserError(f"{path}: made with the mesh {mesh}; this program works with {FACE_MESH}")
 
 
 def describe_mesh(mesh: str) -> str:

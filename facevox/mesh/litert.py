@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from facevox.errors import UserError, one_line
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -18,13 +20,16 @@ class LiteRtModel:
         threads: Processor threads it may use.
 
     Raises:
-        ValueError, RuntimeError: Not such a file, or it has operations that LiteRT does not know.
+        UserError: Not such a file, or it has operations that LiteRT does not know.
     """
 
     def __init__(self, path: str | Path, threads: int = 1) -> None:
         from ai_edge_litert.interpreter import Interpreter
 
-        self._interpreter: Any = Interpreter(str(MODELS_DIR / path), num_threads=threads)
+        try:
+            self._interpreter: Any = Interpreter(str(MODELS_DIR / path), num_threads=threads)
+        except (ValueError, RuntimeError, OSError) as error:
+            raise UserError(f"{MODELS_DIR / path}: cannot be read ({one_line(error)})") from None
         self._interpreter.allocate_tensors()
         self._inputs = {t["name"]: t["index"] for t in self._interpreter.get_input_details()}
         self._outputs = {t["name"]: t["index"] for t in self._interpreter.get_output_details()}

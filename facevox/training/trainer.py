@@ -548,7 +548,7 @@ class Trainer:
             raise UserError(f"{file}: of format {content.get('format')}; this program reads {FORMAT}")
         before, now = content["settings"], self.config.settings
         changed = [
-            f"{name} {before.get(name)!r} → {now.get(name)!r}"
+            f"{name} " + " → ".join(repr(v[name]) if name in v else "the usual one" for v in (before, now))
             for name in sorted(before.keys() | now.keys())
             if before.get(name) != now.get(name)
         ]

@@ -531,6 +531,8 @@ class _YuNet(Detector):
         (weights,) = require_weights(WEIGHTS["yunet"], "detector yunet")
         size = (_YUNET_PX, _YUNET_PX)
         self._model = cv2.FaceDetectorYN.create(str(weights), "", size, _YUNET_CONFIDENCE)
+        # Another network loads as well, and fails at the first picture only.
+        self._model.detect(np.zeros((*size, 3), np.uint8))
 
     def find(self, image: NDArray[np.uint8], border: bool = True) -> list[Candidate]:
         return self._find(image, _YUNET_PX)

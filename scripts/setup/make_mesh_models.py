@@ -24,6 +24,7 @@ import hashlib
 import json
 import sys
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,13 @@ def _read(mediapipe: Path, name: str) -> bytes:
             with zipfile.ZipFile(mediapipe) as wheel:
                 return wheel.read(name)
         return (mediapipe / name).read_bytes()
-    except (OSError, KeyError, zipfile.BadZipFile):
+    except (
+        OSError,
+        KeyError,
+        RuntimeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ):  # RuntimeError: encrypted, unknown
         raise UserError(f"{mediapipe}: {name} is not in it; the wheel of mediapipe 0.10.21 has it") from None
 
 

@@ -10,7 +10,7 @@ from landmark_folders import make_folder
 from PIL import Image
 from skimage.data import astronaut
 
-from emotion.landmarks.extraction import run_extraction
+from emotion.landmarks.extraction import ShardTask, run_extraction
 from emotion.landmarks.network import load_model
 from emotion.landmarks.options import ExtractConfig
 from emotion.landmarks.shards import PROGRAM
@@ -129,7 +129,8 @@ def test_network_learns_from_each_kind_of_inputs(tmp_path: Path, run_train, inpu
     report = json.loads((tmp_path / "run/evaluation/report.json").read_text())
     assert (report["inputs"], report["mesh"]) == (inputs, FACE_LANDMARKER)
     assert report["balanced_accuracy"]["value"] > 0.8  # chance is 0.33
-    (folder / "manifests" / f"{PROGRAM}.jsonl").unlink()  # now it is taken for FaceMesh's
+    for path in (manifest_file(folder, PROGRAM), *folder.rglob("*.blendshapes.npy")):
+        path.unlink()  # now it is taken for FaceMesh's
     assert run_train(*options) == ExitCode.USAGE
 
 
@@ -160,3 +161,65 @@ def test_missing_package_is_told_before_anything_is_read(
     with pytest.raises(UserError, match=r"uv pip install -e '\.\[mesh256\]'"):
         extract(archive, tmp_path / "out", FACE_LANDMARKER)
     assert not (tmp_path / "out").exists()
+
+
+def test_overwritten_folder_has_no_table_until_it_is_whole(
+    tmp_path: Path, archive: Path, monkeypatch
+) -> None:
+    extract(archive, tmp_path / "out", FACE_MESH)
+    config = ExtractConfig(zips=(archive,), output_dir=tmp_path / "out", mesh=FACE_LANDMARKER)
+
+    def killed(*arguments: object) -> object:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ShardTask, "process_chunk", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_extraction(config, BatchOptions(workers=0, overwrite=True))
+    with pytest.raises(UserError, match=r"has no index\.csv"):
+        load_table(tmp_path / "out")
+
+
+def test_blendshapes_tell_the_mesh_where_the_manifest_was_left_behind(tmp_path: Path) -> None:
+    folder = add_blendshapes(make_folder(tmp_path / "landmarks"))
+    (folder / "manifests" / f"{PROGRAM}.jsonl").unlink()
+    assert load_table(folder).mesh == FACE_LANDMARKER
+
+
+def test_mesh_of_a_later_version_is_refused(tmp_path: Path) -> None:
+    folder = add_blendshapes(make_folder(tmp_path / "landmarks"))
+    path = manifest_file(folder, PROGRAM)
+    path.write_text(path.read_text().replace(FACE_LANDMARKER, "mesh_2030"))
+    with pytest.raises(UserError, match="of the mesh mesh_2030; this version knows"):
+        load_table(folder)
+
+
+def test_large_picture_is_searched_smaller_and_what_is_no_picture_refused() -> None:
+    wide = np.zeros((512, 17000, 3), np.uint8)
+    wide[:, 8000:8512] = astronaut()
+    with FaceLandmarker() as landmarker, FaceMesh() as mesh:
+        landmarker.find(wide, with_border=True)  # the face is too small here for both
+        assert landmarker.find(np.zeros((4, 30000, 3), np.uint8), with_border=True) == []
+        assert landmarker.find(np.zeros((0, 20, 3), np.uint8)) == []
+        with pytest.raises(ValueError, match=r"expected uint8 \(H, W, 3\)"):
+            landmarker.find(np.zeros((20, 20, 4), np.uint8))
+        (face,) = landmarker.find(np.tile(astronaut(), (1, 1, 1)))
+        (other,) = mesh.find(astronaut())
+        large = np.ascontiguousarray(np.repeat(np.repeat(astronaut(), 17, axis=0), 17, axis=1))
+        (shrunk,) = landmarker.find(large)
+    eyes = np.linalg.norm(other[33, :2] - other[263, :2])
+    assert np.median(np.linalg.norm(shrunk.points[:, :2] / 17 - face.points[:, :2], axis=1)) < 0.05 * eyes
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (("--inputs", "both", "--zips", "a.zip"), "extract with --mesh face_landmarker"),
+        (("--mesh", "face_landmarker", "--landmarks_dir", "x"), "--mesh: counts with --zips only"),
+    ],
+)
+def test_options_that_do_not_go_together_are_told_at_once(
+    tmp_path: Path, run_train, capsys, options: tuple[str, ...], text: str
+) -> None:
+    assert run_train(*options, "--save_dir", tmp_path / "run") == ExitCode.USAGE
+    assert text in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -14,6 +14,7 @@ from facevox.errors import NoSpeechError, UserError
 from facevox.files import relative_name
 from facevox.naming import plan_names
 from facevox.options import Options, option, switch, whole
+from facevox.sound_choice import CHANNEL, CHANNEL_HELP, MIX, TRACK, TRACK_HELP, SoundChoice
 
 COLUMNS = ("video", "voice_file", "start_s", "duration_s", "rate_hz", "rms_db", "peak", "speech_share")
 
@@ -37,6 +38,18 @@ class VoiceConfig(Options):
 
     target_sr: int = option(16000, whole(4000, 192_000), "sample rate of the wavs, in Hz")
     trim_silence: bool = option(False, switch(has_no=True), "write only the longest stretch with speech")
+    audio_channel: str = option(MIX, CHANNEL, CHANNEL_HELP, metavar="mix|left|right|N")
+    audio_track: str = option("", TRACK, TRACK_HELP, metavar="N|LANG")
+
+    @property
+    def choice(self) -> SoundChoice:
+        """The track and the channel."""
+        return SoundChoice(self.audio_channel, self.audio_track)
+
+    def settings(self) -> dict[str, object]:
+        """The settings that the wavs depend on."""
+        values = {"target_sr": self.target_sr, "trim_silence": self.trim_silence}
+        return values | self.choice.settings()
 
 
 class VoiceTask(Task[FileItem]):
@@ -58,14 +71,15 @@ class VoiceTask(Task[FileItem]):
         """
         from facevox.media import iter_audio, write_wav  # PyAV would slow down the program's --help
 
-        rate_hz = self.config.target_sr
+        rate_hz, choice = self.config.target_sr, self.config.choice
+        notes: list[str] = []
         target = self.output_dir / item.output
         start = 0
         if self.config.trim_silence:
-            start, stop = _find_speech(iter_audio(item.path, rate_hz), rate_hz)
-            blocks = _cut(iter_audio(item.path, rate_hz), start, stop)
+            start, stop = _find_speech(iter_audio(item.path, rate_hz, choice=choice), rate_hz)
+            blocks = _cut(iter_audio(item.path, rate_hz, choice=choice, notes=notes), start, stop)
         else:
-            blocks = iter_audio(item.path, rate_hz)
+            blocks = iter_audio(item.path, rate_hz, choice=choice, notes=notes)
         first = next(blocks, None)  # before the file is opened: a video without sound leaves nothing
         if first is None:
             raise UserError("its sound track has no sample")
@@ -79,7 +93,7 @@ class VoiceTask(Task[FileItem]):
             "rate_hz": rate_hz,
             **meter.values(),
         }
-        return Outcome(rows=[row], outputs=[item.output])
+        return Outcome(rows=[row], outputs=[item.output], reason="; ".join(notes))
 
 
 def plan_voices(videos: Sequence[Path], root: Path) -> list[FileItem]:

@@ -21,7 +21,7 @@ from pathlib import Path
 from facevox import cli
 from facevox.batch_options import BatchOptions
 from facevox.cluster.job import MERGE, Job
-from lipsync.settings import add_config_arguments, add_features_option, folder_finder, load_settings
+from lipsync.settings import add_audio_options, add_config_arguments, folder_finder, load_settings
 
 JOB = Job(join=MERGE, inputs=("config",), output=folder_finder("processed_dir"))
 
@@ -30,7 +30,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     """The options of this program."""
     parser = cli.make_parser(__doc__, "python lipsync/data_processing.py --workers 2")
     add_config_arguments(parser)
-    add_features_option(parser)
+    add_audio_options(parser, "features", "channel", "track")
     cli.add_options(parser, BatchOptions)
     return parser
 

@@ -35,7 +35,7 @@ from facevox.native_silence import native_silence
 from facevox.progress import Progress
 from facevox.signals import StopFlag
 from lipsync.clips.clock import FRAME_HZ
-from lipsync.settings import Settings, add_config_arguments, add_features_option, load_settings
+from lipsync.settings import Settings, add_audio_options, add_config_arguments, load_settings
 
 # The modules that do the work are imported where they are used: PyAV, OpenCV, SciPy and torch take from a
 # tenth of a second to several, for which neither `--help` nor a batch without a checkpoint should wait.
@@ -134,6 +134,7 @@ class LipSyncInference:
                 num_mels=self.settings.audio.num_mels,
                 num_mfcc=self.settings.audio.num_mfcc,
                 features=self.settings.audio.features,
+                choice=self.settings.audio.choice,
                 max_duration_s=self.settings.data.max_duration_s,
                 on_frame=on_frame,
             )
@@ -250,7 +251,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         help="with --batch: folder of the results (default: paths.output_dir of the settings)",
     )
     add_config_arguments(parser)
-    add_features_option(parser)
+    add_audio_options(parser, "features", "channel", "track")
     cli.add_options(parser, BatchOptions)
     return parser
 

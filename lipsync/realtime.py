@@ -28,7 +28,7 @@ from facevox.native_silence import native_silence
 from facevox.signals import StopFlag
 from lipsync.clips.clock import FRAME_HZ
 from lipsync.inference import LipSyncInference
-from lipsync.settings import add_config_arguments, add_features_option, load_settings
+from lipsync.settings import add_audio_options, add_config_arguments, load_settings
 
 if TYPE_CHECKING:
     from lipsync.clips.sources import Piece
@@ -57,7 +57,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     )
     add("--json", action="store_true", help="print one JSON object a line on stdout")
     add_config_arguments(parser)
-    add_features_option(parser)
+    add_audio_options(parser, "features")
     return parser
 
 

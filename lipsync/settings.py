@@ -30,6 +30,7 @@ from facevox.options import (
     where,
     whole,
 )
+from facevox.sound_choice import CHANNEL, CHANNEL_HELP, MIX, TRACK, TRACK_HELP, SoundChoice
 
 CONFIG_FILE = Path(__file__).resolve().parent / "config.yaml"
 SMALL_SET_FILE = CONFIG_FILE.with_name("small.yaml")  # for minutes of clips
@@ -99,9 +100,17 @@ class AudioSettings:
         "library of log-mel and MFCC, equal within 1e-4 dB: numpy (starts at once) | librosa",
     )
 
+    channel: str = option(MIX, CHANNEL, CHANNEL_HELP)
+    track: str = option("", TRACK, TRACK_HELP)
+
+    @property
+    def choice(self) -> SoundChoice:
+        """The track and the channel."""
+        return SoundChoice(self.channel, self.track)
+
     def sizes(self) -> dict[str, object]:
         """The settings that results depend on: all but the library."""
-        return {"num_mels": self.num_mels, "num_mfcc": self.num_mfcc}
+        return {"num_mels": self.num_mels, "num_mfcc": self.num_mfcc, **self.choice.settings()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,19 +186,30 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_features_option(parser: argparse.ArgumentParser) -> None:
-    """Adds `--features VALUE`, which is short for `--set audio.features=VALUE`."""
-    features = next(info for info in declared(AudioSettings) if info.name == "features")
-    read = argument_type(features.kind)
-    parser.add_argument(
-        "--features",
-        dest="overrides",
-        action="append",
-        type=lambda text: f"audio.features={read(text)}",
-        default=[],
-        metavar=f"{{{','.join(features.kind.choices)}}}",
-        help=f"{features.help} (default: audio.features of the settings)",
-    )
+def add_audio_options(parser: argparse.ArgumentParser, *keys: str) -> None:
+    """Adds `--features VALUE`, which is short for `--set audio.features=VALUE`, and others of `audio`.
+
+    Args:
+        parser: Of a program.
+        keys: Of `audio`: features, and channel and track, which become --audio_channel and --audio_track.
+    """
+    metavars = {"channel": "mix|left|right|N", "track": "N|LANG"}
+    for info in declared(AudioSettings):
+        if info.name not in keys:
+            continue
+        parser.add_argument(
+            f"--audio_{info.name}" if info.name in metavars else f"--{info.name}",
+            dest="overrides",
+            action="append",
+            type=_override_of(f"audio.{info.name}", argument_type(info.kind)),
+            default=[],
+            metavar=metavars.get(info.name) or f"{{{','.join(info.kind.choices)}}}",
+            help=f"{info.help} (default: audio.{info.name} of the settings)",
+        )
+
+
+def _override_of(key: str, read: Callable[[str], object]) -> Callable[[str], str]:
+    return lambda text: f"{key}={read(text)}"
 
 
 def folder_finder(key: str) -> Callable[[argparse.Namespace, Path], Path]:

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 
 from facevox import cli
 from facevox.cluster.job import PER_GPU, Job
-from lipsync.settings import add_config_arguments, add_features_option, folder_finder, load_settings
+from lipsync.settings import add_audio_options, add_config_arguments, folder_finder, load_settings
 
 JOB = Job(
     processes=PER_GPU,
@@ -34,7 +34,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     """The options of this program."""
     parser = cli.make_parser(__doc__, "python lipsync/train.py --set training.batch_size=8")
     add_config_arguments(parser)
-    add_features_option(parser)
+    add_audio_options(parser, "features")
     parser.add_argument(
         "--resume",
         default="auto",

@@ -11,9 +11,14 @@ AWKWARD_NAMES = ('a "quoted" name.mp4', "it's.mp4", "한국어.mp4", "줄\n바�
 
 
 def rotate_header(path: Path, degrees: int) -> None:
-    """Writes a rotation into the track header, as phones do (matrix of ISO 14496-12, 8.3.2)."""
+    """Writes a rotation into the track header, as phones do."""
     matrices = {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}
-    a, b, c, d = (value * 65536 for value in matrices[degrees])
+    rewrite_matrix(path, matrices[degrees])
+
+
+def rewrite_matrix(path: Path, matrix: tuple[int, int, int, int]) -> None:
+    """Writes a display matrix (a, b, c, d) into the track header (ISO 14496-12, 8.3.2)."""
+    a, b, c, d = (value * 65536 for value in matrix)
     data = bytearray(path.read_bytes())
     start = data.index(b"tkhd") + 4 + 40  # version 0: the matrix is 40 bytes after the version
     struct.pack_into(">9i", data, start, a, b, 0, c, d, 0, 0, 0, 1 << 30)

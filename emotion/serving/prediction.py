@@ -16,7 +16,7 @@ from emotion.serving.refusals import Refusal
 from emotion.serving.service import Service
 from emotion.serving.uploads import MemoryFile
 from facevox.errors import UserError
-from facevox.media import FORMATS, Frame, MediaError, first_stream, iter_frames
+from facevox.media import FORMATS, Frame, MediaError, iter_frames, played_stream
 
 VIDEO_RATE_HZ = 5.0  # frames of a video that are analysed a second: expressions last longer
 # A video that takes longer than this many times the allowed length is given up: it may have thousands of
@@ -196,7 +196,7 @@ def _check_video(file: MemoryFile, config: ServerConfig) -> float:
     options = {"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS)}
     try:
         with av.open(f"file:{file.path}", options=options, metadata_errors="ignore") as container:
-            stream = first_stream(container, "video", file.path)
+            stream = played_stream(container, "video", file.path)
             width, height = stream.width, stream.height
             duration_s = (container.duration or 0) / av.time_base
     except (FFmpegError, UnicodeError, MediaError):  # MediaError: none that can be decoded

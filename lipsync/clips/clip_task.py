@@ -76,6 +76,7 @@ class ClipTask(Task[ClipItem]):
         audio = item.audio
         if not audio and not info.has_audio:
             raise UserError("no audio: the video has no sound track and there is no sound file of its name")
+        notes = list(item.notes)
         clip = extract_clip(
             item.path,
             audio or None,
@@ -84,6 +85,8 @@ class ClipTask(Task[ClipItem]):
             num_mels=self.audio.num_mels,
             num_mfcc=self.audio.num_mfcc,
             features=self.audio.features,
+            choice=self.audio.choice,
+            notes=notes,
             max_duration_s=self.data.max_duration_s,
         )
         duration_s, sound_s = clip.num_frames / FRAME_HZ, len(clip.sound.log_mel) / ROW_HZ
@@ -118,7 +121,7 @@ class ClipTask(Task[ClipItem]):
             "num_shots": len(clip.shot_starts),
             "face_share": round(float(has_face.mean()), 3),
             "source_rate_hz": round(info.rate_hz, 3),
-            "note": "; ".join([*item.notes, *self._notes(info, clip, duration_s, sound_s)]),
+            "note": "; ".join([*notes, *self._notes(info, clip, duration_s, sound_s)]),
         }
         return Outcome(rows=[row], outputs=[target])
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from facevox.faces import mouth_opening
 from facevox.media import iter_frames, read_audio
+from facevox.sound_choice import PLAYED, SoundChoice
 from lipsync.clips.clock import FRAME_HZ
 from lipsync.clips.mouths import SMOOTH_FRAMES, cut_mouth, lip_contour, mouth_matrix, mouth_pose
 from lipsync.clips.sounds import NUMPY, SAMPLE_RATE_HZ, SoundFeatures, sound_features
@@ -313,6 +314,8 @@ def extract_clip(
     num_mels: int = 40,
     num_mfcc: int = 13,
     features: str = NUMPY,
+    choice: SoundChoice = PLAYED,
+    notes: list[str] | None = None,
     max_duration_s: float | None = None,
     on_frame: Callable[[], None] = lambda: None,
 ) -> ClipFeatures:
@@ -323,13 +326,16 @@ def extract_clip(
         audio: The sound, or None for the video's own.
         max_faces, crop_px, on_frame: As in `iter_face_features`.
         num_mels, num_mfcc, features: As in `lipsync.clips.sounds`.
+        choice: Which sound of the file.
+        notes: Gets a sentence for each remarkable thing about the sound.
         max_duration_s: Of a longer clip only this much is used, from its start.
 
     Raises:
         MediaError: Pictures or sound cannot be read.
     """
     # The sound first: a clip without it is refused before its pictures are decoded.
-    samples = read_audio(audio or video, SAMPLE_RATE_HZ, duration_s=max_duration_s)
+    source = audio or video
+    samples = read_audio(source, SAMPLE_RATE_HZ, duration_s=max_duration_s, choice=choice, notes=notes)
     sound = sound_features(samples, num_mels, num_mfcc, features)
     frames = iter_face_features(
         video, max_faces=max_faces, crop_px=crop_px, max_duration_s=max_duration_s, on_frame=on_frame

@@ -12,7 +12,7 @@ import av
 import numpy as np
 
 from facevox.errors import UserError, one_line
-from facevox.media import MediaError, decoded_frames, first_stream, open_media
+from facevox.media import MediaError, decoded_frames, open_media, packed_samples, played_stream
 from lipsync.clips.clock import FRAME_HZ
 from lipsync.clips.features import ClipFeatures, FaceTrack
 from lipsync.clips.sounds import SAMPLE_RATE_HZ, sound_features
@@ -104,7 +104,7 @@ def as_counted(path: Path, clip: ClipFeatures) -> ClipFeatures:
         MediaError: Not readable, or without sound.
     """
     with open_media(path) as container:
-        stream = first_stream(container, "video", path)
+        stream = played_stream(container, "video", path)
         rate_hz = float(stream.average_rate or FRAME_HZ)
         assert stream.time_base is not None, "opened streams have one"
         base = float(stream.time_base)
@@ -146,14 +146,14 @@ def _reorder(track: FaceTrack, frames: NDArray[np.int64]) -> FaceTrack | None:
 def _counted_samples(path: Path) -> Iterator[NDArray[np.float32]]:
     resampler: av.AudioResampler | None = None
     with open_media(path) as container:
-        stream = first_stream(container, "audio", path)
+        stream = played_stream(container, "audio", path)
         for frame in decoded_frames(container, stream):
             if resampler is None:
-                resampler = av.AudioResampler(format="fltp", rate=SAMPLE_RATE_HZ)
+                resampler = av.AudioResampler(format="flt", rate=SAMPLE_RATE_HZ)
             frame.pts = None
             for part in resampler.resample(frame):
-                yield part.to_ndarray().mean(axis=0, dtype=np.float32)
+                yield packed_samples(part).mean(axis=1, dtype=np.float32)
     if resampler is None:
         raise MediaError(f"{path}: no sample of its sound can be decoded")
     for part in resampler.resample(None):
-        yield part.to_ndarray().mean(axis=0, dtype=np.float32)
+        yield packed_samples(part).mean(axis=1, dtype=np.float32)

@@ -25,7 +25,17 @@ from av.error import FFmpegError
 
 from facevox.errors import UserError, one_line
 from facevox.files import replacing
-from facevox.media import GAP_S, Clock, MediaError, decoded_frames, first_stream, open_media, start_of
+from facevox.media import (
+    GAP_S,
+    Clock,
+    MediaError,
+    decoded_frames,
+    open_media,
+    packed_samples,
+    played_stream,
+    start_of,
+)
+from facevox.media.streams import track_text
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
@@ -110,9 +120,9 @@ def shift_audio(
     with open_media(source) as pictures, open_media(sound_file) as sounds:
         if not sounds.streams.audio:
             raise MediaError(f"{sound_file}: no audio stream; there is no sound to shift")
-        video = first_stream(pictures, "video", source)
+        video = played_stream(pictures, "video", source)
         start = _find_start(source, shows_hidden=container_format == "matroska")
-        audio, num_tracks = sounds.streams.audio[0], len(sounds.streams.audio)
+        audio, num_tracks = played_stream(sounds, "audio", sound_file), len(sounds.streams.audio)
         form = _form_of(audio, sound_file)
         notes = _notes(pictures, sounds, sound_file, start, form, audio)
         blocks = _sound_from(sounds, audio, sound_file, start.time_s - offset_ms / 1000, form)
@@ -154,7 +164,7 @@ def _find_start(source: Path, shows_hidden: bool) -> _Start:
     """
     hidden: list[float] = []
     with open_media(source) as container:
-        stream = first_stream(container, "video", source)
+        stream = played_stream(container, "video", source)
         stream.codec_context.thread_count = 1
         origin_s = start_of(container)
         for packet in container.demux(stream):
@@ -193,7 +203,7 @@ def _notes(
     if len(sounds.streams.audio) > 1:
         notes.append(
             f"{sound_file} has {len(sounds.streams.audio)} sound tracks; "
-            "the first is used, the others are left out"
+            f"number {1 + sounds.streams.audio.index(audio)} ({track_text(audio)}) is used"
         )
     others = sorted({stream.type for stream in pictures.streams} - {"video", "audio"})
     if others:
@@ -237,15 +247,13 @@ def _sound_from(
         at = (clock.time_s(frame.time, after_s) - start_s) * form.rate_hz
         frame_form = (frame.sample_rate, frame.layout.name, frame.format.name)
         if resampler is None or frame_form != resampled_form:
-            resampler = av.AudioResampler("fltp", form.layout, form.rate_hz)
+            resampler = av.AudioResampler("flt", form.layout, form.rate_hz)  # packed: see packed_samples
             resampled_form = frame_form
         if end is None or abs(at - end) > GAP_S * form.rate_hz:
             end = round(at)
         frame.pts = None
         for part in resampler.resample(frame):
-            samples = np.nan_to_num(
-                np.asarray(part.to_ndarray(), np.float32), nan=0.0, posinf=0.0, neginf=0.0
-            )
+            samples = packed_samples(part).T
             while num_yielded < end:  # a gap
                 silence = _silence(form, min(end - num_yielded, block))
                 num_yielded += silence.shape[1]

@@ -193,7 +193,7 @@ def _warnings(clip: ClipFeatures, score: ClipScore, source: Source) -> list[str]
     if score.change is not None:
         warnings.append(f"{change_text(score.change)}; offset_ms is one number for all of it")
     if source.num_audio_tracks > 1:
-        warnings.append(f"{source.num_audio_tracks} sound tracks; the first is used")
+        warnings.append(f"{source.num_audio_tracks} sound tracks; the one that a player plays is used")
     if source.info.is_variable_rate:
         warnings.append("variable frame rate; frames are taken by their time stamps")
     whole_s, max_s = source.info.duration_s, source.max_duration_s

@@ -12,7 +12,6 @@ command again to continue).
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from facevox import cli
@@ -61,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         table="voices.csv",
         columns=COLUMNS,
         item_column="video",
-        settings=asdict(config),
+        settings=config.settings(),
         unit="video",
     )
     return run_batch(VoiceTask(config), plan_voices(videos, root), batch).exit_code

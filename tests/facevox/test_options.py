@@ -221,7 +221,6 @@ def test_no_program_writes_a_default_again_that_a_field_has(repository: Path) ->
         "emotion/landmarks/train.py: zips",
         "emotion/main.py: device",
         "emotion/run_model.py: output_dir",
-        "lipsync/settings.py: features",
         "lipsync/train.py: resume",
         "scripts/cluster/status.py: log_dir",
         "scripts/demo/make_tiny_encoders.py: dropout",

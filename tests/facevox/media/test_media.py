@@ -13,7 +13,16 @@ import pytest
 from bad_media import rotate_header
 
 from facevox import media
-from facevox.media import MediaError, iter_frames, probe, read_audio, read_first_frame, write_video, write_wav
+from facevox.media import (
+    MediaError,
+    iter_frames,
+    pictures,
+    probe,
+    read_audio,
+    read_first_frame,
+    write_video,
+    write_wav,
+)
 
 RATE_HZ = 16000
 
@@ -165,7 +174,7 @@ def test_start_s_loses_nothing_where_there_is_no_index(tmp_path: Path, suffix: s
         assert np.abs(part[:3000] - expected[:3000]).max() < 0.02
 
 
-@pytest.mark.parametrize("case", ["mpg", "ts", "ts far below"])
+@pytest.mark.parametrize("case", ["mpg", "ts", "ts far below", "ts far ahead"])
 def test_joined_recordings_follow_one_another(tmp_path: Path, case: str) -> None:
     flash_and_beep(tmp_path / "x.mp4")
     first, second = tmp_path / "first", tmp_path / "second"
@@ -175,7 +184,7 @@ def test_joined_recordings_follow_one_another(tmp_path: Path, case: str) -> None
     else:
         parts = [first.with_suffix(".ts"), second.with_suffix(".ts")]
         remux(tmp_path / "x.mp4", parts[0], both_delay_s=200.0 if case == "ts far below" else 0.0)
-        remux(tmp_path / "x.mp4", parts[1])
+        remux(tmp_path / "x.mp4", parts[1], both_delay_s=500.0 if case == "ts far ahead" else 0.0)
     joined = tmp_path / f"joined{parts[0].suffix}"
     joined.write_bytes(b"".join(part.read_bytes() for part in parts))
     frames = list(iter_frames(joined))
@@ -205,7 +214,7 @@ def test_joined_sound_of_another_format_keeps_its_speed(tmp_path: Path) -> None:
 
 
 def test_clock_follows_jumps_back_but_not_single_wrong_stamps() -> None:
-    clock = media.Clock("x.ts", SimpleNamespace(start_time=0))
+    clock = media.Clock("x.ts", SimpleNamespace(start_time=0, format=SimpleNamespace(name="matroska")))
     assert clock.time_s(30.0, 50.0) == 30.0  # a seek lands before what was asked for
     assert clock.time_s(0.0, 31.0, 0.5) == 31.5  # another recording
     assert clock.time_s(1.0, 31.5) == 32.5
@@ -320,14 +329,14 @@ def test_start_s_seeks_to_the_same_frames_and_samples(tmp_path: Path) -> None:
 def test_only_what_is_asked_for_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flash_and_beep(tmp_path / "x.mp4")
     count = 0
-    original = media._to_array
+    original = pictures.PictureMaker.picture
 
     def counting(*arguments: object) -> object:
         nonlocal count
         count += 1
         return original(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(media, "_to_array", counting)
+    monkeypatch.setattr(pictures.PictureMaker, "picture", counting)
     read_first_frame(tmp_path / "x.mp4")
     assert count == 1
 
@@ -461,7 +470,7 @@ def test_one_frame_and_odd_sizes(tmp_path: Path) -> None:
 def test_4k_is_read_and_more_than_8k_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_video(tmp_path / "x.mp4", [np.zeros((2160, 3840, 3), np.uint8)], 25, preset="ultrafast")
     assert read_first_frame(tmp_path / "x.mp4").image.shape == (2160, 3840, 3)
-    monkeypatch.setattr(media, "MAX_FRAME_PIXELS", 1000 * 1000)
+    monkeypatch.setattr(pictures, "MAX_FRAME_PIXELS", 1000 * 1000)
     with pytest.raises(MediaError, match="3840 x 2160"):
         read_first_frame(tmp_path / "x.mp4")
 

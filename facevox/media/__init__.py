@@ -1,0 +1,55 @@
+"""Reading and writing video and sound by presentation time: all media decoding of the project.
+
+The clock: 0 is the moment at which a player starts the file, so pictures and sound of one file share
+it whatever their own start times, edit lists or codec delays are. Where the time stamps jump, as in
+recordings that were joined byte by byte, each stream continues directly after the previous part.
+
+`container` opens files and keeps the clock, `streams` says which stream is played, `display` makes a picture
+of a frame, `pictures` and `sound` read, `writing` writes.
+"""
+
+from facevox.media.container import (
+    FORMATS,
+    MAX_GAP_S,
+    RESET_S,
+    Clock,
+    MediaError,
+    decoded_frames,
+    open_media,
+    start_of,
+)
+from facevox.media.pictures import (
+    MAX_FRAME_PIXELS,
+    Frame,
+    MediaInfo,
+    iter_frames,
+    probe,
+    read_first_frame,
+)
+from facevox.media.sound import GAP_S, iter_audio, packed_samples, read_audio
+from facevox.media.streams import played_stream
+from facevox.media.writing import write_video, write_wav
+
+__all__ = [
+    "FORMATS",
+    "GAP_S",
+    "MAX_FRAME_PIXELS",
+    "MAX_GAP_S",
+    "RESET_S",
+    "Clock",
+    "Frame",
+    "MediaError",
+    "MediaInfo",
+    "decoded_frames",
+    "iter_audio",
+    "iter_frames",
+    "open_media",
+    "packed_samples",
+    "played_stream",
+    "probe",
+    "read_audio",
+    "read_first_frame",
+    "start_of",
+    "write_video",
+    "write_wav",
+]

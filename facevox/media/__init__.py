@@ -23,6 +23,7 @@ from facevox.media.pictures import (
     Frame,
     MediaInfo,
     iter_frames,
+    phase_s,
     probe,
     read_first_frame,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "iter_frames",
     "open_media",
     "packed_samples",
+    "phase_s",
     "played_stream",
     "probe",
     "read_audio",

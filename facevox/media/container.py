@@ -33,6 +33,7 @@ FORMATS = (
 )  # fmt: skip
 # Only these find the key frame before a time by an index. In others FFmpeg guesses a position by its
 # stamp, which may be after the key frame, so that the pictures up to the next one would be lost.
+SEEK_FROM_S = 1.0  # before it a seek costs more than it saves
 INDEXED_FORMATS = frozenset({"mov", "mp4", "matroska", "webm", "avi"})
 _Packet = TypeVar("_Packet")
 # Damaged files are common and reported in one line; FFmpeg's own lines would flood the log.
@@ -86,8 +87,9 @@ def start_of(container: "InputContainer") -> float:
 
 def seek(container: "InputContainer", time_s: float) -> None:
     """Moves to a key frame at or before `time_s` in files with an index; stays at the start in others."""
-    if time_s > 0 and INDEXED_FORMATS.intersection(container.format.name.split(",")):
-        container.seek(int((time_s + start_of(container)) * av.time_base), backward=True)
+    if time_s > SEEK_FROM_S and INDEXED_FORMATS.intersection(container.format.name.split(",")):
+        with contextlib.suppress(FFmpegError):  # an index that leads nowhere: it is read from the start
+            container.seek(int((time_s + start_of(container)) * av.time_base), backward=True)
 
 
 class Clock:

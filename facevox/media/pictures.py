@@ -1,6 +1,7 @@
 """The pictures of videos, by presentation time, as a player shows them."""
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -216,6 +217,23 @@ def _at_rate(
     while start_s + index / rate_hz < previous[0] + _frame_s(stream) - 1e-6:
         yield index, start_s + index / rate_hz, previous[1]
         index += 1
+
+
+def phase_s(path: str | Path, rate_hz: float) -> float:
+    """The time from 0 to 1 / rate_hz at which frames of `iter_frames` at that rate are to start.
+
+    Pictures that come at the rate, or at a multiple of it, are then shown at their own times, and not up to
+    half a step late or early.
+
+    Raises:
+        MediaError: As `iter_frames`.
+    """
+    with open_media(path) as container:
+        stream = played_stream(container, "video", path)
+        stream.codec_context.thread_count = 1
+        for time_s, _ in _timed_frames(container, stream, path, 0.0, lambda: None):
+            return math.fmod(max(time_s, 0.0), 1 / rate_hz)
+    raise MediaError(f"{path}: no frame can be decoded")
 
 
 def read_first_frame(path: str | Path, colour: Colour = "rgb") -> Frame:

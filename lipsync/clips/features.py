@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from facevox.faces import mouth_opening
-from facevox.media import iter_frames, read_audio
+from facevox.media import iter_frames, phase_s, read_audio
 from facevox.sound_choice import PLAYED, SoundChoice
 from lipsync.clips.clock import FRAME_HZ
 from lipsync.clips.mouths import SMOOTH_FRAMES, cut_mouth, lip_contour, mouth_matrix, mouth_pose
@@ -231,6 +231,7 @@ def iter_face_features(
     *,
     max_faces: int = 4,
     crop_px: int = 96,
+    start_s: float = 0.0,
     max_duration_s: float | None = None,
     on_frame: Callable[[], None] = lambda: None,
 ) -> Iterator[FrameFeatures]:
@@ -238,6 +239,7 @@ def iter_face_features(
 
     Args:
         video: Of any frame rate, constant or not.
+        start_s: Presentation time of the first frame.
         max_faces: Followed at the same time.
         crop_px: Side of the mouth crops.
         max_duration_s: Stop there; the rest is not decoded.
@@ -248,7 +250,7 @@ def iter_face_features(
     """
     max_frames = None if max_duration_s is None else max(round(max_duration_s * FRAME_HZ), 1)
     with FaceFeatureStream(max_faces, crop_px) as stream:
-        for frame in iter_frames(video, rate_hz=FRAME_HZ, max_frames=max_frames):
+        for frame in iter_frames(video, rate_hz=FRAME_HZ, start_s=start_s, max_frames=max_frames):
             on_frame()
             yield from stream.push(frame.image, frame.time_s)
         yield from stream.finish()
@@ -335,10 +337,16 @@ def extract_clip(
     """
     # The sound first: a clip without it is refused before its pictures are decoded.
     source = audio or video
-    samples = read_audio(source, SAMPLE_RATE_HZ, duration_s=max_duration_s, choice=choice, notes=notes)
+    start_s = phase_s(video, FRAME_HZ)  # of both: pictures off the grid would seem late by up to 20 ms
+    samples = read_audio(source, SAMPLE_RATE_HZ, start_s, max_duration_s, choice, notes)
     sound = sound_features(samples, num_mels, num_mfcc, features)
     frames = iter_face_features(
-        video, max_faces=max_faces, crop_px=crop_px, max_duration_s=max_duration_s, on_frame=on_frame
+        video,
+        max_faces=max_faces,
+        crop_px=crop_px,
+        start_s=start_s,
+        max_duration_s=max_duration_s,
+        on_frame=on_frame,
     )
     tracks, num_frames, shots = collect_tracks(frames)
     return ClipFeatures(num_frames, shots, tracks, sound)

@@ -153,7 +153,11 @@ def write_high_range(path: Path, image: Image, transfer: int) -> None:
     with av.open(path, "w") as container:
         stream = container.add_stream("libx265", rate=25)
         stream.pix_fmt, stream.width, stream.height = "yuv420p10le", width, height
-        stream.options = {"crf": "8", "preset": "ultrafast", "x265-params": "log-level=none"}
+        stream.options = {
+            "crf": "8",
+            "preset": "ultrafast",
+            "x265-params": "log-level=none:pools=none:frame-threads=1",
+        }
         context = stream.codec_context
         context.color_trc, context.color_primaries, context.colorspace, context.color_range = (
             transfer,

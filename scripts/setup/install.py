@@ -32,7 +32,7 @@ from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHONS = ((3, 11), (3, 12), (3, 13))  # those for which TensorFlow and all others have releases
-DISK_GB = {"CPU": 4.5, "CUDA": 8.5}  # the installed set, by build of torch: 4.4 and 8.3 GB
+DISK_GB = {"CPU": 4.9, "CUDA": 8.9}  # the installed set, by build of torch
 # Packages with many modules: a process that must compile them starts 4 to 6 s later, every time if
 # PYTHONDONTWRITEBYTECODE is set. The probe of `check_imports` compiles the modules that it imports of others.
 COMPILED = ("transformers", "tensorflow", "keras", "librosa", "numba")

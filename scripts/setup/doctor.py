@@ -191,7 +191,9 @@ def _ask(code_or_command: str | Sequence[str], timeout_s: float) -> tuple[str, s
     command = [sys.executable, "-c", code_or_command] if isinstance(code_or_command, str) else code_or_command
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except subprocess.TimeoutExpired:
+        return "", f"not done within {timeout_s:g} s: a busy machine needs a longer --timeout_s"
+    except OSError as error:
         return "", " ".join(str(error).split())[:200]
     if answer.returncode:
         return "", (answer.stderr.strip().splitlines() or [f"exit code {answer.returncode}"])[-1]

@@ -416,6 +416,7 @@ def check_imports(venv: Path) -> None:
         SetupError: one does not load; with the Debian packages of missing system libraries.
     """
     doctor = [str(venv / "bin" / "python"), str(ROOT / "scripts" / "setup" / "doctor.py"), "--imports_only"]
+    doctor += ["--timeout_s", "600"]  # a CUDA build, loaded for the first time on a busy machine
     # Even if a container forbids them: without the compiled forms each later import takes twice as long.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     answer = subprocess.run(doctor, env=environment, capture_output=True, text=True, check=False)

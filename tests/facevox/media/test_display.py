@@ -151,13 +151,8 @@ def write_high_range(path: Path, image: Image, transfer: int) -> None:
         chroma = ((signal[..., index] - luma) / (2 * (1 - share)) * 224 + 128) * 4
         planes.append(chroma.reshape(height // 2, 2, width // 2, 2).mean(axis=(1, 3)))
     with av.open(path, "w") as container:
-        stream = container.add_stream("libx265", rate=25)
+        stream = container.add_stream("ffv1", rate=25)
         stream.pix_fmt, stream.width, stream.height = "yuv420p10le", width, height
-        stream.options = {
-            "crf": "8",
-            "preset": "ultrafast",
-            "x265-params": "log-level=none:pools=none:frame-threads=1",
-        }
         context = stream.codec_context
         context.color_trc, context.color_primaries, context.colorspace, context.color_range = (
             transfer,
@@ -178,8 +173,8 @@ def write_high_range(path: Path, image: Image, transfer: int) -> None:
 
 @pytest.mark.parametrize("transfer", [16, 18], ids=["PQ", "HLG"])
 def test_high_dynamic_range_looks_like_the_film(tmp_path: Path, transfer: int) -> None:
-    write_high_range(tmp_path / "x.mp4", FACE, transfer)
-    image = read_first_frame(tmp_path / "x.mp4").image
+    write_high_range(tmp_path / "x.mkv", FACE, transfer)
+    image = read_first_frame(tmp_path / "x.mkv").image
     assert np.abs(image.astype(float) - FACE).mean() < 5  # levels of 255; without tone mapping 25 to 47
     assert np.abs((image.astype(float) - FACE).mean(axis=(0, 1))).max() < 4
 

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, overload
+from typing import TYPE_CHECKING, BinaryIO, TypeVar, overload
 
 import av
 from av.error import FFmpegError
@@ -35,6 +35,20 @@ FORMATS = (
 # stamp, which may be after the key frame, so that the pictures up to the next one would be lost.
 SEEK_FROM_S = 1.0  # before it a seek costs more than it saves
 INDEXED_FORMATS = frozenset({"mov", "mp4", "matroska", "webm", "avi"})
+# The first bytes, in small letters, of files that are often named as videos.
+_OTHER_KINDS = (
+    (b"gif8", "a GIF, not a video"),
+    (b"\x89png", "a PNG picture, not a video"),
+    (b"\xff\xd8\xff", "a JPEG picture, not a video"),
+    (b"bm", "a BMP picture, not a video"),
+    (b"version https://git-lfs", "a Git LFS pointer, not the file itself: run git lfs pull"),
+    (b"<!doctype html", "a web page, not a video: the download failed"),
+    (b"<html", "a web page, not a video: the download failed"),
+    (b"pk\x03\x04", "a ZIP archive, not a video"),
+    (b"%pdf", "a PDF, not a video"),
+)
+_PICTURE_BRANDS = frozenset({b"heic", b"heix", b"mif1", b"avif", b"avis"})
+_MOST_BOXES = 10_000
 _Packet = TypeVar("_Packet")
 # Damaged files are common and reported in one line; FFmpeg's own lines would flood the log.
 av.logging.set_level(av.logging.PANIC)
@@ -70,7 +84,41 @@ def open_media(path: str | Path) -> Iterator["InputContainer"]:
     except MediaError:
         raise
     except (FFmpegError, UnicodeError) as error:
-        raise MediaError(f"{path}: not a readable media file: {_reason(error)}") from None
+        raise MediaError(f"{path}: not a readable media file: {_kind_of(file) or _reason(error)}") from None
+
+
+def _kind_of(file: Path) -> str:
+    """A line about what a file is that FFmpeg cannot read as media; "" where its bytes do not say."""
+    try:
+        with file.open("rb") as opened:
+            head = opened.read(64)
+            kinds = [text for start, text in _OTHER_KINDS if head.lower().startswith(start)]
+            if head[4:8] == b"ftyp" and head[8:12] in _PICTURE_BRANDS:
+                return "a HEIC or AVIF picture, not a video"
+            if head[4:8] == b"ftyp" and not _has_index(opened):
+                return "the mp4 has no index (moov): the recording was cut off; untrunc or ffmpeg may save it"
+    except OSError:
+        return ""
+    return kinds[0] if kinds else ""
+
+
+def _has_index(file: BinaryIO) -> bool:
+    """True if an mp4 has a box moov, or is so broken that its boxes cannot be counted."""
+    position = 0
+    for _ in range(_MOST_BOXES):
+        file.seek(position)
+        header = file.read(16)
+        if len(header) < 8:
+            return False
+        size, kind = int.from_bytes(header[:4], "big"), header[4:8]
+        if kind in (b"moov", b"moof"):
+            return True
+        if size == 1:
+            size = int.from_bytes(header[8:16], "big")
+        if size < 8:
+            return size != 0  # 0: this box reaches to the end
+        position += size
+    return True
 
 
 def _reason(error: Exception) -> str:

@@ -40,6 +40,7 @@ from lipsync.settings import Settings, add_audio_options, add_config_arguments, 
 # The modules that do the work are imported where they are used: PyAV, OpenCV, SciPy and torch take from a
 # tenth of a second to several, for which neither `--help` nor a batch without a checkpoint should wait.
 if TYPE_CHECKING:
+    from facevox.media import MediaInfo
     from lipsync.clips.features import ClipFeatures
     from lipsync.sync.answers import Details
     from lipsync.sync.estimators import SyncEstimator
@@ -112,16 +113,21 @@ class LipSyncInference:
         max_duration_s = self.settings.data.max_duration_s
         source = answers.Source(str(video), str(audio or ""), info, num_audio_tracks, max_duration_s)
         num_frames = round(min(info.duration_s, max_duration_s) * FRAME_HZ)
-        clip = self.read_clip(video, audio, num_frames=num_frames)
+        clip = self.read_clip(video, audio, num_frames=num_frames, info=info)
         score = self.score_clip(clip)
         return score, answers.make_details(clip, score, source, self.estimator.name)
 
     def read_clip(
-        self, video_path: str | Path, audio_path: str | Path | None = None, *, num_frames: int = 0
+        self,
+        video_path: str | Path,
+        audio_path: str | Path | None = None,
+        *,
+        num_frames: int = 0,
+        info: MediaInfo | None = None,
     ) -> ClipFeatures:
         """The features of a video and its sound, by the settings. Raises MediaError.
 
-        `num_frames` is the expected number, for the progress bar.
+        `num_frames` is the expected number, for the progress bar; `info` the video's by `probe`, if known.
         """
         from lipsync.clips.features import extract_clip
 
@@ -135,6 +141,7 @@ class LipSyncInference:
                 num_mfcc=self.settings.audio.num_mfcc,
                 features=self.settings.audio.features,
                 choice=self.settings.audio.choice,
+                info=info,
                 max_duration_s=self.settings.data.max_duration_s,
                 on_frame=on_frame,
             )

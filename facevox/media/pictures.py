@@ -19,6 +19,7 @@ from facevox.media.container import (
     decoded_frames,
     open_media,
     seek,
+    start_of,
     until_damage,
 )
 from facevox.media.display import Colour, PictureMaker, Turn, pixel_aspect, square_size
@@ -51,6 +52,7 @@ class MediaInfo:
     num_frames: int  # 0 if the headers do not have it
     audio_rate_hz: int
     num_audio_tracks: int
+    first_picture_s: float = 0.0  # its presentation time
     is_variable_rate: bool | None = None  # whether frames come at uneven times; None: not checked
 
 
@@ -101,7 +103,8 @@ def probe(path: str | Path, *, with_times: bool = False) -> MediaInfo:
             width, height = height, width
         return MediaInfo(
             True, has_audio, width, height, duration_s, float(rate or 0), num_frames, audio_rate_hz,
-            len(sounds), _is_uneven(stamps) if with_times else None,
+            len(sounds), max(((frame and frame.time) or 0.0) - start_of(container), 0.0),
+            _is_uneven(stamps) if with_times else None,
         )  # fmt: skip
 
 
@@ -219,21 +222,13 @@ def _at_rate(
         index += 1
 
 
-def phase_s(path: str | Path, rate_hz: float) -> float:
+def phase_s(info: MediaInfo, rate_hz: float) -> float:
     """The time from 0 to 1 / rate_hz at which frames of `iter_frames` at that rate are to start.
 
     Pictures that come at the rate, or at a multiple of it, are then shown at their own times, and not up to
     half a step late or early.
-
-    Raises:
-        MediaError: As `iter_frames`.
     """
-    with open_media(path) as container:
-        stream = played_stream(container, "video", path)
-        stream.codec_context.thread_count = 1
-        for time_s, _ in _timed_frames(container, stream, path, 0.0, lambda: None):
-            return math.fmod(max(time_s, 0.0), 1 / rate_hz)
-    raise MediaError(f"{path}: no frame can be decoded")
+    return math.fmod(info.first_picture_s, 1 / rate_hz)
 
 
 def read_first_frame(path: str | Path, colour: Colour = "rgb") -> Frame:

@@ -87,6 +87,7 @@ class ClipTask(Task[ClipItem]):
             features=self.audio.features,
             choice=self.audio.choice,
             notes=notes,
+            info=info,
             max_duration_s=self.data.max_duration_s,
         )
         duration_s, sound_s = clip.num_frames / FRAME_HZ, len(clip.sound.log_mel) / ROW_HZ

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from facevox.faces import mouth_opening
-from facevox.media import iter_frames, phase_s, read_audio
+from facevox.media import MediaInfo, iter_frames, phase_s, probe, read_audio
 from facevox.sound_choice import PLAYED, SoundChoice
 from lipsync.clips.clock import FRAME_HZ
 from lipsync.clips.mouths import SMOOTH_FRAMES, cut_mouth, lip_contour, mouth_matrix, mouth_pose
@@ -318,6 +318,7 @@ def extract_clip(
     features: str = NUMPY,
     choice: SoundChoice = PLAYED,
     notes: list[str] | None = None,
+    info: MediaInfo | None = None,
     max_duration_s: float | None = None,
     on_frame: Callable[[], None] = lambda: None,
 ) -> ClipFeatures:
@@ -329,6 +330,7 @@ def extract_clip(
         max_faces, crop_px, on_frame: As in `iter_face_features`.
         num_mels, num_mfcc, features: As in `lipsync.clips.sounds`.
         choice: Which sound of the file.
+        info: Of the video by `probe`, if it is known.
         notes: Gets a sentence for each remarkable thing about the sound.
         max_duration_s: Of a longer clip only this much is used, from its start.
 
@@ -337,7 +339,8 @@ def extract_clip(
     """
     # The sound first: a clip without it is refused before its pictures are decoded.
     source = audio or video
-    start_s = phase_s(video, FRAME_HZ)  # of both: pictures off the grid would seem late by up to 20 ms
+    # Of both: pictures off the grid would seem up to 20 ms late.
+    start_s = phase_s(info or probe(video), FRAME_HZ)
     samples = read_audio(source, SAMPLE_RATE_HZ, start_s, max_duration_s, choice, notes)
     sound = sound_features(samples, num_mels, num_mfcc, features)
     frames = iter_face_features(

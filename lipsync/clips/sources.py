@@ -14,7 +14,7 @@ import numpy as np
 from av.error import FFmpegError
 
 from facevox.errors import UserError
-from facevox.media import iter_audio, iter_frames, phase_s
+from facevox.media import iter_audio, iter_frames, phase_s, probe
 from lipsync.clips.clock import FRAME_HZ
 from lipsync.clips.sounds import SAMPLE_RATE_HZ
 
@@ -32,7 +32,7 @@ Piece = tuple[str, "Content"]  # "frame" or "sound", and the picture or the samp
 
 def read_file(video: Path, audio: Path | None) -> Iterator[Piece]:
     """Pictures at 25 a second and blocks of sound of a file, in the order of their times."""
-    start_s = phase_s(video, FRAME_HZ)
+    start_s = phase_s(probe(video), FRAME_HZ)
     sound = iter_audio(audio or video, SAMPLE_RATE_HZ, start_s)
     num_samples, is_over = 0, False
     for frame in iter_frames(video, rate_hz=FRAME_HZ, start_s=start_s):

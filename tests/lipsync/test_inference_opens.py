@@ -79,6 +79,6 @@ def test_repair_with_a_plot_follows_the_faces_of_input_and_result_once(
     assert opens == {
         video.name: 4,  # headers, pictures; the first picture's time, the copy of its packets
         sound.name: 3,  # headers, sound; the sound that is shifted
-        "corrected.mp4": 4,  # sound, pictures; the same two counted
+        "corrected.mp4": 5,  # headers, sound, pictures; the last two counted as well
         "pictures": 300,
     }

@@ -111,6 +111,7 @@ class BatchConfig(BatchOptions):
         item_column: The column that names the item ("video").
         settings: All values that change the output, as JSON; a run with others is refused, so that one
             folder never holds a mixture.
+        implied: Values of those settings that manifests of older versions do not name.
         chunk_size: Items handed to a worker at a time.
         unit: Name of an item in messages.
         join: The command that joins shards, where merge_manifests.py is not enough.
@@ -122,6 +123,7 @@ class BatchConfig(BatchOptions):
     columns: Sequence[str]
     item_column: str
     settings: Mapping[str, object]
+    implied: Mapping[str, object] = field(default_factory=dict)
     chunk_size: int = 1
     unit: str = "item"
     join: str = ""
@@ -137,7 +139,13 @@ class BatchConfig(BatchOptions):
     def header(self) -> Header:
         """The first line of this run's manifest."""
         return make_header(
-            self.program, self.settings, self.table, self.columns, self.item_column, self.overwrite
+            self.program,
+            self.settings,
+            self.table,
+            self.columns,
+            self.item_column,
+            self.overwrite,
+            self.implied,
         )
 
 

@@ -54,6 +54,7 @@ class Header(TypedDict):
     columns: list[str]
     item_column: str
     overwrite: bool
+    implied: NotRequired[dict[str, object]]
 
 
 class Record(TypedDict):
@@ -88,8 +89,13 @@ def make_header(
     columns: Sequence[str],
     item_column: str,
     overwrite: bool = False,
+    implied: Mapping[str, object] | None = None,
 ) -> Header:
-    """The first line of a manifest, as reading it from JSON would give it (lists instead of tuples)."""
+    """The first line of a manifest, as reading it from JSON would give it (lists instead of tuples).
+
+    `implied` are the values of those `settings` that older manifests do not name, because there was no
+    choice then.
+    """
     header = {
         "facevox_manifest": FORMAT_VERSION,
         "program": program,
@@ -98,6 +104,7 @@ def make_header(
         "columns": list(columns),
         "item_column": item_column,
         "overwrite": overwrite,
+        **({"implied": implied} if implied else {}),
     }
     plain: Header = json.loads(json.dumps(header))
     return plain
@@ -133,9 +140,10 @@ class Manifest:
             if mine == other:
                 continue
             if isinstance(mine, dict) and isinstance(other, dict):
+                implied = {**self.header.get("implied", {}), **header.get("implied", {})}
+                mine, other = {**implied, **mine}, {**implied, **other}
                 names = [name for name in {**mine, **other} if mine.get(name) != other.get(name)]
-                usual = "the usual one"  # of an option that one of the runs did not have or use
-                changes += [f"{n} was {mine.get(n, usual)}, is {other.get(n, usual)}" for n in names]
+                changes += [f"{name} was {mine.get(name)}, is {other.get(name)}" for name in names]
             else:
                 changes.append(f"{key} was {mine}, is {other}")
         return changes

@@ -27,11 +27,5 @@ class SoundChoice:
     channel: str = MIX
     track: str = ""
 
-    def settings(self) -> dict[str, object]:
-        """The options that results depend on. None for the defaults: older results have none either."""
-        values = {"audio_channel": self.channel, "audio_track": self.track}
-        usual = {"audio_channel": MIX, "audio_track": ""}
-        return {name: value for name, value in values.items() if value != usual[name]}
-
 
 PLAYED = SoundChoice()

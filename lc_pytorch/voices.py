@@ -46,11 +46,6 @@ class VoiceConfig(Options):
         """The track and the channel."""
         return SoundChoice(self.audio_channel, self.audio_track)
 
-    def settings(self) -> dict[str, object]:
-        """The settings that the wavs depend on."""
-        values = {"target_sr": self.target_sr, "trim_silence": self.trim_silence}
-        return values | self.choice.settings()
-
 
 class VoiceTask(Task[FileItem]):
     """Writes `<video without suffix>.wav` below the output folder for each video."""

@@ -21,6 +21,7 @@ from pathlib import Path
 from facevox import cli
 from facevox.batch_options import BatchOptions
 from facevox.cluster.job import MERGE, Job
+from facevox.sound_choice import PLAYED
 from lipsync.settings import add_audio_options, add_config_arguments, folder_finder, load_settings
 
 JOB = Job(join=MERGE, inputs=("config",), output=folder_finder("processed_dir"))
@@ -50,7 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         table="manifest.csv",
         columns=COLUMNS,
         item_column="video",
-        settings={"data": asdict(settings.data), "audio": settings.audio.sizes()},
+        settings={
+            "data": asdict(settings.data),
+            "audio": settings.audio.sizes(),
+            "sound": asdict(settings.audio.choice),
+        },
+        implied={"sound": asdict(PLAYED)},
         unit="video",
     )
     return run_batch(ClipTask(settings.data, settings.audio), plan_clips(settings), batch).exit_code

@@ -25,6 +25,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ from facevox.errors import ExitCode, UserError
 from facevox.native_silence import native_silence
 from facevox.progress import Progress
 from facevox.signals import StopFlag
+from facevox.sound_choice import PLAYED, SoundChoice
 from lipsync.clips.clock import FRAME_HZ
 from lipsync.settings import Settings, add_audio_options, add_config_arguments, load_settings
 
@@ -109,11 +111,11 @@ class LipSyncInference:
             raise MediaError(f"{video}: no video stream")
         if audio is None and not info.has_audio:
             raise MediaError(f"{video}: no sound; name a sound file as audio")
-        num_audio_tracks = (info if audio is None else probe(audio)).num_audio_tracks
         max_duration_s = self.settings.data.max_duration_s
-        source = answers.Source(str(video), str(audio or ""), info, num_audio_tracks, max_duration_s)
         num_frames = round(min(info.duration_s, max_duration_s) * FRAME_HZ)
-        clip = self.read_clip(video, audio, num_frames=num_frames, info=info)
+        notes: list[str] = []
+        clip = self.read_clip(video, audio, num_frames=num_frames, info=info, notes=notes)
+        source = answers.Source(str(video), str(audio or ""), info, notes, max_duration_s)
         score = self.score_clip(clip)
         return score, answers.make_details(clip, score, source, self.estimator.name)
 
@@ -124,10 +126,20 @@ class LipSyncInference:
         *,
         num_frames: int = 0,
         info: MediaInfo | None = None,
+        choice: SoundChoice | None = None,
+        notes: list[str] | None = None,
     ) -> ClipFeatures:
-        """The features of a video and its sound, by the settings. Raises MediaError.
+        """The features of a video and its sound, by the settings.
 
-        `num_frames` is the expected number, for the progress bar; `info` the video's by `probe`, if known.
+        Args:
+            video_path, audio_path: As `compute_sync_score` has them.
+            num_frames: The expected number, for the progress bar.
+            info: Of the video by `probe`, if it is known.
+            choice: Which sound; None: that of the settings.
+            notes: Gets a sentence for each remarkable thing about the sound.
+
+        Raises:
+            MediaError: As `compute_sync_score`.
         """
         from lipsync.clips.features import extract_clip
 
@@ -140,7 +152,8 @@ class LipSyncInference:
                 num_mels=self.settings.audio.num_mels,
                 num_mfcc=self.settings.audio.num_mfcc,
                 features=self.settings.audio.features,
-                choice=self.settings.audio.choice,
+                choice=self.settings.audio.choice if choice is None else choice,
+                notes=notes,
                 info=info,
                 max_duration_s=self.settings.data.max_duration_s,
                 on_frame=on_frame,
@@ -206,9 +219,14 @@ class LipSyncInference:
         if verdict.kind not in (verdicts.AUDIO_EARLY, verdicts.AUDIO_LATE):
             return False, f"{verdict.text}; nothing was written"
         offset_ms = round(score.judgement.offset_ms, 1)  # as in the details
-        read_clip = functools.partial(self.read_clip, num_frames=len(score.similarities))
+        choice = self.settings.audio.choice
+        read_clip = functools.partial(
+            self.read_clip, num_frames=len(score.similarities), choice=SoundChoice(choice.channel)
+        )
         try:
-            done = correction.write_corrected(video, audio, output, offset_ms, read_clip, self._remaining_ms)
+            done = correction.write_corrected(
+                video, audio, output, offset_ms, read_clip, self._remaining_ms, choice
+            )
         except correction.NotBetterError as error:
             return False, str(error)
         notes = "".join(f"; {note}" for note in done.shifted.notes)
@@ -312,7 +330,9 @@ def _do_one(args: argparse.Namespace, settings: Settings) -> int:
         shift.checked_format(args.output, (args.video, args.audio or args.video))
     plain: dict[str, object]
     if args.offset_ms is not None:
-        done = shift.shift_audio(args.video, args.output, args.offset_ms, audio_path=args.audio)
+        done = shift.shift_audio(
+            args.video, args.output, args.offset_ms, audio_path=args.audio, track=settings.audio.track
+        )
         plain = {"output": str(done.output_file), "offset_ms": done.offset_ms, "warnings": list(done.notes)}
         is_done = True
         lines = [f"{done.output_file}: {verdicts.offset_text(done.offset_ms)}: done", *done.notes]
@@ -347,6 +367,7 @@ def _run_batch(args: argparse.Namespace, settings: Settings) -> int:
         columns=COLUMNS,
         item_column="pair",
         settings=batch_settings(settings, args.checkpoint),
+        implied={"sound": asdict(PLAYED)},
         unit="pair",
     )
     make_scorer = functools.partial(LipSyncInference, args.checkpoint, settings=settings)

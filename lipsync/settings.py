@@ -109,8 +109,8 @@ class AudioSettings:
         return SoundChoice(self.channel, self.track)
 
     def sizes(self) -> dict[str, object]:
-        """The settings that results depend on: all but the library."""
-        return {"num_mels": self.num_mels, "num_mfcc": self.num_mfcc, **self.choice.settings()}
+        """The sizes of a clip's features."""
+        return {"num_mels": self.num_mels, "num_mfcc": self.num_mfcc}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,7 +34,7 @@ from facevox.errors import ExitCode, NoFaceError, UserError, one_line
 from facevox.files import replacing
 from facevox.manifest import NOBODY, empty_text, find_programs, is_too_much, read_manifest, status_text
 from facevox.mesh.face_landmarker import NUM_BLENDSHAPES, require_mediapipe
-from facevox.mesh.kinds import FACE_LANDMARKER, FACE_MESH, describe_mesh, mark_of
+from facevox.mesh.kinds import FACE_LANDMARKER, FACE_MESH, describe_mesh
 from facevox.workers import WorkerPool
 
 logger = logging.getLogger(__name__)
@@ -247,7 +247,8 @@ def run_extraction(
         table=TABLE,
         columns=COLUMNS,
         item_column="archive",
-        settings={"points": NUM_POINTS, **mark_of(config.mesh)},
+        settings={"points": NUM_POINTS, "mesh": config.mesh},
+        implied={"mesh": FACE_MESH},
         unit="shard",
     )
     task = ShardTask(make_job(config.mesh), options.workers, options.item_timeout_s)

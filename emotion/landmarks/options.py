@@ -143,6 +143,4 @@ class TrainConfig(Options):
         """The values that must be the same when a run resumes."""
         free = {"landmarks_dir", "save_dir", "num_epochs", "device", "resume"}
         values = {name: value for name, value in vars(self).items() if name not in free}
-        if self.inputs == LANDMARKS:
-            del values["inputs"]  # runs from before there were others go on
         return values | {"class_names": list(self.class_names)}

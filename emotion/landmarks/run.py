@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from emotion.landmarks.card import LandmarkEvaluation, write_card
 from emotion.landmarks.features import Features
 from emotion.landmarks.network import MODEL_FILE, LandmarkNetwork, load_model, save_model
-from emotion.landmarks.options import TrainConfig
+from emotion.landmarks.options import LANDMARKS, TrainConfig
 from emotion.landmarks.split import Part, split_table
 from emotion.landmarks.table import LandmarkTable, load_table
 from emotion.landmarks.task import BatchReader, LandmarkTask, Notes, PartCounts, faces_per_step, score_part
@@ -22,7 +22,7 @@ from emotion.scores.measures import balanced_accuracy, over_people
 from emotion.scores.report import DIGITS, REPORT_FILE, Answers, evaluate, write_evaluation
 from facevox.files import read_json, write_json, write_text
 from facevox.intervals import interval_text
-from facevox.mesh.kinds import mark_of
+from facevox.mesh.kinds import FACE_MESH
 from facevox.training import distributed
 from facevox.training.batches import EpochBatches
 from facevox.training.distributed import World
@@ -102,7 +102,8 @@ def make_trainer(config: TrainConfig, train: Part, validation: Part, world: Worl
         patience=config.patience,
         resume=config.resume,
         kind="emotion landmarks training",
-        settings=config.lasting() | {"data": notes["data"]} | mark_of(features.mesh),
+        settings=config.lasting() | {"data": notes["data"], "mesh": features.mesh},
+        implied={"inputs": LANDMARKS, "mesh": FACE_MESH},
     )
     task = LandmarkTask(network, config, train, validation, world, notes, features)
     loader = BatchReader(train, batches, features)

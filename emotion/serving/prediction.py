@@ -17,6 +17,7 @@ from emotion.serving.service import Service
 from emotion.serving.uploads import MemoryFile
 from facevox.errors import UserError
 from facevox.media import FORMATS, Frame, MediaError, iter_frames, played_stream
+from facevox.media.display import pixel_aspect, square_size
 
 VIDEO_RATE_HZ = 5.0  # frames of a video that are analysed a second: expressions last longer
 # A video that takes longer than this many times the allowed length is given up: it may have thousands of
@@ -197,7 +198,7 @@ def _check_video(file: MemoryFile, config: ServerConfig) -> float:
     try:
         with av.open(f"file:{file.path}", options=options, metadata_errors="ignore") as container:
             stream = played_stream(container, "video", file.path)
-            width, height = stream.width, stream.height
+            width, height = square_size(stream.width, stream.height, pixel_aspect(stream))
             duration_s = (container.duration or 0) / av.time_base
     except (FFmpegError, UnicodeError, MediaError):  # MediaError: none that can be decoded
         raise Refusal("not_media") from None

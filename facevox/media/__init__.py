@@ -27,7 +27,7 @@ from facevox.media.pictures import (
     probe,
     read_first_frame,
 )
-from facevox.media.sound import GAP_S, iter_audio, packed_samples, read_audio
+from facevox.media.sound import GAP_S, Downmix, iter_audio, packed_samples, read_audio
 from facevox.media.streams import played_stream
 from facevox.media.writing import write_video, write_wav
 
@@ -38,6 +38,7 @@ __all__ = [
     "MAX_GAP_S",
     "RESET_S",
     "Clock",
+    "Downmix",
     "Frame",
     "MediaError",
     "MediaInfo",

@@ -31,21 +31,21 @@ FORMATS = (
     "mjpeg", "yuv4mpegpipe", "ogg", "wav", "w64", "mp3", "flac", "aac", "ac3", "eac3", "dts", "truehd",
     "aiff", "au", "caf", "amr", "amrnb", "amrwb", "voc", "wv", "tta", "ape", "loas",
 )  # fmt: skip
+SEEK_FROM_S = 1.0  # before it a seek costs more than it saves
 # Only these find the key frame before a time by an index. In others FFmpeg guesses a position by its
 # stamp, which may be after the key frame, so that the pictures up to the next one would be lost.
-SEEK_FROM_S = 1.0  # before it a seek costs more than it saves
 INDEXED_FORMATS = frozenset({"mov", "mp4", "matroska", "webm", "avi"})
 # The first bytes, in small letters, of files that are often named as videos.
 _OTHER_KINDS = (
-    (b"gif8", "a GIF, not a video"),
-    (b"\x89png", "a PNG picture, not a video"),
-    (b"\xff\xd8\xff", "a JPEG picture, not a video"),
-    (b"bm", "a BMP picture, not a video"),
+    (b"gif8", "a GIF, no video or sound"),
+    (b"\x89png", "a PNG picture, no video or sound"),
+    (b"\xff\xd8\xff", "a JPEG picture, no video or sound"),
+    (b"bm", "a BMP picture, no video or sound"),
     (b"version https://git-lfs", "a Git LFS pointer, not the file itself: run git lfs pull"),
-    (b"<!doctype html", "a web page, not a video: the download failed"),
-    (b"<html", "a web page, not a video: the download failed"),
-    (b"pk\x03\x04", "a ZIP archive, not a video"),
-    (b"%pdf", "a PDF, not a video"),
+    (b"<!doctype html", "a web page: the download failed"),
+    (b"<html", "a web page: the download failed"),
+    (b"pk\x03\x04", "a ZIP archive, no video or sound"),
+    (b"%pdf", "a PDF, no video or sound"),
 )
 _PICTURE_BRANDS = frozenset({b"heic", b"heix", b"mif1", b"avif", b"avis"})
 _MOST_BOXES = 10_000
@@ -94,7 +94,7 @@ def _kind_of(file: Path) -> str:
             head = opened.read(64)
             kinds = [text for start, text in _OTHER_KINDS if head.lower().startswith(start)]
             if head[4:8] == b"ftyp" and head[8:12] in _PICTURE_BRANDS:
-                return "a HEIC or AVIF picture, not a video"
+                return "a HEIC or AVIF picture, no video or sound"
             if head[4:8] == b"ftyp" and not _has_index(opened):
                 return "the mp4 has no index (moov): the recording was cut off; untrunc or ffmpeg may save it"
     except OSError:

@@ -18,11 +18,6 @@ FACE_LANDMARKER = "face_landmarker"
 MESHES = (FACE_MESH, FACE_LANDMARKER)
 
 
-def mark_of(mesh: str) -> dict[str, str]:
-    """The mark to save beside landmarks of `mesh`: none for FaceMesh's, which older files lack as well."""
-    return {} if mesh == FACE_MESH else {"mesh": mesh}
-
-
 def marked_mesh(saved: Mapping[str, object], path: str | Path) -> str:
     """The mesh by the mark among the saved values of a file; without one it is FaceMesh.
 

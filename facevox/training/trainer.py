@@ -70,6 +70,7 @@ class TrainerConfig:
         resume: `auto` (resume where there is a last.pth), `never`, or a checkpoint.
         kind: Kind of training, as the checkpoint names it.
         settings: Values that must be the same when a run resumes, for the result to be the same.
+        implied: Values of those settings that checkpoints of older versions do not name.
         events_dir: Folder of TensorBoard's files; None: `events` in `save_dir`.
     """
 
@@ -84,6 +85,7 @@ class TrainerConfig:
     resume: str = "auto"
     kind: str = "training"
     settings: Mapping[str, object] = field(default_factory=dict)
+    implied: Mapping[str, object] = field(default_factory=dict)
     folder_option: str = "--save_dir"
     events_dir: Path | None = None
 
@@ -546,9 +548,10 @@ class Trainer:
             raise UserError(f"{file}: a checkpoint of {content.get('kind', 'something else')!r}, not of this")
         if content.get("format") != FORMAT:
             raise UserError(f"{file}: of format {content.get('format')}; this program reads {FORMAT}")
-        before, now = content["settings"], self.config.settings
+        before = {**self.config.implied, **content["settings"]}
+        now = {**self.config.implied, **self.config.settings}
         changed = [
-            f"{name} " + " → ".join(repr(v[name]) if name in v else "the usual one" for v in (before, now))
+            f"{name} {before.get(name)!r} → {now.get(name)!r}"
             for name in sorted(before.keys() | now.keys())
             if before.get(name) != now.get(name)
         ]

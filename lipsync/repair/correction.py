@@ -12,7 +12,8 @@ import av
 import numpy as np
 
 from facevox.errors import UserError, one_line
-from facevox.media import MediaError, decoded_frames, open_media, packed_samples, played_stream
+from facevox.media import Downmix, MediaError, decoded_frames, open_media, packed_samples, played_stream
+from facevox.sound_choice import MIX, PLAYED, SoundChoice
 from lipsync.clips.clock import FRAME_HZ
 from lipsync.clips.features import ClipFeatures, FaceTrack
 from lipsync.clips.sounds import SAMPLE_RATE_HZ, sound_features
@@ -51,13 +52,15 @@ def write_corrected(
     offset_ms: float,
     read_clip: Callable[[Path], ClipFeatures],
     measure: Measure,
+    choice: SoundChoice = PLAYED,
 ) -> Correction:
     """Writes `output` with the sound shifted by `offset_ms`, if the result measures better.
 
     Args:
         video, audio, output, offset_ms: As in `lipsync.repair.shift.shift_audio`.
-        read_clip: Features of a file.
+        read_clip: Features of the file that is tried, which has one track.
         measure: The offset that remains.
+        choice: The sound that was measured.
 
     Raises:
         NotBetterError: The result measures no better; nothing is written.
@@ -71,9 +74,9 @@ def write_corrected(
     # Next to the output: only within one file system is the finished file renamed in one step.
     with tempfile.TemporaryDirectory(prefix=".facevox-", dir=output.parent) as folder:
         trial = Path(folder) / f"corrected{output.suffix}"
-        shifted = shift_audio(video, trial, offset_ms, audio_path=audio)
+        shifted = shift_audio(video, trial, offset_ms, audio_path=audio, track=choice.track)
         clip = read_clip(trial)
-        by_stamps_ms, by_counting_ms = measure(clip), measure(as_counted(trial, clip))
+        by_stamps_ms, by_counting_ms = measure(clip), measure(as_counted(trial, clip, choice.channel))
         for reader, remaining_ms in (
             ("by time stamps", by_stamps_ms),
             ("by counting pictures and samples", by_counting_ms),
@@ -90,7 +93,7 @@ def write_corrected(
     return Correction(replace(shifted, output_file=output), by_stamps_ms, by_counting_ms)
 
 
-def as_counted(path: Path, clip: ClipFeatures) -> ClipFeatures:
+def as_counted(path: Path, clip: ClipFeatures, channel: str = MIX) -> ClipFeatures:
     """The clip of a file for a reader that ignores time stamps.
 
     Picture i is at i / rate and sample i at i / its rate, both counted in the file. The faces are those of
@@ -99,6 +102,7 @@ def as_counted(path: Path, clip: ClipFeatures) -> ClipFeatures:
     Args:
         path: The file.
         clip: Its features by time stamps.
+        channel: Of its sound, as `SoundChoice` has it.
 
     Raises:
         MediaError: Not readable, or without sound.
@@ -120,7 +124,7 @@ def as_counted(path: Path, clip: ClipFeatures) -> ClipFeatures:
     pictures = np.minimum(np.rint(np.arange(num_frames) / FRAME_HZ * rate_hz).astype(int), len(times_s) - 1)
     frames = np.rint(times_s[pictures] * FRAME_HZ).astype(int)  # of `clip`, for each counted frame
     tracks = tuple(counted for track in clip.tracks if (counted := _reorder(track, frames)) is not None)
-    samples = np.concatenate(list(_counted_samples(path)))
+    samples = np.concatenate(list(_counted_samples(path, channel)))
     like = clip.sound
     sound = sound_features(samples, like.log_mel.shape[1], like.mfcc.shape[1], like.features)
     return ClipFeatures(num_frames, clip.shot_starts, tracks, sound)
@@ -143,17 +147,18 @@ def _reorder(track: FaceTrack, frames: NDArray[np.int64]) -> FaceTrack | None:
     )
 
 
-def _counted_samples(path: Path) -> Iterator[NDArray[np.float32]]:
-    resampler: av.AudioResampler | None = None
+def _counted_samples(path: Path, channel: str) -> Iterator[NDArray[np.float32]]:
+    resampler, downmix = av.AudioResampler(format="flt", rate=SAMPLE_RATE_HZ), None
     with open_media(path) as container:
-        stream = played_stream(container, "audio", path)
-        for frame in decoded_frames(container, stream):
-            if resampler is None:
-                resampler = av.AudioResampler(format="flt", rate=SAMPLE_RATE_HZ)
+        for frame in decoded_frames(container, played_stream(container, "audio", path)):
+            if downmix is None:
+                names = [each.name for each in frame.layout.channels]
+                downmix = Downmix(SoundChoice(channel), names, SAMPLE_RATE_HZ, [], path)
             frame.pts = None
             for part in resampler.resample(frame):
-                yield packed_samples(part).mean(axis=1, dtype=np.float32)
-    if resampler is None:
+                yield from downmix.mix(packed_samples(part))
+    if downmix is None:
         raise MediaError(f"{path}: no sample of its sound can be decoded")
     for part in resampler.resample(None):
-        yield packed_samples(part).mean(axis=1, dtype=np.float32)
+        yield from downmix.mix(packed_samples(part))
+    yield from downmix.rest()

@@ -63,7 +63,7 @@ class ShiftedFile:
     Attributes:
         output_file: The file.
         offset_ms: By which the sound is later than in the input (negative: earlier).
-        num_audio_tracks: Of the input; the first is the one that is in the file.
+        num_audio_tracks: Of the input; one of them is in the file.
         notes: Remarks for its user, each one sentence.
     """
 
@@ -97,6 +97,7 @@ def shift_audio(
     offset_ms: float,
     *,
     audio_path: str | Path | None = None,
+    track: str = "",
 ) -> ShiftedFile:
     """Writes `output_path` with the pictures of a video and its sound delayed by `offset_ms`.
 
@@ -108,6 +109,7 @@ def shift_audio(
         output_path: .mp4, .m4v, .mov or .mkv.
         offset_ms: As `offset_ms` of the score: positive, the audio is early and is delayed.
         audio_path: A sound (or video) file to take the sound from; None: the video's own.
+        track: Of the sound: its number from 1, or its language; "": the one that a player plays.
 
     Raises:
         MediaError: Not readable, no pictures, no sound.
@@ -122,7 +124,7 @@ def shift_audio(
             raise MediaError(f"{sound_file}: no audio stream; there is no sound to shift")
         video = played_stream(pictures, "video", source)
         start = _find_start(source, shows_hidden=container_format == "matroska")
-        audio, num_tracks = played_stream(sounds, "audio", sound_file), len(sounds.streams.audio)
+        audio, num_tracks = played_stream(sounds, "audio", sound_file, track), len(sounds.streams.audio)
         form = _form_of(audio, sound_file)
         notes = _notes(pictures, sounds, sound_file, start, form, audio)
         blocks = _sound_from(sounds, audio, sound_file, start.time_s - offset_ms / 1000, form)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
@@ -28,14 +29,14 @@ class Source:
     Attributes:
         video, audio: Names; audio is "" for the video's own track.
         info: Of the video.
-        num_audio_tracks: In the file that the sound is from.
+        notes: Sentences about its sound (`facevox.media.iter_audio`).
         max_duration_s: Limit on what was read.
     """
 
     video: str
     audio: str
     info: MediaInfo
-    num_audio_tracks: int
+    notes: Sequence[str]
     max_duration_s: float
 
 
@@ -192,8 +193,7 @@ def _warnings(clip: ClipFeatures, score: ClipScore, source: Source) -> list[str]
     duration_s, sound_s = clip.num_frames / FRAME_HZ, len(clip.sound.log_mel) / ROW_HZ
     if score.change is not None:
         warnings.append(f"{change_text(score.change)}; offset_ms is one number for all of it")
-    if source.num_audio_tracks > 1:
-        warnings.append(f"{source.num_audio_tracks} sound tracks; the one that a player plays is used")
+    warnings += source.notes
     if source.info.is_variable_rate:
         warnings.append("variable frame rate; frames are taken by their time stamps")
     whole_s, max_s = source.info.duration_s, source.max_duration_s

@@ -103,7 +103,12 @@ def batch_settings(settings: Settings, checkpoint: Path | None) -> dict[str, obj
             digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
         except OSError as error:
             raise UserError(f"--checkpoint {checkpoint}: {error.strerror or 'cannot be read'}") from None
-    return {"data": asdict(settings.data), "audio": settings.audio.sizes(), "checkpoint_sha256": digest}
+    return {
+        "data": asdict(settings.data),
+        "audio": settings.audio.sizes(),
+        "sound": asdict(settings.audio.choice),
+        "checkpoint_sha256": digest,
+    }
 
 
 def plan_pairs(table: Path) -> list[PairItem]:

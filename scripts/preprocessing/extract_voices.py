@@ -12,6 +12,7 @@ command again to continue).
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from facevox import cli
@@ -19,6 +20,7 @@ from facevox.batch import BatchConfig, run_batch
 from facevox.batch_options import BatchOptions
 from facevox.cluster.job import MERGE, Job
 from facevox.files import find_files
+from facevox.sound_choice import MIX
 from lc_pytorch.voices import COLUMNS, VoiceConfig, VoiceTask, plan_voices
 
 JOB = Job(join=MERGE, inputs=("dataset_path",))
@@ -60,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         table="voices.csv",
         columns=COLUMNS,
         item_column="video",
-        settings=config.settings(),
+        settings=asdict(config),
+        implied={"audio_channel": MIX, "audio_track": ""},
         unit="video",
     )
     return run_batch(VoiceTask(config), plan_voices(videos, root), batch).exit_code

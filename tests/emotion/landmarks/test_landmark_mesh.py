@@ -111,10 +111,21 @@ def test_folder_of_one_mesh_takes_no_shards_of_the_other(
     assert extract(archive, tmp_path / "out", first) == ExitCode.DONE
 
 
-def test_folder_without_a_mark_is_facemeshs_and_goes_on(tmp_path: Path, archive: Path) -> None:
-    extract(archive, tmp_path / "out", FACE_MESH)
-    assert read_settings(tmp_path / "out", PROGRAM) == {"points": 478}  # as before there was another mesh
-    assert load_table(tmp_path / "out").mesh == FACE_MESH
+def test_folder_of_before_the_mark_is_facemeshs_and_goes_on(tmp_path: Path, archive: Path) -> None:
+    out = tmp_path / "out"
+    extract(archive, out, FACE_MESH)
+    assert read_settings(out, PROGRAM) == {"points": 478, "mesh": FACE_MESH}
+    path = manifest_file(out, PROGRAM)
+    header, *records = path.read_text().splitlines(keepends=True)
+    older = json.loads(header)
+    del older["settings"]["mesh"], older["implied"]
+    path.write_text("".join([json.dumps(older) + "\n", *records]))
+    assert load_table(out).mesh == FACE_MESH
+    before = {file: file.stat().st_mtime_ns for file in (out / "shards").iterdir()}
+    assert extract(archive, out, FACE_MESH) == ExitCode.DONE
+    assert {file: file.stat().st_mtime_ns for file in (out / "shards").iterdir()} == before
+    with pytest.raises(UserError, match="mesh was face_mesh, is face_landmarker"):
+        extract(archive, out, FACE_LANDMARKER)
     assert load_table(make_folder(tmp_path / "made")).mesh == FACE_MESH
 
 

@@ -12,6 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import psutil
 import pytest
@@ -112,6 +113,15 @@ def test_video_over_the_limits_is_refused(server: LiveServer, tmp_path: Path) ->
     wide = np.zeros((1700, 2400, 3), np.uint8)
     write_video(tmp_path / "wide.mp4", (wide for _ in range(2)), 10.0)
     status, answer = server.upload((tmp_path / "wide.mp4").read_bytes())
+    assert (status, answer["error"]["code"]) == (413, "too_many_pixels")
+    with av.open(str(tmp_path / "anamorphic.mp4"), "w") as container:  # few pixels, each five times as wide
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 1000, 1000, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(5)
+        frame = av.VideoFrame.from_ndarray(np.zeros((1000, 1000, 3), np.uint8), format="rgb24")
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    status, answer = server.upload((tmp_path / "anamorphic.mp4").read_bytes())
     assert (status, answer["error"]["code"]) == (413, "too_many_pixels")
 
 

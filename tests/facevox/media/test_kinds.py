@@ -19,7 +19,7 @@ def picture(form: str) -> bytes:
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        (picture("GIF"), "a GIF, not a video"),
+        (picture("GIF"), "a GIF, no video or sound"),
         (picture("PNG"), "a PNG picture"),
         (picture("JPEG"), "a JPEG picture"),
         (picture("BMP"), "a BMP picture"),

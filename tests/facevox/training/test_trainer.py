@@ -406,7 +406,7 @@ def test_what_cannot_be_gone_on_from_is_said(tmp_path: Path) -> None:
             {"settings": {"seed": 4, "width": 8}},
             r"last\.pth: .*other settings \(seed 3 → 4\).*--resume never",
         ),
-        ({"settings": {"seed": 3}}, r"other settings \(width 8 → the usual one\)"),
+        ({"settings": {"seed": 3}}, r"other settings \(width 8 → None\)"),
         ({"settings": {"seed": 5, "width": 9}}, r"seed 3 → 5, width 8 → 9"),
         ({"kind": "hq_voxceleb"}, "a checkpoint of 'training'"),
         ({"resume": str(tmp_path / "none.pth")}, r"none\.pth: there is no such file"),

@@ -10,8 +10,8 @@ import logging
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Generic, NamedTuple
 
@@ -454,13 +454,27 @@ def _results(
     chunks = make_chunks()
     if not todo:
         return
-    if config.workers == 0:
-        yield from run_in_process(
-            task, config.output_dir, itertools.takewhile(lambda _: not should_stop(), chunks)
-        )
+    yield from _run_chunks(
+        task, config.output_dir, chunks, -(-len(todo) // size), config, should_stop, lock.token
+    )
+
+
+def _run_chunks(
+    task: Task[ItemT],
+    output_dir: Path,
+    chunks: Iterable[list[ItemT]],
+    num_chunks: int,
+    options: BatchOptions,
+    should_stop: Callable[[], bool],
+    token: str = "",
+) -> Iterator[Result[ItemT]]:
+    """Processes the chunks in worker processes, or in this one for `--debug`."""
+    if options.debug:
+        yield from run_in_process(task, output_dir, itertools.takewhile(lambda _: not should_stop(), chunks))
         return
-    num_workers = min(config.workers, -(-len(todo) // size))
-    with WorkerPool(task, config.output_dir, num_workers, lock.token, config.item_timeout_s) as pool:
+    # At least one: a file that crashes a decoder, or never ends, must not end the batch.
+    num_workers = min(max(options.workers, 1), num_chunks)
+    with WorkerPool(task, output_dir, num_workers, token, options.item_timeout_s) as pool:
         yield from pool.run(chunks, should_stop)
 
 
@@ -549,7 +563,10 @@ def _dry_run(task: Task[ItemT], everything: list[ItemT], mine: list[ItemT], conf
         # With the flag a signal ends the measurement only, and the folder is removed.
         with StopFlag() as stop, tempfile.TemporaryDirectory(prefix="facevox-") as folder:
             start_s = time.monotonic()
-            for _, outcome, item_s in run_in_process(task, Path(folder), ([item] for item in sample)):
+            one_by_one = replace(config, workers=1)
+            chunks = ([item] for item in sample)
+            results = _run_chunks(task, Path(folder), chunks, len(sample), one_by_one, lambda: bool(stop))
+            for _, outcome, item_s in results:
                 seconds += item_s
                 num_measured += 1
                 num_bytes += sum(max(_size(Path(folder, name)), 0) for name in outcome.outputs)

@@ -32,12 +32,17 @@ def _shard_index() -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchOptions(Options):
-    """Options of every preprocessing program. Item k belongs to shard k % num_shards."""
+    """Options of every preprocessing program. Item k belongs to shard k % num_shards.
+
+    Attributes:
+        debug: Work in this process, without a time limit: a debugger sees the work; a decoder that crashes
+            ends the batch.
+    """
 
     workers: int = option(
         0,
         whole(0),
-        "worker processes; 0: work in this process (default: usable cores, %(default)s)",
+        "worker processes; 0: one item at a time in one of them (default: usable cores, %(default)s)",
         flag_default=cli.num_cores,
         group="batch",
     )
@@ -62,7 +67,7 @@ class BatchOptions(Options):
     item_timeout_s: float = option(
         600.0,
         number(is_above=True),
-        "give an item up after this many seconds (with worker processes)",
+        "give an item up after this many seconds",
         group="batch",
     )
     max_failed: float = option(
@@ -73,6 +78,8 @@ class BatchOptions(Options):
         metavar="SHARE",
         group="batch",
     )
+
+    debug: bool = False  # the flag is every program's
 
     def contradictions(self) -> list[str]:
         """A shard index beyond the number of shards."""

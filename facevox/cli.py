@@ -103,7 +103,11 @@ def make_parser(doc: str | None, example: str = "") -> Parser:
     # `type=Path` reads as the options of dataclasses do: `~` is the home folder, and an empty text (nearly
     # always an unset variable) is refused, where Path would take it for the current folder.
     parser.register("type", Path, argument_type(path()))
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument(
+        "--debug",
+        action="store_true",
+        help="show the traceback of an error; a batch then works in this process",
+    )
     return parser
 
 

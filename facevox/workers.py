@@ -345,7 +345,7 @@ class WorkerPool(Generic[ItemT]):
         if not worker.is_ready:
             self._start_failures += 1
             if self._start_failures >= MAX_START_FAILURES:
-                raise UserError(f"worker processes keep dying while they start: {reason}; try --workers 0")
+                raise UserError(f"worker processes keep dying while they start: {reason}; --debug shows more")
         elif worker.chunk_sizes and worker.chunk_sizes[0] == 1:
             yield pending.pop(0), Outcome.without_result(reason), seconds
         # Of a chunk of several items any may be the culprit: tried one by one, it fails alone.

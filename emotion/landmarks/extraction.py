@@ -241,7 +241,7 @@ def run_extraction(
     if config.limit and PROGRAM in find_programs(config.output_dir):
         _check_limit(config.output_dir, config.limit, plan.items)
     batch = BatchConfig(
-        **{**options.batch_options(), "workers": 0},
+        **{**options.batch_options(), "debug": True},  # the pool of readers is the task's
         output_dir=config.output_dir,
         program=PROGRAM,
         table=TABLE,
@@ -251,7 +251,8 @@ def run_extraction(
         implied={"mesh": FACE_MESH},
         unit="shard",
     )
-    task = ShardTask(make_job(config.mesh), options.workers, options.item_timeout_s)
+    num_workers = 0 if options.debug else max(options.workers, 1)
+    task = ShardTask(make_job(config.mesh), num_workers, options.item_timeout_s)
     summary = run_batch(task, plan.items, batch)
     planned = {item.name for item in plan.items}
     statuses = {} if options.dry_run else count_statuses(config.output_dir, planned)
@@ -312,5 +313,5 @@ def extract_landmarks_from_zip(zip_path: str | Path, label: str = "", limit: int
             limit=limit,
             output_dir=Path(folder),
         )
-        run_extraction(config, BatchOptions(workers=0))
+        run_extraction(config, BatchOptions(debug=True))
         return load_table(Path(folder), in_memory=True)

@@ -53,7 +53,7 @@ def preprocess(
 
     def run(raw: Path, output: Path, *options: str) -> int:
         folders = ["--data_dir_train", str(output / "train"), "--data_dir_val", str(output / "validation")]
-        small = ["--img_size", "64", *(["--workers", "0"] if "--workers" not in options else [])]
+        small = ["--img_size", "64", *(["--debug"] if "--workers" not in options else [])]
         return cli.run(script.main, ["--data_dir_raw", str(raw), *folders, *small, *options])
 
     return run

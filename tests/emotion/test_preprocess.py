@@ -48,7 +48,7 @@ def crops_dir(aihub_dir, repository, tmp_path_factory, load_script) -> Path:
     options = [
         word for name, value in {**values, **own}.items() for word in (f"--{name.lower()}", str(value))
     ]
-    assert load_script("emotion/preprocess").main([*options, "--workers", "0"]) == 0
+    assert load_script("emotion/preprocess").main([*options, "--debug"]) == 0
     return output
 
 
@@ -304,7 +304,7 @@ def test_large_turned_picture_is_decoded_smaller_and_its_box_stays(
 )  # fmt: skip
 def test_bad_input_is_told_in_one_line(preprocess, tmp_path, capsys, prepare, options, words):
     prepare(tmp_path / "raw")
-    assert preprocess(tmp_path / "raw", tmp_path / "out", *options) == 2
+    assert preprocess(tmp_path / "raw", tmp_path / "out", "--workers", "0", *options) == 2
     said = capsys.readouterr().err
     assert words in said
     assert said.count("\n") == 1

@@ -60,7 +60,9 @@ def items_of(folder: Path) -> list[Item]:
 
 
 def config_of(output_dir: Path, **changes: object) -> BatchConfig:
+    """Without workers it runs in this process."""
     values = {
+        "debug": not changes.get("workers"),
         "program": "upper",
         "output_dir": output_dir,
         "table": "upper.csv",

@@ -150,23 +150,26 @@ def test_failed_item_is_tried_again_by_the_next_run(source: Path, tmp_path: Path
     assert table_of(out)[4]["status"] == "done"
 
 
-@pytest.mark.parametrize("chunk_size", [1, 4])
+@pytest.mark.parametrize(("workers", "chunk_size"), [(0, 1), (2, 1), (2, 4)])
 def test_crash_of_a_worker_fails_the_item_it_was_at_and_no_other(
-    source: Path, tmp_path: Path, chunk_size: int
+    source: Path, tmp_path: Path, workers: int, chunk_size: int
 ) -> None:
     (source / "04.txt").write_text("crash", encoding="utf-8")
     out = tmp_path / "out"
-    config = config_of(out, workers=2, chunk_size=chunk_size)
+    config = config_of(out, workers=workers, debug=False, chunk_size=chunk_size)
     summary = run_batch(batch_jobs.Upper(), items_of(source), config)
     assert (summary.done, summary.failed) == (11, 1)
     assert "signal 9" in table_of(out)[4]["reason"]
 
 
-def test_item_that_hangs_is_given_up(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("workers", [0, 2])
+def test_item_that_hangs_is_given_up(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
     (source / "04.txt").write_text("hang", encoding="utf-8")
     batch_jobs.limit_only(monkeypatch, "04.txt")
     out = tmp_path / "out"
-    config = config_of(out, workers=2, item_timeout_s=1.0)
+    config = config_of(out, workers=workers, debug=False, item_timeout_s=1.0)
     summary = run_batch(batch_jobs.Upper(), items_of(source), config)
     assert (summary.done, summary.failed) == (11, 1)
     assert "given up" in table_of(out)[4]["reason"]

@@ -29,7 +29,7 @@ def videos(example_videos: Path, tmp_path: Path) -> Path:
 def process(videos: Path, audios: Path, output: Path) -> int:
     paths = {"videos_dir": videos, "processed_dir": output, "audios_dir": audios}
     settings = [part for key, path in paths.items() for part in ("--set", f"paths.{key}={path}")]
-    settings += ["--set", "data.max_faces=1", "--set", "data.min_duration_s=0.5", "--workers", "0"]
+    settings += ["--set", "data.max_faces=1", "--set", "data.min_duration_s=0.5", "--debug"]
     return cli.run(data_processing.main, settings)
 
 
@@ -86,8 +86,7 @@ def test_pair_whose_sound_was_replaced_is_scored_again(
         str(tmp_path / "pairs.csv"),
         "--output_dir",
         str(tmp_path / "out"),
-        "--workers",
-        "0",
+        "--debug",
     ]
     assert cli.run(inference.main, options) == 0
     assert scored == [sound.name, "a.mp4"]

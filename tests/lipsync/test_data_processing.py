@@ -30,7 +30,8 @@ FAST = ["--set", "data.max_faces=1", "--set", "data.min_duration_s=0.5"]
 def run(videos: Path, output: Path, *options: str, audios: Path | None = None) -> int:
     paths = {"videos_dir": videos, "processed_dir": output, "audios_dir": audios or videos / "none"}
     settings = [part for key, path in paths.items() for part in ("--set", f"paths.{key}={path}")]
-    return cli.run(data_processing.main, [*settings, *FAST, "--workers", "0", *options])
+    where = () if "--workers" in options else ("--debug",)  # in this process, unless workers are asked for
+    return cli.run(data_processing.main, [*settings, *FAST, *where, *options])
 
 
 def rows(output: Path) -> dict[str, dict[str, str]]:
@@ -226,7 +227,7 @@ def test_bad_folders_and_settings_are_one_line(tmp_path: Path, capsys: pytest.Ca
         (tmp_path / "v", tmp_path / "out", ["--config", str(tmp_path / "no.yaml")], "no.yaml"),
     ]
     for videos, output, options, reason in cases:
-        assert run(videos, output, *options) == 2
+        assert run(videos, output, "--workers", "0", *options) == 2
         error = capsys.readouterr().err
         assert reason in error
         assert error.count("\n") == 1
@@ -278,7 +279,7 @@ def test_second_run_into_the_folder_is_refused_and_the_first_goes_on(
 
     def meanwhile(self: ClipTask, item: Item) -> Outcome:
         if not codes:
-            codes.append(run(tmp_path / "v", tmp_path / "out"))
+            codes.append(run(tmp_path / "v", tmp_path / "out", "--workers", "0"))
         return process(self, item)
 
     monkeypatch.setattr(ClipTask, "process", meanwhile)
@@ -304,7 +305,7 @@ def test_folder_that_cannot_be_written_is_one_line(
     output = places.get(folder, Path(folder))
     if folder == "full":
         fill_disk(output)
-    assert run(tmp_path / "v", output) == 2
+    assert run(tmp_path / "v", output, "--workers", "0") == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "fault of facevox" not in error

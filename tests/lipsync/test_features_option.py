@@ -74,7 +74,7 @@ def test_clips_record_their_library_and_a_folder_may_hold_both(
     videos, output = tmp_path / "v", tmp_path / "out"
     settings = [
         *("--set", f"paths.videos_dir={videos}", "--set", f"paths.processed_dir={output}"),
-        *("--set", f"paths.audios_dir={tmp_path / 'none'}", "--workers", "0", *SHORT),
+        *("--set", f"paths.audios_dir={tmp_path / 'none'}", "--debug", *SHORT),
     ]
     videos.mkdir()
     (videos / "a.mp4").symlink_to(talking[0])

@@ -342,7 +342,7 @@ def test_batch_writes_table_and_json_and_goes_on_where_it_stopped(
     ]
     with table.open("w", newline="", encoding="utf-8-sig") as file:
         csv.writer(file, lineterminator="\r\n").writerows(rows)
-    options = ("--batch", table, "--output_dir", output, "--workers", "0")
+    options = ("--batch", table, "--output_dir", output, "--debug")
     assert run(*options) == 1
     with (output / "sync.csv").open(newline="", encoding="utf-8") as file:
         found = {row["pair"]: row for row in csv.DictReader(file)}

@@ -63,7 +63,7 @@ def test_batch_looks_at_headers_sound_and_pictures_once_each(
     talking: tuple[Path, ...], tmp_path: Path, opens: Counter[str]
 ) -> None:
     (tmp_path / "pairs.csv").write_text(f"video\n{talking[0]}\n", encoding="utf-8")
-    options = ("--batch", tmp_path / "pairs.csv", "--output_dir", tmp_path / "out", "--workers", "0")
+    options = ("--batch", tmp_path / "pairs.csv", "--output_dir", tmp_path / "out", "--debug")
     assert run(*options, *SHORT) == 0
     assert opens == {talking[0].name: 3, "pictures": 50}
 

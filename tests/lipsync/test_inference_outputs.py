@@ -89,16 +89,16 @@ def test_second_batch_into_the_folder_is_refused_and_the_first_goes_on(
 ) -> None:
     shutil.copy(talking[0], tmp_path / "a b.mp4")
     (tmp_path / "pairs.csv").write_text("video\na b.mp4\n", encoding="utf-8")
-    options = ("--batch", tmp_path / "pairs.csv", "--output_dir", tmp_path / "out", "--workers", "0")
+    options = ("--batch", tmp_path / "pairs.csv", "--output_dir", tmp_path / "out")
     process, codes = PairTask.process, []
 
     def meanwhile(self: PairTask, item: Item) -> Outcome:
         if not codes:
-            codes.append(run(*options))
+            codes.append(run(*options, "--workers", "0"))
         return process(self, item)
 
     monkeypatch.setattr(PairTask, "process", meanwhile)
-    assert run(*options) == 0
+    assert run(*options, "--debug") == 0
     assert codes == [2]
     check_one_line(capsys, "another run is writing there")
     assert len(list((tmp_path / "out").glob("*.json"))) == 1

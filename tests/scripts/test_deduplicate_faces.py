@@ -26,14 +26,18 @@ def faces(tmp_path):
     return write_faces(tmp_path / "faces", {f"vid_{n}.jpg": n % 5 for n in range(20)})
 
 
+USED = ("--workers", "0")  # as a user has it, where the text on stderr counts
+
+
 def options_for(folder, *more, threshold="0.2"):
     model = folder / "model.onnx"
     if not model.exists():
         make_onnx(model, num_values=40, batch="faces")
     out = ["--dedupe_dir", str(folder / "deduped"), "--representative_dir", str(folder / "best")]
+    where = () if "--workers" in more else ("--debug",)  # in this process, unless workers are asked for
     return [
         *("--faces_dir", str(folder / "faces"), *out, "--model_name", str(model)),
-        *("--threshold", threshold, "--workers", "0", *more),
+        *("--threshold", threshold, *where, *more),
     ]
 
 
@@ -65,7 +69,7 @@ def test_left_out_faces_give_exit_code_1_and_are_named(script, faces, tmp_path, 
 def test_worker_processes_give_the_same_groups_as_none(script, faces, tmp_path, capsys):
     assert cli.run(script.main, options_for(tmp_path, "--batch_size", "3")) == 0
     alone = read_groups(tmp_path / "deduped")
-    many = [*options_for(tmp_path), "--workers", "2", "--batch_size", "3", "--overwrite"]
+    many = options_for(tmp_path, "--workers", "2", "--batch_size", "3", "--overwrite")
     assert cli.run(script.main, many) == 0
     assert read_groups(tmp_path / "deduped") == alone
 
@@ -81,17 +85,17 @@ def test_worker_processes_give_the_same_groups_as_none(script, faces, tmp_path, 
     ],
 )
 def test_bad_usage_is_one_line_and_exit_code_2(script, faces, tmp_path, capsys, change, part):
-    assert cli.run(script.main, [*options_for(tmp_path), *change]) == 2
+    assert cli.run(script.main, [*options_for(tmp_path, *USED), *change]) == 2
     assert part in one_error_line(capsys)
     assert not (tmp_path / "best").exists()
 
 
 def test_an_empty_folder_and_one_without_pictures_are_told_apart(script, tmp_path, capsys):
     (tmp_path / "faces").mkdir()
-    assert cli.run(script.main, options_for(tmp_path)) == 2
+    assert cli.run(script.main, options_for(tmp_path, *USED)) == 2
     assert "it is empty" in one_error_line(capsys)
     (tmp_path / "faces" / "notes.txt").write_text("")
-    assert cli.run(script.main, options_for(tmp_path)) == 2
+    assert cli.run(script.main, options_for(tmp_path, *USED)) == 2
     assert "1 other files" in one_error_line(capsys)
 
 
@@ -101,7 +105,7 @@ def test_missing_weights_are_asked_for_once_and_told_before_the_work(
     asked = []
     monkeypatch.setenv("DEEPFACE_HOME", str(tmp_path / "home"))
     monkeypatch.setattr("lc_pytorch.faces.weights.answers", lambda url: bool(asked.append(url)))
-    assert cli.run(script.main, [*options_for(tmp_path), "--model_name", "ArcFace"]) == 2
+    assert cli.run(script.main, [*options_for(tmp_path, *USED), "--model_name", "ArcFace"]) == 2
     assert len(asked) == 1
     assert not (tmp_path / "deduped").exists()
     text = one_error_line(capsys)
@@ -112,14 +116,14 @@ def test_missing_weights_are_asked_for_once_and_told_before_the_work(
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_an_output_folder_that_may_not_be_written_is_named(script, faces, tmp_path, capsys):
     (tmp_path / "deduped").mkdir(mode=0o500)
-    assert cli.run(script.main, options_for(tmp_path)) == 2
+    assert cli.run(script.main, options_for(tmp_path, *USED)) == 2
     assert "deduped" in one_error_line(capsys)
 
 
 def test_an_output_folder_that_cannot_be_made_is_named(script, faces, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     below = ["--dedupe_dir", str(tmp_path / "file" / "below")]
-    assert cli.run(script.main, [*options_for(tmp_path), *below]) == 2
+    assert cli.run(script.main, [*options_for(tmp_path, *USED), *below]) == 2
     assert "file" in one_error_line(capsys)
 
 
@@ -176,7 +180,7 @@ def test_a_second_run_at_once_is_refused(script, faces, tmp_path, capsys):
     folder = tmp_path / "deduped" / "manifests"
     folder.mkdir(parents=True)
     with OutputLock(folder / "deduplicate_faces.lock"):
-        assert cli.run(script.main, options_for(tmp_path)) == 2
+        assert cli.run(script.main, options_for(tmp_path, *USED)) == 2
     assert "another run is writing there" in one_error_line(capsys)
 
 

@@ -25,7 +25,8 @@ def script(load_script):
 
 def run(script, source: Path, out: Path, *options: str) -> int:
     arguments = ["--dataset_path", str(source), "--output_dir", str(out), "--detector_backend", "mediapipe"]
-    return cli.run(script.main, [*arguments, "--workers", "0", *options])
+    where = () if "--workers" in options else ("--debug",)  # in this process, unless workers are asked for
+    return cli.run(script.main, [*arguments, *where, *options])
 
 
 def table_of(out: Path) -> "dict[str, dict[str, str]]":
@@ -138,7 +139,7 @@ def test_folders_without_videos_are_usage_errors(script, video: Path, tmp_path: 
         (video.parent, ("--video_extensions", "*.webm"), ("*.webm", "other files")),
         (video, (), ("--dataset_path", "not a folder")),
     ]:
-        assert run(script, source, out, *options) == 2
+        assert run(script, source, out, "--workers", "0", *options) == 2
         line = only_line(capsys)
         assert all(word in line for word in words), line
     assert not out.exists()
@@ -146,9 +147,11 @@ def test_folders_without_videos_are_usage_errors(script, video: Path, tmp_path: 
 
 def test_an_output_folder_that_cannot_be_written_is_said(script, video: Path, tmp_path: Path, capsys):
     (tmp_path / "file").write_text("in the way")
-    assert run(script, video.parent, tmp_path / "file") == 2
+    assert run(script, video.parent, tmp_path / "file", "--workers", "0") == 2
     assert "file" in only_line(capsys)
-    assert run(script, video.parent, Path("/proc/faces")) == 2  # not even root may write there
+    assert (
+        run(script, video.parent, Path("/proc/faces"), "--workers", "0") == 2
+    )  # not even root may write there
     assert "/proc/faces" in only_line(capsys)
 
 
@@ -163,7 +166,7 @@ def test_an_output_folder_that_cannot_be_written_is_said(script, video: Path, tm
     ],
 )
 def test_bad_options_are_usage_errors(script, video: Path, tmp_path: Path, capsys, options):
-    assert run(script, video.parent, tmp_path / "out", *options) == 2
+    assert run(script, video.parent, tmp_path / "out", "--workers", "0", *options) == 2
     assert options[0].lstrip("-") in only_line(capsys)
 
 
@@ -172,7 +175,8 @@ def test_missing_weights_end_at_once_with_the_way_on(script, video: Path, tmp_pa
 
     monkeypatch.setenv("DEEPFACE_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(weights, "answers", lambda url: False)
-    assert run(script, video.parent, tmp_path / "out", "--detector_backend", "retinaface") == 2
+    options = ("--detector_backend", "retinaface", "--workers", "0")
+    assert run(script, video.parent, tmp_path / "out", *options) == 2
     line = only_line(capsys)
     for word in ("retinaface.pth", str(tmp_path / "home"), "make weights", "--detector_backend mediapipe"):
         assert word in line

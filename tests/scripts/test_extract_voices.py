@@ -20,8 +20,8 @@ def script(load_script) -> ModuleType:  # type: ignore[no-untyped-def]
 
 
 def run(script: ModuleType, source: Path, out: Path, *options: str) -> int:
-    arguments = ["--dataset_path", str(source), "--output_dir", str(out), "--workers", "0", *options]
-    return cli.run(script.main, arguments)
+    where = () if "--workers" in options else ("--debug",)  # in this process, unless workers are asked for
+    return cli.run(script.main, ["--dataset_path", str(source), "--output_dir", str(out), *where, *options])
 
 
 def table_of(out: Path) -> dict[str, dict[str, str]]:
@@ -119,7 +119,7 @@ def test_bad_usage_is_one_line_with_code_2(
     message: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert run(script, example_videos, tmp_path / "out", *options) == 2
+    assert run(script, example_videos, tmp_path / "out", "--workers", "0", *options) == 2
     shown = capsys.readouterr().err
     assert message in shown
     assert len(shown.splitlines()) == 1

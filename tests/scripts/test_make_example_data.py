@@ -22,7 +22,7 @@ def script(load_script):
 @pytest.fixture(scope="module")
 def small_set(script, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("small")
-    assert cli.run(script.main, ["--output_dir", str(folder), *SMALL, "--workers", "0"]) == 0
+    assert cli.run(script.main, ["--output_dir", str(folder), *SMALL, "--debug"]) == 0
     return folder
 
 
@@ -96,7 +96,7 @@ def test_workers_and_the_number_of_people_do_not_change_a_byte(script, small_set
 
 
 def test_another_seed_gives_other_people(script, small_set, tmp_path):
-    options = [*SMALL, "--workers", "0", "--num_people", "1", "--seed", "1"]
+    options = [*SMALL, "--debug", "--num_people", "1", "--seed", "1"]
     assert cli.run(script.main, ["--output_dir", str(tmp_path), *options]) == 0
     name = "vox/id0000/voices/0001.wav"
     assert (tmp_path / name).read_bytes() != (small_set / name).read_bytes()
@@ -107,7 +107,7 @@ def test_second_run_makes_only_what_is_missing(script, small_set, capsys):
     lost = small_set / "videos" / "id0001" / "0002.mp4"
     content = lost.read_bytes()
     lost.unlink()
-    assert cli.run(script.main, ["--output_dir", str(small_set), *SMALL, "--workers", "0"]) == 0
+    assert cli.run(script.main, ["--output_dir", str(small_set), *SMALL, "--debug"]) == 0
     assert "1 done, 1 skipped" in capsys.readouterr().out
     assert lost.read_bytes() == content
     after = {p: p.stat().st_mtime_ns for p in (small_set / "videos").rglob("*.mp4")}
@@ -115,7 +115,7 @@ def test_second_run_makes_only_what_is_missing(script, small_set, capsys):
 
 
 def test_only_the_wanted_shape_is_written(script, tmp_path):
-    options = [*SMALL, "--workers", "0", "--num_people", "1", "--shape", "vox"]
+    options = [*SMALL, "--debug", "--num_people", "1", "--shape", "vox"]
     assert cli.run(script.main, ["--output_dir", str(tmp_path), *options]) == 0
     assert (tmp_path / "vox" / "metadata.json").is_file()
     assert not (tmp_path / "videos").exists()

@@ -21,7 +21,7 @@ def test_shards_of_voices_join_into_the_table_of_one_run(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     voices = load_script("preprocessing/extract_voices")
-    source = ["--dataset_path", str(example_videos), "--workers", "0"]
+    source = ["--dataset_path", str(example_videos), "--debug"]
     assert cli.run(voices.main, [*source, "--output_dir", str(tmp_path / "whole")]) == 0
     shards = [*source, "--output_dir", str(tmp_path / "parts"), "--num_shards", "3"]
     assert cli.run(voices.main, [*shards, "--shard_index", "0"]) == 0

@@ -37,7 +37,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(script, source: Path, out: Path, model: Path, *options: str) -> int:
-    arguments = ["--dataset_path", str(source), "--output_base_dir", str(out), "--workers", "0"]
+    arguments = ["--dataset_path", str(source), "--output_base_dir", str(out), "--debug"]
     arguments += ["--detector_backend", "mediapipe", "--model_name", str(model), "--threshold", "0.3"]
     return cli.run(script.main, [*arguments, *options])
 

@@ -62,7 +62,7 @@ class FakeJob(PictureJob):
 def main(argv: list[str] | None = None) -> int:
     archive, output_dir, workers = argv or sys.argv[1:]
     config = ExtractConfig(zips=(Path(archive),), output_dir=Path(output_dir), shard_pictures=SHARD_PICTURES)
-    options = BatchOptions(workers=int(workers))
+    options = BatchOptions(workers=int(workers), debug=workers == "0")
     return run_extraction(config, options, FakeJob).exit_code
 
 

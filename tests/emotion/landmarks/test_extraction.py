@@ -75,7 +75,9 @@ def extract(
             **changes,
         }
     )
-    return run_extraction(config, BatchOptions(workers=workers, item_timeout_s=timeout_s), FakeJob)
+    return run_extraction(
+        config, BatchOptions(workers=workers, debug=not workers, item_timeout_s=timeout_s), FakeJob
+    )
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -266,7 +268,7 @@ def test_bad_members_are_recorded_each_with_its_reason(tmp_path, aihub_dir):
     content[central + 8] |= 1
     path.write_bytes(bytes(content))
     config = ExtractConfig(zips=(path,), labels=("happy",), output_dir=tmp_path / "out")
-    extraction = run_extraction(config, BatchOptions(workers=0))
+    extraction = run_extraction(config, BatchOptions(debug=True))
     assert extraction.exit_code == ExitCode.SOME_FAILED
     rows = {row["member"]: row for row in read_index(tmp_path / "out")}
     done = [name for name, row in rows.items() if row["status"] == "done"]
@@ -286,12 +288,12 @@ def test_bad_members_are_recorded_each_with_its_reason(tmp_path, aihub_dir):
     )
     assert rows["nobody.jpg"]["status"] == "no_face"
     # What cannot change is not tried again.
-    again = run_extraction(config, BatchOptions(workers=0))
+    again = run_extraction(config, BatchOptions(debug=True))
     assert (again.summary.skipped, again.exit_code) == (1, ExitCode.SOME_FAILED)
     # Six of nine pictures, the one with nobody in it left out.
     assert again.statuses == {"done": 3, "failed": 6, "no_face": 1}
     for share, code in ((0.66, ExitCode.SOME_FAILED), (0.67, ExitCode.DONE)):
-        assert run_extraction(config, BatchOptions(workers=0, max_failed=share)).exit_code == code
+        assert run_extraction(config, BatchOptions(debug=True, max_failed=share)).exit_code == code
 
 
 def test_pictures_without_a_face_are_a_failure_only_where_there_is_no_other(tmp_path):
@@ -300,16 +302,16 @@ def test_pictures_without_a_face_are_a_failure_only_where_there_is_no_other(tmp_
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("nobody.jpg", grey.getvalue())
     config = ExtractConfig(zips=(tmp_path / "a.zip",), output_dir=tmp_path / "out")
-    extraction = run_extraction(config, BatchOptions(workers=0))
+    extraction = run_extraction(config, BatchOptions(debug=True))
     assert extraction.exit_code == ExitCode.SOME_FAILED
     (_, text) = extraction.lines(config.output_dir)
     assert "no item gave a result; made with detector FaceMesh" in text
     shard = run_extraction(
-        replace(config, output_dir=tmp_path / "parts"), BatchOptions(workers=0, num_shards=2)
+        replace(config, output_dir=tmp_path / "parts"), BatchOptions(debug=True, num_shards=2)
     )
     assert shard.exit_code == ExitCode.DONE
     run_extraction(
-        replace(config, output_dir=tmp_path / "parts"), BatchOptions(workers=0, num_shards=2, shard_index=1)
+        replace(config, output_dir=tmp_path / "parts"), BatchOptions(debug=True, num_shards=2, shard_index=1)
     )
     merged = merge_manifests(tmp_path / "parts", PROGRAM)
     assert (merged.counts, merged.is_empty) == ({"no_face": 1}, True)
@@ -323,7 +325,7 @@ def test_member_beyond_the_size_limit_is_refused_before_it_is_unpacked(tmp_path,
         archives.Archive.__init__, "__defaults__", (archives.ArchiveLimits(max_member_bytes=5),)
     )
     config = ExtractConfig(zips=(tmp_path / "a.zip",), output_dir=tmp_path / "out")
-    assert run_extraction(config, BatchOptions(workers=0)).statuses == {"failed": 2}
+    assert run_extraction(config, BatchOptions(debug=True)).statuses == {"failed": 2}
     assert "at most 5 are read" in read_index(tmp_path / "out")[0]["reason"]
 
 
@@ -393,9 +395,7 @@ def test_program_reads_the_archives_of_a_folder_with_their_annotations(
     aihub_dir, run_extract, tmp_path, capsys
 ):
     out = tmp_path / "out"
-    assert (
-        run_extract("--zips", aihub_dir / "archives", "--output_dir", out, "--workers", 0, "--limit", 20) == 0
-    )
+    assert run_extract("--zips", aihub_dir / "archives", "--output_dir", out, "--debug", "--limit", 20) == 0
     rows = read_index(out)
     assert len(rows) == 20
     assert {row["status"] for row in rows} == {"done"}
@@ -427,7 +427,7 @@ def test_bad_use_ends_in_one_line_and_exit_code_2(run_extract, tmp_path, capsys,
     given = [str(option).format(tmp=tmp_path) for option in options]
     if "--output_dir" not in given:
         given += ["--output_dir", str(tmp_path / "out")]
-    assert run_extract(*given, "--workers", 0) == ExitCode.USAGE
+    assert run_extract(*given, "--debug") == ExitCode.USAGE
     said = capsys.readouterr().err
     errors = [line for line in said.splitlines() if line.startswith("error:")]
     assert len(errors) == 1
@@ -441,5 +441,5 @@ def test_unwritable_folder_ends_in_one_line(run_extract, tmp_path, capsys):
         (tmp_path / "locked").mkdir(mode=0o500)
         target = str(tmp_path / "locked" / "out")
     make_numbered_zip(tmp_path / "a.zip", 1)
-    assert run_extract("--zips", tmp_path / "a.zip", "--output_dir", target, "--workers", 0) == ExitCode.USAGE
+    assert run_extract("--zips", tmp_path / "a.zip", "--output_dir", target, "--debug") == ExitCode.USAGE
     assert capsys.readouterr().err.count("error:") == 1

@@ -51,7 +51,7 @@ def test_expressions_of_example_people_who_are_new_are_named(tmp_path, report_of
     aihub.write_lists_and_archives(tmp_path / "example", config)
     landmarks = tmp_path / "landmarks"
     extract = ExtractConfig(zips=(tmp_path / "example" / "archives",), output_dir=landmarks)
-    statuses = run_extraction(extract, BatchOptions(workers=0)).statuses
+    statuses = run_extraction(extract, BatchOptions(debug=True)).statuses
     num_pictures = config.num_people * len(EXPRESSIONS) * config.pictures_per_expression
     assert sum(statuses.values()) == num_pictures
     assert statuses["done"] >= 0.95 * num_pictures
@@ -77,7 +77,7 @@ def test_happiness_is_told_from_neutral_in_press_pictures(tmp_path, real_data_di
         labels=tuple(names.values()),
         output_dir=tmp_path / "landmarks",
     )
-    statuses = run_extraction(extract, BatchOptions(workers=0)).statuses
+    statuses = run_extraction(extract, BatchOptions(debug=True)).statuses
     assert statuses["done"] >= 0.95 * sum(statuses.values())
     report = report_of(tmp_path / "landmarks", ("neutral", "happy"))
     assert report["pictures"] >= 30

@@ -46,7 +46,7 @@ def archive(tmp_path: Path) -> Path:
 
 def extract(archive: Path, output_dir: Path, mesh: str, workers: int = 0) -> ExitCode:
     config = ExtractConfig(zips=(archive,), labels=("happy",), output_dir=output_dir, mesh=mesh)
-    return run_extraction(config, BatchOptions(workers=workers)).exit_code
+    return run_extraction(config, BatchOptions(workers=workers, debug=not workers)).exit_code
 
 
 def add_blendshapes(folder: Path) -> Path:
@@ -160,7 +160,7 @@ def test_prediction_takes_the_mesh_of_the_model(
     options += ("--class_names", "neutral", "anxiety", "happy", "--batch_size", "32")
     assert run_train(*options, "--inputs", "blendshapes") == ExitCode.DONE
     out = tmp_path / "predictions"
-    options = ("--inputs", str(archive), "--output_dir", str(out), "--workers", "0")
+    options = ("--inputs", str(archive), "--output_dir", str(out), "--debug")
     assert run_predict(*options, "--model", str(tmp_path / "run")) == ExitCode.DONE
     assert (out / "predictions.csv").read_text().count(",done,") == 2
 
@@ -185,7 +185,7 @@ def test_overwritten_folder_has_no_table_until_it_is_whole(
 
     monkeypatch.setattr(ShardTask, "process_chunk", killed)
     with pytest.raises(KeyboardInterrupt):
-        run_extraction(config, BatchOptions(workers=0, overwrite=True))
+        run_extraction(config, BatchOptions(debug=True, overwrite=True))
     with pytest.raises(UserError, match=r"has no index\.csv"):
         load_table(tmp_path / "out")
 

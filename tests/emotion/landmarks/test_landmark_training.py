@@ -310,7 +310,7 @@ def test_dry_run_tells_counts_steps_time_and_disk_and_writes_nothing(tmp_path, r
 
 def test_dry_run_of_archives_counts_their_pictures_and_writes_nothing(aihub_dir, tmp_path, run_train, capsys):
     zips = sorted((aihub_dir / "archives").rglob("*원천*기쁨_TRAIN*.zip"))
-    options = ("--save_dir", tmp_path / "out", "--limit", "3", "--workers", "0", *QUICK, "--dry_run")
+    options = ("--save_dir", tmp_path / "out", "--limit", "3", "--debug", *QUICK, "--dry_run")
     assert run_train("--zips", *zips, *options) == 0
     said = capsys.readouterr().out
     assert "3 pictures in 1 shards" in said
@@ -324,7 +324,7 @@ def test_from_archives_to_predictions(aihub_dir, tmp_path, run_train, run_predic
     out = tmp_path / "out"
     zips = sorted((aihub_dir / "archives").rglob("*원천*.zip"))
     wanted = [path for path in zips if "기쁨" in path.name or "중립" in path.name]
-    options = ("--class_names", "neutral", "happy", "--workers", "0", *QUICK)
+    options = ("--class_names", "neutral", "happy", "--debug", *QUICK)
     assert run_train("--zips", *wanted, "--save_dir", out, *options) == 0
     assert "32 pictures" in capsys.readouterr().err
     people = json.loads((out / "split.json").read_text(encoding="utf-8"))["validation_people"]
@@ -334,7 +334,7 @@ def test_from_archives_to_predictions(aihub_dir, tmp_path, run_train, run_predic
     folder.mkdir()
     (folder / "text.jpg").write_text("no picture")
     (folder / "b 'q'\n얼굴.jpg").write_bytes(chosen[1].read_bytes())
-    options = ("--model", out, "--output_dir", tmp_path / "answers", "--workers", "0")
+    options = ("--model", out, "--output_dir", tmp_path / "answers", "--debug")
     code = run_predict("--inputs", chosen[0], folder, wanted[0], *options)
     assert code == ExitCode.SOME_FAILED
     with (tmp_path / "answers" / "predictions.csv").open(encoding="utf-8", newline="") as file:
@@ -366,7 +366,7 @@ def test_bad_inputs_of_prediction_end_in_one_line(tmp_path, run_predict, capsys,
         network=network, class_names=("a", "b"), features=Features("scaled"), temperature=1.0, notes={}
     )
     save_model(tmp_path / "model.pth", model)
-    options = ("--model", tmp_path / "model.pth", "--output_dir", tmp_path / "out", "--workers", "0")
+    options = ("--model", tmp_path / "model.pth", "--output_dir", tmp_path / "out", "--debug")
     assert run_predict("--inputs", inputs.format(tmp=tmp_path), *options) == ExitCode.USAGE
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert len(errors) == 1

@@ -27,7 +27,7 @@ def script(load_script):
 @pytest.fixture(scope="module")
 def small_set(script, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("aihub_set")
-    assert cli.run(script.main, ["--output_dir", str(folder), *SMALL, "--workers", "0"]) == 0
+    assert cli.run(script.main, ["--output_dir", str(folder), *SMALL, "--debug"]) == 0
     return folder / "aihub"
 
 
@@ -67,7 +67,7 @@ def test_archives_hold_the_files_of_the_folders_under_cp949_names(small_set):
 
 
 def test_utf8_names_are_possible(script, small_set, tmp_path):
-    options = [*SMALL, "--workers", "0", "--zip_names", "utf-8"]
+    options = [*SMALL, "--debug", "--zip_names", "utf-8"]
     assert cli.run(script.main, ["--output_dir", str(tmp_path), *options]) == 0
     (path,) = (tmp_path / "aihub" / "archives").rglob("*라벨*중립_TRAIN.zip")
     with zipfile.ZipFile(path) as archive:
@@ -146,7 +146,7 @@ def test_workers_and_the_number_of_people_change_no_picture(script, small_set, t
 def test_second_run_gives_the_same_bytes(script, small_set, capsys):
     before = files_of(small_set)
     next((small_set / "archives").rglob("*.zip")).unlink()
-    assert cli.run(script.main, ["--output_dir", str(small_set.parent), *SMALL, "--workers", "0"]) == 0
+    assert cli.run(script.main, ["--output_dir", str(small_set.parent), *SMALL, "--debug"]) == 0
     assert "0 done, 3 skipped" in capsys.readouterr().out
     assert files_of(small_set) == before
 

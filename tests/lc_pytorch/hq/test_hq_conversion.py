@@ -46,7 +46,7 @@ def mels_of(root, **options):
 
 def test_converted_files_hold_the_same_numbers_and_are_read_first(script, root, capsys):
     before = mels_of(root)
-    assert cli.run(script.main, ["--vox_dir", str(root), "--workers", "0"]) == 1
+    assert cli.run(script.main, ["--vox_dir", str(root), "--debug"]) == 1
     said = capsys.readouterr().out
     assert "6 done, 0 skipped (finished before), 1 failed" in said
     assert "(T, mels) in" in said
@@ -70,15 +70,15 @@ def test_converted_files_hold_the_same_numbers_and_are_read_first(script, root, 
 
 
 def test_second_run_does_only_what_failed_or_is_new(script, root, capsys):
-    cli.run(script.main, ["--vox_dir", str(root), "--workers", "0"])
+    cli.run(script.main, ["--vox_dir", str(root), "--debug"])
     np.save(root / "vox1/mel_spectrograms/Anna B./new.npy", np.ones((40, 9)))
     capsys.readouterr()
-    assert cli.run(script.main, ["--vox_dir", str(root), "--workers", "0"]) == 1
+    assert cli.run(script.main, ["--vox_dir", str(root), "--debug"]) == 1
     assert "1 done, 6 skipped (finished before), 1 failed" in capsys.readouterr().out
 
 
 def test_originals_may_be_removed_afterwards(script, root):
-    cli.run(script.main, ["--vox_dir", str(root), "--workers", "0"])
+    cli.run(script.main, ["--vox_dir", str(root), "--debug"])
     for path in list(mels_of(root, has_converted=False).values()):
         path.unlink()
     left = scan_tree(root).people["vox1"]["Anna B."]
@@ -88,7 +88,7 @@ def test_originals_may_be_removed_afterwards(script, root):
 
 def test_half_precision_into_another_folder(script, root, tmp_path):
     output = tmp_path / "out"
-    options = ["--vox_dir", str(root), "--output_dir", str(output), "--dtype", "float16", "--workers", "0"]
+    options = ["--vox_dir", str(root), "--output_dir", str(output), "--dtype", "float16", "--debug"]
     assert cli.run(script.main, options) == 1
     assert not list(root.rglob("mel_npy"))
     after = mels_of(root, converted_dir=output)
@@ -104,5 +104,5 @@ def test_half_precision_into_another_folder(script, root, tmp_path):
 
 def test_a_tree_without_spectrograms_is_an_error(script, tmp_path, capsys):
     (tmp_path / "vox1").mkdir()
-    assert cli.run(script.main, ["--vox_dir", str(tmp_path), "--workers", "0"]) == 2
+    assert cli.run(script.main, ["--vox_dir", str(tmp_path), "--debug"]) == 2
     assert "no spectrograms to convert" in capsys.readouterr().err

@@ -116,6 +116,7 @@ def _run_pictures(settings: Settings, config: "RunConfig", args: argparse.Namesp
         },
         unit="picture",
         overwrite=args.overwrite,
+        debug=args.debug or viewer.is_open,  # the window is this process's
     )
     wait_ms = 0 if len(items) == 1 else 1  # one picture stays until a key is pressed
     summary = run_batch(picture_task.PictureTask(config, viewer, wait_ms), items, batch)

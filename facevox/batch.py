@@ -12,16 +12,16 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Generic, NamedTuple
 
 from facevox.batch_options import BatchOptions
+from facevox.earlier_results import Leftovers, divide, file_size, fingerprint_of, planned_outputs
 from facevox.errors import ExitCode, UserError
 from facevox.files import remove_temporaries, set_run_token
 from facevox.locks import OutputLock
 from facevox.logs import log_file
 from facevox.manifest import (
-    FINISHED,
     FOLDER,
     NOBODY,
     Header,
@@ -44,6 +44,7 @@ from facevox.manifest import (
 from facevox.progress import Progress, duration_text
 from facevox.signals import StopFlag
 from facevox.workers import (
+    KEPT,
     FileItem,
     Item,
     ItemT,
@@ -60,6 +61,9 @@ logger = logging.getLogger(__name__)
 SAMPLE_ITEMS = 5  # measured by a dry run, for at most:
 SAMPLE_LIMIT_S = 20.0
 SHOWN_FAILURES = 5
+# Version of what `facevox.media` reads of files; `facevox.media.changes` names the kinds that older ones read
+# otherwise. Results of these are made again, others are kept.
+MEDIA_READER = 2
 
 
 class Task(Generic[ItemT]):
@@ -86,14 +90,27 @@ class Task(Generic[ItemT]):
         """Processes one item. Whatever it raises is recorded as the reason why this item failed."""
         raise NotImplementedError(f"{type(self).__name__}.process")
 
+    def changes(self, item: ItemT) -> list[str]:
+        """The kinds of an item's files that media readers before this one read otherwise, for people.
+
+        For a program that reads media; see `facevox.media.changed_kinds`.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.changes")
+
     def process_chunk(self, items: Sequence[ItemT]) -> Iterator[Outcome]:
         """Yields an outcome for each item, in order; override it for work that is faster in batches."""
         for item in items:
+            changes: list[str] = []
             try:
-                yield self.process(item)
+                if item.is_unchecked and not (changes := self.changes(item)):
+                    yield Outcome(status=KEPT)
+                    continue
+                outcome = self.process(item)
             except Exception as error:
                 raise_if_disk_full(error)
-                yield Outcome.without_result(error)
+                outcome = Outcome.without_result(error)
+            outcome.changes = changes
+            yield outcome
 
     def close(self) -> None:
         """Releases what `open` acquired."""
@@ -112,6 +129,9 @@ class BatchConfig(BatchOptions):
         settings: All values that change the output, as JSON; a run with others is refused, so that one
             folder never holds a mixture.
         implied: Values of those settings that manifests of older versions do not name.
+        was_default: Former defaults of those settings that are None now where the user leaves them to the
+            program. A folder that was filled with them is continued.
+        reads_media: Items are files that `facevox.media` reads: those of an older reader are checked.
         chunk_size: Items handed to a worker at a time.
         unit: Name of an item in messages.
         join: The command that joins shards, where merge_manifests.py is not enough.
@@ -124,6 +144,8 @@ class BatchConfig(BatchOptions):
     item_column: str
     settings: Mapping[str, object]
     implied: Mapping[str, object] = field(default_factory=dict)
+    was_default: Mapping[str, object] = field(default_factory=dict)
+    reads_media: bool = False
     chunk_size: int = 1
     unit: str = "item"
     join: str = ""
@@ -145,8 +167,15 @@ class BatchConfig(BatchOptions):
             self.columns,
             self.item_column,
             self.overwrite,
-            self.implied,
+            implied=self.implied,
+            was_default=self.was_default,
+            media_reader=self.media_reader,
         )
+
+    @property
+    def media_reader(self) -> int:
+        """Version of the media reader; 0 for a program that reads no media."""
+        return MEDIA_READER if self.reads_media else 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +186,9 @@ class Summary:
         num_items: Items of this run or shard, including those that were finished before.
         done, failed: Items of this run.
         skipped: Items that were finished before.
+        num_again: Items that were finished before and done again because the media reader reads files of
+            their kind otherwise now.
+        again: Their numbers by kind; an item can be of several.
         seconds: Duration of the whole run.
         nobody: Items of this run in which nobody is, by status.
         num_nobody: Their number, including those of earlier runs.
@@ -175,6 +207,8 @@ class Summary:
     failed: int
     seconds: float
     nobody: Mapping[str, int] = field(default_factory=dict)
+    num_again: int = 0
+    again: Mapping[str, int] = field(default_factory=dict)
     num_nobody: int = 0
     is_empty: bool = False
     max_failed: float = 0.0
@@ -251,11 +285,13 @@ def _run_locked(
 ) -> Summary:
     start_s = time.monotonic()
     resumed, valid, outdated = _load_earlier(config, own_file)
-    planned = _planned_outputs(everything)
-    finished = _finished(mine, ItemIndex(valid), config.output_dir, planned)
-    todo = [item for item in mine if item.name not in finished]
+    planned = planned_outputs(everything)
+    index = ItemIndex(valid)
+    finished, todo, num_unchecked = divide(mine, index, config.output_dir, planned, config.media_reader)
     earlier = Counter(finished.values())
-    leftovers = _Leftovers(todo, ItemIndex([*outdated, *valid]), config.output_dir, planned)
+    again: Counter[str] = Counter()
+    num_again = 0
+    leftovers = Leftovers(todo, ItemIndex([*outdated, *valid]), config.output_dir, planned)
     if config.overwrite and resumed is None:
         # A start from scratch: manifests of runs in another number of shards would contradict this one.
         for path in find_manifests(config.output_dir, config.program):
@@ -264,20 +300,29 @@ def _run_locked(
         # Its rows are of results that go one by one from here on, maybe of other settings than the new ones.
         (config.output_dir / config.table).unlink(missing_ok=True)
     logger.debug(_plan_text(config, mine, finished, todo))
+    if num_unchecked:
+        logger.info(f"{config.program}: {_unchecked_text(config, num_unchecked)}")
     fingerprints: dict[str, object] = {}
     failures: list[tuple[str, str]] = []
     counts = Counter({"done": 0, "failed": 0})
     with ManifestWriter(own_file, config.header, resumed.end if resumed else 0) as writer:
-        writer.append(started_record([item.name for item in everything]))
+        writer.append(started_record([item.name for item in everything], config.media_reader))
         label = config.program + (
             f" [{config.shard_index}/{config.num_shards}]" if config.num_shards > 1 else ""
         )
         with Progress(len(todo), label, config.unit) as progress:
             for item, outcome, seconds in _results(task, todo, config, stop, lock, fingerprints):
-                # Before the record: killed in between, the item is only done again.
-                leftovers.remove(item, outcome)
                 fingerprint = fingerprints.pop(item.name)
-                writer.append(_record(item, outcome, seconds, config.output_dir, fingerprint))
+                if outcome.status == KEPT:
+                    (record,) = index.records([item.name])
+                    writer.append(record | {"at": round(time.time(), 3)})  # now of this media reader
+                    earlier[record["status"]] += 1
+                else:
+                    # Before the record: killed in between, the item is only done again.
+                    leftovers.remove(item, outcome)
+                    writer.append(_record(item, outcome, seconds, config.output_dir, fingerprint))
+                    again.update(outcome.changes)
+                    num_again += bool(outcome.changes)
                 counts[outcome.status] += 1
                 if outcome.status == "failed" and len(failures) < SHOWN_FAILURES:
                     failures.append((item.name, outcome.reason))
@@ -295,7 +340,9 @@ def _run_locked(
         summary = Summary(
             num_items=len(mine),
             done=counts["done"],
-            skipped=len(finished),
+            skipped=len(finished) + counts[KEPT],
+            again=again,
+            num_again=num_again,
             failed=counts["failed"],
             seconds=time.monotonic() - start_s,
             nobody=nobody,
@@ -354,81 +401,11 @@ def _load_earlier(config: BatchConfig, own_file: Path) -> _Earlier:
     return _Earlier(resumed, valid, outdated)
 
 
-def _planned_outputs(everything: Sequence[Item]) -> dict[str, str]:
-    """Names of the items that write each planned file."""
-    return {item.output: item.name for item in everything if item.output is not None}
-
-
-def _finished(
-    mine: Sequence[Item], index: ItemIndex, output_dir: Path, planned: dict[str, str]
-) -> dict[str, str]:
-    """Statuses of the items that are finished, by name.
-
-    An item is finished when its inputs are unchanged, and nobody is in it or all its files are still there
-    and still its own. A video that was added since can have taken over a file name: then both are done again.
-    """
-    finished = {}
-    by_name = {item.name: item for item in mine}
-    for record in index.records(by_name):
-        item = by_name[record["item"]]
-        names = [name for name, _ in record["outputs"]]
-        if (
-            record["status"] in FINISHED
-            and record["fingerprint"] == _fingerprint(item)
-            # Its files are whole, no other item is going to write one, and the planned one is among them.
-            and all(_size(output_dir / name) == size for name, size in record["outputs"])
-            and all(planned.get(name, item.name) == item.name for name in names)
-            and (record["status"] in NOBODY or item.output is None or item.output in names)
-        ):
-            finished[item.name] = record["status"]
-    return finished
-
-
-class _Leftovers:
-    """Files that an item wrote in an earlier run and no longer writes.
-
-    They are removed, or a folder would hold results of two settings, or of a video that fails now.
-    """
-
-    def __init__(
-        self, todo: Sequence[Item], former: ItemIndex, output_dir: Path, planned: dict[str, str]
-    ) -> None:
-        self._output_dir = output_dir
-        self._planned = planned
-        self._files = {
-            record["item"]: [name for name, _ in record["outputs"]]
-            for record in former.records([item.name for item in todo])
-            if record["outputs"]
-        }
-
-    def remove(self, item: Item, outcome: Outcome) -> None:
-        """Removes what `item` wrote before and neither it nor another item writes now."""
-        for name in set(self._files.pop(item.name, ())) - set(outcome.outputs):
-            is_inside = not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts
-            if is_inside and self._planned.get(name, item.name) == item.name:
-                (self._output_dir / name).unlink(missing_ok=True)
-
-
-def _fingerprint(item: Item) -> object:
-    """Size and time of the input, and names of further ones: replaced files are noticed without reading."""
-    main = _stamp(item.path) if item.path else None
-    further = [[Path(path).name, _stamp(path)] for path in item.further_paths]
-    return [main, *further] if further else main
-
-
-def _stamp(path: str) -> list[int] | None:
-    try:
-        status = Path(path).stat()
-    except OSError:
-        return None
-    return [status.st_size, status.st_mtime_ns]
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1
+def _unchecked_text(config: BatchConfig, count: int) -> str:
+    return (
+        f"{count} {config.unit}s were finished by an older facevox; those that it read otherwise "
+        "(see docs/media.md) are done again, the others are kept"
+    )
 
 
 def _results(
@@ -447,7 +424,7 @@ def _results(
     def make_chunks() -> Iterator[list[ItemT]]:
         for start in range(0, len(todo), size):
             chunk = todo[start : start + size]
-            fingerprints.update({item.name: _fingerprint(item) for item in chunk})
+            fingerprints.update({item.name: fingerprint_of(item) for item in chunk})
             yield chunk
 
     size = config.chunk_size
@@ -483,7 +460,7 @@ def _record(item: Item, outcome: Outcome, seconds: float, output_dir: Path, fing
         "item": item.name,
         "status": outcome.status,
         "reason": outcome.reason,
-        "outputs": [(name, _size(output_dir / name)) for name in outcome.outputs],
+        "outputs": [(name, file_size(output_dir / name)) for name in outcome.outputs],
         "rows": outcome.rows,
         "seconds": round(seconds, 4),
         "fingerprint": fingerprint,
@@ -512,9 +489,14 @@ def _write_table(config: BatchConfig, everything: Sequence[Item]) -> Path:
     usable = [m for m in loaded if m is not None and not m.differences(config.header)]
     current = {item.name for item in everything}
     table = config.output_dir / config.table
-    write_table(
-        table, config.header, ItemIndex(usable), lambda name, status: status == "done" or name in current
-    )
+    index = ItemIndex(usable)
+
+    def is_listed(name: str, status: str) -> bool:
+        # Those of an older reader that the next run still has to check would mix two kinds of values.
+        is_checked = index.media_reader(name) >= config.media_reader
+        return is_checked if name in current else status == "done"
+
+    write_table(table, config.header, index, is_listed)
     return table
 
 
@@ -527,6 +509,9 @@ def _log_summary(summary: Summary, config: BatchConfig) -> None:
         f"{config.program}: {done}, {summary.skipped} skipped (finished before{before}), "
         f"{', '.join(others)} in {duration_text(summary.seconds)} ({rate:.1f} per second)"
     )
+    if summary.again:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in summary.again.items())
+        logger.info(f"  {summary.num_again} done again, because such files are read otherwise now: {kinds}")
     for name, reason in summary.failures:
         logger.info(f"  failed: {name!r}: {reason}")
     if summary.failed > len(summary.failures):
@@ -553,11 +538,14 @@ def _dry_run(task: Task[ItemT], everything: list[ItemT], mine: list[ItemT], conf
     """Logs counts, and an estimate from processing a few items in a temporary folder."""
     own_file = manifest_file(config.output_dir, config.program, config.shard_index, config.num_shards)
     valid = _load_earlier(config, own_file).valid
-    finished = _finished(mine, ItemIndex(valid), config.output_dir, _planned_outputs(everything))
-    todo = [item for item in mine if item.name not in finished]
+    finished, todo, num_unchecked = divide(
+        mine, ItemIndex(valid), config.output_dir, planned_outputs(everything), config.media_reader
+    )
     logger.info(_plan_text(config, mine, finished, todo))
+    if num_unchecked:
+        logger.info(f"  {_unchecked_text(config, num_unchecked)}")
     step = max(len(todo) // SAMPLE_ITEMS, 1)
-    sample = todo[::step][:SAMPLE_ITEMS]
+    sample = [replace(item, is_unchecked=False) for item in todo[::step][:SAMPLE_ITEMS]]
     if sample:
         seconds, num_bytes, num_measured = 0.0, 0, 0
         # With the flag a signal ends the measurement only, and the folder is removed.
@@ -569,7 +557,7 @@ def _dry_run(task: Task[ItemT], everything: list[ItemT], mine: list[ItemT], conf
             for _, outcome, item_s in results:
                 seconds += item_s
                 num_measured += 1
-                num_bytes += sum(max(_size(Path(folder, name)), 0) for name in outcome.outputs)
+                num_bytes += sum(max(file_size(Path(folder, name)), 0) for name in outcome.outputs)
                 if stop or time.monotonic() - start_s > SAMPLE_LIMIT_S:
                     break
         total_s = seconds / num_measured * len(todo) / max(config.workers, 1)

@@ -4,9 +4,10 @@
 JSON object a line.
 
 - The first line is the header: `{"facevox_manifest": 1, "program", "settings", "table", "columns",
-  "item_column", "overwrite"}`.
+  "item_column", "overwrite"}`, for programs that read media also `"media_reader"`, and others that are new:
+  `"implied"`, `"was_default"` (see `BatchConfig`).
 - A line for each run that started: `{"run": {"started": true, "num_total", "inputs"}}`; `inputs` is a hash of
-  the names of all items, whatever the shard.
+  the names of all items, whatever the shard. `"media_reader"` is the version of what was read from here on.
 - A line for each finished item: `{"item", "status": "done"|"no_face"|"no_speech"|"left_out"|"failed",
   "reason", "outputs": [[path, bytes]], "rows": [{…}], "seconds", "fingerprint", "at": seconds since 1970}`.
   Of several lines of an item, also in several manifests of a folder, the newest counts.
@@ -55,6 +56,8 @@ class Header(TypedDict):
     item_column: str
     overwrite: bool
     implied: NotRequired[dict[str, object]]
+    was_default: NotRequired[dict[str, object]]
+    media_reader: NotRequired[int]
 
 
 class Record(TypedDict):
@@ -89,12 +92,11 @@ def make_header(
     columns: Sequence[str],
     item_column: str,
     overwrite: bool = False,
-    implied: Mapping[str, object] | None = None,
+    **further: object,
 ) -> Header:
     """The first line of a manifest, as reading it from JSON would give it (lists instead of tuples).
 
-    `implied` are the values of those `settings` that older manifests do not name, because there was no
-    choice then.
+    `further` are those of the keys `implied`, `was_default` and `media_reader` that have a value.
     """
     header = {
         "facevox_manifest": FORMAT_VERSION,
@@ -104,7 +106,7 @@ def make_header(
         "columns": list(columns),
         "item_column": item_column,
         "overwrite": overwrite,
-        **({"implied": implied} if implied else {}),
+        **{key: value for key, value in further.items() if value},
     }
     plain: Header = json.loads(json.dumps(header))
     return plain
@@ -121,6 +123,7 @@ class Manifest:
     header: Header
     offsets: dict[str, int] = field(default_factory=dict)
     times: dict[str, float] = field(default_factory=dict)
+    media_readers: dict[str, int] = field(default_factory=dict)  # version by item; 1 where none is named
     inputs: str = ""  # hash of the names of all items, as the last run saw them
     is_complete: bool = False  # the last run came to its end
     end: int = 0  # bytes up to the last whole line
@@ -142,6 +145,11 @@ class Manifest:
             if isinstance(mine, dict) and isinstance(other, dict):
                 implied = {**self.header.get("implied", {}), **header.get("implied", {})}
                 mine, other = {**implied, **mine}, {**implied, **other}
+                if "was_default" not in self.header:
+                    # What was left to the program then is left to it now.
+                    for name, value in header.get("was_default", {}).items():
+                        if mine.get(name) == value and other.get(name) is None:
+                            mine[name] = None
                 names = [name for name in {**mine, **other} if mine.get(name) != other.get(name)]
                 changes += [f"{name} was {mine.get(name)}, is {other.get(name)}" for name in names]
             else:
@@ -156,6 +164,7 @@ def load_manifest(path: Path) -> Manifest | None:
         UserError: It is not a manifest, or one of a later format.
     """
     manifest: Manifest | None = None
+    media_reader = 1
     with path.open("rb") as file:
         start = 0
         for line in file:
@@ -177,12 +186,16 @@ def load_manifest(path: Path) -> Manifest | None:
                         f"{FORMAT_VERSION}; use the facevox that wrote it, or another output folder"
                     )
                 manifest = Manifest(path, cast(Header, record))
+                media_reader = record.get("media_reader", 1)
             elif isinstance(record, dict) and "item" in record:
                 manifest.offsets[record["item"]] = start
                 manifest.times[record["item"]] = record.get("at", 0.0)
+                manifest.media_readers[record["item"]] = media_reader
             elif isinstance(record, dict) and "run" in record:
                 manifest.is_complete = bool(record["run"].get("complete"))
                 manifest.inputs = record["run"].get("inputs", manifest.inputs)
+                if record["run"].get("started"):
+                    media_reader = record["run"].get("media_reader", manifest.header.get("media_reader", 1))
             start = manifest.end = end
     return manifest
 
@@ -254,6 +267,10 @@ class ItemIndex:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._newest)
+
+    def media_reader(self, name: str) -> int:
+        """The version of the media reader that read an item of the index."""
+        return self._newest[name].media_readers[name]
 
     def records(self, names: Iterable[str]) -> Iterator[Record]:
         """The newest record of each of `names` that has one, in that order."""
@@ -349,12 +366,16 @@ def write_manifest(path: Path, header: Header, records: Iterable[Record], inputs
         file.write(_line({"run": {**run, "complete": True}}))
 
 
-def started_record(names: Sequence[str]) -> dict[str, object]:
-    """The line with which a run starts: the number of all items, and a hash of their names."""
+def started_record(names: Sequence[str], media_reader: int = 0) -> dict[str, object]:
+    """The line with which a run starts: the number of all items, and a hash of their names.
+
+    `media_reader` is the version of what it reads; 0: no media.
+    """
     digest = hashlib.sha256()
     for name in names:
         digest.update(name.encode("utf-8", "surrogateescape") + b"\0")
-    return {"run": {"started": True, "num_total": len(names), "inputs": digest.hexdigest()[:16]}}
+    run = {"started": True, "num_total": len(names), "inputs": digest.hexdigest()[:16]}
+    return {"run": {**run, **({"media_reader": media_reader} if media_reader else {})}}
 
 
 def status_text(counts: Mapping[str, int]) -> str:
@@ -453,6 +474,16 @@ def merge_manifests(output_dir: Path, program: str) -> Merged:
         if whole is not None and not whole.differences(header):
             manifests.append(whole)
         index = ItemIndex(manifests)
+        readers = {index.media_reader(name) for name in index}
+        if len(readers) > 1:
+            shards = manifests[: len(paths)]
+            older = [m.path.name for m in shards if min(map(index.media_reader, m.times)) < max(readers)]
+            raise UserError(
+                f"{output_dir}: results in {', '.join(older)} are of an older facevox, which read some files "
+                "otherwise; run the same command for each part again, which checks them, then merge"
+            )
+        if max(readers, default=1) > 1:
+            header["media_reader"] = max(readers)
         write_manifest(whole_file, header, index.records(sorted(index)), manifests[0].inputs)
         merged = load_manifest(whole_file)
         assert merged is not None, "just written"

@@ -31,6 +31,7 @@ MAX_START_FAILURES = 3  # workers that die one after the other before any item i
 # without delaying a stop.
 PREFETCH_BELOW_S = 0.2
 LARGE_BLOCK_BYTES = 31 << 20  # below 32 MB, the highest threshold that glibc adopts by itself
+KEPT = "kept"  # outcome of an unchecked item that does not have to be done again
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
@@ -45,12 +46,15 @@ class Item:
             is done again when this is not among its files, and a file is removed when it is no item's.
         further_paths: Other files that it is made from (the sound of a video): an item is done again when one
             of them is added, removed or replaced.
+        is_unchecked: It was finished with an older media reader, and is done again only if that read one of
+            its files otherwise.
     """
 
     name: str
     path: str
     output: str | None = None
     further_paths: tuple[str, ...] = ()
+    is_unchecked: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,8 +74,9 @@ class Outcome:
 
     rows: Sequence[Mapping[str, object]] = ()
     outputs: list[str] = field(default_factory=list)
-    status: str = "done"  # or "failed", or that of a `NobodyError`
+    status: str = "done"  # or "failed", or that of a `NobodyError`, or KEPT
     reason: str = ""
+    changes: list[str] = field(default_factory=list)  # why an unchecked item was done again
 
     @classmethod
     def without_result(cls, reason: str | BaseException) -> "Outcome":

@@ -90,6 +90,12 @@ class VoiceTask(Task[FileItem]):
         }
         return Outcome(rows=[row], outputs=[item.output], reason="; ".join(notes))
 
+    def changes(self, item: FileItem) -> list[str]:
+        """Kinds of sound that were read otherwise."""
+        from facevox.media import changed_kinds
+
+        return changed_kinds(item.path, sound=True)
+
 
 def plan_voices(videos: Sequence[Path], root: Path) -> list[FileItem]:
     """An item for each video, with the name of its wav; two videos of one stem get two names."""

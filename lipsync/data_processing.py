@@ -57,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "sound": asdict(settings.audio.choice),
         },
         implied={"sound": asdict(PLAYED)},
+        reads_media=True,
         unit="video",
     )
     return run_batch(ClipTask(settings.data, settings.audio), plan_clips(settings), batch).exit_code

@@ -368,6 +368,7 @@ def _run_batch(args: argparse.Namespace, settings: Settings) -> int:
         item_column="pair",
         settings=batch_settings(settings, args.checkpoint),
         implied={"sound": asdict(PLAYED)},
+        reads_media=True,
         unit="pair",
     )
     make_scorer = functools.partial(LipSyncInference, args.checkpoint, settings=settings)

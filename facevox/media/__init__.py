@@ -5,9 +5,11 @@ it whatever their own start times, edit lists or codec delays are. Where the tim
 recordings that were joined byte by byte, each stream continues directly after the previous part.
 
 `container` opens files and keeps the clock, `streams` says which stream is played, `display` makes a picture
-of a frame, `pictures` and `sound` read, `writing` writes.
+of a frame, `pictures` and `sound` read, `writing` writes. `changes` knows the files that earlier versions
+read otherwise.
 """
 
+from facevox.media.changes import changed_kinds
 from facevox.media.container import (
     FORMATS,
     MAX_GAP_S,
@@ -42,6 +44,7 @@ __all__ = [
     "Frame",
     "MediaError",
     "MediaInfo",
+    "changed_kinds",
     "decoded_frames",
     "iter_audio",
     "iter_frames",

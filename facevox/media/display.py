@@ -64,6 +64,11 @@ def pixel_aspect(stream: "VideoStream") -> Fraction:
     return Fraction(1)
 
 
+def is_high_range(frame: av.VideoFrame) -> bool:
+    """True for a picture of high dynamic range."""
+    return frame.color_trc in _HIGH_RANGE
+
+
 def square_size(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
     """The size with square pixels: the shorter direction is enlarged, so that nothing is lost."""
     if aspect >= 1:
@@ -92,7 +97,7 @@ class PictureMaker:
         if self._aspect != 1:
             options["width"], options["height"] = square_size(frame.width, frame.height, self._aspect)
             options["interpolation"] = "BICUBIC"
-        if frame.color_trc in _HIGH_RANGE:
+        if is_high_range(frame):
             # swscale maps the tones, with white at 203 nits (ITU-R BT.2408).
             options |= {"dst_color_trc": ColorTrc.BT709, "dst_color_primaries": ColorPrimaries.BT709}
         converted = self._reformatter.reformat(frame, **options)

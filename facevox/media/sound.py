@@ -22,10 +22,19 @@ GAP_S = 0.02
 _SIDE, _BEHIND = math.sqrt(0.5), 0.5
 _WEIGHTS = {"FC": 1.0, "FL": _SIDE, "FR": _SIDE, "FLC": _SIDE, "FRC": _SIDE}
 _LOW = frozenset({"LFE", "LFE2"})  # effects, no speech
+# Of files that do not name their channels (PCM in Matroska, a plain WAV), as FFmpeg guesses it ...
+_GUESSED = {
+    6: ["FL", "FR", "FC", "LFE", "BL", "BR"],
+    8: ["FL", "FR", "FC", "LFE", "BL", "BR", "SL", "SR"],
+}
+_LOW_HZ = (
+    200.0  # ... unless the channel for low effects has a higher mean frequency: then they are microphones
+)
 # A mix with less than this share of its channels' power is one in which they cancel each other out.
 _CANCELLED = 0.02
 _HEARD_S = 2.0  # of sound that is no silence, on which that is decided
 _MOST_HELD_S = 60.0
+CANCELLING = "the channels cancel each other out"
 _SILENCE = 1e-8  # mean power; -80 dB
 
 
@@ -49,7 +58,11 @@ class Downmix:
     def __init__(
         self, choice: SoundChoice, names: list[str], rate_hz: int, notes: list[str], path: str | Path
     ) -> None:
+        self._is_guessed = len(names) in _GUESSED and not set(names) & (_WEIGHTS.keys() | _LOW)
+        if self._is_guessed:
+            names = _GUESSED[len(names)]
         self._names, self._notes, self._rate_hz = names, notes, rate_hz
+        self._low_powers = np.zeros(2)  # of the guessed channel for low effects, and of its differences
         self._held: list[NDArray[np.float32]] = []
         self._num_heard = self._num_held = 0
         self._powers = np.zeros(len(names) + 1)  # of the channels, then of their mix
@@ -72,6 +85,9 @@ class Downmix:
         if power[:-1].max(initial=0.0) > _SILENCE * len(block_NC):
             self._num_heard += len(block_NC)
             self._powers += power
+            if self._is_guessed:
+                low = block_NC[:, self._names.index("LFE")].astype(np.float64)
+                self._low_powers += (low**2).sum(), (np.diff(low) ** 2).sum()
         if self._num_heard >= _HEARD_S * self._rate_hz or self._num_held >= _MOST_HELD_S * self._rate_hz:
             yield from self.rest()
 
@@ -79,12 +95,16 @@ class Downmix:
         """The blocks that are still held back."""
         if not self._is_decided:
             self._is_decided = True
+            # A sine of frequency f has differences of (2 pi f / rate)^2 of its power.
+            bar = (2 * np.pi * _LOW_HZ / self._rate_hz) ** 2
             # Of independent channels the mix has the power of each, weighted; of opposite ones none.
             expected = float((self._powers[:-1] * self._weights.astype(np.float64) ** 2).sum())
-            if self._powers[-1] < _CANCELLED * expected:
+            if self._is_guessed and self._low_powers[1] > bar * self._low_powers[0]:
+                self._weights = _mix_of([""] * len(self._names))
+            elif self._powers[-1] < _CANCELLED * expected:
                 loudest = int(self._powers[:-1].argmax())
                 self._take(loudest)
-                note = f"the channels cancel each other out: {self._names[loudest]}, the loudest, is taken"
+                note = f"{CANCELLING}: {self._names[loudest]}, the loudest, is taken"
                 if note not in self._notes:
                     self._notes.append(note)
         for block in self._held:

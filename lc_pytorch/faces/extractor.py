@@ -39,7 +39,7 @@ from facevox import cli
 from facevox.batch import BatchConfig, BatchOptions, FileItem, Outcome, Summary, Task, run_batch
 from facevox.errors import NoFaceError
 from facevox.files import VIDEO_PATTERNS, find_files, relative_name, write_image
-from facevox.media import Frame, iter_frames
+from facevox.media import Frame, changed_kinds, iter_frames
 from facevox.naming import plan_names
 from lc_pytorch.faces.crops import Eyes, FaceCrop, centre_square, cut_face, widen
 from lc_pytorch.faces.detectors import Candidate, Detector, check_backend, make_detector
@@ -122,6 +122,7 @@ def extract_faces(
         columns=COLUMNS,
         item_column="video",
         settings=asdict(config),
+        reads_media=True,
         unit="video",
     )
     return run_batch(FaceTask.for_workers(config, batch.workers), plan_faces(videos, root), batch)
@@ -185,6 +186,10 @@ class FaceTask(Task[VideoItem]):
         if self._detector is not None:
             self._detector.close()
             self._detector = None
+
+    def changes(self, item: VideoItem) -> list[str]:
+        """Kinds of pictures that were read otherwise."""
+        return changed_kinds(item.path, pictures=True)
 
     def process(self, item: VideoItem) -> Outcome:
         """Finds and writes the face of a video.

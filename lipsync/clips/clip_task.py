@@ -11,7 +11,7 @@ import numpy as np
 from facevox.batch import FileItem, Outcome, Task
 from facevox.errors import NoFaceError, UserError
 from facevox.files import VIDEO_PATTERNS, find_files, relative_name, require_folder
-from facevox.media import MediaInfo, probe
+from facevox.media import MediaInfo, changed_kinds, probe
 from facevox.mesh.kinds import FACE_MESH, describe_mesh
 from facevox.naming import plan_names
 from lipsync.clips.clip_files import write_clip
@@ -45,6 +45,12 @@ class ClipItem(FileItem):
     notes: tuple[str, ...]
 
 
+def changed_clip(video: str, audio: str) -> list[str]:
+    """The kinds of a video, and of its sound if that is a separate file, which were read otherwise before."""
+    kinds = changed_kinds(video, pictures=True, sound=not audio, grid_hz=FRAME_HZ)
+    return [*kinds, *(changed_kinds(audio, sound=True) if audio else [])]
+
+
 class ClipTask(Task[ClipItem]):
     """Writes `<video without suffix>.npz` below the output folder for each video."""
 
@@ -62,6 +68,10 @@ class ClipTask(Task[ClipItem]):
         """One thread a worker: the workers share the cores."""
         super().open(output_dir)
         cv2.setNumThreads(1)
+
+    def changes(self, item: ClipItem) -> list[str]:
+        """Kinds of pictures and sound that were read otherwise."""
+        return changed_clip(item.path, item.audio)
 
     def process(self, item: ClipItem) -> Outcome:
         """Writes the clip of one video; the sound comes from `item.audio`, or else from the video.

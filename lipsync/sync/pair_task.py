@@ -18,6 +18,7 @@ from facevox.batch import FileItem, Outcome, Task
 from facevox.errors import UserError
 from facevox.files import write_json
 from facevox.naming import plan_names
+from lipsync.clips.clip_task import changed_clip
 from lipsync.settings import Settings
 from lipsync.sync.answers import Details, without_nan
 
@@ -70,6 +71,10 @@ class PairTask(Task[PairItem]):
 
             torch.set_num_threads(1)
         self._scorer = self._make_scorer()
+
+    def changes(self, item: PairItem) -> list[str]:
+        """Kinds of pictures and sound that were read otherwise."""
+        return changed_clip(item.path, item.audio)
 
     def process(self, item: PairItem) -> Outcome:
         """Scores one pair. Raises UserError where a file cannot be read."""

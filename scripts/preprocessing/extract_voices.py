@@ -64,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         item_column="video",
         settings=asdict(config),
         implied={"audio_channel": MIX, "audio_track": ""},
+        reads_media=True,
         unit="video",
     )
     return run_batch(VoiceTask(config), plan_voices(videos, root), batch).exit_code

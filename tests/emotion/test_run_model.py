@@ -173,7 +173,7 @@ def test_signal_between_pictures_ends_the_batch_which_then_goes_on(run, tmp_path
 
     with monkeypatch.context() as patched:
         patched.setattr(Annotator, "draw", draw_and_stop)
-        assert run("image", tmp_path / "in", tmp_path / "out") == 75
+        assert run("image", tmp_path / "in", tmp_path / "out", "--debug") == 75
     assert len(list((tmp_path / "out").glob("*.jpg"))) == 1
     assert run("image", tmp_path / "in", tmp_path / "out") == 0
     assert len(list((tmp_path / "out").glob("*.jpg"))) == 3

@@ -12,7 +12,15 @@ from bad_media import rewrite_matrix
 from numpy.typing import NDArray
 from skimage.data import astronaut
 
-from facevox.media import MediaError, iter_frames, pictures, probe, read_first_frame, write_video
+from facevox.media import (
+    MediaError,
+    changed_kinds,
+    iter_frames,
+    pictures,
+    probe,
+    read_first_frame,
+    write_video,
+)
 from facevox.media.display import square_size
 
 Image = NDArray[np.uint8]
@@ -69,6 +77,8 @@ def test_display_matrix_is_followed_whole(tmp_path: Path, name: str) -> None:
     rewrite_matrix(tmp_path / "x.mp4", matrix)
     frame = read_first_frame(tmp_path / "x.mp4")
     assert likeness(frame.image, FACE) > 0.99
+    is_mirror = bool(np.linalg.det(np.reshape(matrix, (2, 2))) < 0)
+    assert changed_kinds(tmp_path / "x.mp4", pictures=True) == ["mirrored"] * is_mirror
     info = probe(tmp_path / "x.mp4")
     assert (info.width, info.height) == (320, 240)
 
@@ -86,6 +96,7 @@ def test_pixels_become_square(tmp_path: Path, suffix: str, aspect: Fraction) -> 
     assert min(image.shape[1] / width, image.shape[0] / 240) >= 0.99  # nothing is lost
     info = probe(tmp_path / f"x{suffix}")
     assert (info.width, info.height) == image.shape[1::-1]
+    assert changed_kinds(tmp_path / f"x{suffix}", pictures=True) == ["pixel aspect"]
     assert likeness(cv2.resize(image, (320, 240)), FACE) > 0.98
 
 
@@ -126,6 +137,8 @@ def test_interlaced_frames_have_no_combs_and_keep_their_times(tmp_path: Path) ->
     write_stream(tmp_path / "whole.mkv", moving[::2])
     shown, whole = list(iter_frames(tmp_path / "woven.mkv")), list(iter_frames(tmp_path / "whole.mkv"))
     assert [frame.time_s for frame in shown] == [frame.time_s for frame in whole]
+    assert changed_kinds(tmp_path / "woven.mkv", pictures=True) == ["interlaced"]
+    assert changed_kinds(tmp_path / "whole.mkv", pictures=True) == []
     assert combs(woven[5]) > 2 * combs(moving[10])
     for frame, reference in zip(shown[1:-1], whole[1:-1], strict=True):
         assert combs(frame.image) < 1.3 * combs(reference.image)
@@ -177,6 +190,7 @@ def test_high_dynamic_range_looks_like_the_film(tmp_path: Path, transfer: int) -
     image = read_first_frame(tmp_path / "x.mkv").image
     assert np.abs(image.astype(float) - FACE).mean() < 5  # levels of 255; without tone mapping 25 to 47
     assert np.abs((image.astype(float) - FACE).mean(axis=(0, 1))).max() < 4
+    assert changed_kinds(tmp_path / "x.mkv", pictures=True) == ["high dynamic range"]
 
 
 @pytest.mark.parametrize("form", ["yuv420p10le", "yuv422p", "yuv444p", "yuvj420p"])

@@ -190,6 +190,8 @@ def test_joined_recordings_follow_one_another(tmp_path: Path, case: str) -> None
     frames = list(iter_frames(joined))
     assert len(frames) == 100
     assert np.diff([f.time_s for f in frames]) == pytest.approx(0.04, abs=0.001)
+    is_ahead = case == "ts far ahead"
+    assert media.changed_kinds(joined, pictures=True, sound=True) == ["jumps of the clock"] * is_ahead
     # The pictures start up to 0.1 s late by the codec's delay; a part's sound ends up to 0.1 s later.
     moments_s = [0.4, 1.0, 1.6, 2.4, 3.0, 3.6]
     assert flashes_s(joined) == pytest.approx(moments_s, abs=0.1)

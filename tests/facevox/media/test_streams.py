@@ -10,7 +10,7 @@ import pytest
 from av.stream import Disposition
 from numpy.typing import NDArray
 
-from facevox.media import MediaError, iter_audio, iter_frames, probe, read_audio
+from facevox.media import MediaError, changed_kinds, iter_audio, iter_frames, probe, read_audio
 from facevox.sound_choice import SoundChoice
 
 Samples = NDArray[np.float32]
@@ -99,6 +99,8 @@ def test_film_is_taken_and_not_what_lies_beside_it(
     assert frames[0].image.shape == (320, 320, 3)
     info = probe(tmp_path / name)
     assert (info.width, info.height) == (320, 320)
+    is_later = streams[0][1] != 320 and not streams[0][3] & Disposition.attached_pic
+    assert changed_kinds(tmp_path / name, pictures=True) == ["several tracks of pictures"] * is_later
 
 
 def test_film_of_single_pictures_is_a_film(tmp_path: Path) -> None:
@@ -113,6 +115,7 @@ def test_default_track_is_played_and_others_are_named(tmp_path: Path, suffix: st
     notes: list[str] = []
     assert likeness(np.concatenate(list(iter_audio(tmp_path / f"x{suffix}", notes=notes))), voice()) > 0.99
     assert notes == ["2 sound tracks: number 2 (kor) is taken"]
+    assert changed_kinds(tmp_path / f"x{suffix}", sound=True) == ["several tracks of sound"]
     for track, expected in (("1", noise(1)), ("eng", noise(1)), ("2", voice()), ("KOR", voice())):
         assert likeness(read_audio(tmp_path / f"x{suffix}", choice=SoundChoice(track=track)), expected) > 0.99
 
@@ -141,6 +144,7 @@ def test_sound_of_any_number_of_channels_is_read(
     path = tmp_path / f"x{suffix}"
     write_sounds(path, [(np.repeat(voice()[None], num_channels, axis=0), DEFAULT, "")], codec)
     samples = read_audio(path)
+    assert changed_kinds(path, sound=True) == ["more than two channels"] * (num_channels > 2)
     is_exact = codec != "aac"
     assert likeness(samples, voice()) > (0.99 if is_exact else 0.85)
     assert np.abs(samples).max() <= (1.02 if is_exact else 1.5) * np.abs(voice()).max()
@@ -167,6 +171,7 @@ def test_opposite_channels_are_no_silence(tmp_path: Path) -> None:
     samples = np.concatenate(list(iter_audio(tmp_path / "x.mkv", notes=notes)))
     assert notes == ["the channels cancel each other out: FL, the loudest, is taken"]
     assert len(samples) == len(sound)
+    assert changed_kinds(tmp_path / "x.mkv", sound=True) == ["channels that cancel out"]
     assert likeness(samples, sound) > 0.99
 
 
@@ -175,6 +180,7 @@ def test_wide_stereo_is_mixed(tmp_path: Path) -> None:
     notes: list[str] = []
     assert likeness(np.concatenate(list(iter_audio(tmp_path / "x.mkv", notes=notes))), voice()) > 0.85
     assert not notes
+    assert changed_kinds(tmp_path / "x.mkv", sound=True) == []
 
 
 @pytest.mark.parametrize(("channel", "seed"), [("left", 1), ("right", 2), ("1", 1), ("2", 2)])
@@ -197,3 +203,24 @@ def test_sound_is_the_same_whatever_part_is_asked_for(tmp_path: Path) -> None:
     part = read_audio(tmp_path / "x.mkv", start_s=1.0, duration_s=0.5)
     assert len(part) == RATE_HZ // 2
     assert np.abs(part - whole[RATE_HZ:][: len(part)]).max() < 0.02
+
+
+@pytest.mark.parametrize("num_channels", [6, 8])
+def test_channels_without_names_are_those_of_a_film(tmp_path: Path, num_channels: int) -> None:
+    channels = np.zeros((num_channels, len(voice())), np.float32)
+    channels[2] = voice()
+    channels[3] = 0.9 * np.sin(2 * np.pi * 60 * np.arange(len(voice())) / RATE_HZ)
+    write_sounds(tmp_path / "x.mkv", [(channels, DEFAULT, "")], "pcm_s16le")  # Matroska has no place for them
+    with av.open(tmp_path / "x.mkv") as container:
+        assert container.streams.audio[0].layout.name == f"{num_channels} channels"
+    assert likeness(read_audio(tmp_path / "x.mkv"), voice()) > 0.99
+
+
+@pytest.mark.parametrize("place", range(6))
+def test_channels_without_names_are_microphones_where_the_fourth_speaks(tmp_path: Path, place: int) -> None:
+    channels = np.stack([0.01 * noise(seed) for seed in range(6)])
+    channels[place] += voice()
+    write_sounds(tmp_path / "x.mkv", [(channels, DEFAULT, "")], "pcm_s16le")
+    samples = read_audio(tmp_path / "x.mkv")
+    assert likeness(samples, voice()) > 0.97
+    assert samples.std() / voice().std() == pytest.approx(1 / 6, rel=0.05)

@@ -6,7 +6,7 @@ import av
 import pytest
 from talking_clips import make_talking
 
-from facevox.media import phase_s, probe
+from facevox.media import changed_kinds, phase_s, probe
 from lipsync.inference import LipSyncInference
 
 
@@ -37,5 +37,7 @@ def test_offset_follows_pictures_off_the_grid(tmp_path: Path, talking: tuple[Pat
         delay_pictures(talking[0], path, delay_ms / 1000)
         if suffix == ".mp4":  # in Matroska the codec's delay comes before everything else
             assert phase_s(probe(path), 25) == pytest.approx(delay_ms / 1000, abs=0.002)
+            expected = ["pictures between the steps of the clock"] * (delay_ms > 0)
+            assert changed_kinds(path, pictures=True, sound=True, grid_hz=25) == expected
         offsets[delay_ms] = lipsync.analyse(path)[1]["offset_ms"]
     assert offsets == pytest.approx({delay: offsets[0] + delay for delay in offsets}, abs=2)

@@ -31,7 +31,7 @@ from facevox.media.pictures import (
 )
 from facevox.media.sound import GAP_S, Downmix, iter_audio, packed_samples, read_audio
 from facevox.media.streams import played_stream
-from facevox.media.writing import write_video, write_wav
+from facevox.media.writing import write_timed_video, write_video, write_wav
 
 __all__ = [
     "FORMATS",
@@ -56,6 +56,7 @@ __all__ = [
     "read_audio",
     "read_first_frame",
     "start_of",
+    "write_timed_video",
     "write_video",
     "write_wav",
 ]

@@ -54,6 +54,7 @@ class MediaInfo:
     num_audio_tracks: int
     first_picture_s: float = 0.0  # its presentation time
     is_variable_rate: bool | None = None  # whether frames come at uneven times; None: not checked
+    time_base: Fraction = Fraction(1, 90_000)  # seconds of a tick of its pictures' time stamps
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,10 @@ class Frame:
     """A picture of a video."""
 
     image: "NDArray[np.uint8]"  # (H, W, 3), RGB or BGR as requested, as a player shows it
-    time_s: float  # presentation time
+    time_s: float  # presentation time; with a rate: index / rate_hz after the start
     index: int  # in presentation order, from 0; with a rate: the index at that rate
+    source_s: float  # its own presentation time, also with a rate
+    duration_s: float  # by its packet, else by the average rate; the next picture may come at another time
 
 
 def probe(path: str | Path, *, with_times: bool = False) -> MediaInfo:
@@ -104,7 +107,7 @@ def probe(path: str | Path, *, with_times: bool = False) -> MediaInfo:
         return MediaInfo(
             True, has_audio, width, height, duration_s, float(rate or 0), num_frames, audio_rate_hz,
             len(sounds), max(((frame and frame.time) or 0.0) - start_of(container), 0.0),
-            _is_uneven(stamps) if with_times else None,
+            _is_uneven(stamps) if with_times else None, stream.time_base or MediaInfo.time_base,
         )  # fmt: skip
 
 
@@ -184,8 +187,10 @@ def iter_frames(
         maker = PictureMaker(pixel_aspect(stream), colour)
         timed = _timed_frames(container, stream, path, start_s, check)
         frames = _every(timed, start_s) if rate_hz is None else _at_rate(timed, rate_hz, start_s, stream)
-        for index, time_s, frame in frames:
-            yield Frame(maker.picture(frame), time_s, index)
+        usual_s = _frame_s(stream)
+        for index, time_s, source_s, frame in frames:
+            duration_s = float(frame.duration * (frame.time_base or 0)) or usual_s
+            yield Frame(maker.picture(frame), time_s, index, source_s, duration_s)
             count += 1
             if max_frames is not None and count >= max_frames:
                 return
@@ -195,15 +200,15 @@ def iter_frames(
 
 def _every(
     timed: Iterator[tuple[float, av.VideoFrame]], start_s: float
-) -> Iterator[tuple[int, float, av.VideoFrame]]:
+) -> Iterator[tuple[int, float, float, av.VideoFrame]]:
     later = ((time_s, frame) for time_s, frame in timed if time_s >= start_s - 1e-6)
     for index, (time_s, frame) in enumerate(later):
-        yield index, time_s, frame
+        yield index, time_s, time_s, frame
 
 
 def _at_rate(
     timed: Iterator[tuple[float, av.VideoFrame]], rate_hz: float, start_s: float, stream: "VideoStream"
-) -> Iterator[tuple[int, float, av.VideoFrame]]:
+) -> Iterator[tuple[int, float, float, av.VideoFrame]]:
     """The frame nearest to start_s + k / rate_hz for each k; the last frame is shown for its duration."""
     previous: tuple[float, av.VideoFrame] | None = None
     index = 0
@@ -212,13 +217,13 @@ def _at_rate(
             # Up to half way between two frames the earlier one is the nearer.
             middle_s = (previous[0] + time_s) / 2
             while start_s + index / rate_hz < middle_s - 1e-9:
-                yield index, start_s + index / rate_hz, previous[1]
+                yield index, start_s + index / rate_hz, *previous
                 index += 1
         previous = (time_s, frame)
     if previous is None:
         return
     while start_s + index / rate_hz < previous[0] + _frame_s(stream) - 1e-6:
-        yield index, start_s + index / rate_hz, previous[1]
+        yield index, start_s + index / rate_hz, *previous
         index += 1
 
 

@@ -187,15 +187,18 @@ class FaceAnalyser:
         sightings = [Sighting(box, row) for box, row in zip(boxes, probabilities_NC, strict=True)]
         return Findings(sightings, detected_s - start_s, time.perf_counter() - detected_s)
 
-    def analyse(self, image_rgb: NDArray[np.uint8], time_s: float | None = None) -> list[Face]:
+    def analyse(
+        self, image_rgb: NDArray[np.uint8], time_s: float | None = None, *, is_film: bool = False
+    ) -> list[Face]:
         """The faces of the next picture of a camera or video, from left to right.
 
         Args:
             image_rgb: (H, W, 3) uint8, upright.
             time_s: Time of the picture, on a clock that does not run backwards; None: now.
+            is_film: Whether the picture before it was shown until then, as in a video.
         """
         now_s = time.monotonic() if time_s is None else time_s
-        return self._tracks.update(self.find(image_rgb).sightings, now_s)
+        return self._tracks.update(self.find(image_rgb).sightings, now_s, is_film=is_film)
 
     def reset(self) -> None:
         """Forgets the faces so far: another camera or video begins. Their numbers are not used again."""

@@ -102,4 +102,5 @@ def record_webcam(
 
             write_video(target, annotated(), WEBCAM_RATE_HZ)
     height, width = first.shape[:2]
-    return log.write(target, width, height, WEBCAM_RATE_HZ, time.monotonic() - start_s, has_sound=False)
+    duration_s, seconds = len(log.frames) / WEBCAM_RATE_HZ, time.monotonic() - start_s
+    return log.write(target, width, height, WEBCAM_RATE_HZ, duration_s, seconds, has_sound=False)

@@ -59,21 +59,29 @@ class FaceLog:
 
     def add(self, index: int, time_s: float, faces: Sequence[Face]) -> None:
         """Adds the faces of a frame; a frame without any gets a row without a face."""
-        first = {"frame": index, "time_s": round(time_s, 3)}
+        time_s = round(time_s, 6) + 0.0  # never -0.0
+        first = {"frame": index, "time_s": time_s}
         self._writer.writerows([first | face_row(face, self._names) for face in faces] or [first])
-        self.frames.append(
-            {"time_s": round(time_s, 3), "faces": [face_json(face, self._names) for face in faces]}
-        )
+        self.frames.append({"time_s": time_s, "faces": [face_json(face, self._names) for face in faces]})
 
     def write(
-        self, video: Path, width: int, height: int, rate_hz: float, seconds: float, *, has_sound: bool
+        self,
+        video: Path,
+        width: int,
+        height: int,
+        rate_hz: float,
+        duration_s: float,
+        seconds: float,
+        *,
+        has_sound: bool,
     ) -> AnnotatedVideo:
         """Writes `<video>.csv` and `<video>.json` next to the video, each whole.
 
         Args:
             video: The annotated video.
             width, height: Of its frames, pixels.
-            rate_hz: Of its frames.
+            rate_hz: Of its frames, on average.
+            duration_s: From 0 to the end of its last frame.
             seconds: Time that it took.
             has_sound: Whether it has the sound.
 
@@ -87,7 +95,7 @@ class FaceLog:
             "width": width,
             "height": height,
             "fps": round(rate_hz, 3),
-            "duration_s": round(len(self.frames) / rate_hz, 3),
+            "duration_s": round(duration_s, 3),
             "classes": list(self._names),
             "frames": self.frames,
         }

@@ -105,19 +105,26 @@ class FaceTracks:
     def __init__(self) -> None:
         self._tracks: list[_Track] = []
         self._num_ids = 0
+        self._last_s = -math.inf  # of the picture before
 
     def reset(self) -> None:
         """Forgets all faces; their numbers are not used again."""
         self._tracks.clear()
 
-    def update(self, sightings: Sequence[Sighting], time_s: float) -> list[Face]:
+    def update(self, sightings: Sequence[Sighting], time_s: float, *, is_film: bool = False) -> list[Face]:
         """The faces of the next picture, in the order of `sightings`.
 
         Args:
             sightings: All faces of the picture.
             time_s: When it was taken; on any clock that does not run backwards.
+            is_film: Whether the picture before was shown until then, with its faces, as in a video: however
+                long that was, they are not forgotten.
         """
-        self._tracks = [t for t in self._tracks if time_s - t.seen_s <= FORGOTTEN_AFTER_S]
+        since_s = time_s - FORGOTTEN_AFTER_S
+        if is_film:
+            since_s = min(since_s, self._last_s)
+        self._last_s = time_s
+        self._tracks = [t for t in self._tracks if t.seen_s >= since_s]
         matched = match_boxes([t.box for t in self._tracks], [s.box for s in sightings])
         former = list(self._tracks)  # new tracks are appended below
         faces = []

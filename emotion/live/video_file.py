@@ -4,6 +4,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,20 @@ from emotion.live.annotation import RunConfig
 from emotion.live.face_log import AnnotatedVideo, FaceLog
 from emotion.live.viewer import Viewer
 from facevox.errors import UserError
-from facevox.media import MediaError, iter_frames, probe, read_audio, read_first_frame, write_video
+from facevox.media import (
+    Frame,
+    MediaError,
+    iter_frames,
+    probe,
+    read_audio,
+    read_first_frame,
+    write_timed_video,
+)
 from facevox.naming import plan_names
 from facevox.progress import Progress
 from facevox.signals import StopFlag
 
 logger = logging.getLogger(__name__)
-MAX_RATE_HZ = 60.0  # of an annotated video; videos that claim more (some headers say 1000) get this
-DEFAULT_RATE_HZ = 25.0  # where the headers have none
 AAC_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 
 
@@ -32,6 +39,8 @@ def annotate_video(
     path: Path, output_dir: Path, config: RunConfig, stop: StopFlag, viewer: Viewer
 ) -> AnnotatedVideo:
     """Writes `<name>.mp4` with boxes, bars and the sound (mixed to mono), `<name>.csv` and `<name>.json`.
+
+    Every frame is analysed and written, at its own time, whatever the rate; so are the samples of the sound.
 
     Args:
         path: The video.
@@ -46,7 +55,6 @@ def annotate_video(
     """
     read_first_frame(path)  # before the model is loaded
     info = probe(path)
-    rate_hz = min(info.rate_hz or DEFAULT_RATE_HZ, MAX_RATE_HZ)
     audio_rate_hz = info.audio_rate_hz if info.audio_rate_hz in AAC_RATES_HZ else 44100
     audio = _sound(path, audio_rate_hz) if info.has_audio else None
     classifier, analyser, annotator = config.open()
@@ -54,27 +62,35 @@ def annotate_video(
     target = output_dir / plan_names([path.name], ".mp4")[0]
     log = FaceLog(names)
     start_s = time.monotonic()
-    expected = max(round(info.duration_s * rate_hz), 1)
+    expected = max(info.num_frames or round(info.duration_s * info.rate_hz), 1)
+    width = height = 0
+    end_s = 0.0
     with contextlib.closing(analyser), Progress(expected, "run_model", "frame") as progress:
 
-        def annotated() -> Iterator[NDArray[np.uint8]]:
-            shape: tuple[int, ...] = ()
-            for frame in iter_frames(path, rate_hz=rate_hz):
+        def annotated() -> Iterator[Frame]:
+            nonlocal width, height, end_s
+            for frame in iter_frames(path):
                 if stop:
                     raise Stopped
-                shape = shape or frame.image.shape
-                if frame.image.shape != shape:
+                if frame.index == 0:
+                    height, width = frame.image.shape[:2]
+                if frame.image.shape[:2] != (height, width):
                     raise UserError(f"{path}: the size of its pictures changes; convert it to one size first")
-                faces = analyser.analyse(frame.image, frame.time_s)
+                faces = analyser.analyse(frame.image, frame.time_s, is_film=True)
                 log.add(frame.index, frame.time_s, faces)
                 image = annotator.draw(frame.image, faces)
                 viewer.show(image)
                 progress.update()
-                yield image
+                end_s = frame.time_s + frame.duration_s
+                yield replace(frame, image=image)
 
-        write_video(target, annotated(), rate_hz, audio, audio_rate_hz)
+        write_timed_video(target, annotated(), info, audio, audio_rate_hz)
+    rate_hz = info.rate_hz or len(log.frames) / end_s
     seconds, has_sound = time.monotonic() - start_s, audio is not None
-    return log.write(target, info.width, info.height, rate_hz, seconds, has_sound=has_sound)
+    # The writer repeats an odd last row or column.
+    return log.write(
+        target, width + width % 2, height + height % 2, rate_hz, end_s, seconds, has_sound=has_sound
+    )
 
 
 def _sound(path: Path, rate_hz: int) -> NDArray[np.float32] | None:

@@ -85,6 +85,22 @@ def test_number_is_kept_through_a_short_absence_and_never_used_again_after_a_lon
     assert numbers(tracks, 2.1, 105) == [3]
 
 
+def test_faces_of_a_film_are_kept_as_long_as_their_picture_is_shown() -> None:
+    tracks = FaceTracks()
+    ids = []
+    for time_s, centres in (
+        (0.0, (100,)),
+        (9.0, (105,)),
+        (9.1, ()),
+        (10.0, (105,)),
+        (11.1, ()),
+        (12.2, (105,)),
+    ):
+        faces = tracks.update(see(*centres), time_s, is_film=True)
+        ids.append([face.track_id for face in faces])
+    assert ids == [[1], [1], [], [1], [], [2]]
+
+
 def test_face_elsewhere_or_of_another_size_is_another_one() -> None:
     tracks = FaceTracks()
     assert numbers(tracks, 0.0, 100) == [1]

@@ -1,6 +1,7 @@
 """Uploaded pictures and videos: decoded within limits, analysed in turn with the live clients."""
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -160,20 +161,25 @@ async def _predict_video(
     frames = _sampled_frames(file, config, bounds)
     tracks = FaceTracks()
     answers: list[FrameAnswer] = []
-    width = height = 0
+    width = height = index = 0
+    last_s = -math.inf
     try:
         while (frame := await _await_frame(frames, thread, bounds, is_gone)) is not None:
             bounds()  # a frame that is repeated for long comes without packets
-            if len(answers) >= config.max_video_s * VIDEO_RATE_HZ:
+            index = frame.index
+            if index >= config.max_video_s * VIDEO_RATE_HZ:
                 raise Refusal("too_long")  # whatever its header states
+            if frame.source_s == last_s:
+                continue  # it is still shown, and was analysed
+            last_s = frame.source_s
             height, width = frame.image.shape[:2]
             if width * height > config.max_frame_pixels:  # the size may change on the way
                 raise Refusal("too_many_pixels")
             async with service.workers.turns:
                 findings = await service.workers.faces(frame.image)
-            faces = tracks.update(findings.sightings, frame.time_s)
+            faces = tracks.update(findings.sightings, last_s, is_film=True)
             service.metrics.count("faces_total", len(faces))
-            answers.append({"time_s": round(frame.time_s, 3), "faces": service.describe_faces(faces)})
+            answers.append({"time_s": round(last_s, 6) + 0.0, "faces": service.describe_faces(faces)})
     finally:
         await loop.run_in_executor(thread, frames.close)  # type: ignore[attr-defined]
     return {
@@ -181,7 +187,7 @@ async def _predict_video(
         "width": width,
         "height": height,
         "fps": VIDEO_RATE_HZ,
-        "duration_s": round(duration_s or len(answers) / VIDEO_RATE_HZ, 3),
+        "duration_s": round(duration_s or (index + 1) / VIDEO_RATE_HZ, 3),
         "classes": list(service.class_names),
         "frames": answers,
         "ms": {"total": round(1000 * (time.perf_counter() - start_s), 2)},

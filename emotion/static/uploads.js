@@ -19,6 +19,8 @@ import { t } from "./texts.js";
 const LANE_PX = 14;
 const LANE_GAP_PX = 3;
 const MAX_LANES = 6;
+// Five frames a second are analysed; one that is shown for longer stands still, and so do its faces.
+const LONGEST_GLIDE_S = 0.3;
 
 export class UploadError extends Error {
   /**
@@ -88,7 +90,8 @@ export function frameAt(frames, timeS) {
 }
 
 /**
- * The faces at a time: their boxes move evenly from one analysed frame to the next, their shares do not.
+ * The faces at a time: their boxes move evenly from one analysed frame to the next, unless that comes much later;
+ * their shares do not.
  * @param {Frame[]} frames
  * @param {number} timeS
  * @returns {Face[]}
@@ -98,7 +101,8 @@ export function facesAt(frames, timeS) {
   if (!frame) return [];
   /** @type {Frame | undefined} */
   const next = frames[frames.indexOf(frame) + 1];
-  const part = next ? Math.min(Math.max((timeS - frame.time_s) / (next.time_s - frame.time_s), 0), 1) : 0;
+  const gapS = next ? next.time_s - frame.time_s : 0;
+  const part = gapS > 0 && gapS <= LONGEST_GLIDE_S ? Math.min(Math.max((timeS - frame.time_s) / gapS, 0), 1) : 0;
   return frame.faces.map((face) => {
     const later = next?.faces.find((other) => other.id === face.id);
     if (!later || part === 0) return face;

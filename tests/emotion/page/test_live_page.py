@@ -198,11 +198,12 @@ def test_boxes_move_between_the_frames_that_were_analysed(open_page):
           const { facesAt } = await import('/static/uploads.js');
           const face = (id, left) => ({ id, box: [left, 10, 20, 30] });
           const frames = [
-            { time_s: 0, faces: [face(1, 0), face(2, 50)] }, { time_s: 0.2, faces: [face(1, 8)] }];
-          return [0, 0.05, 0.2, 5].map((at) => facesAt(frames, at).map(({ id, box }) => [id, box[0]]));
+            { time_s: 0, faces: [face(1, 0), face(2, 50)] }, { time_s: 0.2, faces: [face(1, 8)] },
+            { time_s: 2.2, faces: [face(1, 28)] }];
+          return [0, 0.05, 0.2, 1.2, 5].map((at) => facesAt(frames, at).map(({ id, box }) => [id, box[0]]));
         }"""
     )
-    assert found == [[[1, 0], [2, 50]], [[1, 2], [2, 50]], [[1, 8]], [[1, 8]]]
+    assert found == [[[1, 0], [2, 50]], [[1, 2], [2, 50]], [[1, 8]], [[1, 8]], [[1, 28]]]
 
 
 def test_quantiles_are_those_of_numpy(open_page):

@@ -125,6 +125,27 @@ def test_video_over_the_limits_is_refused(server: LiveServer, tmp_path: Path) ->
     assert (status, answer["error"]["code"]) == (413, "too_many_pixels")
 
 
+def test_frames_of_a_variable_rate_are_answered_once_at_their_own_times(
+    server: LiveServer, tmp_path: Path
+) -> None:
+    times_ms = [0, 300, 420, 2700, 2900]
+    with av.open(str(tmp_path / "x.mkv"), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for time_ms in times_ms:
+            image = np.ascontiguousarray(frame_of_faces(1)[::2, ::2])
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = time_ms, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    status, answer = server.upload((tmp_path / "x.mkv").read_bytes())
+    assert status == 200
+    assert [frame["time_s"] for frame in answer["frames"]] == [time_ms / 1000 for time_ms in times_ms]
+    # The second one was shown for two seconds, with its face.
+    assert [[face["id"] for face in frame["faces"]] for frame in answer["frames"]] == [[1]] * 5
+
+
 @pytest.mark.parametrize("content_type", ["multipart/form-data", "text/plain", ""])
 def test_request_without_a_form_is_refused(content_type: str, server: LiveServer) -> None:
     status, body, _ = server.request("/api/predict", b"x", {"Content-Type": content_type})

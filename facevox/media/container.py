@@ -9,6 +9,7 @@ import av
 from av.error import FFmpegError
 
 from facevox.errors import UserError, one_line
+from facevox.file_kinds import file_fault
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
@@ -35,19 +36,6 @@ SEEK_FROM_S = 1.0  # before it a seek costs more than it saves
 # Only these find the key frame before a time by an index. In others FFmpeg guesses a position by its
 # stamp, which may be after the key frame, so that the pictures up to the next one would be lost.
 INDEXED_FORMATS = frozenset({"mov", "mp4", "matroska", "webm", "avi"})
-# The first bytes, in small letters, of files that are often named as videos.
-_OTHER_KINDS = (
-    (b"gif8", "a GIF, no video or sound"),
-    (b"\x89png", "a PNG picture, no video or sound"),
-    (b"\xff\xd8\xff", "a JPEG picture, no video or sound"),
-    (b"bm", "a BMP picture, no video or sound"),
-    (b"version https://git-lfs", "a Git LFS pointer, not the file itself: run git lfs pull"),
-    (b"<!doctype html", "a web page: the download failed"),
-    (b"<html", "a web page: the download failed"),
-    (b"pk\x03\x04", "a ZIP archive, no video or sound"),
-    (b"%pdf", "a PDF, no video or sound"),
-)
-_PICTURE_BRANDS = frozenset({b"heic", b"heix", b"mif1", b"avif", b"avis"})
 _MOST_BOXES = 10_000
 _Packet = TypeVar("_Packet")
 # Damaged files are common and reported in one line; FFmpeg's own lines would flood the log.
@@ -89,17 +77,15 @@ def open_media(path: str | Path) -> Iterator["InputContainer"]:
 
 def _kind_of(file: Path) -> str:
     """A line about what a file is that FFmpeg cannot read as media; "" where its bytes do not say."""
+    if fault := file_fault(file, "video or sound"):
+        return fault
     try:
         with file.open("rb") as opened:
-            head = opened.read(64)
-            kinds = [text for start, text in _OTHER_KINDS if head.lower().startswith(start)]
-            if head[4:8] == b"ftyp" and head[8:12] in _PICTURE_BRANDS:
-                return "a HEIC or AVIF picture, no video or sound"
-            if head[4:8] == b"ftyp" and not _has_index(opened):
+            if opened.read(8)[4:] == b"ftyp" and not _has_index(opened):
                 return "the mp4 has no index (moov): the recording was cut off; untrunc or ffmpeg may save it"
     except OSError:
-        return ""
-    return kinds[0] if kinds else ""
+        pass
+    return ""
 
 
 def _has_index(file: BinaryIO) -> bool:

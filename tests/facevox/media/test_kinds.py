@@ -26,7 +26,8 @@ def picture(form: str) -> bytes:
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 5\n", "git lfs pull"),
         (b"<!DOCTYPE html><html><title>404</title></html>", "a web page"),
         (b"PK\x03\x04" + bytes(60), "a ZIP archive"),
-        (b"no video", "Invalid data found"),
+        (b"no video", r"a text \('no video'\), no video or sound"),
+        (b"\x01\x02 no video", "Invalid data found"),
     ],
 )
 def test_other_files_are_named(tmp_path: Path, content: bytes, text: str) -> None:

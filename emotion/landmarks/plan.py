@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emotion.data.aihub.annotations import Annotation
-from emotion.data.aihub.collection import Collection, PictureFile, add_file
+from emotion.data.aihub.collection import ARCHIVE_PATTERNS, Collection, PictureFile, add_file
 from emotion.data.aihub.labels import majority_label
 from emotion.data.aihub.names import emotion_in_name, emotion_of, normalise, parse_picture_name
 from emotion.landmarks.shards import SHARD_PICTURES
@@ -15,7 +15,7 @@ from facevox.batch import Item
 from facevox.errors import UserError
 from facevox.files import find_files
 
-ARCHIVE_PATTERNS = ("*.zip", "*.zip.part*", "*.json")
+PATTERNS = (*ARCHIVE_PATTERNS, "*.json")
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def _read_archives(
     owner: dict[str, Path] = {}
     for number, root in enumerate(zips):
         if root.is_dir():
-            files = find_files(root, ARCHIVE_PATTERNS, what="--zips")
+            files = find_files(root, PATTERNS, what="--zips")
         elif root.is_file():
             files = [root]
         else:
@@ -146,7 +146,7 @@ def _read_archives(
                 )
             owner[name], names[str(resolved)] = path, name
             label_of[str(resolved)] = normalise(labels[number].strip()) if labels else ""
-            if any(fnmatch.fnmatchcase(path.name.lower(), pattern) for pattern in ARCHIVE_PATTERNS):
+            if any(fnmatch.fnmatchcase(path.name.lower(), pattern) for pattern in PATTERNS):
                 add_file(collection, resolved, name)
             else:
                 collection.problems.append((name, "neither a ZIP archive nor a JSON file by its name"))

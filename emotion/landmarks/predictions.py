@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from emotion.data.aihub.collection import PICTURE_SUFFIXES, Collection, add_file
+from emotion.data.aihub.collection import ARCHIVE_PATTERNS, PICTURE_SUFFIXES, Collection, add_file
 from emotion.landmarks.network import load_model
 from emotion.landmarks.reader import PictureReader
 from facevox.batch import Item, Outcome, Task
@@ -19,7 +19,7 @@ from facevox.mesh.kinds import FACE_LANDMARKER, describe_mesh
 
 PROGRAM = "predict_landmarks"
 TABLE = "predictions.csv"
-PATTERNS = (*(f"*{suffix}" for suffix in PICTURE_SUFFIXES), "*.zip")
+PATTERNS = (*(f"*{suffix}" for suffix in PICTURE_SUFFIXES), *ARCHIVE_PATTERNS)
 
 
 @dataclass(frozen=True, kw_only=True)

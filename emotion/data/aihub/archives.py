@@ -7,6 +7,7 @@ cp949 (`names.member_name`).
 """
 
 import os
+import shlex
 import struct
 import zipfile
 import zlib
@@ -17,15 +18,26 @@ from typing import NamedTuple
 
 from emotion.data.aihub.names import member_name
 from facevox.errors import UserError, one_line
+from facevox.file_kinds import file_fault
 
 _END = struct.Struct("<4s4H2LH")  # end of central directory (APPNOTE.TXT 4.3.16)
 _END64_LOCATOR = struct.Struct("<4sLQL")  # its ZIP64 locator (4.3.15)
 _END64 = struct.Struct("<4sQ2H2L4Q")  # the ZIP64 record (4.3.14)
 _ENCRYPTED = 0x1  # of the flag bits
+ENCRYPTED = "encrypted"
+_SPANNED = b"PK\7\x08"  # the first bytes of a split archive's first part
+_NO_DISK = 0xFFFF  # the ZIP64 record has the number
+# Packing methods by their numbers (4.4.5); Windows packs files of 2 GB and more with Deflate64.
+_UNPACKED_BY_PYTHON = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+_METHODS = {6: "Implode", 9: "Deflate64", 93: "Zstandard", 95: "XZ", 96: "a JPEG packer", 98: "PPMd"}
 
 
 class ArchiveError(UserError):
     """An archive or a member of one that cannot be read."""
+
+
+class SplitArchiveError(ArchiveError):
+    """A part of a split archive."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +61,19 @@ class ArchiveLimits:
 
 
 class Member(NamedTuple):
-    """A file in an archive. `offset` (of its header) is unique in the archive."""
+    """A file in an archive.
+
+    Attributes:
+        name: Its path in the archive.
+        offset: Of its header; unique in the archive.
+        size_bytes: Unpacked.
+        obstacle: The reason why it cannot be read, such as `ENCRYPTED`; "" for most.
+    """
 
     name: str
     offset: int
     size_bytes: int
+    obstacle: str = ""
 
 
 class Archive:
@@ -64,6 +84,7 @@ class Archive:
         limits: Checked before anything is read into memory.
 
     Raises:
+        SplitArchiveError: A part of a split archive.
         ArchiveError: Not a ZIP, truncated, or beyond the limits.
         OSError: It cannot be opened.
     """
@@ -71,7 +92,7 @@ class Archive:
     def __init__(self, path: str | Path, limits: ArchiveLimits = ArchiveLimits()) -> None:
         self.path = Path(path)
         self.limits = limits
-        self._check_directory_size()
+        self._check_end()
         try:
             self._zip = zipfile.ZipFile(self.path)
         except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
@@ -91,7 +112,7 @@ class Archive:
             name = member_name(info.orig_filename, info.flag_bits)
             parts = name.split("/")
             if "__MACOSX" not in parts and not parts[-1].startswith(".") and parts[-1]:
-                members.append(Member(name, offset, info.file_size))
+                members.append(Member(name, offset, info.file_size, _obstacle(info)))
         return members
 
     def read(self, offset: int) -> bytes:
@@ -105,8 +126,8 @@ class Archive:
         if info is None:
             raise ArchiveError(f"{self.path.name}: no member at byte {offset}; the archive was replaced")
         name = f"{self.path.name}/{member_name(info.orig_filename, info.flag_bits)}"
-        if info.flag_bits & _ENCRYPTED:
-            raise ArchiveError(f"{name}: encrypted")
+        if obstacle := _obstacle(info):
+            raise ArchiveError(f"{name}: {obstacle}")
         limits = self.limits
         if info.file_size > limits.max_member_bytes:
             raise ArchiveError(f"{name}: {info.file_size} bytes; at most {limits.max_member_bytes} are read")
@@ -134,9 +155,10 @@ class Archive:
     ) -> None:
         self.close()
 
-    def _check_directory_size(self) -> None:
-        """Reads the sizes of the directory before `zipfile` reads all of it into memory."""
+    def _check_end(self) -> None:
+        """Reads the number of parts, and the directory's size before `zipfile` reads it into memory."""
         with self.path.open("rb") as file:
+            is_spanned = file.read(len(_SPANNED)) == _SPANNED
             size = file.seek(0, os.SEEK_END)
             # Only a comment of up to 64 kB may follow the record.
             start = max(size - _END.size - 0xFFFF - _END64_LOCATOR.size, 0)
@@ -144,18 +166,43 @@ class Archive:
             tail = file.read()
             end = tail.rfind(b"PK\5\6")
             if end < 0 or len(tail) - end < _END.size:
-                raise ArchiveError(f"{self.path.name}: not a readable ZIP: it has no end, or is another file")
-            _, _, _, _, count, directory_bytes, _, _ = _END.unpack_from(tail, end)
+                if is_spanned:
+                    raise self._split_error("the first part")
+                fault = file_fault(self.path, "ZIP") or "it has no end, or is another file"
+                raise ArchiveError(f"{self.path.name}: not a readable ZIP: {fault}")
+            _, disk, _, _, count, directory_bytes, _, _ = _END.unpack_from(tail, end)
             # Beyond 4 GB or 65,535 members there is a second record, and a locator of it before this one.
             locator = end - _END64_LOCATOR.size
             if locator >= 0 and tail[locator:].startswith(b"PK\6\7"):
-                _, _, end64, _ = _END64_LOCATOR.unpack_from(tail, locator)
+                _, _, end64, num_disks = _END64_LOCATOR.unpack_from(tail, locator)
+                if disk == _NO_DISK:
+                    disk = max(num_disks - 1, 0)
                 file.seek(min(end64, size))
                 record = file.read(_END64.size)
                 if len(record) == _END64.size and record.startswith(b"PK\6\6"):
                     count, directory_bytes = _END64.unpack(record)[7:9]
+        if disk not in (0, _NO_DISK):
+            raise self._split_error("all parts, joined with cat," if is_spanned else "the last part")
         if count > self.limits.max_members or directory_bytes > self.limits.max_directory_bytes:
             raise ArchiveError(
                 f"{self.path.name}: {count} members in a list of {directory_bytes} bytes; at most "
                 f"{self.limits.max_members} in {self.limits.max_directory_bytes} are read"
             )
+
+    def _split_error(self, part: str) -> SplitArchiveError:
+        return SplitArchiveError(f"{self.path.name}: {part} of a split archive; {join_command(self.path)}")
+
+
+def join_command(last_part: Path) -> str:
+    """The advice to join the parts of `zip -s`, of which the last one is named .zip."""
+    parts, name = shlex.quote(f"{last_part.stem}.z01"), shlex.quote(last_part.name)
+    return f"join its parts ({parts} … {name}): zip -s 0 {name} --out joined.zip, and remove them"
+
+
+def _obstacle(info: zipfile.ZipInfo) -> str:
+    if info.flag_bits & _ENCRYPTED:
+        return ENCRYPTED
+    method = info.compress_type
+    if method in _UNPACKED_BY_PYTHON:
+        return ""
+    return f"packed with {_METHODS.get(method, f'method {method}')}, which Python cannot unpack"

@@ -9,7 +9,7 @@ import pytest
 from call_counts import count_calls
 from long_archives import write_long_archive
 
-from emotion.data.aihub.archives import Archive, ArchiveError, ArchiveLimits
+from emotion.data.aihub.archives import Archive, ArchiveError, ArchiveLimits, SplitArchiveError
 from facevox_demo.example.aihub import write_zip
 
 KOREAN = "ab_남_20_기쁨_도심 환경_2021-1.jpg"
@@ -102,7 +102,7 @@ def test_unknown_packing_is_told(tmp_path):
     data = bytearray(path.read_bytes())
     data[8] = data[data.index(b"PK\1\2") + 10] = 9  # deflate64
     path.write_bytes(bytes(data))
-    with Archive(path) as archive, pytest.raises(ArchiveError, match="damaged: NotImplementedError"):
+    with Archive(path) as archive, pytest.raises(ArchiveError, match="packed with Deflate64, which Python"):
         archive.read(archive.members()[0].offset)
 
 
@@ -175,3 +175,44 @@ def test_opening_an_archive_takes_calls_in_step_with_its_members(tmp_path):
         path = write_long_archive(tmp_path / f"{size}.zip", size)
         counts.append(count_calls(lambda path=path: num_members(path))[1])
     assert counts[1] < 8.1 * counts[0]
+
+
+@pytest.mark.parametrize("is_zip64", [False, True])
+@pytest.mark.parametrize(
+    ("start", "part"), [(b"PK\7\x08", "all parts, joined with cat,"), (b"", "the last part")]
+)
+def test_split_archive_is_told_by_its_number_of_parts(tmp_path, monkeypatch, is_zip64, start, part):
+    if is_zip64:
+        monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 1)
+    data = bytearray(make_zip(tmp_path / "a b.zip", {"a.jpg": b"1", "b.jpg": b"2"}).read_bytes())
+    end = data.rindex(b"PK\5\6")
+    struct.pack_into("<2H", data, end + 4, *((0xFFFF, 0xFFFF) if is_zip64 else (3, 3)))
+    if is_zip64:
+        struct.pack_into("<L", data, data.rindex(b"PK\6\7") + 16, 4)
+    (tmp_path / "a b.zip").write_bytes(start + data)
+    with pytest.raises(
+        SplitArchiveError, match=rf"^a b\.zip: {part} of a split archive; .*zip -s 0 'a b.zip' --out"
+    ):
+        Archive(tmp_path / "a b.zip")
+
+
+def test_first_part_of_a_split_archive_under_the_name_of_the_whole_is_told(tmp_path):
+    (tmp_path / "a.zip").write_bytes(b"PK\7\x08PK\3\4" + os.urandom(100))
+    with pytest.raises(SplitArchiveError, match="the first part of a split archive"):
+        Archive(tmp_path / "a.zip")
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
+        (b"<html>403 Forbidden</html>", "a web page: the download failed"),
+        (b"Rar!\x1a\x07\x01\0", "a RAR archive, no ZIP"),
+        (b"", "empty"),
+        (b"PK\3\4" + bytes(range(250)), "cut off"),
+    ],
+)
+def test_what_is_no_zip_is_named(tmp_path, data, text):
+    (tmp_path / "a.zip").write_bytes(data)
+    with pytest.raises(ArchiveError, match=rf"a\.zip: not a readable ZIP: {text}"):
+        Archive(tmp_path / "a.zip")

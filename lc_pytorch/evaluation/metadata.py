@@ -24,6 +24,7 @@ NATIONALITY_COLUMNS = ("nationality", "nation", "country")
 GENDERS = {"male": "m", "man": "m", "female": "f", "woman": "f"}
 UNKNOWN = frozenset({"", "-", "?", "n/a", "na", "nan", "none", "null", "unknown"})
 MAX_BYTES = 200_000_000
+_ID = re.compile(r"[a-z]{0,3}\d+")  # id10001, n000002, 17
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,14 @@ class Metadata:
         attributes: (gender, nationality) by normalised name; "" for unknown.
         num_rows: People in it.
         num_conflicts: Names that have two rows with different values; what differs counts as unknown.
+        aliases: The normalised names and ids of each person who has several.
     """
 
     file: Path
     attributes: dict[str, tuple[str, str]]
     num_rows: int
     num_conflicts: int
+    aliases: tuple[frozenset[str], ...]
 
     def unmatched(self, identities: Iterable[str]) -> list[str]:
         """The identities that are not in the table, sorted."""
@@ -75,6 +78,7 @@ def load_metadata(path: str | Path) -> Metadata:
         )
     attributes: dict[str, tuple[str, str]] = {}
     conflicts: set[str] = set()
+    aliases: list[frozenset[str]] = []
     num_rows = 0
     for number, row in rows:
         if len(row) < len(header):
@@ -85,7 +89,10 @@ def load_metadata(path: str | Path) -> Metadata:
             _agreed(_values(row, columns["nationality"])),
         )
         # A row may have several names of its person, and several rows may have one name.
-        for name in {normalise_identity(row[index]) for index in columns["identity"]} - {""}:
+        names = frozenset(normalise_identity(row[index]) for index in columns["identity"]) - {""}
+        if len(names) > 1:
+            aliases.append(names)
+        for name in names:
             earlier = attributes.setdefault(name, facts)
             if earlier != facts:
                 conflicts.add(name)
@@ -93,7 +100,12 @@ def load_metadata(path: str | Path) -> Metadata:
                 attributes[name] = (gender, nationality)
     if not attributes:
         raise UserError(f"--metadata {file}: no person in it")
-    return Metadata(file, attributes, num_rows, len(conflicts))
+    return Metadata(file, attributes, num_rows, len(conflicts), tuple(aliases))
+
+
+def is_id(name: str) -> bool:
+    """True for what data sets number people by, such as id10001, and False for names."""
+    return _ID.fullmatch(name.casefold()) is not None
 
 
 def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:

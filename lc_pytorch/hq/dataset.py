@@ -29,7 +29,7 @@ from lc_pytorch.datasets.transforms import ImageTransform, create_data_transform
 from lc_pytorch.hq.mels import FRAMES_PER_S, SURVEY_FILES, crop, read_mel, survey
 from lc_pytorch.hq.options import DEFAULT_DURATION_S, PAIRS_PER_IDENTITY
 from lc_pytorch.hq.split import HQSplit, load_split
-from lc_pytorch.hq.tree import Files, Tree, scan_tree
+from lc_pytorch.hq.tree import Files, Tree, same_people, scan_tree
 
 logger = logging.getLogger(__name__)
 
@@ -202,23 +202,29 @@ def list_people(
 ) -> tuple[list[HQPerson], list[str]]:
     """The people of a part with all of their files in `sets`, sorted, and lines on people who are missing.
 
-    Names are compared normalised, so a folder may have another spelling than the split. Somebody in two parts
-    of the split is left out of this one if the other comes first (test, then val): nobody is trained on and
-    tested.
+    Names are compared normalised, so a folder may have another spelling than the split; an id and a name
+    are one person where the tables say so. Somebody in two parts of the split is left out of this one if the
+    other comes first (test, then val): nobody is trained on and tested.
     """
-    names = split.identities(part, sets)
+    persons = same_people(tree.root, split.all_names())
+
+    def identities(part: Part, sets: Sequence[str]) -> set[str]:
+        return {persons.get(name, name) for name in split.identities(part, sets)}
+
+    names = identities(part, sets)
     before: set[str] = set()
     for other in ("test", "val", "train"):
         if other == part:
             break
-        before |= split.identities(other)  # of both sets, also where the training has one of them
+        before |= identities(other, SETS)  # of both sets, also where the training has one of them
     faces: dict[str, Files] = {}
     mels: dict[str, Files] = {}
     for set_name in sets:
         for person in tree.people.get(set_name, {}).values():
-            if person.identity in names:
-                faces[person.identity] = faces.get(person.identity, Files()) + person.faces
-                mels[person.identity] = mels.get(person.identity, Files()) + person.mels
+            identity = persons.get(person.identity, person.identity)
+            if identity in names:
+                faces[identity] = faces.get(identity, Files()) + person.faces
+                mels[identity] = mels.get(identity, Files()) + person.mels
     counts: Counter[str] = Counter()
     people = []
     for identity in sorted(names):

@@ -4,8 +4,8 @@
      "format": 1, "seed": 0, "val_ratio": 0.1, "test_ratio": 0.1}
 
 Readers of the published format (SF2F) use "vox1" and "vox2" only. Names are compared normalised, so that
-somebody who is in vox1 and in vox2, in any spelling, has one part: the published rule (row i % 10 of each
-table, 8 for test, 9 for validation) puts some into two.
+somebody who is in vox1 and in vox2, in any spelling or by an id that a table has, gets one part: the published
+rule (row i % 10 of each table, 8 for test, 9 for validation) puts some into two.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from facevox.errors import UserError
 from facevox.files import read_json, write_json
 from lc_pytorch.choices import SETS
 from lc_pytorch.datasets.splits import PARTS, Part, normalise_identity, share_faults, split_identities
-from lc_pytorch.hq.tree import Tree
+from lc_pytorch.hq.tree import Tree, same_people
 
 FORMAT = 1
 MAKER = "scripts/hq/create_hq_voxceleb_split.py"
@@ -49,6 +49,10 @@ class HQSplit:
         """People of a part in all sets, each once."""
         return len(self.identities(part))
 
+    def all_names(self) -> list[str]:
+        """The names of all parts of all sets."""
+        return [name for parts in self.names.values() for names in parts.values() for name in names]
+
     def _part(self, set_name: str, part: str) -> tuple[str, ...]:
         return self.names.get(set_name, {}).get(part, ())
 
@@ -66,6 +70,7 @@ def make_split(
     people: Mapping[str, Sequence[str]],
     genders: Mapping[str, str],
     *,
+    persons: Mapping[str, str] | None = None,
     val_ratio: float = 0.1,
     test_ratio: float = 0.1,
     seed: int = 0,
@@ -77,6 +82,7 @@ def make_split(
     Args:
         people: Folder names by set.
         genders: "m" or "f" by name, in any spelling; people who are not in it are a separate group.
+        persons: Result of `same_people`: who has several names; None: nobody.
         val_ratio, test_ratio: Shares of the people, 0 to below 1 together.
         seed: Of the draw.
 
@@ -86,9 +92,14 @@ def make_split(
     faults = share_faults({"--val_ratio": val_ratio, "--test_ratio": test_ratio})
     if faults:
         raise UserError("; ".join(faults))
+
+    def person_of(name: str) -> str:
+        identity = normalise_identity(name)
+        return (persons or {}).get(identity, identity)
+
     sets_of: dict[str, list[str]] = {}
     for set_name, names in people.items():
-        for identity in {normalise_identity(name) for name in names}:
+        for identity in {person_of(name) for name in names}:
             sets_of.setdefault(identity, []).append(set_name)
     num_parts = 1 + (val_ratio > 0) + (test_ratio > 0)
     if len(sets_of) < num_parts:
@@ -104,7 +115,7 @@ def make_split(
     return HQSplit(
         names={
             set_name: {
-                part: tuple(sorted(name for name in names if part_of[normalise_identity(name)] == part))
+                part: tuple(sorted(name for name in names if part_of[person_of(name)] == part))
                 for part in PARTS
             }
             for set_name, names in people.items()
@@ -177,11 +188,14 @@ def audit_split(split: HQSplit, tree: Tree | None = None) -> list[Finding]:
     """
     where: dict[str, dict[str, list[str]]] = {}  # identity → part → "vox1/Name"
     findings: list[Finding] = []
+    persons = {} if tree is None else same_people(tree.root, split.all_names())
     for set_name, parts in split.names.items():
         for part, names in parts.items():
             for name, count in Counter(names).items():
                 identity = normalise_identity(name)
-                where.setdefault(identity, {}).setdefault(part, []).append(f"{set_name}/{name}")
+                where.setdefault(persons.get(identity, identity), {}).setdefault(part, []).append(
+                    f"{set_name}/{name}"
+                )
                 if count > 1:
                     text = f"{set_name}/{name}: {count} times in {part}"
                     findings.append(Finding(kind="twice", identity=identity, text=text))

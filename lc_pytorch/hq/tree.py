@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -23,7 +23,7 @@ from facevox.errors import UserError
 from facevox.files import IMAGE_PATTERNS, require_folder
 from lc_pytorch.choices import SETS
 from lc_pytorch.datasets.splits import normalise_identity
-from lc_pytorch.evaluation.metadata import load_metadata
+from lc_pytorch.evaluation.metadata import is_id, load_metadata
 from lc_pytorch.hq.mels import SUFFIXES
 
 MEL_FOLDERS = ("mel_spectrograms", "mel_spectograms")  # as documented, and as a release spells it
@@ -221,7 +221,7 @@ def iter_mels(tree: Tree) -> Iterator[tuple[str, Person, Path]]:
                 yield set_name, person, path
 
 
-def load_genders(root: str | Path, sets: Sequence[str] = SETS) -> tuple[dict[str, str], list[str]]:
+def load_genders(tree: Tree) -> tuple[dict[str, str], list[str]]:
     """("m" or "f" by normalised name, notes) from the tables in the tree.
 
     Raises:
@@ -229,11 +229,48 @@ def load_genders(root: str | Path, sets: Sequence[str] = SETS) -> tuple[dict[str
     """
     genders: dict[str, str] = {}
     notes: list[str] = []
-    for set_name in sets:
-        file = Path(root, set_name, META_FILES[set_name])
+    for set_name, people in tree.people.items():
+        file = tree.root / set_name / META_FILES[set_name]
         if not file.is_file():
             notes.append(f"{set_name}: no {file}: its people are not balanced by gender")
             continue
-        for name, (gender, _) in load_metadata(file).attributes.items():
+        attributes = load_metadata(file).attributes
+        for name, (gender, _) in attributes.items():
             genders[name] = gender or genders.get(name, "")
+        if people and not any(person.identity in attributes for person in people.values()):
+            listed = "ids only" if all(map(is_id, attributes)) else "other names"
+            notes.append(
+                f"{set_name}: {file.name} has {listed} (such as {min(attributes)}), and none of the "
+                f"{len(people)} folders (such as {next(iter(people))}): their genders are unknown; take the "
+                "table that has the names of the folders"
+            )
     return genders, notes
+
+
+def same_people(root: str | Path, names: Iterable[str]) -> dict[str, str]:
+    """Those of `names` that are one person's by the tables in a tree -> one name for all of this person's.
+
+    VoxCeleb1 names its folders by ids, or by the names that VoxCeleb2's have.
+
+    Args:
+        root: Of the tree.
+        names: In any spelling; the keys and values of the result are normalised.
+
+    Raises:
+        UserError: A table that cannot be read.
+    """
+    aliases: dict[str, set[str]] = {}
+    for set_name, file_name in META_FILES.items():
+        file = Path(root, set_name, file_name)
+        for row in load_metadata(file).aliases if file.is_file() else ():
+            # Mere numbers may be those of the rows, which tables have in common without a meaning.
+            merged = {name for name in row if not name.isdigit()}
+            merged = merged.union(*(aliases.get(name, ()) for name in merged))
+            aliases |= dict.fromkeys(merged, merged)
+    present = {normalise_identity(name) for name in names}
+    groups = {name: aliases.get(name, set()) & present for name in present}
+    return {
+        name: min(group, key=lambda name: (is_id(name), name))
+        for name, group in groups.items()
+        if len(group) > 1
+    }

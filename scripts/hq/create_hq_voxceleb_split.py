@@ -4,9 +4,10 @@
         --output_json ./data/HQVoxCeleb/split.json
     python scripts/hq/create_hq_voxceleb_split.py --audit ./data/HQVoxCeleb/split.json
 
-Reads vox1|vox2/mel_spectrograms/<identity>/ and vox1|vox2/masked_faces/<identity>/, and the genders in
-vox1/vox1_meta.csv and vox2/full_vox2_meta.csv. Somebody who is in vox1 and in vox2 gets one part. Writes the
-file of --output_json; --audit writes nothing and prints the errors of a split, a line each.
+Reads vox1|vox2/mel_spectrograms/<identity>/ and vox1|vox2/masked_faces/<identity>/, and the tables
+vox1/vox1_meta.csv and vox2/full_vox2_meta.csv: genders, and whose an id is. Somebody who is in vox1 and in
+vox2 gets one part. Writes the file of --output_json; --audit writes nothing and prints the errors of a
+split, a line each.
 Exit codes: 0 done; 1 the audit found something; 2 bad usage or input.
 """
 
@@ -68,7 +69,7 @@ def _make(vox_dir: Path, output_json: Path, val_ratio: float, test_ratio: float,
     from lc_pytorch.hq import split, tree  # torch, by the data sets: not for --help
 
     scanned = tree.scan_tree(vox_dir)
-    genders, notes = tree.load_genders(vox_dir, list(scanned.people))
+    genders, notes = tree.load_genders(scanned)
     for note in (*scanned.notes, *notes):
         print(note)
     names = {
@@ -81,10 +82,13 @@ def _make(vox_dir: Path, output_json: Path, val_ratio: float, test_ratio: float,
             print(
                 f"{set_name}: {len(left_out)} people without mels or faces are left out ({left_out[0]!r} …)"
             )
-    drawn = split.make_split(names, genders, val_ratio=val_ratio, test_ratio=test_ratio, seed=seed)
+    persons = tree.same_people(vox_dir, [name for people in names.values() for name in people])
+    drawn = split.make_split(
+        names, genders, persons=persons, val_ratio=val_ratio, test_ratio=test_ratio, seed=seed
+    )
     split.write_split(output_json, drawn)
     for part in ("train", "val", "test"):
-        identities = drawn.identities(part)
+        identities = {persons.get(name, name) for name in drawn.identities(part)}
         counts = Counter(genders.get(name, "") or "unknown" for name in identities)
         by_gender = ", ".join(f"{counts[gender]} {gender}" for gender in sorted(counts))
         print(f"{part}: {len(identities)} people" + (f" ({by_gender})" if by_gender else ""))

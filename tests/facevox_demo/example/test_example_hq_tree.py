@@ -81,7 +81,7 @@ def test_example_set_holds_a_tree_that_can_be_split_and_read(example_data_dir):
     names = {name: list(people) for name, people in tree.people.items()}
     assert names["vox1"] == ["Example_0000", "Example_0003", "Example_0005", "Example_0006"]
     assert names["vox2"] == [f"Example_{k:04d}" for k in (1, 2, 4, 5, 7)]
-    genders, notes = load_genders(root)
+    genders, notes = load_genders(tree)
     assert notes == []
     assert {genders[person.identity] for people in tree.people.values() for person in people.values()} == {
         "m",

@@ -12,8 +12,9 @@ from facevox.errors import UserError
 from facevox_demo.example import hq_tree
 from facevox_demo.example.people import make_person
 from lc_pytorch.datasets.splits import normalise_identity
+from lc_pytorch.hq.dataset import list_people
 from lc_pytorch.hq.split import HQSplit, audit_split, load_split, make_split, write_split
-from lc_pytorch.hq.tree import Files, load_genders, scan_tree
+from lc_pytorch.hq.tree import Files, load_genders, same_people, scan_tree
 
 
 def published_split(people: dict[str, list[str]]) -> HQSplit:
@@ -190,12 +191,84 @@ def test_published_rule_leaks_on_the_example_tables_too_and_ours_does_not(tmp_pa
     leaks = [finding for finding in audit_split(published_split(people)) if finding.kind == "in_two_parts"]
     assert leaks
     assert {finding.identity for finding in leaks} <= {normalise_identity(name) for name in shared}
-    genders, notes = load_genders(root)
+    genders, notes = load_genders(scan_tree(root))
     assert notes == []
     split = make_split(people, genders)
     assert audit_split(split) == []
     women = [sum(genders[name] == "f" for name in split.identities(part)) for part in ("val", "test")]
     assert all(2 <= count <= 4 for count in women)  # about half of six
+
+
+NAMED = {f"id1{k:04}": f"Known Person {k}" for k in range(40)}  # the folders of vox1 by VoxCeleb1's ids
+
+
+def write_tables(root, vox2: str) -> None:
+    lines = ["VoxCeleb1 ID\tVGGFace1 ID\tGender\tNationality\tSet"]
+    lines += [f"{key}\t{name.replace(' ', '_')}\tf\tKorea\tdev" for key, name in NAMED.items()]
+    (root / "vox1" / "vox1_meta.csv").write_text("\n".join(lines))
+    (root / "vox2" / "full_vox2_meta.csv").write_text(vox2)
+
+
+def test_vox1_by_ids_and_vox2_by_names_are_one_person_by_the_tables(tmp_path):
+    people = {"vox1": list(NAMED), "vox2": [*list(NAMED.values())[:20], *(f"id0{k:04}" for k in range(5))]}
+    make_tree(tmp_path, people)
+    # By its table an id of VoxCeleb2 is somebody who is in vox1 by an id as well.
+    rows = [f"{k},Known_Person_{k + 30},m,id0{k:04}" for k in range(5)]
+    write_tables(tmp_path, "\n".join(["Class_ID,Name,Gender_x,VoxCeleb2ID", *rows]))
+    tree = scan_tree(tmp_path)
+    persons = same_people(tmp_path, [name for names in people.values() for name in names])
+    assert len(persons) == 2 * 25
+    assert persons["id10003"] == persons["known_person_3"] == "known_person_3"
+    assert persons["id10030"] == persons["id00000"] == "id00000"
+    assert "id10029" not in persons
+    genders, notes = load_genders(tree)
+    assert notes == []
+    for seed in range(5):
+        split = make_split(people, genders, persons=persons, val_ratio=0.2, test_ratio=0.2, seed=seed)
+        part = {
+            name: part for parts in split.names.values() for part, names in parts.items() for name in names
+        }
+        assert all(part[key] == part[NAMED[key]] for key in list(NAMED)[:20])
+        assert all(part[f"id0{k:04}"] == part[f"id1{k + 30:04}"] for k in range(5))
+        assert audit_split(split, tree) == []
+    # Without the tables' knowledge they are in two parts, and the audit finds it.
+    blind = make_split(people, genders, val_ratio=0.2, test_ratio=0.2)
+    leaks = [finding for finding in audit_split(blind, tree) if finding.kind == "in_two_parts"]
+    assert len(leaks) >= 5
+    assert any("vox1/id1" in leak.text and "vox2/Known Person" in leak.text for leak in leaks)
+    # And training has one person of the two, in one part.
+    parts = {
+        name: {p.identity: p for p in list_people(tree, blind, name)[0]} for name in ("train", "val", "test")
+    }
+    for name, other in (("train", "val"), ("train", "test"), ("val", "test")):
+        assert not parts[name].keys() & parts[other].keys()
+    assert sum(map(len, parts.values())) == 40
+    assert not {persons[key] for key in persons} - {key for people in parts.values() for key in people}
+
+
+def test_table_without_the_names_of_the_folders_is_reported(tmp_path):
+    make_tree(tmp_path, {"vox1": list(NAMED), "vox2": ["Known Person 1", "Other"]})
+    write_tables(
+        tmp_path, "VoxCeleb2 ID ,VGGFace2 ID ,Gender ,Set \nid00012,n000012,m,dev\nid00016,n000016,f,dev\n"
+    )
+    genders, (note,) = load_genders(scan_tree(tmp_path))
+    assert note.startswith(
+        "vox2: full_vox2_meta.csv has ids only (such as id00012), and none of the 2 folders"
+    )
+    assert "their genders are unknown" in note
+    assert "other" not in genders
+    write_tables(tmp_path, "Name,Gender\nSomebody,m\n")
+    assert (
+        "vox2: full_vox2_meta.csv has other names (such as somebody)"
+        in load_genders(scan_tree(tmp_path))[1][0]
+    )
+
+
+def test_numbers_of_rows_are_no_names_of_people(tmp_path):
+    make_tree(tmp_path, {"vox1": ["A"], "vox2": ["B"]})
+    (tmp_path / "vox1" / "vox1_meta.csv").write_text("id,name,gender\n1,A,f\n")
+    (tmp_path / "vox2" / "full_vox2_meta.csv").write_text("id,name,gender\n1,B,m\n")
+    assert same_people(tmp_path, ["A", "B", "1"]) == {}
 
 
 def test_tree_takes_both_spellings_and_says_so(tmp_path):

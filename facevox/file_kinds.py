@@ -87,9 +87,13 @@ def _other_kind(head: bytes, suffix: str, expected: str) -> str:
 
 def _beginning(head: bytes) -> str:
     """The first words of a text; "" for binary files."""
-    # The last character may be cut.
-    text = head.decode("utf-8-sig", "ignore")
-    is_text = len(text.encode()) >= len(head) - 6 and all(c.isprintable() or c in "\t\r\n" for c in text)
+    try:
+        text = head.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        if len(head) < _HEAD_BYTES or error.start < len(head) - 3:
+            return ""
+        text = head[: error.start].decode("utf-8-sig")  # its last character was cut
+    is_text = all(character.isprintable() or character in "\t\r\n" for character in text)
     words = " ".join(text.split()) if is_text else ""
     return words if len(words) <= _LONGEST_TEXT else words[: _LONGEST_TEXT - 1] + "…"
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from facevox.downloads import answers
 from facevox.errors import UserError, one_line
+from facevox.file_kinds import file_fault
 
 if TYPE_CHECKING:
     import keras
@@ -35,9 +36,11 @@ def backbone_file(setting: str) -> Path | None:
             )
         return path
     path = imagenet_file()
-    if not path.is_file() and not answers(SERVER + FILE_NAME):
+    fault = file_fault(path, "weights")
+    if (fault or not path.is_file()) and not answers(SERVER + FILE_NAME):
+        state = f"in {path.parent} is {fault}, and" if fault else f"is not in {path.parent} and"
         raise UserError(
-            f"BACKBONE_WEIGHTS=imagenet: {FILE_NAME} is not in {path.parent} and cannot be fetched now: put "
+            f"BACKBONE_WEIGHTS=imagenet: {FILE_NAME} {state} cannot be fetched now: put "
             "it there, run `make weights` where there is a network, or train from scratch with "
             "BACKBONE_WEIGHTS=none"
         )
@@ -59,14 +62,14 @@ def load_backbone(backbone: "keras.Model", setting: str) -> None:
     path = backbone_file(setting)
     if path is None:
         return
-    if not path.is_file():
+    if setting == IMAGENET and (not path.is_file() or file_fault(path, "weights")):
         _fetch(path)
     try:
         backbone.load_weights(path)
     except Exception as error:  # h5py and Keras raise OSError, ValueError, KeyError … on other files
         raise UserError(
             f"BACKBONE_WEIGHTS={setting}: {path} does not hold MobileNetV3Large without its top: "
-            f"{one_line(error, 120)}"
+            f"{file_fault(path, 'weights') or one_line(error, 120)}"
         ) from None
 
 

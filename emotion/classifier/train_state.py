@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facevox.errors import UserError, one_line
+from facevox.file_kinds import file_fault
 from facevox.files import replacing
 
 if TYPE_CHECKING:
@@ -85,8 +86,9 @@ def load_state(path: Path) -> TrainState | None:
             arrays = {name: file[name] for name in file.files}
         about = json.loads(arrays.pop("about").tobytes())
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+        reason = file_fault(path, "training state") or one_line(error, 120)
         raise UserError(
-            f"{path}: not a state of emotion/main.py ({one_line(error, 120)}); start again with --overwrite"
+            f"{path}: not a state of emotion/main.py ({reason}); start again with --overwrite"
         ) from None
     if about.get("format") != FORMAT:
         raise UserError(

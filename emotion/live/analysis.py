@@ -27,6 +27,7 @@ from emotion.classifier.about import FORMAT, MEMBER, About
 from emotion.data.crops import cut_square, face_box, square_around
 from emotion.live.face_tracks import Face, FaceTracks, Sighting
 from facevox.errors import UserError, one_line
+from facevox.file_kinds import file_fault
 from facevox.mesh.face_mesh import FaceMesh
 
 MODEL_PATTERN = "emotion_classifier_*_classes.tflite"
@@ -91,7 +92,8 @@ class Classifier:
             self._interpreter: Any = Interpreter(str(path), num_threads=num_threads)
             self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            raise UserError(f"{path}: not a model that can be read: {one_line(error)}") from None
+            reason = file_fault(path, "model") or f"not a model that can be read: {one_line(error)}"
+            raise UserError(f"{path}: {reason}") from None
         (pixels,), (answer,) = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         side, count = self.img_size, len(self.class_names)
         expected = ([1, side, side, 3], [1, count])
@@ -121,6 +123,8 @@ def read_about(path: Path) -> About:
     Raises:
         UserError: No such file, or it has no description, or one that lacks something.
     """
+    if (path / "saved_model.pb").is_file():
+        raise UserError(f"{path}: a SavedModel; give the .tflite beside it, which has the description")
     if not path.is_file():
         raise UserError(f"{path}: no such model; train one (make emotion-train) or run make demo")
     try:
@@ -136,15 +140,25 @@ def read_about(path: Path) -> About:
             and isinstance(preprocessing["img_size"], int)
             and isinstance(preprocessing["crop_margin"], int | float)
         )
+    except UserError:
+        raise
     except (zipfile.BadZipFile, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
-        raise UserError(
-            f"{path}: carries no readable {MEMBER} ({one_line(error)}); a .tflite of emotion/main.py "
-            "is expected"
-        ) from None
+        raise UserError(_about_fault(path, error)) from None
     if not is_usable:
         raise UserError(f"{path}: its {MEMBER} is of another format; export it with emotion/main.py")
     checked: About = about
     return checked
+
+
+def _about_fault(path: Path, error: Exception) -> str:
+    if fault := file_fault(path, "model"):
+        return f"{path}: {fault}"
+    with path.open("rb") as file:
+        is_tflite = file.read(8)[4:] == b"TFL3"
+    # The description is at the end.
+    cut = "; if it is one of emotion/main.py, it was cut off: fetch or export it again" if is_tflite else ""
+    expected = "a .tflite of emotion/main.py is expected"
+    return f"{path}: carries no readable {MEMBER} ({one_line(error)}); {expected}{cut}"
 
 
 @dataclass(frozen=True)

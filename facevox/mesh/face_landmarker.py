@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from facevox.errors import UserError
-from facevox.mesh.litert import MODELS_DIR
+from facevox.mesh.litert import MODELS_DIR, model_error
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,21 +52,24 @@ class FaceLandmarker:
         max_faces: Most faces that are searched for in a picture.
 
     Raises:
-        UserError: mediapipe is not installed.
+        UserError: mediapipe is not installed, or the model's file is damaged.
     """
 
     def __init__(self, max_faces: int = 1) -> None:
         require_mediapipe("FaceLandmarker")
         self._mediapipe = _import_mediapipe()
         tasks: Any = self._mediapipe.tasks
-        self._model: Any = tasks.vision.FaceLandmarker.create_from_options(
-            tasks.vision.FaceLandmarkerOptions(
-                base_options=tasks.BaseOptions(model_asset_buffer=(MODELS_DIR / _MODEL).read_bytes()),
-                num_faces=max_faces,
-                min_face_detection_confidence=MIN_CONFIDENCE,
-                output_face_blendshapes=True,
+        try:
+            self._model: Any = tasks.vision.FaceLandmarker.create_from_options(
+                tasks.vision.FaceLandmarkerOptions(
+                    base_options=tasks.BaseOptions(model_asset_buffer=(MODELS_DIR / _MODEL).read_bytes()),
+                    num_faces=max_faces,
+                    min_face_detection_confidence=MIN_CONFIDENCE,
+                    output_face_blendshapes=True,
+                )
             )
-        )
+        except (ValueError, RuntimeError, OSError) as error:
+            raise model_error(MODELS_DIR / _MODEL, error) from None
 
     def find(self, image_rgb: "NDArray[np.uint8]", with_border: bool = False) -> list[LandmarkerFace]:
         """The faces of an (H, W, 3) uint8 RGB picture.

@@ -4,12 +4,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from facevox.errors import UserError, one_line
+from facevox.file_kinds import file_fault
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 MODELS_DIR = Path(__file__).parent / "models"
+
+
+def model_error(file: Path, error: Exception) -> UserError:
+    """The error of a model that cannot be read, with what its file is instead, and what to do."""
+    reason = file_fault(file, "model") or f"cannot be read ({one_line(error)})"
+    if file.parent == MODELS_DIR:
+        reason = f"{reason}; the installation of facevox is damaged: install it again"
+    return UserError(f"{file}: {reason}")
 
 
 class LiteRtModel:
@@ -20,7 +29,7 @@ class LiteRtModel:
         threads: Processor threads it may use.
 
     Raises:
-        UserError: Not such a file, or it has operations that LiteRT does not know.
+        UserError: Not such a file, damaged, or it has operations that LiteRT does not know.
     """
 
     def __init__(self, path: str | Path, threads: int = 1) -> None:
@@ -28,9 +37,9 @@ class LiteRtModel:
 
         try:
             self._interpreter: Any = Interpreter(str(MODELS_DIR / path), num_threads=threads)
+            self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError, OSError) as error:
-            raise UserError(f"{MODELS_DIR / path}: cannot be read ({one_line(error)})") from None
-        self._interpreter.allocate_tensors()
+            raise model_error(MODELS_DIR / path, error) from None
         self._inputs = {t["name"]: t["index"] for t in self._interpreter.get_input_details()}
         self._outputs = {t["name"]: t["index"] for t in self._interpreter.get_output_details()}
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from facevox.mesh.litert import MODELS_DIR, LiteRtModel
+from facevox.mesh.litert import MODELS_DIR, LiteRtModel, model_error
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,7 +68,11 @@ class MeshNetwork:
     """
 
     def __init__(self, heads: Heads = "all") -> None:
-        settings = json.loads((MODELS_DIR / "face_mesh_heads.json").read_text(encoding="utf-8"))
+        file = MODELS_DIR / "face_mesh_heads.json"
+        try:
+            settings = json.loads(file.read_text(encoding="utf-8"))
+        except (ValueError, OSError) as error:
+            raise model_error(file, error) from None
         self._base = LiteRtModel("face_mesh_base.tflite")
         self._heads = [
             _Head(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from facevox.errors import UserError, one_line
+from facevox.file_kinds import file_fault
 from facevox.files import replacing
 from facevox.training import distributed
 
@@ -39,7 +40,8 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dic
     except Exception as error:  # on a file of another kind the unpickler may raise anything
         # Cut off before torch's own advice, which is to switch the protection off.
         reason = one_line(error, limit=2000).split(" Please file an issue")[0].split(". ")[0]
-        raise UserError(f"{path}: no checkpoint of facevox, or a damaged one ({reason[:120]})") from None
+        reason = file_fault(path, "weights") or reason[:120]
+        raise UserError(f"{path}: no checkpoint of facevox, or a damaged one ({reason})") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: no checkpoint of facevox: it holds a {type(content).__name__}")
     return content

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facevox.errors import UserError
+from facevox.file_kinds import file_fault
 from lc_pytorch.faces.options import ONNX_PREPROCESSINGS
 from lc_pytorch.faces.weights import WeightFile, require_weights, weights_dir
 
@@ -336,7 +337,10 @@ def _open_session(file: Path, device: str) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(str(file), options, providers=providers)
     except Exception as error:  # onnxruntime's exceptions share no base class of their own
-        raise UserError(f"{file}: not an ONNX model that can be loaded ({type(error).__name__})") from error
+        reason = (
+            file_fault(file, "ONNX model") or f"not an ONNX model that can be loaded ({type(error).__name__})"
+        )
+        raise UserError(f"{file}: {reason}") from error
 
 
 def _onnx_input_size(session: onnxruntime.InferenceSession, file: Path) -> tuple[int, int]:

@@ -14,9 +14,11 @@ from pathlib import Path
 
 from facevox.downloads import answers
 from facevox.errors import UserError, one_line
+from facevox.file_kinds import file_fault
 from facevox.files import replacing
 
 _DOWNLOAD_TIMEOUT_S = 60.0  # without one byte arriving
+MISSING = "missing"
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,13 @@ def weights_dir() -> Path:
     return Path(home, ".deepface", "weights")
 
 
+def weights_fault(path: Path) -> str:
+    """`MISSING`, or what a file of weights is instead; "" if nothing is known to be wrong with it."""
+    return file_fault(path, "weights") if path.is_file() else MISSING
+
+
 def require_weights(files: Sequence[WeightFile], user: str, alternative: str = "") -> list[Path]:
-    """The paths of `files`, downloaded first where they are missing and the network answers.
+    """The paths of `files`, downloaded first where they are missing or damaged and the network answers.
 
     Imports nothing, and creates nothing in the home folder unless a download starts.
 
@@ -44,14 +51,18 @@ def require_weights(files: Sequence[WeightFile], user: str, alternative: str = "
         alternative: For the message: what works without these weights.
 
     Raises:
-        UserError: A file is missing and cannot be fetched; within seconds.
+        UserError: A file is missing or damaged, and cannot be fetched; within seconds.
     """
     folder = weights_dir()
-    missing = [file for file in files if not (folder / file.name).is_file()]
-    for file in missing:
-        reason = _fetch(file, folder / file.name)
+    faults = {file: weights_fault(folder / file.name) for file in files}
+    for file in files:
+        reason = _fetch(file, folder / file.name) if faults[file] else ""
         if reason:
-            names = ", ".join(absent.name for absent in missing)
+            names = ", ".join(
+                file.name if fault == MISSING else f"{file.name} is {fault}"
+                for file, fault in faults.items()
+                if fault
+            )
             hint = f", or {alternative}" if alternative else ""
             raise UserError(
                 f"{user}: weights missing: {names} ({reason}); put them into {folder} or run "
@@ -71,10 +82,18 @@ def _fetch(file: WeightFile, target: Path) -> str:
                 urllib.request.urlopen(url, timeout=_DOWNLOAD_TIMEOUT_S) as response,  # noqa: S310 - our constants
                 replacing(target) as out,
             ):
-                source = bz2.BZ2File(response) if url.endswith(".bz2") else response
-                shutil.copyfileobj(source, out, 1 << 20)
+                is_packed = url.endswith(".bz2")
+                shutil.copyfileobj(bz2.BZ2File(response) if is_packed else response, out, 1 << 20)
+                # A connection that breaks off ends the response without an error.
+                size_bytes, expected = out.tell(), response.headers["Content-Length"]
+                if not is_packed and expected and size_bytes != int(expected):
+                    raise OSError(f"cut off after {size_bytes} of {expected} bytes")
         except (OSError, EOFError, ValueError) as error:
             reason = f"{url}: {one_line(error)}"
-        else:
+            continue
+        reason = weights_fault(target)
+        if not reason:
             return ""
+        target.unlink()
+        reason = f"{url}: {reason}"
     return reason

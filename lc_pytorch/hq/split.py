@@ -4,8 +4,8 @@
      "format": 1, "seed": 0, "val_ratio": 0.1, "test_ratio": 0.1}
 
 Readers of the published format (SF2F) use "vox1" and "vox2" only. Names are compared normalised, so that
-somebody who is in vox1 and in vox2, in any spelling or by an id that a table has, gets one part: the published
-rule (row i % 10 of each table, 8 for test, 9 for validation) puts some into two.
+somebody who is in vox1 and in vox2, in any spelling or by an id that a table has, gets one part: the
+published rule (row i % 10 of each table, 8 for test, 9 for validation) puts some into two.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from facevox.errors import UserError, one_line
+from facevox.file_kinds import file_fault
 from facevox.files import replacing
 from facevox.mesh.kinds import require_face_mesh
 from lipsync.clips.features import ClipFeatures, FaceTrack
@@ -106,9 +107,8 @@ def load_clip(path: str | Path) -> tuple[ClipFeatures, dict[str, str]]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise UserError(
-            f"{path}: not a clip of data_processing.py: {one_line(error)}; make it again"
-        ) from None
+        reason = file_fault(path, "clip") or one_line(error)
+        raise UserError(f"{path}: not a clip of data_processing.py: {reason}; make it again") from None
     return clip, {str(key): str(value) for key, value in source.items()}
 
 

@@ -6,7 +6,8 @@
 
 Every file goes to the folder in which its package expects it: DeepFace's to $DEEPFACE_HOME/.deepface/weights,
 the Hugging Face hub's to its cache (HF_HOME), Keras' to $KERAS_HOME/models. Without a network each missing
-file gets one line that says where to put it by hand.
+file gets one line that says where to put it by hand. A file that is not weights (empty, cut off, a Git LFS
+pointer, a web page) counts as damaged and is fetched again.
 
 Exit codes: 0 all requested weights are there; 1 some downloads failed; 2 bad usage, or no network.
 """
@@ -23,7 +24,7 @@ from emotion.classifier.pretrained import FILE_NAME, SERVER, download_imagenet, 
 from facevox import cli, downloads
 from facevox.errors import ExitCode, UserError, one_line
 from lc_pytorch.faces.embedders import weight_file
-from lc_pytorch.faces.weights import require_weights, weights_dir
+from lc_pytorch.faces.weights import MISSING, require_weights, weights_dir, weights_fault
 
 # The default ids of --face_model and --voice_model.
 HUB_MODELS = {"vit": "google/vit-base-patch16-224-in21k", "wav2vec2": "facebook/wav2vec2-base"}
@@ -41,7 +42,7 @@ class Weights:
         name: its name for `--only`.
         what: its description, for people.
         place: its path, where it is or has to be put.
-        is_present: True if it is there; needs no network.
+        fault: returns `MISSING`, what is damaged, or "" if it is there; needs no network.
         server: it can be fetched if this address answers.
         fetch: downloads it to its path.
     """
@@ -49,7 +50,7 @@ class Weights:
     name: str
     what: str
     place: str
-    is_present: Callable[[], bool]
+    fault: Callable[[], str]
     server: str
     fetch: Callable[[], object]
 
@@ -69,16 +70,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Fetches what is missing; returns the exit code."""
     args = get_args_parser().parse_args(argv)
     selected = [make_weights(name) for name in dict.fromkeys(args.only or NAMES)]
-    missing = [weights for weights in selected if not weights.is_present()]
+    faults = [weights.fault() for weights in selected]
     if args.list:
-        for weights in selected:
-            state = "missing" if weights in missing else "present"
-            print(f"{state}  {weights.name}  {weights.place}")
+        for weights, fault in zip(selected, faults, strict=True):
+            state = fault if fault in ("", MISSING) else "damaged"
+            reason = f"  ({fault})" if state == "damaged" else ""
+            print(f"{state or 'present'}  {weights.name}  {weights.place}{reason}")
         return ExitCode.DONE
-    for weights in selected:
-        if weights not in missing:
-            print(f"present: {weights.name} ({weights.place})")
-    return fetch_all(missing)
+    for weights, fault in zip(selected, faults, strict=True):
+        if fault != MISSING:
+            print(f"{'damaged' if fault else 'present'}: {weights.name} ({fault or weights.place})")
+    return fetch_all([weights for weights, fault in zip(selected, faults, strict=True) if fault])
 
 
 def fetch_all(missing: Sequence[Weights]) -> int:
@@ -144,25 +146,33 @@ def _deepface_weights(name: str) -> Weights:
         name=name,
         what=f"DeepFace {kind} {name}",
         place=", ".join(str(path) for path in paths),
-        is_present=lambda: all(path.is_file() for path in paths),
+        fault=lambda: _first_fault(paths),
         server=files[0].urls[0],
         fetch=lambda: require_weights(files, f"{kind} {name}"),
     )
 
 
+def _first_fault(paths: Sequence[Path]) -> str:
+    faults = {path.name: weights_fault(path) for path in paths}
+    damaged = [f"{name} is {fault}" for name, fault in faults.items() if fault not in ("", MISSING)]
+    return damaged[0] if damaged else MISSING if MISSING in faults.values() else ""
+
+
 def _hub_weights(name: str) -> Weights:
     model = HUB_MODELS[name]
     server = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-    cache = os.environ.get("HF_HOME") or str(Path("~/.cache/huggingface").expanduser())
     option = "--face_model" if name == "vit" else "--voice_model"
 
-    def is_present() -> bool:
+    from huggingface_hub import constants
+
+    def fault() -> str:
         from huggingface_hub import try_to_load_from_cache
 
-        def is_cached(file: str) -> bool:
-            return isinstance(try_to_load_from_cache(model, file), str)
-
-        return is_cached("config.json") and any(is_cached(file) for file in HUB_FILES)
+        cached = {file: try_to_load_from_cache(model, file) for file in ("config.json", *HUB_FILES)}
+        paths = {file: Path(path) for file, path in cached.items() if isinstance(path, str)}
+        if "config.json" not in paths or len(paths) == 1:
+            return MISSING
+        return _first_fault(list(paths.values())[:2])
 
     def fetch() -> None:
         from huggingface_hub import HfApi, snapshot_download
@@ -171,13 +181,15 @@ def _hub_weights(name: str) -> Weights:
         weights = next((file for file in HUB_FILES if file in files), None)
         if weights is None:
             raise UserError(f"{model} has none of {', '.join(HUB_FILES)}")
-        snapshot_download(model, allow_patterns=["*.json", "*.txt", weights])
+        is_damaged = fault() not in ("", MISSING)
+        patterns = ["*.json", "*.txt", weights]
+        snapshot_download(model, allow_patterns=patterns, force_download=is_damaged)
 
     return Weights(
         name=name,
         what=f"Hugging Face model {model}",
-        place=f"the hub's cache {cache}/hub, or any folder that {option} names",
-        is_present=is_present,
+        place=f"the hub's cache {constants.HF_HUB_CACHE}, or any folder that {option} names",
+        fault=fault,
         server=server,
         fetch=fetch,
     )
@@ -193,7 +205,7 @@ def _keras_weights() -> Weights:
         name="mobilenetv3",
         what="Keras MobileNetV3Large (ImageNet)",
         place=str(path),
-        is_present=path.is_file,
+        fault=lambda: _first_fault([path]),
         server=SERVER + FILE_NAME,
         fetch=fetch,
     )

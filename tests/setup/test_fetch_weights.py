@@ -30,10 +30,10 @@ def test_without_network_each_missing_thing_has_a_line_with_its_place(fetch_weig
 def test_weights_placed_by_hand_are_seen(fetch_weights, tmp_path, capsys):
     folder = tmp_path / ".deepface" / "weights"
     folder.mkdir(parents=True)
-    (folder / "retinaface.pth").touch()
-    (folder / "deploy.prototxt").touch()  # one of the two files of ssd
+    (folder / "retinaface.pth").write_bytes(b"\x80\x02")
+    (folder / "deploy.prototxt").write_text("layer")  # one of the two files of ssd
     (tmp_path / "keras" / "models").mkdir(parents=True)
-    (tmp_path / "keras" / "models" / FILE_NAME).touch()
+    (tmp_path / "keras" / "models" / FILE_NAME).write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(90))
     assert cli.run(fetch_weights.main, ["--list"]) == ExitCode.DONE
     states = dict(reversed(line.split("  ")[:2]) for line in capsys.readouterr().out.splitlines())
     assert sorted(name for name, state in states.items() if state == "present") == [
@@ -42,6 +42,39 @@ def test_weights_placed_by_hand_are_seen(fetch_weights, tmp_path, capsys):
     ]
     assert set(states) == set(fetch_weights.NAMES)
     assert cli.run(fetch_weights.main, ["--only", "retinaface"]) == ExitCode.DONE
+
+
+def test_files_that_are_no_weights_are_damaged_and_are_fetched_again(
+    fetch_weights, tmp_path, monkeypatch, capsys
+):
+    folder = tmp_path / ".deepface" / "weights"
+    folder.mkdir(parents=True)
+    (folder / "retinaface.pth").touch()
+    (folder / "facenet_weights.pth").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    (folder / "arcface_weights.pth").write_text("<!doctype html><title>Quota exceeded</title>")
+    (folder / "face_recognition_sface_2021dec.onnx").write_bytes(b"\x08\x07\x3a\xff\x01" + b"x" * 90)
+    snapshot = tmp_path / "cache" / "models--facebook--wav2vec2-base" / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    (snapshot / "model.safetensors").write_bytes((900).to_bytes(8, "little") + b"{")
+    (snapshot.parent.parent / "refs").mkdir()
+    (snapshot.parent.parent / "refs" / "main").write_text("abc")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    assert cli.run(fetch_weights.main, ["--list"]) == ExitCode.DONE
+    lines = capsys.readouterr().out.splitlines()
+    damaged = {line.split("  ")[1]: line for line in lines if line.startswith("damaged  ")}
+    assert {name: text in damaged[name] for name, text in {
+        "retinaface": "(retinaface.pth is empty (0 bytes)",
+        "Facenet": "is a Git LFS pointer, not the file itself",
+        "ArcFace": "is a web page: the download failed",
+        "SFace": "is cut off (95 of 260 bytes)",
+        "wav2vec2": "model.safetensors is cut off (9 of 908 bytes)",
+    }.items()} == dict.fromkeys(damaged, True)  # fmt: skip
+    assert str(tmp_path / "cache") in damaged["wav2vec2"]
+    assert cli.run(fetch_weights.main, ["--only", "Facenet"]) == ExitCode.USAGE
+    message = capsys.readouterr()
+    assert message.out.startswith("damaged: Facenet (facenet_weights.pth is a Git LFS pointer")
+    assert "error: no network: 1 not fetched" in message.err
 
 
 def test_only_fetches_what_is_named(fetch_weights, capsys):
@@ -72,7 +105,7 @@ def test_one_failed_download_does_not_keep_the_others_from_being_fetched(fetch_w
             fetched.append(name)
 
         return fetch_weights.Weights(
-            name=name, what=name, place="there", is_present=lambda: False, server=server, fetch=fetch
+            name=name, what=name, place="there", fault=lambda: "missing", server=server, fetch=fetch
         )
 
     missing = [entry("a", error=OSError("disk\nfull")), entry("b"), entry("c", "https://down.example")]

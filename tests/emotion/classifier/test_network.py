@@ -59,8 +59,11 @@ def test_weights_file_of_keras_gives_the_same_features(keras_model: Any, tmp_pat
     assert np.abs(expected).max() > 0.1
 
 
-@pytest.mark.parametrize("content", [b"", b"not a weight file", "another model"])
-def test_other_weight_file_is_one_line(content: bytes | str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [(b"", "empty"), (b"not a weight file", "a text"), (b"<html>", "a web page"), ("another model", "")],
+)
+def test_other_weight_file_is_one_line(content: bytes | str, text: str, tmp_path: Path) -> None:
     import keras
 
     path = tmp_path / "x.h5"
@@ -69,7 +72,7 @@ def test_other_weight_file_is_one_line(content: bytes | str, tmp_path: Path) -> 
     else:
         keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save_weights(tmp_path / "x.weights.h5")
         (tmp_path / "x.weights.h5").rename(path)
-    with pytest.raises(UserError, match="does not hold MobileNetV3Large"):
+    with pytest.raises(UserError, match=f"does not hold MobileNetV3Large without its top: {text}"):
         pretrained.load_backbone(build_backbone(32), str(path))
 
 
@@ -88,6 +91,10 @@ def test_missing_imagenet_weights_name_file_folder_and_command(
     with pytest.raises(UserError, match="no such file"):
         pretrained.backbone_file(str(tmp_path / "no.h5"))
     assert pretrained.backbone_file("none") is None
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / pretrained.FILE_NAME).write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(UserError, match=r"in .*models is a Git LFS pointer, .* and cannot be fetched now"):
+        pretrained.backbone_file("imagenet")
 
 
 def test_keras_knows_the_imagenet_file_by_the_same_name() -> None:

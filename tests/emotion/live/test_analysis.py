@@ -107,6 +107,21 @@ def test_file_that_is_no_model_is_an_error_that_names_it(tmp_path: Path) -> None
         path.write_bytes(content)
         with pytest.raises(UserError, match=NAME):
             Classifier(path)
+    write_small_classifier(tmp_path, about())
+    whole = path.read_bytes()
+    for bad, text in (
+        (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer, not the file itself"),
+        (b"<html>404</html>", "a web page: the download failed"),
+        (b"", r"empty \(0 bytes\)"),
+        (whole[: len(whole) - 30], r"emotion\.json .* it was cut off"),
+    ):
+        path.write_bytes(bad)
+        with pytest.raises(UserError, match=rf"{NAME}: .*{text}"):
+            Classifier(path)
+    (tmp_path / "savedmodel").mkdir()
+    (tmp_path / "savedmodel" / "saved_model.pb").touch()
+    with pytest.raises(UserError, match=r"savedmodel: a SavedModel; give the \.tflite beside it"):
+        Classifier(tmp_path / "savedmodel")
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("emotion.json", " " * 2_000_000, zipfile.ZIP_DEFLATED)
     with pytest.raises(UserError, match="too large"):

@@ -2,10 +2,14 @@
 
 import hashlib
 import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from facevox.errors import UserError
+from facevox.mesh import face_landmarker, litert, network
 from facevox.mesh.blazeface import BlazeFace, Range
 from facevox.mesh.litert import MODELS_DIR, LiteRtModel
 
@@ -342,6 +346,32 @@ def test_model_files_are_those_of_the_list() -> None:
     assert {name for name, _ in rows} == {path.name for path in MODELS_DIR.glob("*.[tj]*")}
     for name, digest in rows:
         assert hashlib.sha256((MODELS_DIR / name).read_bytes()).hexdigest() == digest
+
+
+@pytest.mark.parametrize(
+    "content", ["version https://git-lfs.github.com/spec/v1", "", b"\x1c\0\0\0TFL3" + bytes(99)]
+)
+@pytest.mark.parametrize("name", sorted(path.name for path in MODELS_DIR.glob("*.[tj]*")))
+def test_damaged_models_of_the_installation_say_install_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: str | bytes
+) -> None:
+    models = Path(shutil.copytree(MODELS_DIR, tmp_path / "models"))
+    (models / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    for module in (litert, network, face_landmarker):
+        monkeypatch.setattr(module, "MODELS_DIR", models)
+
+    def load_all() -> None:
+        network.MeshNetwork()
+        BlazeFace("full", 0.5)
+        BlazeFace("short", 0.5)
+        if name.endswith(".task"):
+            pytest.importorskip("mediapipe", reason="mediapipe is an extra")
+            face_landmarker.FaceLandmarker()
+
+    with pytest.raises(
+        UserError, match=rf"{name}: .*; the installation of facevox is damaged: install it again"
+    ):
+        load_all()
 
 
 def test_wrong_number_of_inputs_is_refused() -> None:

@@ -68,17 +68,29 @@ def damaged(file: Path, kind: str) -> None:
         "zeros": bytes(len(whole)),
         "without its end": whole[:-30],
         "zip": b"PK\x03\x04" + bytes(60),
+        "pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 5\n",
     }
     file.write_bytes(contents[kind])
 
 
-@pytest.mark.parametrize("kind", ["text", "empty", "half", "zeros", "without its end", "zip"])
-def test_a_damaged_file_is_named_in_one_line(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("text", "a text ('hello'), no weights"),
+        ("empty", "empty (0 bytes)"),
+        ("half", "cut off"),
+        ("zeros", "zero bytes where it should begin"),
+        ("without its end", "cut off"),
+        ("zip", "cut off"),
+        ("pointer", "a Git LFS pointer, not the file itself: run git lfs pull"),
+    ],
+)
+def test_a_damaged_file_is_named_in_one_line(tmp_path: Path, kind: str, text: str) -> None:
     file = tmp_path / "best_model.pth"
     damaged(file, kind)
     with pytest.raises(UserError) as refusal:
         load_checkpoint(file)
-    assert str(refusal.value).startswith(f"{file}: no checkpoint of facevox, or a damaged one (")
+    assert str(refusal.value).startswith(f"{file}: no checkpoint of facevox, or a damaged one ({text}")
     assert "\n" not in str(refusal.value)
 
 

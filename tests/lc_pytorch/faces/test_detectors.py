@@ -1,11 +1,13 @@
 """The detectors against DeepFace itself: same boxes and crops; and messages when weights are missing."""
 
 import importlib.util
+import io
 import os
 import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -242,7 +244,7 @@ def test_broken_weights_are_named(monkeypatch, weights_home: Path):
 
     monkeypatch.delattr(RetinaFace, "model", raising=False)  # the package keeps a loaded model
     file = weights_home / ".deepface" / "weights" / "retinaface.pth"
-    file.write_bytes(b"these are no weights")
+    file.write_bytes(b"\xfe these are no weights")
     try:
         with pytest.raises(UserError, match=r"retinaface.*cannot be read.*retinaface\.pth"):
             detectors.make_detector("retinaface")
@@ -360,13 +362,47 @@ def test_weights_are_downloaded_and_unpacked(monkeypatch, tmp_path: Path):
     import bz2
 
     source = tmp_path / "points.dat.bz2"
-    source.write_bytes(bz2.compress(b"weights"))
+    source.write_bytes(bz2.compress(b"\0weights"))
     monkeypatch.setenv("DEEPFACE_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(weights, "answers", lambda url: True)
     file = weights.WeightFile("points.dat", ((tmp_path / "gone").as_uri(), source.as_uri()))
     (path,) = weights.require_weights([file], "a test")
-    assert path.read_bytes() == b"weights"
+    assert path.read_bytes() == b"\0weights"
     assert path == tmp_path / "home" / ".deepface" / "weights" / "points.dat"
+
+
+class _Response(io.BytesIO):
+    headers: ClassVar = {"Content-Length": "9"}
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b"\0cut", "cut off after 4 of 9 bytes"), (b"<html>...", "a web page")],
+)
+def test_downloads_that_are_no_weights_are_not_kept(monkeypatch, tmp_path: Path, content: bytes, reason: str):
+    monkeypatch.setenv("DEEPFACE_HOME", str(tmp_path))
+    monkeypatch.setattr(weights, "answers", lambda url: True)
+    monkeypatch.setattr(weights.urllib.request, "urlopen", lambda url, timeout: _Response(content))
+    with pytest.raises(UserError, match=rf"a test: weights missing: x\.dat .*{reason}"):
+        weights.require_weights([weights.WeightFile("x.dat", ("http://x/x.dat",))], "a test")
+    assert not list((tmp_path / ".deepface" / "weights").iterdir())
+
+
+def test_damaged_weights_are_fetched_again_or_named(monkeypatch, tmp_path: Path):
+    monkeypatch.setenv("DEEPFACE_HOME", str(tmp_path))
+    monkeypatch.setattr(weights, "answers", lambda url: False)
+    (file := tmp_path / ".deepface" / "weights" / "x.pth").parent.mkdir(parents=True)
+    file.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    (tmp_path / "source").write_bytes(b"\0weights")
+    source = weights.WeightFile("x.pth", ((tmp_path / "source").as_uri(),))
+    other = weights.WeightFile("y.pth", ())
+    with pytest.raises(
+        UserError, match=r"missing: x\.pth is a Git LFS pointer, .*git lfs pull, y\.pth \(no net"
+    ):
+        weights.require_weights([source, other], "a test")
+    monkeypatch.setattr(weights, "answers", lambda url: True)
+    assert weights.require_weights([source], "a test") == [file]
+    assert file.read_bytes() == b"\0weights"
 
 
 @pytest.mark.parametrize(("backend", "package"), [("mtcnn", "tensorflow"), ("dlib", "dlib")])

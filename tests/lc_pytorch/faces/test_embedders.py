@@ -182,9 +182,15 @@ def test_the_key_of_a_deepface_model_follows_its_weights(deepface_home):
 def test_broken_weights_are_refused_and_never_replaced_by_random_ones(deepface_home):
     file = deepface_home / ".deepface" / "weights" / "deepid_weights.pth"
     file.parent.mkdir(parents=True)
-    file.write_bytes(b"half a download")
+    file.write_bytes(b"\xfehalf a download")
     with pytest.raises(UserError, match=r"deepid_weights\.pth is broken"):
         find_model("DeepID").load()
+    file.write_bytes(b"<html>half a download</html>")
+    with pytest.raises(UserError, match=r"deepid_weights\.pth is a web page: the download failed"):
+        find_model("DeepID").load()
+    (pointer := deepface_home / "face.onnx").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(UserError, match=r"face\.onnx: a Git LFS pointer, not the file itself: run git lfs"):
+        find_model(pointer)
 
 
 def test_tables_equal_those_of_deepface(deepface_home):

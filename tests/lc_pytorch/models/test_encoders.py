@@ -171,6 +171,92 @@ def test_a_folder_that_is_not_whole_is_refused_and_never_random(
     assert "\n" not in str(refusal.value)
 
 
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 5\n"
+
+
+def shard(folder: Path) -> None:
+    """The weights as transformers splits large ones, with a part cut off."""
+    part = "model-00001-of-00001.safetensors"
+    names = dict.fromkeys(stored_weights(folder), part)
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": names}))
+    (folder / part).write_bytes(content[:-7])
+
+
+def put(name: str, content: str | bytes | int) -> Callable[[Path], object]:
+    """Another content for the weights, under another name; a number cuts off that many bytes."""
+
+    def change(folder: Path) -> None:
+        whole = (folder / "model.safetensors").read_bytes()
+        (folder / "model.safetensors").unlink()
+        other = whole[:-content] if isinstance(content, int) else content
+        (folder / name).write_bytes(other.encode() if isinstance(other, str) else other)
+
+    return change
+
+
+NO_WEIGHTS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "pointer": (
+        put("model.safetensors", POINTER),
+        ": a Git LFS pointer, not the file itself: run git lfs pull",
+    ),
+    "page": (put("model.safetensors", "<!DOCTYPE html>"), ": a web page: the download failed"),
+    "empty": (put("model.safetensors", b""), ": empty (0 bytes)"),
+    "zeros": (put("model.safetensors", bytes(999)), ": zero bytes where it should begin"),
+    "cut": (put("model.safetensors", 9), ": cut off ("),
+    "pointer to pickled weights": (put("pytorch_model.bin", POINTER), ": a Git LFS pointer"),
+    "pointer to the index": (put("model.safetensors.index.json", POINTER), ": a Git LFS pointer"),
+    "part cut": (shard, ": cut off ("),
+    "configuration": (lambda folder: (folder / "config.json").write_text(POINTER), ": a Git LFS pointer"),
+}
+
+
+@pytest.mark.parametrize("case", NO_WEIGHTS)
+def test_files_that_are_no_weights_are_named_in_a_folder_and_in_the_cache(
+    folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attempts: list[Any], case: str
+) -> None:
+    from huggingface_hub import constants
+
+    change, text = NO_WEIGHTS[case]
+    before = {file.name: file.read_bytes() for file in (folders / "vit").iterdir()}
+    change(folders / "vit")
+    changed = [file for file in (folders / "vit").iterdir() if before.get(file.name) != file.read_bytes()]
+    text = changed[-1].name + text if case != "part cut" else "model-00001-of-00001.safetensors" + text
+    write_cache(tmp_path, "someone/vit", folders / "vit")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    for source in (str(folders / "vit"), "someone/vit"):
+        with pytest.raises(UserError) as refusal:
+            load_face_encoder(source)
+        assert str(refusal.value).startswith(f"--face_model {source}: {text}")
+    assert f"remove {tmp_path}/hub/models--someone--vit" in str(refusal.value)
+    assert attempts == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "below", "offline"),
+    [("HF_HUB_CACHE", "", "0"), ("HF_HOME", "hub", "YES"), ("XDG_CACHE_HOME", "huggingface/hub", "")],
+)
+def test_the_hub_is_offline_and_its_cache_is_where_its_library_says(
+    tmp_path: Path, variable: str, below: str, offline: str
+) -> None:
+    program = (
+        "from lc_pytorch.models import hub\n"
+        "hub.answers = lambda url: print('asked') or False\n"
+        "def load(local_files_only=False): raise OSError\n"
+        "hub.from_hub(load, 'a/b', '--face_model')\n"
+    )
+    dropped = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "TRANSFORMERS_OFFLINE")
+    environment = {name: text for name, text in os.environ.items() if name not in dropped}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment | {variable: str(tmp_path), "HF_HUB_OFFLINE": offline},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert f"not in the cache ({tmp_path / below}) and no network" in done.stderr
+    assert ("asked" in done.stdout) == (offline != "YES")
+
+
 def test_pickled_weights_with_code_in_them_are_refused(folders: Path, tmp_path: Path) -> None:
     class Bomb:
         def __reduce__(self) -> tuple:

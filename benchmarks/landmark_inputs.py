@@ -77,7 +77,7 @@ def measure(data_dir: Path, num_splits: int, folder: Path) -> Iterator[Figure]:
         config = ExtractConfig(
             zips=tuple(archives), labels=tuple(labels), output_dir=folder / mesh, mesh=mesh
         )
-        statuses = run_extraction(config, BatchOptions(workers=0)).statuses
+        statuses = run_extraction(config, BatchOptions(debug=True)).statuses
         yield Figure(f"{mesh}: pictures with a face", statuses["done"], "", is_comparable=False)
         yield Figure(f"{mesh}: a picture", time_of(mesh, data_dir), "ms CPU", is_comparable=False)
     kinds = [

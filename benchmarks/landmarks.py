@@ -207,7 +207,7 @@ def measure_memory(archive: Path, folder: Path) -> float:
     thread = threading.Thread(target=sampling, args=(samples, is_over), daemon=True)
     thread.start()
     try:
-        run_extraction(ExtractConfig(zips=(archive,), output_dir=folder), BatchOptions(workers=0))
+        run_extraction(ExtractConfig(zips=(archive,), output_dir=folder), BatchOptions(debug=True))
     finally:
         is_over.set()
         thread.join()

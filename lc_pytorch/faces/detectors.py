@@ -38,6 +38,7 @@ Source: DeepFace 0.0.103, deepface/models/face_detection and deepface/modules/de
 
 import contextlib
 import importlib.util
+import math
 import os
 import warnings
 from dataclasses import dataclass, field
@@ -211,6 +212,8 @@ class Detector:
     colour: Literal["rgb", "bgr"] = "bgr"  # channel order of the pictures for `find`
     # Whether every picture is reduced to one size: then a border halves the faces, and small ones are missed.
     has_fixed_input = False
+    # Below it a face is looked at again (see `lc_pytorch.faces.usable`).
+    sure_confidence = 0.0
 
     def __init__(self, threads: int = 1) -> None:
         self._mesh: FaceMesh | None = None
@@ -249,6 +252,10 @@ class Detector:
             return self.find(image, border=False) if self.has_fixed_input else []
         size = image.shape[1::-1]
         return [face for face in self.find(image, border=True) if _fills_or_is_cut(face.box, size)]
+
+    def find_close(self, image: NDArray[np.uint8]) -> list[Candidate]:
+        """The faces of a picture that shows little more than one."""
+        return self.find(image, border=False)
 
     def find_eyes(self, image: NDArray[np.uint8], candidate: Candidate, widened: Box) -> Eyes | None:
         """The eyes by which DeepFace turns `candidate`; `widened` is its box as DeepFace cuts it."""
@@ -361,7 +368,23 @@ def _eyes_in(image: NDArray[np.uint8], box: Box, eye_cascade: cv2.CascadeClassif
     return left, right
 
 
-class _OpenCv(Detector):
+class _BoxDetector(Detector):
+    """A detector of boxes without landmarks, whose confidence says little: MediaPipe's looks closer."""
+
+    sure_confidence = math.inf
+
+    def __init__(self, threads: int = 1) -> None:
+        super().__init__(threads)
+        self._threads = threads
+        self._second: Detector | None = None
+
+    def find_close(self, image: NDArray[np.uint8]) -> list[Candidate]:
+        if self._second is None:
+            self._second = _MediaPipe(self._threads)
+        return self._second.find(np.ascontiguousarray(image[..., ::-1]), border=False)
+
+
+class _OpenCv(_BoxDetector):
     def __init__(self, threads: int = 1) -> None:
         super().__init__(threads)
         self._faces = _cascade("haarcascade_frontalface_default.xml")
@@ -385,7 +408,7 @@ class _OpenCv(Detector):
         return _eyes_in(image, candidate.box, self._eyes)
 
 
-class _Ssd(Detector):
+class _Ssd(_BoxDetector):
     has_fixed_input = True
 
     def __init__(self, threads: int = 1) -> None:
@@ -506,6 +529,7 @@ class _MediaPipe(Detector):
 
     colour = "rgb"
     has_fixed_input = True
+    sure_confidence = 0.85
 
     def __init__(self, threads: int = 1) -> None:
         super().__init__(threads)
@@ -525,6 +549,8 @@ class _MediaPipe(Detector):
 
 class _YuNet(Detector):
     """OpenCV's YuNet. It finds faces that fill the picture without DeepFace's border, which is left out."""
+
+    sure_confidence = 0.9
 
     def __init__(self, threads: int = 1) -> None:
         super().__init__(threads)

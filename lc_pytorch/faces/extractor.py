@@ -30,6 +30,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -43,7 +44,8 @@ from facevox.media import Frame, changed_kinds, iter_frames
 from facevox.naming import plan_names
 from lc_pytorch.faces.crops import Eyes, FaceCrop, centre_square, cut_face, widen
 from lc_pytorch.faces.detectors import Candidate, Detector, check_backend, make_detector
-from lc_pytorch.faces.options import FaceConfig
+from lc_pytorch.faces.options import MIN_CONFIDENCES, FaceConfig
+from lc_pytorch.faces.usable import FAULTS, judge_faces
 
 PROGRAM = "extract_faces"
 TABLE = "faces.csv"
@@ -66,7 +68,8 @@ COLUMNS = (
     "sharpness",
 )
 AGAIN_S = 1.0  # of the video, between two second looks that cost as much as the first or more
-DENSE_TRIES = 25  # frames tried one after the other before the distance grows
+DENSE_TRIES = 25  # frames tried one after the other before the distance grows, which is ...
+TRIED_RATE_HZ = 25.0  # ... in films of more frames a second by time: that of as many frames at this rate
 JPEG_QUALITY = 95
 _SHARPNESS_PX = 112  # one size for all, because a large picture of the same sharpness varies less
 
@@ -122,6 +125,7 @@ def extract_faces(
         columns=COLUMNS,
         item_column="video",
         settings=asdict(config),
+        was_default={"min_confidence": 0.0},
         reads_media=True,
         unit="video",
     )
@@ -154,6 +158,15 @@ def tried_frames(max_frames: int) -> Iterator[int]:
         index += max(1, attempt + 3 - DENSE_TRIES)
 
 
+class _Found(NamedTuple):
+    """A frame and its faces, the best first; the fault of that one, and a reason for the table."""
+
+    frame: Frame
+    faces: list[Candidate]
+    fault: str = ""
+    reason: str = ""
+
+
 class FaceTask(Task[VideoItem]):
     """Writes the best face of each video, or all of them, below the output folder.
 
@@ -165,6 +178,10 @@ class FaceTask(Task[VideoItem]):
     def __init__(self, config: FaceConfig, threads: int = 1) -> None:
         self.config = config
         self.threads = threads
+        given = config.min_confidence
+        self.min_confidence = MIN_CONFIDENCES[config.detector_backend] if given is None else given
+        if given is None:
+            self.detector = f"{config.detector_backend}, min_confidence {self.min_confidence:g}"
         self._detector: Detector | None = None
 
     @classmethod
@@ -198,11 +215,12 @@ class FaceTask(Task[VideoItem]):
             MediaError: The video cannot be read.
         """
         assert self._detector is not None, "open the task first"
-        frame, candidates, reason = self._search(item.path, self._detector)
+        found = self._search(item.path, self._detector)
+        frame, reason = found.frame, found.reason
         rows: list[dict[str, object]] = []
         outputs: list[str] = []
         names = further_names(item.output, item.reserved)
-        for candidate in candidates:
+        for candidate in found.faces:
             name = next(names) if outputs else item.output
             row = self._write(frame, candidate, name)
             if row is not None:
@@ -217,39 +235,54 @@ class FaceTask(Task[VideoItem]):
             reason += ": middle square of the first frame written"
             rows = [{"video": item.name, **self._write_square(frame, item.output)}]
             outputs = [item.output]
-        else:
-            reason = ""
         return Outcome(rows=rows, outputs=outputs, reason=reason)
 
-    def _search(self, path: str, detector: Detector) -> tuple[Frame, list[Candidate], str]:
-        """The first frame with faces and its faces, best first; without any: the first frame, [], and why."""
+    def _search(self, path: str, detector: Detector) -> _Found:
+        """The first frame with a face that can be used and its faces, the best first.
+
+        Without one: the frame of the least bad face; without any face: the first frame.
+        """
         first: Frame | None = None
+        fallback: _Found | None = None
         num_tried = 0
         again_s = -math.inf
+        is_whole = True
         tries = tried_frames(self.config.max_frames)
         next_index = next(tries)
         for frame in iter_frames(path, colour=detector.colour):
             first = first or frame
-            if frame.index < next_index:
+            last_s = frame.time_s
+            # By number and, after the first ones, by time: else films of many frames a second end early.
+            is_early = num_tried >= DENSE_TRIES and frame.time_s < next_index / TRIED_RATE_HZ - 1e-6
+            if frame.index < next_index or is_early:
                 continue
             num_tried += 1
             # The second look without the border costs less than the first, and is always taken.
             has_border = self.config.align_faces
             is_due = (has_border and detector.has_fixed_input) or frame.time_s >= again_s
             candidates = detector.search(
-                frame.image, has_border, self.config.min_confidence, with_second_look=is_due
+                frame.image, has_border, self.min_confidence, with_second_look=is_due
             )
             if candidates:
-                return frame, sorted(candidates, key=_prominence, reverse=True), ""
+                faces, fault = judge_faces(frame.image, candidates, detector)
+                if not fault:
+                    return _Found(frame, faces)
+                if fallback is None or FAULTS.index(fault) > FAULTS.index(fallback.fault):
+                    fallback = _Found(frame, faces, fault)
             if is_due:
                 again_s = frame.time_s + AGAIN_S
             following = next(tries, None)
             if following is None:
+                is_whole = False
                 break
             next_index = following
         assert first is not None, "iter_frames gives a frame or raises"
         plural = "" if num_tried == 1 else "s"
-        return first, [], f"no face in {num_tried} frame{plural} tried (of the first {frame.index + 1})"
+        reach = "the whole video" if is_whole else f"the first {last_s:.1f} s; --max_frames reaches further"
+        tried = f"in {num_tried} frame{plural} tried ({reach})"
+        if fallback is None:
+            return _Found(first, [], reason=f"no face {tried}")
+        return fallback._replace(reason=f"the face is {fallback.fault}; no better one {tried}")
 
     def _write(self, frame: Frame, candidate: Candidate, name: str) -> dict[str, object] | None:
         """Cuts a face out and writes it; its row, or None where nothing of it is inside the picture."""
@@ -289,11 +322,6 @@ class FaceTask(Task[VideoItem]):
         names = ("box_x_px", "box_y_px", "box_w_px", "box_h_px")
         row |= dict(zip(names, crop.box, strict=True))
         return row | {"sharpness": round(measure_sharpness(image_rgb), 2)}
-
-
-def _prominence(candidate: Candidate) -> float:
-    """Larger for the better face: area times confidence."""
-    return candidate.box[2] * candidate.box[3] * candidate.confidence
 
 
 def _eyes_of(points: NDArray[np.float32]) -> Eyes:

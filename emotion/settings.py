@@ -148,7 +148,7 @@ class Settings:
     max_upload_pixels: int = option(
         30_000_000,
         whole(10_000, 170_000_000),
-        "largest JPEG that may be uploaded, in pixels (other formats: an eighth of it)",
+        "largest JPEG, HEIC or AVIF that may be uploaded, in pixels (other formats: an eighth of it)",
     )
     max_video_s: int = option(60, whole(1, 3_600), "longest video that may be uploaded, in seconds")
     server_workers: int = option(

@@ -44,7 +44,13 @@ _KINDS: tuple[tuple[bytes, str, tuple[str, ...]], ...] = (
     (b"\x89hdf", "an HDF5 file", _HDF5),
     (b"<?xml", "an XML text", _TEXT),
 )
-_PICTURE_BRANDS = frozenset({b"heic", b"heix", b"mif1", b"avif", b"avis"})
+# Pictures in boxes like those of mp4, which FFmpeg would read as a video of one tile.
+_PICTURE_BRANDS = {
+    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"), "a HEIC picture"),
+    **dict.fromkeys((b"hevm", b"hevs", b"mif1", b"mif2", b"msf1"), "a HEIC picture"),
+    **dict.fromkeys((b"avif", b"avis"), "an AVIF picture"),
+    b"crx ": "a raw picture of a Canon",
+}
 
 
 def file_fault(path: str | Path, expected: str) -> str:
@@ -66,6 +72,11 @@ def file_fault(path: str | Path, expected: str) -> str:
         return ""
 
 
+def boxed_picture(head: bytes) -> str:
+    """The kind of a HEIC or AVIF picture by the first 12 bytes of the file; "" of every other file."""
+    return _PICTURE_BRANDS.get(head[8:12], "") if head[4:8] == b"ftyp" else ""
+
+
 def _other_kind(head: bytes, suffix: str, expected: str) -> str:
     if not head:
         return f"empty (0 bytes): {_AGAIN}"
@@ -78,8 +89,8 @@ def _other_kind(head: bytes, suffix: str, expected: str) -> str:
     for start, description, suffixes in _KINDS:
         if small.startswith(start) and suffix not in suffixes:
             return f"{description}, no {expected}"
-    if head[4:8] == b"ftyp" and head[8:12] in _PICTURE_BRANDS:
-        return f"a HEIC or AVIF picture, no {expected}"
+    if picture := boxed_picture(head):
+        return f"{picture}, no {expected}"
     if suffix not in _TEXT and (text := _beginning(head)):
         return f"a text ({text!r}), no {expected}"
     return ""

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 IMAGE_PATTERNS = ("*.jpg", "*.jpeg", "*.png", "*.bmp", "*.webp")
 VIDEO_PATTERNS = ("*.mp4", "*.mov", "*.mkv", "*.avi", "*.webm", "*.mpg", "*.mpeg", "*.m4v")
+# Pillow's names. It tries no other decoder: some start programs (PostScript) or open other files.
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "HEIF", "AVIF")
+IMAGE_FORMATS_TEXT = "JPEG, PNG, WebP, HEIC, AVIF, BMP, TIFF or GIF"
 # 510 MB as decoded 8-bit RGB. Above 178 956 970 pixels Pillow refuses a picture by itself.
 MAX_IMAGE_PIXELS = 170_000_000
 MAX_IMAGE_BYTES = 1_000_000_000  # MAX_IMAGE_PIXELS take 680 MB as uncompressed RGBA
@@ -249,9 +252,10 @@ def relative_name(path: Path, root: Path) -> str:
 
 
 def read_image(path: str | Path) -> "NDArray[np.uint8]":
-    """The picture in `path` as (H, W, 3) uint8 RGB, upright (EXIF orientation applied).
+    """The picture in `path` as (H, W, 3) uint8 RGB, upright (by EXIF, in HEIC and AVIF by irot and imir).
 
-    Grey, palette, CMYK, 16-bit and transparent pictures come out as 8-bit RGB.
+    Grey, palette, CMYK, 10- and 16-bit and transparent pictures come out as 8-bit RGB. Of several pictures in
+    a file (GIF, TIFF, sequences) it is the first, or the one that the file calls the main one.
 
     Raises:
         ImageError: No such file, empty, truncated, not a picture, more than MAX_IMAGE_BYTES bytes (checked
@@ -282,15 +286,11 @@ def decode_image(data: bytes, name: str) -> "NDArray[np.uint8]":
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our limit decides
-            with Image.open(io.BytesIO(data)) as picture:
-                width, height = picture.size
-                if width * height > MAX_IMAGE_PIXELS:
-                    raise ImageError(
-                        f"{name}: {width} x {height} pixels; at most {MAX_IMAGE_PIXELS} are read"
-                    )
-                return _upright_rgb(ImageOps.exif_transpose(picture))
+        with open_picture(data) as picture:
+            width, height = picture.size
+            if width * height > MAX_IMAGE_PIXELS:
+                raise ImageError(f"{name}: {width} x {height} pixels; at most {MAX_IMAGE_PIXELS} are read")
+            return _upright_rgb(ImageOps.exif_transpose(picture))
     except ImageError:
         raise
     except Image.DecompressionBombError:  # Pillow checks before we can, and does not report the size
@@ -298,7 +298,23 @@ def decode_image(data: bytes, name: str) -> "NDArray[np.uint8]":
     except UnidentifiedImageError:
         raise ImageError(f"{name}: not a picture") from None
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error … on bad data
-        raise ImageError(f"{name}: broken picture: {error}") from None
+        raise ImageError(f"{name}: broken picture: {one_line(error)}") from None
+
+
+def open_picture(data: bytes) -> "Image.Image":
+    """The picture in `data`, of which Pillow has read the header only; a format of IMAGE_FORMATS.
+
+    Raises:
+        Exception: What Pillow raises on bad data, of many kinds.
+    """
+    import pi_heif
+    from PIL import Image
+
+    # One thread each: programs decode several pictures at a time. The limits of libheif stay on.
+    pi_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our limit decides
+        return Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
 
 
 def _upright_rgb(picture: "Image.Image") -> "NDArray[np.uint8]":
@@ -306,6 +322,8 @@ def _upright_rgb(picture: "Image.Image") -> "NDArray[np.uint8]":
         levels = np.asarray(picture, dtype=np.float64) / 257.0
         grey = np.clip(levels + 0.5, 0, 255).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
+    if picture.mode == "La":  # grey with premultiplied transparency, which HEIC may have
+        picture = picture.convert("LA")
     return np.asarray(picture.convert("RGB"), dtype=np.uint8).copy()
 
 

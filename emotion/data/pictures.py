@@ -4,8 +4,6 @@ A JPEG can be decoded to a half, a quarter or an eighth at a fraction of the cos
 8 x 8 pixels are then unpacked smaller.
 """
 
-import io
-import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -13,9 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from facevox.errors import one_line
-from facevox.files import MAX_IMAGE_PIXELS, ImageError, decode_image
+from facevox.files import MAX_IMAGE_PIXELS, ImageError, decode_image, open_picture
 
-REDUCTIONS = (8, 4, 2)  # by which a JPEG can be decoded smaller
+REDUCTIONS = (8, 4, 2)  # by which a picture can be read smaller
+# Of phones. HEIC and AVIF are decoded whole, but made smaller before they are converted.
+REDUCED_FORMATS = ("JPEG", "HEIF", "AVIF")
 _ORIENTATION = 0x0112  # EXIF tag; values 5 to 8 turn the picture by a quarter
 Size = tuple[int, int]  # width, height
 
@@ -28,8 +28,8 @@ def decode_reduced(
     Args:
         data: The file.
         name: For messages.
-        choose: Upright width and height -> the factor by which a JPEG may be decoded smaller: 1, 2, 4 or 8.
-            Not called for other formats, which are decoded whole.
+        choose: Upright width and height -> the factor by which a JPEG, HEIC or AVIF may be made smaller: 1,
+            2, 4 or 8. Not called for other formats, which stay whole.
 
     Returns:
         (h, w, 3) uint8 RGB with w about width / reduction (rounded up), and (width, height).
@@ -40,22 +40,22 @@ def decode_reduced(
     if not data:
         raise ImageError(f"{name}: the file is empty (0 bytes)")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below decides
-            with Image.open(io.BytesIO(data)) as picture:
-                width, height = picture.size
-                if width * height > MAX_IMAGE_PIXELS:
-                    raise ImageError(
-                        f"{name}: {width} x {height} pixels; at most {MAX_IMAGE_PIXELS} are read"
-                    )
-                is_turned = picture.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-                size = (height, width) if is_turned else (width, height)
-                reduction = choose(*size) if picture.format == "JPEG" else 1
-                if reduction > 1:
+        with open_picture(data) as picture:
+            width, height = picture.size
+            if width * height > MAX_IMAGE_PIXELS:
+                raise ImageError(f"{name}: {width} x {height} pixels; at most {MAX_IMAGE_PIXELS} are read")
+            is_turned = picture.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+            size = (height, width) if is_turned else (width, height)
+            reduction = choose(*size) if picture.format in REDUCED_FORMATS else 1
+            if reduction > 1:
+                smaller: Image.Image = picture
+                if picture.format == "JPEG":
                     # Rounded down: Pillow takes the largest reduction that gives no less than this size.
                     picture.draft("RGB", (max(width // reduction, 1), max(height // reduction, 1)))
-                    upright = ImageOps.exif_transpose(picture).convert("RGB")
-                    return np.asarray(upright, dtype=np.uint8).copy(), size
+                else:
+                    smaller = picture.reduce(reduction)
+                upright = ImageOps.exif_transpose(smaller).convert("RGB")
+                return np.asarray(upright, dtype=np.uint8).copy(), size
     except (ImageError, Image.DecompressionBombError, UnidentifiedImageError):
         pass  # decode_image reports these
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error … on bad data

@@ -35,7 +35,8 @@ HOW_TO_TRAIN = {
     "서버를 다시 시작하세요.",
 }
 WEBSOCKET_TEXT = """\
-GET /ws (WebSocket, protocol version 1). Send each frame as one binary message: a JPEG, PNG or WebP.
+GET /ws (WebSocket, protocol version 1). Send each frame as one binary message: a JPEG, PNG or WebP
+(HEIC, AVIF, BMP, TIFF and GIF are read, too).
 The answers are JSON texts:
 
 on connection      {"type": "hello", "version": 1, "ready": true, "model": "...", "classes": [...],

@@ -1,19 +1,16 @@
 """Decoding of pictures from strangers: format and size are read from the header first."""
 
-import io
-import warnings
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from emotion.data.pictures import decode_reduced
+from emotion.data.pictures import REDUCED_FORMATS, decode_reduced
 from emotion.serving.refusals import Refusal
 from facevox.errors import UserError
+from facevox.files import open_picture
 
-# Browsers make these of a canvas, cameras and phones write them. Pillow tries no other decoder.
-FORMATS = ("JPEG", "PNG", "WEBP")
 ORIENTATION = 0x0112  # EXIF tag; 1: upright
 # Pillow's names of the chunks in front of a PNG's pixels that may have its orientation.
 PNG_ORIENTATIONS = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
@@ -21,7 +18,8 @@ LEAST_SIDE_PX = 16
 LARGEST_RATIO = 16  # MediaPipe scales to a square: nothing is left of a narrower picture
 # Large photographs keep this length at least: a face of a tenth of it fills the network's input.
 UPLOAD_LONGEST_PX = 1600
-# Only a JPEG can be decoded smaller; other formats take 25 bytes of memory a pixel.
+# A JPEG is decoded smaller, HEIC and AVIF, which phones write as large, made so before they are converted:
+# up to 13 bytes of memory a pixel. Others take up to 25.
 WHOLE_SHARE = 8
 
 
@@ -41,12 +39,10 @@ def read_header(data: bytes) -> Header:
         Refusal: not_an_image, too_many_pixels (more than Pillow would read from any source).
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our limits decide
-            with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-                # Pillow calls a JPEG with a preview after it "MPO"; phones write such.
-                name = "JPEG" if picture.format == "MPO" else str(picture.format)
-                return Header(name, *picture.size, picture.mode == "RGB" and _is_upright(picture))
+        with open_picture(data) as picture:
+            # Pillow calls a JPEG with a preview after it "MPO"; phones write such.
+            name = "JPEG" if picture.format == "MPO" else str(picture.format)
+            return Header(name, *picture.size, picture.mode == "RGB" and _is_upright(picture))
     except Image.DecompressionBombError:
         raise Refusal("too_many_pixels") from None
     except Exception:  # Pillow raises OSError, SyntaxError, ValueError, struct.error … on bad data
@@ -76,17 +72,18 @@ def decode_upload(data: bytes, max_pixels: int) -> tuple[NDArray[np.uint8], int,
 
     Args:
         data: The file.
-        max_pixels: Of a JPEG; other formats may have an eighth of it.
+        max_pixels: Of a JPEG, HEIC or AVIF; other formats may have an eighth of it.
 
     Raises:
         Refusal: not_an_image, too_many_pixels, odd_shape.
     """
     header = read_header(data)
-    _check_shape(header, max_pixels if header.format == "JPEG" else max_pixels // WHOLE_SHARE)
+    is_reduced = header.format in REDUCED_FORMATS
+    _check_shape(header, max_pixels if is_reduced else max_pixels // WHOLE_SHARE)
     reduction = 1
     while max(header.width, header.height) >= 2 * reduction * UPLOAD_LONGEST_PX and reduction < 8:
         reduction *= 2
-    if header.is_plain and (reduction == 1 or header.format != "JPEG"):
+    if header.is_plain and (reduction == 1 or not is_reduced):
         return _decode_plain(data), header.width, header.height
     image, (width, height) = _decode(data, reduction)
     return image, width, height
@@ -103,7 +100,7 @@ def _check_shape(header: Header, max_pixels: int) -> None:
 def _decode_plain(data: bytes) -> NDArray[np.uint8]:
     """An upright RGB picture, which pages send: without the copies that other modes need."""
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+        with open_picture(data) as picture:
             return np.asarray(picture)
     except Exception:  # as above
         raise Refusal("not_an_image") from None

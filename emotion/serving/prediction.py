@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypedDict
 
 import av
-from av.error import FFmpegError
 
 from emotion.live.face_tracks import FaceAnswer, FaceTracks, FrameAnswer, Sighting
 from emotion.serving.config import ServerConfig
@@ -17,7 +16,7 @@ from emotion.serving.refusals import Refusal
 from emotion.serving.service import Service
 from emotion.serving.uploads import MemoryFile
 from facevox.errors import UserError
-from facevox.media import FORMATS, Frame, MediaError, iter_frames, played_stream
+from facevox.media import Frame, MediaError, iter_frames, open_media, played_stream
 from facevox.media.display import pixel_aspect, square_size
 
 VIDEO_RATE_HZ = 5.0  # frames of a video that are analysed a second: expressions last longer
@@ -200,13 +199,12 @@ def _check_video(file: MemoryFile, config: ServerConfig) -> float:
     Raises:
         Refusal: not_media, too_many_pixels, too_long, odd_shape.
     """
-    options = {"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS)}
     try:
-        with av.open(f"file:{file.path}", options=options, metadata_errors="ignore") as container:
+        with open_media(file.path) as container:
             stream = played_stream(container, "video", file.path)
             width, height = square_size(stream.width, stream.height, pixel_aspect(stream))
             duration_s = (container.duration or 0) / av.time_base
-    except (FFmpegError, UnicodeError, MediaError):  # MediaError: none that can be decoded
+    except MediaError:
         raise Refusal("not_media") from None
     if width * height > config.max_frame_pixels:
         raise Refusal("too_many_pixels")

@@ -1,10 +1,13 @@
 """Reasons why something is not analysed: a code for programs, messages in English and Korean for people."""
 
+from facevox.files import IMAGE_FORMATS_TEXT
+
+_FORMATS_KO = IMAGE_FORMATS_TEXT.replace(" or ", ", ")
 # Code -> status of an HTTP answer, English, Korean. Over the WebSocket only code and messages are sent.
 _REFUSALS = {
     "not_an_image": (
-        *(415, "This is not a picture that can be read (JPEG, PNG or WebP, not truncated)."),
-        "읽을 수 없는 이미지입니다(손상되지 않은 JPEG, PNG, WebP만 가능).",
+        *(415, f"This is not a picture that can be read ({IMAGE_FORMATS_TEXT}; not truncated)."),
+        f"읽을 수 없는 이미지입니다(손상되지 않은 {_FORMATS_KO}만 가능).",
     ),
     "too_many_pixels": (
         *(413, "The picture has too many pixels; make it smaller."),
@@ -32,8 +35,12 @@ _REFUSALS = {
     ),
     "too_large": (413, "The file is too large.", "파일이 너무 큽니다."),
     "not_media": (
-        *(415, "This is neither a picture nor a video that can be read."),
-        "읽을 수 있는 이미지나 영상이 아닙니다.",
+        *(
+            415,
+            f"This is neither a picture ({IMAGE_FORMATS_TEXT}) nor a video (MP4, MOV, MKV, WebM, AVI and "
+            "others) that can be read.",
+        ),
+        f"읽을 수 있는 이미지({_FORMATS_KO})나 영상(MP4, MOV, MKV, WebM, AVI 등)이 아닙니다.",
     ),
     "too_long": (413, "The video is too long; cut it.", "영상이 너무 깁니다. 잘라서 보내 주세요."),
     "too_slow": (408, "The file did not arrive in time.", "파일이 제시간에 도착하지 않았습니다."),

@@ -9,7 +9,7 @@ import av
 from av.error import FFmpegError
 
 from facevox.errors import UserError, one_line
-from facevox.file_kinds import file_fault
+from facevox.file_kinds import boxed_picture, file_fault
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
@@ -30,7 +30,7 @@ FORMATS = (
     "mov", "matroska", "avi", "mpeg", "mpegts", "mpegvideo", "m4v", "asf", "flv", "rm", "mxf", "gxf",
     "dv", "nut", "nsv", "wtv", "h261", "h263", "h264", "hevc", "vvc", "av1", "obu", "ivf", "vc1", "dirac",
     "mjpeg", "yuv4mpegpipe", "ogg", "wav", "w64", "mp3", "flac", "aac", "ac3", "eac3", "dts", "truehd",
-    "aiff", "au", "caf", "amr", "amrnb", "amrwb", "voc", "wv", "tta", "ape", "loas",
+    "aiff", "au", "caf", "amr", "amrnb", "amrwb", "voc", "wv", "tta", "ape", "loas", "dhav",
 )  # fmt: skip
 SEEK_FROM_S = 1.0  # before it a seek costs more than it saves
 # Only these find the key frame before a time by an index. In others FFmpeg guesses a position by its
@@ -56,6 +56,8 @@ def open_media(path: str | Path) -> Iterator["InputContainer"]:
         raise MediaError(f"{path}: {error.strerror or 'cannot be read'}") from None
     if size == 0:
         raise MediaError(f"{path}: the file is empty (0 bytes)")
+    if picture := _picture_of(file):
+        raise MediaError(f"{path}: {picture}, not a video")
     try:
         # "file:" keeps names such as "-x.mp4" or "http:x.mp4" from being read as options or addresses;
         # the whitelists keep play lists from reaching the network and other files.
@@ -73,6 +75,16 @@ def open_media(path: str | Path) -> Iterator["InputContainer"]:
         raise
     except (FFmpegError, UnicodeError) as error:
         raise MediaError(f"{path}: not a readable media file: {_kind_of(file) or _reason(error)}") from None
+
+
+def _picture_of(file: Path) -> str:
+    """A line about a HEIC or AVIF picture; "" for every other file."""
+    try:
+        with file.open("rb") as opened:
+            head = opened.read(12)
+    except OSError:
+        return ""
+    return boxed_picture(head)
 
 
 def _kind_of(file: Path) -> str:

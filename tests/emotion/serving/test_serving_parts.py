@@ -119,7 +119,7 @@ def _saved(image: Image.Image, format_name: str) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("format_name", ["TIFF", "BMP", "GIF", "ICO", "PPM", "TGA", "PCX"])
+@pytest.mark.parametrize("format_name", ["ICO", "PPM", "TGA", "PCX"])
 def test_formats_that_no_camera_sends_reach_no_decoder(format_name: str) -> None:
     with pytest.raises(Refusal, match="not_an_image"):
         decode_frame(_saved(Image.new("RGB", (64, 64)), format_name), 10_000)

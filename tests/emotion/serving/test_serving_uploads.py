@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 import pytest
 from face_pictures import frame_of_faces, jpeg_of_faces
+from heic_files import heic, require_hevc
 from live_server import HANG_S, LiveServer
 from PIL import Image
 from small_classifier import CLASSES
@@ -74,6 +75,30 @@ def test_video_answers_with_five_frames_a_second(server: LiveServer, clip: bytes
         lefts.append(face["box"][0])
     assert lefts == sorted(lefts)
     assert lefts[-1] - lefts[0] == pytest.approx(36, abs=6)  # 18 frames of 4 pixels, at half size
+
+
+@pytest.mark.parametrize("name", ["HEIC", "AVIF", "BMP", "TIFF", "GIF"])
+def test_other_pictures_are_answered_as_a_jpeg_is(server: LiveServer, name: str) -> None:
+    picture = frame_of_faces(1)
+    if name == "HEIC":
+        require_hevc()
+        content = heic(np.rot90(picture).copy(), tile_px=256, turns=3, exif_orientation=6)
+    else:
+        content = saved(picture, name)
+    status, answer = server.upload(content)
+    assert (status, answer.get("kind"), answer.get("width"), answer.get("height")) == (200, "image", 640, 480)
+    _, expected = server.upload(jpeg_of_faces(1))
+    np.testing.assert_allclose(answer["faces"][0]["box"], expected["faces"][0]["box"], atol=8)
+
+
+def test_heic_that_cannot_be_decoded_is_no_video_of_a_tile(server: LiveServer) -> None:
+    require_hevc()
+    content = heic(frame_of_faces(1), tile_px=256)
+    place = content.index(b"pitm")
+    status, answer = server.upload(content[:place] + b"zzzz" + content[place + 4 :])
+    assert (status, answer["error"]["code"]) == (415, "not_media")
+    for language in ("en", "ko"):
+        assert "JPEG, PNG, WebP, HEIC, AVIF, BMP, TIFF" in answer["error"]["message"][language]
 
 
 def damaged(content: bytes) -> bytes:

@@ -23,6 +23,7 @@ def picture(form: str) -> bytes:
         (picture("PNG"), "a PNG picture"),
         (picture("JPEG"), "a JPEG picture"),
         (picture("BMP"), "a BMP picture"),
+        (picture("AVIF"), "an AVIF picture, not a video"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 5\n", "git lfs pull"),
         (b"<!DOCTYPE html><html><title>404</title></html>", "a web page"),
         (b"PK\x03\x04" + bytes(60), "a ZIP archive"),

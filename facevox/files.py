@@ -10,6 +10,7 @@ import os
 import secrets
 import stat
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,20 +20,22 @@ import numpy as np
 
 from facevox.errors import UserError, one_line
 from facevox.file_kinds import file_fault
+from facevox.suffixes import PICTURE_SUFFIXES, VIDEO_SUFFIXES, patterns, related, system_name
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
 logger = logging.getLogger(__name__)
-IMAGE_PATTERNS = ("*.jpg", "*.jpeg", "*.png", "*.bmp", "*.webp")
-VIDEO_PATTERNS = ("*.mp4", "*.mov", "*.mkv", "*.avi", "*.webm", "*.mpg", "*.mpeg", "*.m4v")
+IMAGE_PATTERNS = patterns(PICTURE_SUFFIXES)
+VIDEO_PATTERNS = patterns(VIDEO_SUFFIXES)
 # Pillow's names. It tries no other decoder: some start programs (PostScript) or open other files.
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "HEIF", "AVIF")
 IMAGE_FORMATS_TEXT = "JPEG, PNG, WebP, HEIC, AVIF, BMP, TIFF or GIF"
 # 510 MB as decoded 8-bit RGB. Above 178 956 970 pixels Pillow refuses a picture by itself.
 MAX_IMAGE_PIXELS = 170_000_000
 MAX_IMAGE_BYTES = 1_000_000_000  # MAX_IMAGE_PIXELS take 680 MB as uncompressed RGBA
+_TYPESCRIPT = (".ts", ".mts")  # MPEG transport streams, too
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}  # a link to nowhere or to itself
 _counter = itertools.count()
 _own_token = secrets.token_hex(6)
@@ -176,27 +179,32 @@ def require_folder(path: str | Path, what: str) -> Path:
 
 
 def find_files(
-    root: str | Path, patterns: Sequence[str], exclude: Iterable[str | Path] = (), *, what: str = "folder"
+    root: str | Path,
+    patterns: Sequence[str],
+    exclude: Iterable[str | Path] = (),
+    *,
+    what: str = "folder",
+    option: str = "",
 ) -> list[Path]:
     """The files below `root` whose names match one of `patterns`, sorted by their relative path.
 
     Folders are searched at any depth, links to folders are followed once each (a loop of links ends),
     hidden files and folders are left out, and so is everything below a folder of `exclude`. Patterns
     ignore upper and lower case: cameras write .MP4. One with a slash is matched with the relative path.
-    Files and folders that cannot be read are skipped, with one line on stderr that counts them.
+
+    One line in the log counts the files of the same kind with another suffix, for which `option` is named,
+    those of systems (`@eaDir`, `._*`), and text that is called `.ts` or `.mts`, as TypeScript is. Files and
+    folders that cannot be read are skipped, with one line on stderr that counts them.
 
     Raises:
         UserError: No such folder, or nothing in it matches (the message counts the other files and those
             that could not be read).
     """
     top = require_folder(root, what)
-    lower_patterns = [pattern.lower() for pattern in patterns]
+    search = _Search(patterns)
     excluded = {os.path.realpath(folder) for folder in exclude}  # resolve() raises on a link to itself
-    matches: list[tuple[str, Path]] = []
-    num_others = 0
     visited: set[tuple[int, int]] = set()
-    unreadable: list[OSError] = []
-    for parent, folders, names in os.walk(top, followlinks=True, onerror=unreadable.append):
+    for parent, folders, names in os.walk(top, followlinks=True, onerror=search.unreadable.append):
         status = Path(parent).stat()
         if (status.st_dev, status.st_ino) in visited:
             folders.clear()
@@ -205,29 +213,83 @@ def find_files(
         folders[:] = sorted(
             name
             for name in folders
-            if not name.startswith(".")
+            if not search.is_of_system(name)
+            and not name.startswith(".")
             and not (excluded and os.path.realpath(Path(parent, name)) in excluded)
         )
         for name in names:
-            path = Path(parent, name)
-            relative = path.relative_to(top).as_posix()
-            if name.startswith(".") or not _is_regular(path, unreadable):
-                continue
-            if any(
-                fnmatch.fnmatchcase((relative if "/" in p else name).lower(), p.removeprefix("**/"))
-                for p in lower_patterns
-            ):
-                matches.append((relative, path))
-            else:
-                num_others += 1
-    if not matches:
-        others = f"{num_others} other files" if num_others else "" if unreadable else "it is empty"
-        others = "; ".join(filter(None, (others, _unreadable_text(unreadable))))
+            search.add(Path(parent, name), Path(parent, name).relative_to(top).as_posix())
+    left_out = search.left_out_text(option)
+    unreadable = _unreadable_text(search.unreadable)
+    if not search.matches:
+        others = f"{search.num_others} other files" if search.num_others else ""
+        others = "; ".join(filter(None, (others, left_out, unreadable))) or "it is empty"
         raise UserError(f"{what}: nothing below {top} matches {' '.join(patterns)} ({others})")
+    if left_out:
+        logger.info(f"{what}: {left_out}")
     if unreadable:
-        logger.warning(f"{what}: {_unreadable_text(unreadable)}")
-    matches.sort()
-    return [path for _, path in matches]
+        logger.warning(f"{what}: {unreadable}")
+    search.matches.sort()
+    return [path for _, path in search.matches]
+
+
+class _Search:
+    """The files of a search so far, and numbers of those that it leaves out."""
+
+    def __init__(self, patterns: Sequence[str]) -> None:
+        self._patterns = [pattern.lower().removeprefix("**/") for pattern in patterns]
+        self._related = related(self._patterns)
+        self._others: Counter[str] = Counter()  # by suffix
+        self._of_systems: Counter[str] = Counter()
+        self._num_text = 0
+        self.matches: list[tuple[str, Path]] = []
+        self.num_others = 0
+        self.unreadable: list[OSError] = []
+
+    def is_of_system(self, name: str) -> bool:
+        """True, and counted, if a file or folder of this name is of an operating system."""
+        name = system_name(name)
+        self._of_systems.update([name] if name else [])
+        return bool(name)
+
+    def add(self, path: Path, relative: str) -> None:
+        """Takes or counts a file."""
+        if self.is_of_system(path.name) or path.name.startswith("."):
+            return
+        if not _is_regular(path, self.unreadable):
+            return
+        suffix = path.suffix.lower()
+        if not any(
+            fnmatch.fnmatchcase((relative if "/" in pattern else path.name).lower(), pattern)
+            for pattern in self._patterns
+        ):
+            self.num_others += 1
+            self._others.update([suffix] if suffix in self._related else [])
+        elif suffix in _TYPESCRIPT and _is_text(path):
+            self._num_text += 1
+        else:
+            self.matches.append((relative, path))
+
+    def left_out_text(self, option: str) -> str:
+        """A line such as `left out: 3 .swf (--video_extensions takes them)`; "" where nothing was."""
+        others = ", ".join(f"{count} {suffix}" for suffix, count in self._others.most_common())
+        if others and option:
+            others += f" ({option} takes them)"
+        text = f"{self._num_text} {' or '.join(_TYPESCRIPT)} that are text" if self._num_text else ""
+        systems = ", ".join(f"{count} {name}" for name, count in self._of_systems.most_common())
+        parts = "; ".join(filter(None, (others, text, systems and f"{systems} of the system")))
+        return f"left out: {parts}" if parts else ""
+
+
+def _is_text(path: Path) -> bool:
+    """True for a file that begins with text and not with a pointer to a file that was not fetched."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(1024)
+    except OSError:
+        return False  # reported when it is opened
+    is_pointer = head.startswith(b"version https://git-lfs")
+    return bool(head) and not is_pointer and all(byte >= 32 or byte in b"\t\n\r\f" for byte in head)
 
 
 def _is_regular(path: Path, unreadable: list[OSError]) -> bool:

@@ -4,6 +4,8 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
+from facevox.suffixes import is_added
+
 MAX_NAME_BYTES = 240  # file systems take 255; the rest is for what later steps append
 
 
@@ -16,23 +18,36 @@ def plan_names(inputs: Sequence[str], suffix: str) -> list[str]:
     folder) of more than MAX_NAME_BYTES bytes is cut and ends in a hash of the whole name; suffixes of the
     same length cut alike, so that the face and the voice of one video keep one stem.
 
-    The plan depends on all inputs: make it over the whole list, before it is split into shards.
+    The plan depends on all inputs: make it over the whole list, before it is split into shards. Files whose
+    suffix was not searched for at first (`facevox.suffixes.ADDED`) take what the others leave.
     """
-    whole = [str(PurePosixPath(name).with_suffix("")) for name in inputs]
-    plain = [_shortened(stem, suffix) for stem in whole]
+    used: set[str] = set()
+    planned: dict[int, str] = {}
+    for is_late in (False, True):
+        numbered = [(index, name) for index, name in enumerate(inputs) if is_added(name) == is_late]
+        planned |= _plan_round(numbered, suffix, used)
+    return [planned[index] for index in range(len(inputs))]
+
+
+def _plan_round(numbered: Sequence[tuple[int, str]], suffix: str, used: set[str]) -> dict[int, str]:
+    """The output paths by number; their stems are added to `used`, which holds those of earlier rounds."""
+    whole = {index: str(PurePosixPath(name).with_suffix("")) for index, name in numbered}
+    plain = {index: _shortened(stem, suffix) for index, stem in whole.items()}
     owner: dict[str, int] = {}
-    for index, stem in enumerate(plain):
-        owner.setdefault(stem.casefold(), index)
-    used = set(owner)
-    planned = []
-    for index, (name, stem) in enumerate(zip(inputs, plain, strict=True)):
-        if owner[stem.casefold()] != index:
+    for index, stem in plain.items():
+        if stem.casefold() not in used:
+            owner.setdefault(stem.casefold(), index)
+    used |= set(owner)
+    planned = {}
+    for index, name in numbered:
+        stem = plain[index]
+        if owner.get(stem.casefold()) != index:
             base = f"{whole[index]}_{PurePosixPath(name).suffix.lstrip('.').lower() or 'file'}"
             stem, number = _shortened(base, suffix), 2
             while stem.casefold() in used:
                 stem, number = _shortened(f"{base}_{number}", suffix), number + 1
             used.add(stem.casefold())
-        planned.append(stem + suffix)
+        planned[index] = stem + suffix
     return planned
 
 

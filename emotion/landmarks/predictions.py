@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from emotion.data.aihub.collection import ARCHIVE_PATTERNS, PICTURE_SUFFIXES, Collection, add_file
+from emotion.data.aihub.collection import ARCHIVE_PATTERNS, Collection, add_file
 from emotion.landmarks.network import load_model
 from emotion.landmarks.reader import PictureReader
 from facevox.batch import Item, Outcome, Task
@@ -16,10 +16,11 @@ from facevox.errors import UserError
 from facevox.files import find_files
 from facevox.mesh.face_landmarker import require_mediapipe
 from facevox.mesh.kinds import FACE_LANDMARKER, describe_mesh
+from facevox.suffixes import PICTURE_SUFFIXES, patterns
 
 PROGRAM = "predict_landmarks"
 TABLE = "predictions.csv"
-PATTERNS = (*(f"*{suffix}" for suffix in PICTURE_SUFFIXES), *ARCHIVE_PATTERNS)
+PATTERNS = (*patterns(PICTURE_SUFFIXES), *ARCHIVE_PATTERNS)
 
 
 @dataclass(frozen=True, kw_only=True)

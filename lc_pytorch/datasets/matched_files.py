@@ -8,9 +8,12 @@ from typing import TypeVar
 
 from facevox.errors import UserError
 from facevox.files import read_json, replacing, require_folder
+from facevox.suffixes import PICTURE_SUFFIXES, SOUND_SUFFIXES, is_added, system_name
 
-FACE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
-VOICE_SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".m4a", ".ogg"})
+FACE_SUFFIXES = frozenset(PICTURE_SUFFIXES)
+VOICE_SUFFIXES = frozenset(SOUND_SUFFIXES)
+# Those that were searched for at first; others come after them, so that lists keep the pairs that they had.
+FIRST_VOICE_SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".m4a", ".ogg"})
 # Errors that are the path's fault; a failing disk (EIO) must not pass for a missing voice.
 _UNUSABLE = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG}
 
@@ -87,19 +90,22 @@ def list_faces(identity_dir: Path) -> list[tuple[str, Path]]:
         (clip.name, frame)
         for clip in _sorted(identity_dir / "faces")
         if _if_usable(clip.is_dir, otherwise=False)
-        for frame in _sorted(clip)
+        for frame in sorted(_sorted(clip), key=is_added)
         if _is_media(frame, FACE_SUFFIXES)
     ]
 
 
 def list_voices(identity_dir: Path) -> list[tuple[str, Path]]:
     """(clip, voice file) of `<identity>/voices/<clip>.wav`, in order of clip."""
-    return [(p.stem, p) for p in _sorted(identity_dir / "voices") if _is_media(p, VOICE_SUFFIXES)]
+    files = [path for path in _sorted(identity_dir / "voices") if _is_media(path, VOICE_SUFFIXES)]
+    files.sort(key=lambda path: path.suffix.lower() not in FIRST_VOICE_SUFFIXES)
+    return [(path.stem, path) for path in files]
 
 
 def _sorted(folder: Path) -> list[Path]:
     nothing: list[Path] = []
-    return _if_usable(lambda: sorted(folder.iterdir()), otherwise=nothing)
+    paths = _if_usable(lambda: sorted(folder.iterdir()), otherwise=nothing)
+    return [path for path in paths if not system_name(path.name)]
 
 
 def _is_media(path: Path, suffixes: frozenset[str]) -> bool:

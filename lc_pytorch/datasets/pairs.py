@@ -22,11 +22,19 @@ from typing import NamedTuple
 from facevox.errors import UserError
 from facevox.files import find_files, relative_name, require_folder
 from lc_pytorch.datasets.identity_table import IdentityTable
-from lc_pytorch.datasets.matched_files import FACE_SUFFIXES, VOICE_SUFFIXES, iter_matched_file
+from lc_pytorch.datasets.matched_files import (
+    FACE_SUFFIXES,
+    FIRST_VOICE_SUFFIXES,
+    VOICE_SUFFIXES,
+    iter_matched_file,
+)
 from lc_pytorch.datasets.splits import normalise_identity
 
 # A video may serve as its own sound; a wav of the same stem takes precedence.
-_VOICE_ORDER = (".wav", ".flac", *sorted(VOICE_SUFFIXES - {".wav", ".flac"}), ".mp4")
+_VOICE_ORDER = (
+    *(".wav", ".flac", *sorted(FIRST_VOICE_SUFFIXES - {".wav", ".flac"}), ".mp4"),
+    *sorted(VOICE_SUFFIXES - FIRST_VOICE_SUFFIXES),
+)
 _SIDES = ("faces", "voices")  # folders below a person's folder
 _NO_IDENTITY = "no identity: "
 _MAX_NAMED = 3  # examples in a warning; the rest is counted

@@ -116,7 +116,9 @@ def extract_faces(
         UserError: No videos, or the detector's packages or weights are missing.
     """
     root = Path(dataset_path)
-    videos = find_files(root, video_extensions, exclude=[output_dir], what="--dataset_path")
+    videos = find_files(
+        root, video_extensions, [output_dir], what="--dataset_path", option="--video_extensions"
+    )
     batch = BatchConfig(
         **(options or BatchOptions()).batch_options(),
         output_dir=Path(output_dir),

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import overload
 
 from facevox.errors import UserError
-from facevox.files import IMAGE_PATTERNS, require_folder
+from facevox.files import require_folder
+from facevox.suffixes import PICTURE_SUFFIXES, system_name
 from lc_pytorch.choices import SETS
 from lc_pytorch.datasets.splits import normalise_identity
 from lc_pytorch.evaluation.metadata import is_id, load_metadata
@@ -30,7 +31,6 @@ MEL_FOLDERS = ("mel_spectrograms", "mel_spectograms")  # as documented, and as a
 FACE_FOLDER = "masked_faces"
 CONVERTED_FOLDER = "mel_npy"
 META_FILES = {"vox1": "vox1_meta.csv", "vox2": "full_vox2_meta.csv"}
-_IMAGE_SUFFIXES = tuple(pattern.removeprefix("*") for pattern in IMAGE_PATTERNS)
 
 
 class Files(Sequence[Path]):
@@ -184,7 +184,7 @@ def _scan_set(folder: Path, converted: Path | None, notes: list[str]) -> dict[st
             mels=Files(
                 (str(converted_dirs.get(name, folder)), ready), (str(mel_dirs.get(name, folder) / name), rest)
             ),
-            faces=Files((str(face_dirs.get(name, "")), _names(face_dirs[name], _IMAGE_SUFFIXES)))
+            faces=Files((str(face_dirs.get(name, "")), _names(face_dirs[name], PICTURE_SUFFIXES)))
             if name in face_dirs
             else Files(),
             has_mel_folder=name in mel_dirs or name in converted_dirs,
@@ -199,7 +199,11 @@ def _folders(folder: Path) -> list[str]:
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
-        return [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
+        return [
+            entry.name
+            for entry in entries
+            if not entry.name.startswith(".") and not system_name(entry.name) and entry.is_dir()
+        ]
 
 
 def _names(folder: Path, suffixes: tuple[str, ...]) -> tuple[str, ...]:

@@ -14,13 +14,15 @@ from facevox.files import VIDEO_PATTERNS, find_files, relative_name, require_fol
 from facevox.media import MediaInfo, changed_kinds, probe
 from facevox.mesh.kinds import FACE_MESH, describe_mesh
 from facevox.naming import plan_names
+from facevox.suffixes import SOUND_SUFFIXES, patterns
 from lipsync.clips.clip_files import write_clip
 from lipsync.clips.clock import FRAME_HZ, ROW_HZ
 from lipsync.clips.features import ClipFeatures, extract_clip
 from lipsync.clips.sounds import SILENCE_DB, require_features
 from lipsync.settings import AudioSettings, DataSettings, Settings
 
-AUDIO_PATTERNS = ("*.wav", "*.mp3", "*.flac", "*.m4a", "*.aac", "*.ogg", "*.opus", "*.wma", "*.aiff", "*.mka")
+# Those that were searched for at first: of several sounds of a video they come first, as before.
+_FIRST_SOUNDS = (".wav", ".mp3", ".flac", ".m4a", ".aac", ".ogg", ".opus", ".wma", ".aiff", ".mka")
 COLUMNS = (
     "video", "audio", "clip_file", "speaker", "duration_s", "sound_s", "num_frames", "num_tracks",
     "num_shots", "face_share", "source_rate_hz", "note",
@@ -186,11 +188,11 @@ def _find_sounds(root: Path) -> dict[str, list[tuple[str, Path]]]:
         return {}
     require_folder(root, "paths.audios_dir")
     try:
-        files: Sequence[Path] = find_files(root, AUDIO_PATTERNS, what="paths.audios_dir")
+        files: Sequence[Path] = find_files(root, patterns(SOUND_SUFFIXES), what="paths.audios_dir")
     except UserError:  # nothing in it: the videos have sound tracks of their own
         return {}
     sounds: dict[str, list[tuple[str, Path]]] = {}
-    for path in files:
+    for path in sorted(files, key=lambda path: path.suffix.lower() not in _FIRST_SOUNDS):
         name = relative_name(path, root)
         sounds.setdefault(PurePosixPath(name).with_suffix("").as_posix(), []).append((name, path))
     return sounds

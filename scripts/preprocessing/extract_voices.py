@@ -53,7 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = get_args_parser().parse_args(argv)
     config = cli.build(VoiceConfig, args)
     root = Path(args.dataset_path)
-    videos = find_files(root, args.video_extensions, exclude=[args.output_dir], what="--dataset_path")
+    videos = find_files(
+        root, args.video_extensions, [args.output_dir], what="--dataset_path", option="--video_extensions"
+    )
     batch = cli.build(
         BatchConfig,
         args,

@@ -67,3 +67,15 @@ def test_a_name_that_grows_by_its_suffix_is_held_to_the_limit() -> None:
     first, second = plan_names([f"{stem}.mov", f"{stem}.mp4"], ".jpg")
     assert first == f"{stem}.jpg"
     assert size_bytes(second) == MAX_NAME_BYTES
+
+
+def test_suffixes_that_were_added_later_leave_the_earlier_names_alone() -> None:
+    before = ["a/vid.avi", "a/vid.mp4", "b/x.mov", "b/x_mov.mp4"]
+    added = ["a/vid.3gp", "a/vid.mts", "a/vid_mp4.ts", "b/X.M2TS", "c/new.mts"]
+    names = sorted(before + added)
+    planned = dict(zip(names, plan_names(names, ".jpg"), strict=True))
+    assert [planned[name] for name in before] == plan_names(before, ".jpg")
+    assert planned["a/vid.3gp"] == "a/vid_3gp.jpg"
+    assert planned["a/vid_mp4.ts"] == "a/vid_mp4_ts.jpg"
+    assert planned["c/new.mts"] == "c/new.jpg"
+    assert len({name.casefold() for name in planned.values()}) == len(names)

@@ -95,11 +95,14 @@ def test_sound_of_the_same_name_goes_before_the_own_track(example_videos: Path, 
     write_wav(audios / "p/mute.wav", read_audio(videos / "p/one.mp4", stereo_hz), stereo_hz)
     write_wav(audios / "p/mute.flac.wav", np.zeros(100, np.float32), stereo_hz)
     shutil.copy(audios / "p/mute.wav", audios / "p/mute.aiff")  # a second one of that stem
+    shutil.copy(
+        audios / "p/mute.wav", audios / "p/mute.ac3"
+    )  # of a suffix that was not searched for at first
     assert run(videos, tmp_path / "out", audios=audios) == 0
     found = rows(tmp_path / "out")
     assert found["p/one.mp4"]["audio"] == "p/one.wav"
     assert "silent" in found["p/one.mp4"]["note"]
-    assert "2 sounds of this name, p/mute.aiff is used" in found["p/mute.mp4"]["note"]
+    assert "3 sounds of this name, p/mute.aiff is used" in found["p/mute.mp4"]["note"]
     assert load_clip(tmp_path / "out/p/mute.npz")[0].sound.log_mel.max() > -40
 
 

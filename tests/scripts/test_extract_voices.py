@@ -144,3 +144,22 @@ def test_every_real_clip_with_sound_gives_a_voice(
     for row in rows.values():
         assert float(row["speech_share"]) > 0.2
         assert float(row["duration_s"]) > 2
+
+
+def test_folder_filled_with_fewer_suffixes_is_continued(
+    script: ModuleType, example_videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = sorted(example_videos.rglob("*.mp4"))[:2]
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    shutil.copy(first, source / "v.mp4")
+    shutil.copy(second, source / "v.3gp")  # sorted before v.mp4, which has had v.wav all along
+    assert run(script, source, out, "--video_extensions", "*.mp4", "*.mov", "*.mkv", "*.avi") == 0
+    assert "left out: 1 .3gp (--video_extensions takes them)" in capsys.readouterr().out
+    before = (out / "v.wav").stat()
+    assert run(script, source, out) == 0
+    assert "1 done, 1 skipped" in capsys.readouterr().out
+    assert (out / "v.wav").stat().st_mtime_ns == before.st_mtime_ns
+    rows = table_of(out)
+    assert {name: row["voice_file"] for name, row in rows.items()} == {"v.mp4": "v.wav", "v.3gp": "v_3gp.wav"}
+    assert (out / "v_3gp.wav").read_bytes() != (out / "v.wav").read_bytes()

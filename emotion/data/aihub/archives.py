@@ -19,6 +19,7 @@ from typing import NamedTuple
 from emotion.data.aihub.names import member_name
 from facevox.errors import UserError, one_line
 from facevox.file_kinds import file_fault
+from facevox.suffixes import system_name
 
 _END = struct.Struct("<4s4H2LH")  # end of central directory (APPNOTE.TXT 4.3.16)
 _END64_LOCATOR = struct.Struct("<4sLQL")  # its ZIP64 locator (4.3.15)
@@ -105,13 +106,13 @@ class Archive:
             )
 
     def members(self) -> list[Member]:
-        """The files in it, by position in the archive, without system files (`__MACOSX`, `.DS_Store`)."""
+        """The files in it, by position in the archive, without system files (`__MACOSX`, `@eaDir`)."""
         members = []
         for offset in sorted(self._infos):
             info = self._infos[offset]
             name = member_name(info.orig_filename, info.flag_bits)
             parts = name.split("/")
-            if "__MACOSX" not in parts and not parts[-1].startswith(".") and parts[-1]:
+            if parts[-1] and not parts[-1].startswith(".") and not any(map(system_name, parts)):
                 members.append(Member(name, offset, info.file_size, _obstacle(info)))
         return members
 

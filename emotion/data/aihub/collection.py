@@ -20,16 +20,18 @@ from emotion.data.aihub.archives import (
 from emotion.data.aihub.names import normalise, part_of
 from facevox.errors import UserError, one_line
 from facevox.files import find_files, read_image_bytes, relative_name
+from facevox.suffixes import PICTURE_SUFFIXES, patterns, related
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
+# AIHub's own, which come before others of an archive: its first shards are the same whatever else is read.
+_FIRST = (".jpg", ".jpeg", ".png", ".json")
 # AIHub's downloader leaves large archives in pieces where joining them failed.
 _PIECE = re.compile(r"\.zip\.part\d+$", re.IGNORECASE)
 # Parts of a split archive, by 7-Zip and by zip -s (whose last part is the .zip).
 _VOLUME = re.compile(r"\.(zip\.\d{3}|z\d\d)$", re.IGNORECASE)
 ARCHIVE_PATTERNS = ("*.zip", "*.zip.part*", "*.zip.[0-9][0-9][0-9]", "*.z[0-9][0-9]")
-PATTERNS = (*(f"*{suffix}" for suffix in PICTURE_SUFFIXES), "*.json", *ARCHIVE_PATTERNS)
+PATTERNS = (*patterns(PICTURE_SUFFIXES), "*.json", *ARCHIVE_PATTERNS)
 # In an archive, where nothing else would count them.
-_OTHER_PICTURES = (".bmp", ".webp", ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jfif")
+_OTHER_PICTURES = tuple(sorted(related(patterns(PICTURE_SUFFIXES)) - set(PICTURE_SUFFIXES)))
 _OTHER_ARCHIVES = (".zip", ".rar", ".7z", ".tar", ".gz", ".tgz", ".egg", ".alz")
 # A list of annotations takes about a kilobyte a picture, an emotion has about 70,000.
 MAX_JSON_BYTES = 1_000_000_000
@@ -59,7 +61,7 @@ class Collection:
     """Pictures and annotations below a folder.
 
     Attributes:
-        pictures: In the order of the containers, and of their positions in them.
+        pictures: In the order of the containers, and of their positions in them, JPEG and PNG first.
         annotations: By file name of the picture; the first of each picture.
         num_repeated: Annotations of pictures that had one already; they are ignored.
         problems: (name, reason) of archives, JSON files and records that cannot be used.
@@ -170,7 +172,7 @@ def _add_archive(collection: Collection, path: Path, name: str, with_annotations
         faults, refused = _faults(path.name, members, usable)
         if faults:
             collection.problems.append((name, "; ".join(faults)))
-        for member in usable:
+        for member in sorted(usable, key=lambda member: _suffix(member) not in _FIRST):
             if member.obstacle in refused:
                 continue
             full_name = f"{name}/{member.name}"
@@ -205,8 +207,9 @@ def _faults(archive: str, members: Sequence[Member], usable: Sequence[Member]) -
         faults.append(f"archives in it are not read ({len(nested)}, such as {nested[0]}); unpack it")
     others = [member.name for member in members if _suffix(member) in _OTHER_PICTURES]
     if others and not usable:
-        kinds = ", ".join(PICTURE_SUFFIXES)
-        text = f"pictures in it are not read ({len(others)}, such as {others[0]}): convert them to {kinds}"
+        text = (
+            f"pictures in it are not read ({len(others)}, such as {others[0]}): convert them to .jpg or .png"
+        )
         faults.append(text)
     return faults, refused
 

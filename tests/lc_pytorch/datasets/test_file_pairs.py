@@ -370,3 +370,13 @@ def test_real_tree_gives_its_people(real_data_dir: Path, tmp_path: Path) -> None
     listed = list_matched_pairs(written.files)
     assert sorted(listed.spellings.values()) == people
     assert len(listed.pairs) == sum(written.pairs_per_file)
+
+
+def test_voice_of_a_stem_stays_the_same_beside_other_kinds(folders: tuple[Path, Path]) -> None:
+    touch(folders[0], "id1/a.jpg", "id2/b.heic", "id2/@eaDir/b.jpg")
+    touch(folders[1], "id1/a.aac", "id1/a.mp4", "id1/a.ogg", "id2/b.opus")
+    result = list_folder_pairs(*folders)
+    assert [(pair.face.name, pair.voice.name) for pair in result.pairs] == [
+        ("a.jpg", "a.ogg"),
+        ("b.heic", "b.opus"),
+    ]

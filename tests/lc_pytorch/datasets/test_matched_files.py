@@ -196,3 +196,18 @@ def test_voxceleb_shaped_real_tree(real_data_dir: Path, tmp_path: Path) -> None:
             assert face.is_file()
             assert voice.is_file()
             assert face.parts[-4] == voice.parts[-3]
+
+
+def test_other_sounds_and_pictures_make_pairs_after_those_of_before(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    touch(root, "id1/faces/0001/a.gif", "id1/faces/0001/b.jpg", "id1/voices/0001.aac", "id1/voices/0001.wav")
+    touch(root, "id1/faces/@eaDir/b.jpg", "id1/faces/0001/@eaDir/c.jpg", "id1/faces/0001/._b.jpg")
+    touch(root, "id2/faces/0001/a.heic", "id2/voices/0001.opus")
+    summary = write_matched_files(root, write_meta(tmp_path, {"id1": 0, "id2": 0}), tmp_path / "out", 3)
+    texts = [path.read_text(encoding="utf-8") for path in summary.files]
+    assert texts[0] == (
+        f"{root}/id1/faces/0001/b.jpg\t{root}/id1/voices/0001.wav\n"
+        f"{root}/id2/faces/0001/a.heic\t{root}/id2/voices/0001.opus\n"
+    )
+    assert texts[1:] == [f"{root}/id1/faces/0001/a.gif\t{root}/id1/voices/0001.aac\n", ""]
+    assert summary.without_pairs == []

@@ -41,7 +41,8 @@ def test_cp949_archive_really_has_no_utf8_flag(tmp_path):
 
 def test_members_come_in_the_order_of_the_file_without_system_files(tmp_path):
     path = tmp_path / "a.zip"
-    names = ["z.jpg", "a.jpg", "__MACOSX/._a.jpg", ".DS_Store", "m/b.jpg"]
+    names = ["z.jpg", "a.jpg", "__MACOSX/._a.jpg", ".DS_Store", "m/b.jpg", "m/Thumbs.db"]
+    names += ["m/@eaDir/b.jpg/SYNOPHOTO_THUMB_XL.jpg", "#recycle/c.jpg"]
     with zipfile.ZipFile(path, "w") as archive:
         for name in names:
             archive.writestr(name, name)

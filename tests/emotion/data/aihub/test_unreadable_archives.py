@@ -64,7 +64,7 @@ def test_archives_without_pictures_are_told_as_what_they_are(tmp_path):
         "system.zip": [("__MACOSX/._a.jpg", b"")],
         "nested.zip": [("in/a.zip", b"PK"), ("in/b.ZIP", b"PK")],
         "both.zip": [("a.jpg", b"1"), ("b.7z", b"7z")],
-        "others.zip": [("a.HEIC", b""), ("b.bmp", b"")],
+        "others.zip": [("a.PSD", b""), ("b.jp2", b"")],
         "documents.zip": [("a.hwp", b"")],
         "labels.zip": [("a.json", b"[]")],
     }.items():
@@ -75,7 +75,7 @@ def test_archives_without_pictures_are_told_as_what_they_are(tmp_path):
         "both.zip": "archives in it are not read (1, such as b.7z); unpack it",
         "empty.zip": empty,
         "nested.zip": "archives in it are not read (2, such as in/a.zip); unpack it",
-        "others.zip": "pictures in it are not read (2, such as a.HEIC): convert them to .jpg, .jpeg, .png",
+        "others.zip": "pictures in it are not read (2, such as a.PSD): convert them to .jpg or .png",
         "system.zip": empty,
     }
     assert [p.filename for p in collection.pictures] == ["a.jpg"]

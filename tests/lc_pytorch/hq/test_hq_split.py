@@ -280,6 +280,11 @@ def test_tree_takes_both_spellings_and_says_so(tmp_path):
     assert tree.find("vox2", "b ").name == "B"
 
 
+def test_folder_of_a_system_is_no_person(tmp_path):
+    make_tree(tmp_path, {"vox1": ["A", "@eaDir", "__MACOSX"]})
+    assert list(scan_tree(tmp_path).people["vox1"]) == ["A"]
+
+
 def test_tree_with_neither_set_is_an_error(tmp_path):
     with pytest.raises(UserError, match="none of vox1, vox2 is in it"):
         scan_tree(tmp_path)

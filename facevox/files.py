@@ -360,7 +360,7 @@ def decode_image(data: bytes, name: str) -> "NDArray[np.uint8]":
     except UnidentifiedImageError:
         raise ImageError(f"{name}: not a picture") from None
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error … on bad data
-        raise ImageError(f"{name}: broken picture: {one_line(error)}") from None
+        raise ImageError(f"{name}: broken picture: {' '.join(str(error).split())}") from None
 
 
 def open_picture(data: bytes) -> "Image.Image":
@@ -369,14 +369,21 @@ def open_picture(data: bytes) -> "Image.Image":
     Raises:
         Exception: What Pillow raises on bad data, of many kinds.
     """
-    import pi_heif
     from PIL import Image
 
-    # One thread each: programs decode several pictures at a time. The limits of libheif stay on.
-    pi_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
+    formats = [name for name in IMAGE_FORMATS if name != "HEIF"]
+    if data[4:8] == b"ftyp":
+        import pi_heif
+
+        from facevox.media import sequences
+
+        # One thread each: programs decode several pictures at a time. The limits of libheif stay on.
+        pi_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
+        sequences.register()
+        formats += ["HEIF", sequences.NAME]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our limit decides
-        return Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
+        return Image.open(io.BytesIO(data), formats=formats)
 
 
 def _upright_rgb(picture: "Image.Image") -> "NDArray[np.uint8]":

@@ -6,7 +6,7 @@ recordings that were joined byte by byte, each stream continues directly after t
 
 `container` opens files and keeps the clock, `streams` says which stream is played, `display` makes a picture
 of a frame, `pictures` and `sound` read, `writing` writes. `changes` knows the files that earlier versions
-read otherwise.
+read otherwise. `sequences` adds HEIC sequences to Pillow.
 """
 
 from facevox.media.changes import changed_kinds

@@ -12,6 +12,8 @@ from av.codec.codec import UnknownCodecError
 from numpy.typing import NDArray
 
 Rgb = NDArray[np.uint8]
+# Every picture by itself, on one thread: with more, this encoder sometimes fails on pictures so small.
+_OPTIONS = {"x265-params": "log-level=none:keyint=1:bframes=0:pools=none:frame-threads=1", "crf": "12"}
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,19 @@ def heic(
         items.append(_Item(len(items) + 1, b"Exif", struct.pack(">I", 0) + tiff, []))
         references.append((b"cdsc", items[-1].number, [primary.number]))
     return _assemble(brand, primary, items, references, boxes)
+
+
+def heic_sequence(images: Sequence[Rgb], brand: bytes) -> bytes:
+    """A HEIC sequence of `images` without a still picture."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        stream = container.add_stream("libx265", rate=5, options=_OPTIONS)
+        stream.width, stream.height, stream.pix_fmt = images[0].shape[1], images[0].shape[0], "yuv420p"
+        for image in images:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+        container.mux(stream.encode())
+    data = buffer.getvalue()
+    return data[:8] + brand + data[12:]
 
 
 @dataclass
@@ -177,9 +192,7 @@ def _encode(image: Rgb, bits: int) -> _Coded:
     buffer = io.BytesIO()
     pixels = "yuv420p10le" if bits == 10 else "yuv420p"
     with av.open(buffer, "w", format="mp4") as container:
-        stream = container.add_stream(
-            "libx265", rate=1, options={"x265-params": "log-level=none:keyint=1:pools=1", "crf": "12"}
-        )
+        stream = container.add_stream("libx265", rate=1, options=_OPTIONS)
         stream.width, stream.height, stream.pix_fmt = image.shape[1], image.shape[0], pixels
         stream.codec_context.codec_tag = "hvc1"
         container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24").reformat(format=pixels)))

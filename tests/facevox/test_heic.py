@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from heic_files import Rgb, heic, require_hevc
+from heic_files import Rgb, heic, heic_sequence, require_hevc
 from PIL import Image
 
 from emotion.data.pictures import decode_reduced
@@ -102,6 +102,22 @@ def test_first_picture_of_several_is_read(image: Rgb) -> None:
         pictures[0].save(buffer, kind, save_all=True, append_images=pictures[1:])
         assert_like(decode_image(buffer.getvalue(), kind), image, most=8)
         assert read_header(buffer.getvalue())[:3] == (kind, WIDTH, HEIGHT)
+
+
+@pytest.mark.parametrize("brand", [b"msf1", b"hevc", b"heic"])
+def test_first_picture_of_a_heic_sequence_is_read(image: Rgb, brand: bytes) -> None:
+    data = heic_sequence([image, np.ascontiguousarray(image[::-1])], brand)
+    assert_like(decode_image(data, "x.heics"), image, most=6)
+    assert_like(decode_upload(data, WIDTH * HEIGHT)[0], image, most=6)
+    assert read_header(data)[:3] == ("HEIF", WIDTH, HEIGHT)
+    for size in (100, len(data) // 2, len(data) - 200):
+        with pytest.raises(ImageError):
+            decode_image(data[:size], "x.heics")
+
+
+def test_heic_whose_still_picture_is_broken_is_no_sequence(image: Rgb) -> None:
+    with pytest.raises(ImageError, match="not a picture"):
+        decode_image(heic(image, tile_px=128).replace(b"pitm", b"zzzz"), "x.heic")
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK", "RGBA", "1", "P", "I;16"])

@@ -173,19 +173,19 @@ def measure(data_dir: Path, name: str, every: int) -> Iterator[Figure]:
     pictures, detector = read_pictures(data_dir, every), make_detector(name)
     least = MIN_CONFIDENCES[name]
     faces = [(image, best_face(image, detector, least)) for image in pictures]
-    found = [(image, face) for image, face in faces if face is not None]
-    faults = [judge(in_order(image, detector), face, detector)[1] for image, face in found]
-    yield Figure(f"{name}, as it is: face found, of {len(pictures)}", share(len(found), len(pictures)), "")
+    detected = [(image, face) for image, face in faces if face is not None]
+    faults = [judge(in_order(image, detector), face, detector)[1] for image, face in detected]
+    yield Figure(f"{name}, as it is: face found, of {len(pictures)}", share(len(detected), len(pictures)), "")
     yield Figure(f"{name}, as it is: counts as usable", share(faults.count(""), len(faults)), "", bar=0.95)
     yield Figure(f"{name}, as it is: said to be upside down", float(faults.count(UPSIDE_DOWN)), "")
     turned = [np.ascontiguousarray(image[::-1, ::-1]) for image in pictures]
-    seen = [(image, face) for image in turned if (face := best_face(image, detector, least)) is not None]
-    wrong = [not judge(in_order(image, detector), face, detector)[1] for image, face in seen]
-    yield Figure(f"{name}, upside down: face found", share(len(seen), len(turned)), "")
+    in_turned = [(image, face) for image in turned if (face := best_face(image, detector, least)) is not None]
+    wrong = [not judge(in_order(image, detector), face, detector)[1] for image, face in in_turned]
+    yield Figure(f"{name}, upside down: face detected", share(len(in_turned), len(turned)), "")
     yield Figure(f"{name}, upside down: counts as usable", share(sum(wrong), len(turned)), "")
     for wanted_px in (40, 60):
         num = before = after = 0
-        for image, face in found:
+        for image, face in detected:
             made = small_face(image, face.box, wanted_px)
             small = best_face(made[0], detector, least) if made else None
             if made is None or small is None:
@@ -199,7 +199,7 @@ def measure(data_dir: Path, name: str, every: int) -> Iterator[Figure]:
         yield Figure(
             f"{name}, faces of {wanted_px} pixels: after the closer look", share(after, num), "", bar=0.85
         )
-    large = [(image, face) for image, face in found if min(face.box[2:]) >= LEAST_FACE_PX]
+    large = [(image, face) for image, face in detected if min(face.box[2:]) >= LEAST_FACE_PX]
     embed = embedder(data_dir)
     for change, spoil in changes().items():
         kept, distances = 0, []

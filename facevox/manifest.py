@@ -400,10 +400,10 @@ def empty_text(program: str, settings: Mapping[str, object], detector: str = "")
             else {name: value}
         )
     # Long values are hashes, which do not help.
-    shown = {
+    named = {
         name: value for name, value in flat.items() if value is not None and len(str(value)) < LONG_VALUE
     }
-    words = [f"{name} {value}" for name, value in shown.items()]
+    words = [f"{name} {value}" for name, value in named.items()]
     words = ([f"detector {detector}"] if detector else []) + words
     return f"{program}: no item gave a result; made with {', '.join(words) or 'no settings'}"
 

@@ -180,9 +180,9 @@ class FaceTask(Task[VideoItem]):
     def __init__(self, config: FaceConfig, threads: int = 1) -> None:
         self.config = config
         self.threads = threads
-        given = config.min_confidence
-        self.min_confidence = MIN_CONFIDENCES[config.detector_backend] if given is None else given
-        if given is None:
+        option = config.min_confidence
+        self.min_confidence = MIN_CONFIDENCES[config.detector_backend] if option is None else option
+        if option is None:
             self.detector = f"{config.detector_backend}, min_confidence {self.min_confidence:g}"
         self._detector: Detector | None = None
 
@@ -217,12 +217,12 @@ class FaceTask(Task[VideoItem]):
             MediaError: The video cannot be read.
         """
         assert self._detector is not None, "open the task first"
-        found = self._search(item.path, self._detector)
-        frame, reason = found.frame, found.reason
+        search = self._search(item.path, self._detector)
+        frame, reason = search.frame, search.reason
         rows: list[dict[str, object]] = []
         outputs: list[str] = []
         names = further_names(item.output, item.reserved)
-        for candidate in found.faces:
+        for candidate in search.faces:
             name = next(names) if outputs else item.output
             row = self._write(frame, candidate, name)
             if row is not None:

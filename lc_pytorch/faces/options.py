@@ -12,7 +12,7 @@ from facevox.batch_options import BatchOptions
 from facevox.options import DEVICE, Options, choice, number, option, path, required, switch, text, whole
 
 BACKENDS = ("opencv", "ssd", "dlib", "mtcnn", "retinaface", "mediapipe", "yunet")
-# Confidence from which on a detector's face counts: its own least one, but for yunet, which has none of 180
+# Confidence from which a detector's face counts: its own least one. Only yunet has more: it has none of 180
 # faces below 0.757 but some that are upside down. Of opencv it says nothing: wrong faces have the highest.
 MIN_CONFIDENCES = {
     "opencv": 0.0,

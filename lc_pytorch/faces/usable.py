@@ -102,7 +102,7 @@ def _picture_fault(image: NDArray[np.uint8], candidate: Candidate, colour: str) 
 
 
 def _look_closer(image: NDArray[np.uint8], candidate: Candidate, detector: Detector) -> tuple[Candidate, str]:
-    """What the detector makes of the face alone, as it is and turned by 180 degrees."""
+    """The face by itself, as the detector sees it as it is and turned by 180 degrees."""
     x, y, w, h = candidate.box
     left, top = x - int(_MARGIN * w), y - int(_MARGIN * h)
     part = black_crop(image, left, top, w + 2 * (x - left), h + 2 * (y - top))
@@ -117,13 +117,13 @@ def _look_closer(image: NDArray[np.uint8], candidate: Candidate, detector: Detec
     if not upright:
         return candidate, UNSURE
     scale = (part.shape[1] / size[0], part.shape[0] / size[1])
-    found = [_moved(face, scale, (left, top)) for face in upright]
-    if any(_overlap(face.box, candidate.box) >= _SAME_FACE_IOU for face in found):
+    close_faces = [_moved(face, scale, (left, top)) for face in upright]
+    if any(_overlap(face.box, candidate.box) >= _SAME_FACE_IOU for face in close_faces):
         return candidate, ""
     if not np.isfinite(candidate.points).any():
         return candidate, UNSURE  # a nose: its box is not the face's
     # Detectors that shrink the picture draw boxes around small faces that are up to three times too large.
-    return max(found, key=prominence), ""
+    return max(close_faces, key=prominence), ""
 
 
 def _moved(face: Candidate, scale: tuple[float, float], corner: tuple[int, int]) -> Candidate:

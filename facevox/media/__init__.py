@@ -29,7 +29,7 @@ from facevox.media.pictures import (
     probe,
     read_first_frame,
 )
-from facevox.media.sound import GAP_S, Downmix, iter_audio, packed_samples, read_audio
+from facevox.media.sound import GAP_S, Downmix, checked_rate, iter_audio, packed_samples, read_audio
 from facevox.media.streams import played_stream
 from facevox.media.writing import write_timed_video, write_video, write_wav
 
@@ -45,6 +45,7 @@ __all__ = [
     "MediaError",
     "MediaInfo",
     "changed_kinds",
+    "checked_rate",
     "decoded_frames",
     "iter_audio",
     "iter_frames",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # Sound that starts further than this from where all the sound before it ends leaves a real gap or
 # overlap; below it the difference is the rounding of time stamps (1 ms in Matroska).
 GAP_S = 0.02
+MIN_RATE_HZ, MAX_RATE_HZ = 1000, 768_000  # of a recording; a header that says otherwise is damaged
 # What FFmpeg gives a channel in a mix to one: the centre is kept, the sides lose 3 dB, those behind 6 dB.
 _SIDE, _BEHIND = math.sqrt(0.5), 0.5
 _WEIGHTS = {"FC": 1.0, "FL": _SIDE, "FR": _SIDE, "FLC": _SIDE, "FRC": _SIDE}
@@ -183,6 +184,7 @@ def iter_audio(
         for frame in decoded_frames(container, stream):
             missing_s = clock.time_s(frame.time, end_s) - end_s
             if part is None or part.form != _form(frame) or abs(missing_s) > GAP_S:
+                checked_rate(frame.sample_rate, path)
                 # A new resampler for each part; the old one still has samples in its filter.
                 if part is not None:
                     rest = list(part.rest())
@@ -201,6 +203,17 @@ def iter_audio(
             yield from _without(skip, part.rest())
     if part is None:
         raise MediaError(f"{path}: no sample of its sound can be decoded")
+
+
+def checked_rate(rate_hz: int, path: str | Path) -> int:
+    """The rate of a recording.
+
+    Raises:
+        MediaError: It is none: one second of 1 Hz would become 16,000 samples.
+    """
+    if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
+        raise MediaError(f"{path}: a rate of {rate_hz} Hz; {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz are read")
+    return rate_hz
 
 
 def _form(frame: av.AudioFrame) -> tuple[int, str, str]:

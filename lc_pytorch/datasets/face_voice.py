@@ -24,7 +24,8 @@ from torch import Tensor
 
 from facevox.errors import UserError, one_line
 from facevox.files import read_image
-from facevox.media import probe, read_audio
+from facevox.media import Downmix, MediaError, checked_rate, probe, read_audio
+from facevox.sound_choice import PLAYED
 from lc_pytorch.datasets.base import PairDataset, item_generator
 from lc_pytorch.datasets.pairs import FilePair, identity_of_paths
 from lc_pytorch.datasets.transforms import ImageTransform, create_data_transforms
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 # libsndfile finds any sample of these at once; other containers are decoded by facevox.media.
 SEEKABLE_SUFFIXES = frozenset({".wav", ".flac", ".ogg"})
-MIN_RATE_HZ, MAX_RATE_HZ = 1000, 768_000  # of a recording; a header that says otherwise is damaged
 # Read on both sides of a crop that is resampled: soxr's longest filter at a third of the rate spans 20 ms.
 MARGIN_S = 0.1
 _MAX_FRAMES = 2**40  # where a header has no length, libsndfile returns a larger number
@@ -209,7 +209,8 @@ def normalise_sound(samples: NDArray[np.float32]) -> NDArray[np.float32]:
 def read_voice(path: Path, num_samples: int, rate_hz: int, choose_start: ChooseStart) -> NDArray[np.float32]:
     """(num_samples,) float32 mono sound in [-1, 1] from a file, from the sample that `choose_start` picks.
 
-    Channels are averaged, other rates resampled. A recording that is shorter is repeated.
+    Channels are mixed as `facevox.media` mixes them, other rates resampled. A recording that is shorter is
+    repeated. What libsndfile cannot read, whatever its name is, FFmpeg may.
 
     Args:
         path: Path of the recording.
@@ -225,9 +226,7 @@ def read_voice(path: Path, num_samples: int, rate_hz: int, choose_start: ChooseS
             return _read_seekable(path, num_samples, rate_hz, choose_start)
         return _read_container(path, num_samples, rate_hz, choose_start)
     except soundfile.LibsndfileError as error:
-        raise UserError(
-            f"{path}: {_fault(path) or f'not a readable sound file: {error.error_string}'}"
-        ) from None
+        raise UserError(f"{path}: not a readable sound file: {error.error_string}") from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or one_line(error)}") from None
 
@@ -246,16 +245,19 @@ def _fault(path: Path) -> str:
 def _read_seekable(
     path: Path, num_samples: int, rate_hz: int, choose_start: ChooseStart
 ) -> NDArray[np.float32]:
-    # Bytes: names that are not UTF-8 work too.
-    with soundfile.SoundFile(os.fsencode(path)) as file:
-        if not file.seekable() or file.frames >= _MAX_FRAMES:
+    try:
+        opened = soundfile.SoundFile(os.fsencode(path))  # bytes: names that are not UTF-8 work too
+    except soundfile.LibsndfileError:
+        if fault := _fault(path):
+            raise UserError(f"{path}: {fault}") from None
+        return _read_container(path, num_samples, rate_hz, choose_start)
+    with opened as file:
+        file_hz = checked_rate(file.samplerate, path)
+        # Of more than two channels libsndfile does not tell which is which; a recorder that lost its power
+        # leaves a length of 0.
+        if not file.seekable() or file.channels > 2 or not 0 < file.frames < _MAX_FRAMES:
             return _read_container(path, num_samples, rate_hz, choose_start)
-        file_hz = file.samplerate
-        if not MIN_RATE_HZ <= file_hz <= MAX_RATE_HZ:
-            raise UserError(f"{path}: a rate of {file_hz} Hz; {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz are read")
         total = math.ceil(file.frames * rate_hz / file_hz)
-        if total == 0:
-            raise UserError(f"{path}: holds no sound (0 samples)")
         start = choose_start(total)
         if total <= num_samples:
             return _repeated(
@@ -284,10 +286,13 @@ def _read(file: soundfile.SoundFile, path: Path, first: int, count: int) -> NDAr
         raise UserError(
             f"{path}: breaks off after {first + len(samples)} of {file.frames} samples; replace the file"
         )
-    is_mono = samples.shape[1] == 1
-    mono: NDArray[np.float32] = samples[:, 0] if is_mono else samples.mean(axis=1, dtype=np.float32)
     # Damaged float files hold NaN; one of them would spread through the whole voice.
-    return np.nan_to_num(mono, nan=0.0, posinf=0.0, neginf=0.0)
+    samples = np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0)
+    if samples.shape[1] == 1:
+        mono: NDArray[np.float32] = samples[:, 0]
+        return mono
+    downmix = Downmix(PLAYED, ["FL", "FR"], file.samplerate, [], path)
+    return np.concatenate([*downmix.mix(samples), *downmix.rest()])
 
 
 def _resampled(samples: NDArray[np.float32], file_hz: int, rate_hz: int) -> NDArray[np.float32]:
@@ -316,7 +321,12 @@ def _read_container(
         if len(samples) == num_samples:
             return samples
     # It is short, or its headers have no length, or a wrong one: read it all.
-    samples = read_audio(path, rate_hz)
+    try:
+        samples = read_audio(path, rate_hz)
+    except MediaError:
+        if duration_s == 0 and path.suffix.lower() in SEEKABLE_SUFFIXES:
+            raise UserError(f"{path}: holds no sound (0 samples)") from None
+        raise
     if not len(samples):
         raise UserError(f"{path}: holds no sound (0 samples)")
     start = choose_start(len(samples))

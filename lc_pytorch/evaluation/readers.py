@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from facevox.batch import MEDIA_READER
 from facevox.errors import UserError
 from facevox.files import read_image
 from lc_pytorch.datasets.face_voice import normalise_sound, read_voice
@@ -78,7 +79,7 @@ class VoiceReader:
 
     def settings(self) -> dict[str, object]:
         """All that the result depends on besides the file, as plain values."""
-        return asdict(self)
+        return {**asdict(self), "media_reader": MEDIA_READER}
 
 
 def make_face_reader(trained: TrainedModel) -> FaceReader:

@@ -29,6 +29,7 @@ from facevox.media import (
     GAP_S,
     Clock,
     MediaError,
+    checked_rate,
     decoded_frames,
     open_media,
     packed_samples,
@@ -126,7 +127,7 @@ def shift_audio(
         start = _find_start(source, shows_hidden=container_format == "matroska")
         audio, num_tracks = played_stream(sounds, "audio", sound_file, track), len(sounds.streams.audio)
         form = _form_of(audio, sound_file)
-        notes = _notes(pictures, sounds, sound_file, start, form, audio)
+        notes = _notes(video, audio, (source, sound_file), start, form)
         blocks = _sound_from(sounds, audio, sound_file, start.time_s - offset_ms / 1000, form)
         first = next(blocks, None)
         if first is None:
@@ -185,29 +186,30 @@ def _find_start(source: Path, shows_hidden: bool) -> _Start:
 
 
 def _form_of(audio: "AudioStream", sound_file: Path) -> _Form:
-    rate_hz, channels = int(audio.rate or 0), int(audio.channels or 0)
-    if rate_hz <= 0 or channels <= 0:
-        raise MediaError(f"{sound_file}: its sound has no sample rate or no channels")
+    rate_hz, channels = checked_rate(int(audio.rate or 0), sound_file), int(audio.channels or 0)
+    if channels <= 0:
+        raise MediaError(f"{sound_file}: its sound has no channels")
     aac_rate_hz = next((rate for rate in AAC_RATES_HZ if rate >= rate_hz), AAC_RATES_HZ[-1])
     layout = AAC_LAYOUTS.get(channels, "stereo")
     return _Form(aac_rate_hz, layout, next(n for n, name in AAC_LAYOUTS.items() if name == layout))
 
 
 def _notes(
-    pictures: "InputContainer",
-    sounds: "InputContainer",
-    sound_file: Path,
-    start: _Start,
-    form: _Form,
-    audio: "AudioStream",
+    video: "VideoStream", audio: "AudioStream", files: tuple[Path, Path], start: _Start, form: _Form
 ) -> list[str]:
     notes = []
-    if len(sounds.streams.audio) > 1:
+    pictures, sounds = video.container.streams, audio.container.streams.audio
+    if len(pictures.video) > 1:
         notes.append(
-            f"{sound_file} has {len(sounds.streams.audio)} sound tracks; "
-            f"number {1 + sounds.streams.audio.index(audio)} ({track_text(audio)}) is used"
+            f"{files[0]} has {len(pictures.video)} streams of pictures; "
+            f"number {1 + pictures.video.index(video)} ({video.width} x {video.height}) is used"
         )
-    others = sorted({stream.type for stream in pictures.streams} - {"video", "audio"})
+    if len(sounds) > 1:
+        notes.append(
+            f"{files[1]} has {len(sounds)} sound tracks; "
+            f"number {1 + sounds.index(audio)} ({track_text(audio)}) is used"
+        )
+    others = sorted({stream.type for stream in pictures} - {"video", "audio"})
     if others:
         notes.append(f"streams of kind {', '.join(others)} are left out")
     if start.time_s > 0.001:

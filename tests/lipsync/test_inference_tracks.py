@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from talking_clips import make_talking
 
-from facevox.media import read_audio
+from facevox.media import probe, read_audio
 from facevox.sound_choice import SoundChoice
 from lipsync.inference import LipSyncInference
 from lipsync.repair.shift import shift_audio
@@ -93,3 +93,21 @@ def test_channels_that_a_plain_mean_spoils_are_corrected(
     left = read_audio(tmp_path / "out.mp4", choice=SoundChoice("left"))  # the layout is kept
     assert left.std() > 0.5 * voice.std()
     assert abs(lipsync.analyse(tmp_path / "out.mp4")[1]["offset_ms"]) < 60
+
+
+def test_corrected_file_keeps_the_film_and_not_the_cover_before_it(early: Path, tmp_path: Path) -> None:
+    with av.open(str(early)) as source, av.open(str(tmp_path / "x.mkv"), "w") as output:
+        cover = output.add_stream("mjpeg", rate=25)
+        cover.width, cover.height, cover.pix_fmt = 600, 600, "yuvj420p"
+        streams = {stream.index: output.add_stream_from_template(stream) for stream in source.streams}
+        picture = av.VideoFrame.from_ndarray(np.full((600, 600, 3), 90, np.uint8), format="rgb24")
+        picture.pts = 0
+        output.mux([*cover.encode(picture), *cover.encode(None)])
+        for packet in source.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream.index]
+                output.mux(packet)
+    shifted = shift_audio(tmp_path / "x.mkv", tmp_path / "y.mp4", 100.0)
+    info, expected = probe(tmp_path / "y.mp4"), probe(early)
+    assert (info.width, info.height) == (expected.width, expected.height)
+    assert any(f"2 streams of pictures; number 2 ({info.width} x {info.height})" in n for n in shifted.notes)

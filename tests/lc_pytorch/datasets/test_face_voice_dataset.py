@@ -203,7 +203,7 @@ def bad_voices(folder: Path) -> dict[str, str]:
         "none.wav": r"holds no sound \(0 samples\)",
         "empty.wav": r"empty \(0 bytes\)",
         "empty.mp3": r"empty \(0 bytes\)",
-        "text.wav": "not a readable sound file",
+        "text.wav": "a text",
         "text.mp3": "not a readable media file",
         "rate.wav": "a rate of 2000000000 Hz",
         "cut.flac": "breaks off|not a readable sound file",

@@ -19,6 +19,7 @@ from facevox.media.container import (
     decoded_frames,
     open_media,
     start_of,
+    stream_packets,
 )
 from facevox.media.pictures import (
     MAX_FRAME_PIXELS,
@@ -57,6 +58,7 @@ __all__ = [
     "read_audio",
     "read_first_frame",
     "start_of",
+    "stream_packets",
     "write_timed_video",
     "write_video",
     "write_wav",

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 from av.stream import Disposition
 
 from facevox.media.container import (
-    JOINED_FORMATS,
     JUMP_S,
+    RESET_S,
     MediaError,
     decoded_frames,
+    is_joined,
     open_media,
     start_of,
     until_damage,
@@ -61,7 +62,8 @@ def changed_kinds(
             if not kinds and _cancels(path):
                 kinds.append("channels that cancel out")
         with open_media(path) as container:
-            if JOINED_FORMATS.intersection(container.format.name.split(",")) and _jumps(container):
+            # Stamps that jump back concern both tracks together alone: each was read as it is.
+            if is_joined(container) and _jumps(container, RESET_S if grid_hz else math.inf):
                 kinds.append("jumps of the clock")
     except MediaError:
         kinds.append("no longer readable")
@@ -106,15 +108,15 @@ def _cancels(path: str | Path) -> bool:
     return any(CANCELLING in note for note in notes)
 
 
-def _jumps(container: "InputContainer") -> bool:
-    """True if the stamps of a track jump ahead, which version 1 took for a gap."""
+def _jumps(container: "InputContainer", back_s: float) -> bool:
+    """True if the stamps of a track jump ahead, or back by more than `back_s`."""
     last_s: dict[int, float] = {}
     for packet in until_damage(container.demux()):
         if packet.dts is None or packet.time_base is None:
             continue
         time_s = float(packet.dts * packet.time_base)
         former_s = last_s.get(packet.stream.index, time_s)
-        if time_s > former_s + JUMP_S:
+        if time_s > former_s + JUMP_S or time_s < former_s - back_s:
             return True
         last_s[packet.stream.index] = time_s
     return False

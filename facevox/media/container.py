@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeVar, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, overload
 
 import av
 from av.error import FFmpegError
@@ -14,6 +14,7 @@ from facevox.file_kinds import boxed_picture, file_fault
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
     from av.container import InputContainer
+    from av.packet import Packet
     from av.video.stream import VideoStream
 
 # As FFmpeg does it: in formats that are cut and joined byte by byte a jump ahead by more is a joint as well
@@ -138,6 +139,11 @@ def seek(container: "InputContainer", time_s: float) -> None:
             container.seek(int((time_s + start_of(container)) * av.time_base), backward=True)
 
 
+def is_joined(container: "InputContainer") -> bool:
+    """True for a format in which recordings are joined byte by byte."""
+    return bool(JOINED_FORMATS.intersection(container.format.name.split(",")))
+
+
 class Clock:
     """Turns the time stamps of one stream into presentation times, through stamps that jump."""
 
@@ -145,8 +151,6 @@ class Clock:
         self._path = path
         self._offset_s = self._previous_offset_s = -start_of(container)
         self._started = False
-        # Only these are joined byte by byte, and let FFmpeg expect it.
-        self._is_joined = bool(JOINED_FORMATS.intersection(container.format.name.split(",")))
 
     def time_s(self, stamp_s: float | None, after_s: float, step_s: float = 0.0) -> float:
         """The presentation time of what is stamped `stamp_s`.
@@ -164,10 +168,6 @@ class Clock:
         if stamp_s is None:
             return 0.0 if first else after_s + step_s
         time_s = stamp_s + self._offset_s
-        if self._is_joined and not first and time_s > after_s + JUMP_S:
-            self._previous_offset_s = self._offset_s
-            self._offset_s = after_s + step_s - stamp_s
-            return after_s + step_s
         if time_s < after_s - RESET_S and not first:  # after a seek the first may be far before
             self._previous_offset_s = self._offset_s
             self._offset_s = after_s + step_s - stamp_s
@@ -195,6 +195,45 @@ def until_damage(packets: Iterator[_Packet], check: Callable[[], None] = lambda:
 
 
 @overload
+def stream_packets(
+    container: "InputContainer", stream: "VideoStream", check: Callable[[], None] = ...
+) -> "Iterator[Packet[VideoStream]]": ...
+@overload
+def stream_packets(
+    container: "InputContainer", stream: "AudioStream", check: Callable[[], None] = ...
+) -> "Iterator[Packet[AudioStream]]": ...
+def stream_packets(
+    container: "InputContainer", stream: "VideoStream | AudioStream", check: Callable[[], None] = lambda: None
+) -> Iterator[Any]:
+    """The packets of a stream; a truncated file just ends.
+
+    In recordings that were joined byte by byte the stamps of the parts follow one another. As FFmpeg does it,
+    the first packet after a joint, of whatever track, moves all tracks: pictures and sound stay together.
+    """
+    if not is_joined(container):
+        yield from until_damage(container.demux(stream), check)
+        return
+    tracks = [*container.streams.video, *container.streams.audio]
+    expected_s: dict[int, float] = {}  # by track: where its next packet is to be
+    offset_s = 0.0
+    for packet in until_damage(container.demux(tracks), check):
+        index, base = packet.stream.index, packet.time_base
+        if packet.dts is not None and base:
+            time_s = float(packet.dts * base) + offset_s
+            jump_s = time_s - expected_s.get(index, time_s)
+            if jump_s > JUMP_S or jump_s < -RESET_S:
+                offset_s -= jump_s
+                time_s -= jump_s
+            expected_s[index] = time_s + float((packet.duration or 0) * base)
+        if index == stream.index:
+            ticks = round(offset_s / base) if base else 0
+            if ticks:
+                packet.pts = None if packet.pts is None else packet.pts + ticks
+                packet.dts = None if packet.dts is None else packet.dts + ticks
+            yield packet
+
+
+@overload
 def decoded_frames(
     container: "InputContainer", stream: "VideoStream", check: Callable[[], None] = ...
 ) -> Iterator[av.VideoFrame]: ...
@@ -206,7 +245,7 @@ def decoded_frames(
     container: "InputContainer", stream: "VideoStream | AudioStream", check: Callable[[], None] = lambda: None
 ) -> Iterator[object]:
     """The frames of a stream; damaged packets are skipped, a truncated file just ends."""
-    for packet in until_damage(container.demux(stream), check):
+    for packet in stream_packets(container, stream, check):
         try:
             yield from packet.decode()
         except FFmpegError:

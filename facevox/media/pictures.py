@@ -17,10 +17,11 @@ from facevox.media.container import (
     Clock,
     MediaError,
     decoded_frames,
+    is_joined,
     open_media,
     seek,
     start_of,
-    until_damage,
+    stream_packets,
 )
 from facevox.media.display import Colour, PictureMaker, Turn, pixel_aspect, square_size
 from facevox.media.fields import deinterlaced
@@ -85,6 +86,8 @@ def probe(path: str | Path, *, with_times: bool = False) -> MediaInfo:
             audio_rate_hz = int(played_stream(container, "audio", path).rate or 0)
             has_audio = True
         duration_s = (container.duration or 0) / av.time_base
+        if is_joined(container):  # the header counts from the first stamp to the last, across the joints
+            duration_s = _read_duration_s(path)
         try:
             stream = played_stream(container, "video", path)
         except MediaError:
@@ -93,7 +96,7 @@ def probe(path: str | Path, *, with_times: bool = False) -> MediaInfo:
         num_frames = stream.frames
         frame: av.VideoFrame | None = None
         stamps: list[int] = []
-        for packet in until_damage(container.demux(stream)):
+        for packet in stream_packets(container, stream):
             if packet.pts is not None:
                 stamps.append(packet.pts)
             if frame is None:
@@ -109,6 +112,21 @@ def probe(path: str | Path, *, with_times: bool = False) -> MediaInfo:
             len(sounds), max(((frame and frame.time) or 0.0) - start_of(container), 0.0),
             _is_uneven(stamps) if with_times else None, stream.time_base or MediaInfo.time_base,
         )  # fmt: skip
+
+
+def _read_duration_s(path: str | Path) -> float:
+    """Duration by the time stamps of all packets of the pictures, or of the sound if there are none."""
+    end_s = 0.0
+    with open_media(path) as container:
+        for kind in ("video", "audio"):
+            with contextlib.suppress(MediaError):
+                stream = played_stream(container, kind, path)
+                for packet in stream_packets(container, stream):
+                    if packet.pts is not None and packet.time_base is not None:
+                        end = (packet.pts + (packet.duration or 0)) * packet.time_base
+                        end_s = max(end_s, float(end) - start_of(container))
+                break
+    return end_s
 
 
 def _is_uneven(stamps: list[int]) -> bool:

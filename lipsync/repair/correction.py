@@ -12,7 +12,15 @@ import av
 import numpy as np
 
 from facevox.errors import UserError, one_line
-from facevox.media import Downmix, MediaError, decoded_frames, open_media, packed_samples, played_stream
+from facevox.media import (
+    Downmix,
+    MediaError,
+    decoded_frames,
+    open_media,
+    packed_samples,
+    played_stream,
+    stream_packets,
+)
 from facevox.sound_choice import MIX, PLAYED, SoundChoice
 from lipsync.clips.clock import FRAME_HZ
 from lipsync.clips.features import ClipFeatures, FaceTrack
@@ -114,7 +122,7 @@ def as_counted(path: Path, clip: ClipFeatures, channel: str = MIX) -> ClipFeatur
         base = float(stream.time_base)
         stamps = sorted(
             packet.pts * base
-            for packet in container.demux(stream)
+            for packet in stream_packets(container, stream)
             if packet.pts is not None and packet.size and not packet.is_discard
         )
     if not stamps:

@@ -35,6 +35,7 @@ from facevox.media import (
     packed_samples,
     played_stream,
     start_of,
+    stream_packets,
 )
 from facevox.media.streams import track_text
 
@@ -170,7 +171,7 @@ def _find_start(source: Path, shows_hidden: bool) -> _Start:
         stream = played_stream(container, "video", source)
         stream.codec_context.thread_count = 1
         origin_s = start_of(container)
-        for packet in container.demux(stream):
+        for packet in stream_packets(container, stream):
             if packet.is_discard and packet.pts is not None:
                 hidden.append(float(packet.pts * packet.time_base))
             try:
@@ -351,7 +352,7 @@ def _with_decoding_times(
     step = max(round(1 / (stream.average_rate or 25) / stream.time_base), 1)
     waiting: list[Packet[VideoStream]] = []
     last: int | None = None
-    for packet in container.demux(stream):
+    for packet in stream_packets(container, stream):
         if packet.size == 0:  # the end
             continue
         if packet.dts is None:

@@ -251,12 +251,22 @@ def test_wrong_requests_are_refused(film: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_joined_recordings_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("later_s", [0, 100])
+def test_joined_recordings_keep_pictures_and_sound_together(tmp_path: Path, later_s: int) -> None:
     write_flash_and_beep(tmp_path / "a.ts")
-    (tmp_path / "joined.ts").write_bytes((tmp_path / "a.ts").read_bytes() * 2)
-    with pytest.raises(UserError, match="jump back"):
-        shift_audio(tmp_path / "joined.ts", tmp_path / "out.mp4", 40)
-    assert not (tmp_path / "out.mp4").exists()
+    with av.open(str(tmp_path / "a.ts")) as source, av.open(str(tmp_path / "b.ts"), "w") as output:
+        streams = {stream.index: output.add_stream_from_template(stream) for stream in source.streams}
+        for packet in source.demux():
+            if packet.dts is not None:
+                packet.pts, packet.dts = (stamp + later_s * 90_000 for stamp in (packet.pts, packet.dts))
+                packet.stream = streams[packet.stream.index]
+                output.mux(packet)
+    (tmp_path / "x.ts").write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
+    expected_ms = np.tile(offsets_by_stamps_ms(tmp_path / "a.ts"), 2)
+    assert offsets_by_stamps_ms(tmp_path / "x.ts") == pytest.approx(expected_ms, abs=1)
+    assert probe(tmp_path / "x.ts").duration_s == pytest.approx(2 * DURATION_S, abs=0.2)
+    shift_audio(tmp_path / "x.ts", tmp_path / "out.mp4", 40)
+    assert offsets_by_stamps_ms(tmp_path / "out.mp4") == pytest.approx(expected_ms + 40, abs=1)
 
 
 def test_truncated_file_gives_what_is_there(film: Path, tmp_path: Path) -> None:

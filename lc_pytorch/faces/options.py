@@ -12,13 +12,14 @@ from facevox.batch_options import BatchOptions
 from facevox.options import DEVICE, Options, choice, number, option, path, required, switch, text, whole
 
 BACKENDS = ("opencv", "ssd", "dlib", "mtcnn", "retinaface", "mediapipe", "yunet")
-# Confidence from which a detector's face counts: its own least one. Only yunet has more: it has none of 180
-# faces below 0.757 but some that are upside down. Of opencv it says nothing: wrong faces have the highest.
+# Confidence from which a detector's face counts: its own least one. Two have more, as they see faces upside
+# down with less than upright ones: yunet (none of 180 upright faces below 0.757) and mtcnn (none of 40 below
+# 0.949, those upside down 0.85 to 0.88). Of opencv it says nothing: wrong faces have the highest.
 MIN_CONFIDENCES = {
     "opencv": 0.0,
     "ssd": 0.9,
     "dlib": 0.0,
-    "mtcnn": 0.0,
+    "mtcnn": 0.9,
     "retinaface": 0.9,
     "mediapipe": 0.6,
     "yunet": 0.75,

@@ -562,8 +562,9 @@ def _dry_run(task: Task[ItemT], everything: list[ItemT], mine: list[ItemT], conf
                     break
         total_s = seconds / num_measured * len(todo) / max(config.workers, 1)
         size_mb = num_bytes / num_measured * len(todo) / 1e6
+        how = "at most" if num_unchecked else "about"
         logger.info(
-            f"  about {duration_text(total_s)} with {max(config.workers, 1)} workers and "
+            f"  {how} {duration_text(total_s)} with {max(config.workers, 1)} workers and "
             f"{size_mb:.1f} MB on disk (measured on {num_measured} {config.unit}s)"
         )
     return Summary(num_items=len(mine), done=0, skipped=len(finished), failed=0, seconds=0.0)

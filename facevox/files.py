@@ -34,6 +34,8 @@ IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "HEIF", "AVIF")
 IMAGE_FORMATS_TEXT = "JPEG, PNG, WebP, HEIC, AVIF, BMP, TIFF or GIF"
 # 510 MB as decoded 8-bit RGB. Above 178 956 970 pixels Pillow refuses a picture by itself.
 MAX_IMAGE_PIXELS = 170_000_000
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_BITS, _PLANES, _SEPARATE = 258, 284, 2  # tags of TIFF, and the value for planes
 MAX_IMAGE_BYTES = 1_000_000_000  # MAX_IMAGE_PIXELS take 680 MB as uncompressed RGBA
 _TYPESCRIPT = (".ts", ".mts")  # MPEG transport streams, too
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}  # a link to nowhere or to itself
@@ -352,13 +354,15 @@ def decode_image(data: bytes, name: str) -> "NDArray[np.uint8]":
             width, height = picture.size
             if width * height > MAX_IMAGE_PIXELS:
                 raise ImageError(f"{name}: {width} x {height} pixels; at most {MAX_IMAGE_PIXELS} are read")
+            _check_values(picture, name)
             return _upright_rgb(ImageOps.exif_transpose(picture))
     except ImageError:
         raise
     except Image.DecompressionBombError:  # Pillow checks before we can, and does not report the size
         raise ImageError(f"{name}: too many pixels; at most {MAX_IMAGE_PIXELS} are read") from None
     except UnidentifiedImageError:
-        raise ImageError(f"{name}: not a picture") from None
+        kind = "a TIFF of a kind that is not read" if data[:4] in _TIFF_STARTS else "not a picture"
+        raise ImageError(f"{name}: {kind}") from None
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error … on bad data
         raise ImageError(f"{name}: broken picture: {' '.join(str(error).split())}") from None
 
@@ -384,6 +388,19 @@ def open_picture(data: bytes) -> "Image.Image":
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our limit decides
         return Image.open(io.BytesIO(data), formats=formats)
+
+
+def _check_values(picture: "Image.Image", name: str) -> None:
+    """Refuses what Pillow opens and reads wrongly; raises ImageError."""
+    if picture.mode == "F":
+        raise ImageError(
+            f"{name}: floating-point values, whose range is not known; save it with 8 or 16 bits"
+        )
+    if picture.format == "TIFF":
+        tags: Any = picture.tag_v2  # type: ignore[attr-defined]  # of TIFF pictures alone
+        bits = tags.get(_BITS, (8,))
+        if tags.get(_PLANES, 1) == _SEPARATE and len(bits) > 1 and max(bits) > 8:
+            raise ImageError(f"{name}: a TIFF of {max(bits)} bits in separate planes; save it in one plane")
 
 
 def _upright_rgb(picture: "Image.Image") -> "NDArray[np.uint8]":

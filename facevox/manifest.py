@@ -401,7 +401,9 @@ def empty_text(program: str, settings: Mapping[str, object], detector: str = "")
         )
     # Long values are hashes, which do not help.
     named = {
-        name: value for name, value in flat.items() if value is not None and len(str(value)) < LONG_VALUE
+        name: value
+        for name, value in flat.items()
+        if value not in (None, "") and len(str(value)) < LONG_VALUE
     }
     words = [f"{name} {value}" for name, value in named.items()]
     words = ([f"detector {detector}"] if detector else []) + words

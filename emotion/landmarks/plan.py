@@ -97,7 +97,9 @@ def plan_shards(
     if not by_archive:
         problems = collection.problems
         first = f"; {problems[0][0]}: {problems[0][1]}" if problems else ""
-        raise UserError(f"--zips: no pictures in {len(names)} archives{first}")
+        raise UserError(
+            f"--zips: no pictures in {len(names)} {'archive' if len(names) == 1 else 'archives'}{first}"
+        )
     quotas = spread([len(pictures) for pictures in by_archive.values()], limit)
     items = [ShardItem(name, "", problem=reason) for name, reason in collection.problems]
     num_pictures = num_unlabelled = num_unnamed = 0

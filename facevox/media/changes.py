@@ -6,6 +6,7 @@ channels and each jump of the time stamps as a gap, and knew no pixel aspect, mi
 dynamic range.
 """
 
+import contextlib
 import itertools
 import math
 from collections.abc import Iterable
@@ -25,6 +26,7 @@ from facevox.media.container import (
     until_damage,
 )
 from facevox.media.display import Turn, is_high_range, pixel_aspect
+from facevox.media.fields import stated_order
 from facevox.media.sound import CANCELLING, iter_audio
 from facevox.media.streams import played_stream
 
@@ -40,7 +42,7 @@ def changed_kinds(
 ) -> list[str]:
     """Reasons why a file is read otherwise than by version 1; none for an ordinary one.
 
-    Only headers, time stamps, a few frames and two seconds of sound are read.
+    Headers, time stamps, a few frames and the sound of two channels are read.
 
     Args:
         path: The file.
@@ -49,10 +51,10 @@ def changed_kinds(
         grid_hz: The rate at which pictures are used, where their phase counts; 0 where it does not.
 
     Returns:
-        Names of kinds, for people; that it cannot be read is one of them.
+        Names of kinds, for people.
     """
     kinds: list[str] = []
-    try:
+    with contextlib.suppress(MediaError):  # readable once: what there is of it is kept
         if pictures:
             with open_media(path) as container:
                 kinds += _picture_kinds(container, path, grid_hz)
@@ -65,8 +67,6 @@ def changed_kinds(
             # Stamps that jump back concern both tracks together alone: each was read as it is.
             if is_joined(container) and _jumps(container, RESET_S if grid_hz else math.inf):
                 kinds.append("jumps of the clock")
-    except MediaError:
-        kinds.append("no longer readable")
     return kinds
 
 
@@ -77,6 +77,7 @@ def _picture_kinds(container: "InputContainer", path: str | Path, grid_hz: float
         yield "several tracks of pictures"
     if pixel_aspect(stream) != 1:
         yield "pixel aspect"
+    order = stated_order(stream)
     frames = list(itertools.islice(decoded_frames(container, stream), _NUM_FRAMES))
     if not frames:
         return
@@ -85,7 +86,7 @@ def _picture_kinds(container: "InputContainer", path: str | Path, grid_hz: float
         yield "mirrored"
     if is_high_range(frames[0]):
         yield "high dynamic range"
-    if any(frame.interlaced_frame for frame in frames):
+    if order or any(frame.interlaced_frame for frame in frames):
         yield "interlaced"
     if grid_hz:
         first_s = max((frames[0].time or 0.0) - start_of(container), 0.0)
@@ -104,8 +105,7 @@ def _sound_kinds(container: "InputContainer", path: str | Path) -> Iterable[str]
 
 def _cancels(path: str | Path) -> bool:
     notes: list[str] = []
-    next(iter_audio(path, notes=notes), None)  # the first block comes when that is decided
-    return any(CANCELLING in note for note in notes)
+    return any(any(CANCELLING in note for note in notes) for _ in iter_audio(path, notes=notes))
 
 
 def _jumps(container: "InputContainer", back_s: float) -> bool:

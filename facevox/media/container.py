@@ -13,7 +13,7 @@ from facevox.file_kinds import boxed_picture, file_fault
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
-    from av.container import InputContainer
+    from av.container import Container, InputContainer
     from av.packet import Packet
     from av.video.stream import VideoStream
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 # (advertisements, captures that were put together), and not a gap.
 JUMP_S = 10.0
 JOINED_FORMATS = frozenset({"mpegts", "mpeg"})
+# In these a jump back by more than this is a joint: no track of the next part overlaps the one before it.
+BACK_S = 0.1
 RESET_S = 1.0  # stamps that jump back by more than this belong to another recording
 # A longer gap before a picture or a sound is refused: it would be filled, and one wrong stamp would make
 # days of silence or of a still picture.
@@ -139,7 +141,7 @@ def seek(container: "InputContainer", time_s: float) -> None:
             container.seek(int((time_s + start_of(container)) * av.time_base), backward=True)
 
 
-def is_joined(container: "InputContainer") -> bool:
+def is_joined(container: "Container") -> bool:
     """True for a format in which recordings are joined byte by byte."""
     return bool(JOINED_FORMATS.intersection(container.format.name.split(",")))
 
@@ -221,7 +223,7 @@ def stream_packets(
         if packet.dts is not None and base:
             time_s = float(packet.dts * base) + offset_s
             jump_s = time_s - expected_s.get(index, time_s)
-            if jump_s > JUMP_S or jump_s < -RESET_S:
+            if jump_s > JUMP_S or jump_s < -BACK_S:
                 offset_s -= jump_s
                 time_s -= jump_s
             expected_s[index] = time_s + float((packet.duration or 0) * base)

@@ -9,6 +9,8 @@ import numpy as np
 from av.sidedata.sidedata import Type
 from av.video.reformatter import ColorPrimaries, ColorTrc, VideoReformatter
 
+from facevox.media.container import is_joined
+
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
     from numpy.typing import NDArray
@@ -57,8 +59,12 @@ class Turn:
 
 
 def pixel_aspect(stream: "VideoStream") -> Fraction:
-    """Width over height of a pixel of the stream, by container, then codec; 1 where neither says one."""
-    for aspect in (stream.sample_aspect_ratio, stream.codec_context.sample_aspect_ratio):
+    """Width over height of a pixel of the stream, by container, then codec; 1 where neither says one.
+
+    In MPEG-TS and MPEG, whose containers say none, by the codec at the frame that was decoded last.
+    """
+    aspects = [stream.sample_aspect_ratio, stream.codec_context.sample_aspect_ratio]
+    for aspect in reversed(aspects) if is_joined(stream.container) else aspects:
         if aspect and Fraction(1, MAX_PIXEL_ASPECT) <= aspect <= MAX_PIXEL_ASPECT:
             return Fraction(aspect)
     return Fraction(1)
@@ -83,19 +89,20 @@ class PictureMaker:
     a second and a half for high dynamic range.
 
     Args:
-        aspect: Of a pixel of the frames.
+        stream: Whose frames they are; the aspect of their pixels may change on the way.
         colour: Order of the channels.
     """
 
-    def __init__(self, aspect: Fraction, colour: Colour) -> None:
-        self._aspect, self._form = aspect, f"{colour}24"
+    def __init__(self, stream: "VideoStream", colour: Colour) -> None:
+        self._stream, self._form = stream, f"{colour}24"
         self._reformatter = VideoReformatter()
 
     def picture(self, frame: av.VideoFrame) -> "NDArray[np.uint8]":
         """(H, W, 3) uint8, as a player shows the frame on a screen of standard range (BT.709)."""
         options: dict[str, Any] = {"format": self._form}
-        if self._aspect != 1:
-            options["width"], options["height"] = square_size(frame.width, frame.height, self._aspect)
+        aspect = pixel_aspect(self._stream)
+        if aspect != 1:
+            options["width"], options["height"] = square_size(frame.width, frame.height, aspect)
             options["interpolation"] = "BICUBIC"
         if is_high_range(frame):
             # swscale maps the tones, with white at 203 nits (ITU-R BT.2408).

@@ -1,31 +1,49 @@
 """Interlaced video: whole pictures of frames that are two half pictures, taken one after the other."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import av
 from av.error import FFmpegError
 from av.filter import Graph
 
+if TYPE_CHECKING:
+    from av.video.stream import VideoStream
+
 # Better than yadif at the same cost. One picture for each frame, from its first field, at the frame's time.
-_FILTER, _SETTINGS = "bwdif", "mode=send_frame:parity=auto:deint=all"
+_FILTER, _SETTINGS = "bwdif", "mode=send_frame:deint=all:parity="
+# Codecs whose frames do not say what they are, and the file's word for it (FFmpeg's AVFieldOrder).
+_SILENT_CODECS = frozenset({"huffyuv", "ffvhuff", "utvideo", "magicyuv", "rawvideo"})
+_ORDERS = {2: "tff", 3: "bff", 4: "bff", 5: "tff"}
 
 
-def deinterlaced(frames: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+def stated_order(stream: "VideoStream") -> str:
+    """The first field, tff or bff, where only the file says that its frames are interlaced; "" elsewhere."""
+    if stream.codec_context.name not in _SILENT_CODECS:
+        return ""
+    return _ORDERS.get(stream.codec_context.field_order, "")
+
+
+def deinterlaced(frames: Iterable[av.VideoFrame], order: str = "") -> Iterator[av.VideoFrame]:
     """The frames, those that say that they are interlaced without their combs; times stay.
 
     One or two frames come later than they would, as the filter looks at the next one.
+
+    Args:
+        frames: Of a stream, in order.
+        order: As `stated_order` gives it; then all of them are interlaced.
     """
     graph: _Graph | None = None
     for frame in frames:
-        if graph is not None and not (frame.interlaced_frame and graph.takes(frame)):
+        is_interlaced = bool(order) or frame.interlaced_frame
+        if graph is not None and not (is_interlaced and graph.takes(frame)):
             yield from graph.rest()
             graph = None
-        if not frame.interlaced_frame:
+        if not is_interlaced:
             yield frame
             continue
         if graph is None:
-            graph = _Graph(frame)
+            graph = _Graph(frame, order or "auto")
         yield from graph.filtered(frame)
     if graph is not None:
         yield from graph.rest()
@@ -34,14 +52,14 @@ def deinterlaced(frames: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
 class _Graph:
     """The filter for frames of one form."""
 
-    def __init__(self, frame: av.VideoFrame) -> None:
+    def __init__(self, frame: av.VideoFrame, order: str) -> None:
         self._form = _form(frame)
         self._graph: Any = Graph()
         source = self._graph.add_buffer(
             width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
         )
         self._graph.link_nodes(
-            source, self._graph.add(_FILTER, _SETTINGS), self._graph.add("buffersink")
+            source, self._graph.add(_FILTER, _SETTINGS + order), self._graph.add("buffersink")
         ).configure()
 
     def takes(self, frame: av.VideoFrame) -> bool:

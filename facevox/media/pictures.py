@@ -24,7 +24,7 @@ from facevox.media.container import (
     stream_packets,
 )
 from facevox.media.display import Colour, PictureMaker, Turn, pixel_aspect, square_size
-from facevox.media.fields import deinterlaced
+from facevox.media.fields import deinterlaced, stated_order
 from facevox.media.streams import played_stream
 
 if TYPE_CHECKING:
@@ -156,13 +156,12 @@ def _timed_frames(
     check: Callable[[], None],
 ) -> Iterator[tuple[float, av.VideoFrame]]:
     """The frames of a video stream with their presentation times in seconds, never going backwards."""
-    aspect = pixel_aspect(stream)
-    _check_size(path, stream.width, stream.height, aspect)
+    _check_size(path, stream.width, stream.height, pixel_aspect(stream))
     clock = Clock(path, container)
     step_s = _frame_s(stream)
     last_s: float | None = None
-    for frame in deinterlaced(decoded_frames(container, stream, check)):
-        _check_size(path, frame.width, frame.height, aspect)
+    for frame in deinterlaced(decoded_frames(container, stream, check), stated_order(stream)):
+        _check_size(path, frame.width, frame.height, pixel_aspect(stream))
         if last_s is None:
             last_s = clock.time_s(frame.time, start_s)
         else:
@@ -202,7 +201,7 @@ def iter_frames(
         stream = played_stream(container, "video", path)
         stream.codec_context.thread_count = threads
         seek(container, start_s)
-        maker = PictureMaker(pixel_aspect(stream), colour)
+        maker = PictureMaker(stream, colour)
         timed = _timed_frames(container, stream, path, start_s, check)
         frames = _every(timed, start_s) if rate_hz is None else _at_rate(timed, rate_hz, start_s, stream)
         usual_s = _frame_s(stream)

@@ -7,7 +7,7 @@ import av
 from av.error import FFmpegError
 from PIL import Image, ImageFile
 
-from facevox.media.display import PictureMaker, pixel_aspect
+from facevox.media.display import PictureMaker
 
 NAME = "HEIF-SEQUENCE"
 _BRANDS = (b"hevc", b"hevx", b"hevm", b"hevs", b"msf1", b"heic", b"heix", b"mif1")
@@ -48,7 +48,7 @@ class SequenceImage(ImageFile.ImageFile):
                 frame = next(container.decode(stream), None)
                 if frame is None:
                     raise OSError("no picture in the sequence")
-                picture = PictureMaker(pixel_aspect(stream), "rgb").picture(frame)
+                picture = PictureMaker(stream, "rgb").picture(frame)
             self._data = b""
             self.im = Image.fromarray(picture).im
             self._size = self.im.size

@@ -33,7 +33,7 @@ _LOW_HZ = (
 )
 # A mix with less than this share of its channels' power is one in which they cancel each other out.
 _CANCELLED = 0.02
-_HEARD_S = 2.0  # of sound that is no silence, on which that is decided
+_HEARD_S = 1.0  # of sound that is no silence, on which that is decided
 _MOST_HELD_S = 60.0
 CANCELLING = "the channels cancel each other out"
 _SILENCE = 1e-8  # mean power; -80 dB
@@ -43,7 +43,8 @@ class Downmix:
     """Makes one channel of blocks of several, and notes what is remarkable about them.
 
     Channels that cancel each other out (a cable with swapped poles, "wide" stereo) would leave silence: then
-    the louder one is taken. That is decided on the first seconds that are no silence, which are held back.
+    the louder one is taken from there on. That is decided for a second of sound at a time, which is held
+    back; silence does not count.
 
     Args:
         choice: Which channel.
@@ -95,22 +96,26 @@ class Downmix:
     def rest(self) -> Iterator["NDArray[np.float32]"]:
         """The blocks that are still held back."""
         if not self._is_decided:
-            self._is_decided = True
-            # A sine of frequency f has differences of (2 pi f / rate)^2 of its power.
-            bar = (2 * np.pi * _LOW_HZ / self._rate_hz) ** 2
-            # Of independent channels the mix has the power of each, weighted; of opposite ones none.
-            expected = float((self._powers[:-1] * self._weights.astype(np.float64) ** 2).sum())
-            if self._is_guessed and self._low_powers[1] > bar * self._low_powers[0]:
-                self._weights = _mix_of([""] * len(self._names))
-            elif self._powers[-1] < _CANCELLED * expected:
-                loudest = int(self._powers[:-1].argmax())
-                self._take(loudest)
-                note = f"{CANCELLING}: {self._names[loudest]}, the loudest, is taken"
-                if note not in self._notes:
-                    self._notes.append(note)
+            self._decide()
         for block in self._held:
             yield self._mixed(block)
         self._held.clear()
+        self._num_heard = self._num_held = 0
+        self._powers[:] = 0
+
+    def _decide(self) -> None:
+        # Of independent channels the mix has the power of each, weighted; of opposite ones none.
+        powers = self._powers[:-1] * self._weights.astype(np.float64) ** 2
+        # A sine of frequency f has differences of (2 pi f / rate)^2 of its power.
+        bar = (2 * np.pi * _LOW_HZ / self._rate_hz) ** 2
+        if self._is_guessed and self._low_powers[1] > bar * self._low_powers[0]:
+            self._weights, self._is_guessed = _mix_of([""] * len(self._names)), False
+        elif self._powers[-1] < _CANCELLED * float(powers.sum()):
+            loudest = int((self._powers[:-1] * (self._weights > 0)).argmax())
+            self._take(loudest)
+            note = f"{CANCELLING}: {self._names[loudest]}, the loudest, is taken"
+            if note not in self._notes:
+                self._notes.append(note)
 
     def _mixed(self, block_NC: "NDArray[np.float32]") -> "NDArray[np.float32]":
         if block_NC.shape[1] == 1:
@@ -135,6 +140,8 @@ def _channel_index(channel: str, names: list[str], path: str | Path) -> int:
     if channel.isdecimal() and 1 <= int(channel) <= len(names):
         return int(channel) - 1
     sides = {LEFT: "FL", RIGHT: "FR"}
+    if len(names) == 1 and channel in sides:  # one channel is both sides
+        return 0
     if channel in sides and sides[channel] in names:
         return names.index(sides[channel])
     raise MediaError(f"{path}: no channel {channel} in its sound; it has {len(names)} ({', '.join(names)})")

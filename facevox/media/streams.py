@@ -119,11 +119,7 @@ def _stills(films: "list[VideoStream]", path: str | Path) -> set[int]:
     stills = {
         stream.index for stream in films if stream.disposition & Disposition.still_image or stream.frames == 1
     }
-    doubtful = {
-        stream.index
-        for stream in films
-        if stream.index not in stills and not stream.frames and stream.codec_context.name in _STILL_CODECS
-    }
+    doubtful = {stream.index for stream in films if stream.index not in stills and not stream.frames}
     if doubtful:
         counts = dict.fromkeys(doubtful, 0)
         with open_media(path) as container:  # its own: the packets of the other are still to be read
@@ -134,5 +130,6 @@ def _stills(films: "list[VideoStream]", path: str | Path) -> set[int]:
                     counts[packet.stream_index] += 1
                 if number >= _LOOKED_AT or all(count > 1 for count in counts.values()):
                     break
-        stills |= {index for index, count in counts.items() if count <= 1}
+        pictures = {stream.index for stream in films if stream.codec_context.name in _STILL_CODECS}
+        stills |= {index for index, count in counts.items() if count <= (index in pictures) or count == 1}
     return stills

@@ -45,7 +45,7 @@ from facevox.naming import plan_names
 from lc_pytorch.faces.crops import Eyes, FaceCrop, centre_square, cut_face, widen
 from lc_pytorch.faces.detectors import Candidate, Detector, check_backend, make_detector
 from lc_pytorch.faces.options import MIN_CONFIDENCES, FaceConfig
-from lc_pytorch.faces.usable import FAULTS, judge_faces
+from lc_pytorch.faces.usable import FAULTS, UNSURE, judge_faces
 
 PROGRAM = "extract_faces"
 TABLE = "faces.csv"
@@ -246,7 +246,7 @@ class FaceTask(Task[VideoItem]):
         """
         first: Frame | None = None
         fallback: _Found | None = None
-        num_tried = 0
+        num_tried = num_unsure = 0
         again_s = -math.inf
         is_whole = True
         tries = tried_frames(self.config.max_frames)
@@ -269,7 +269,9 @@ class FaceTask(Task[VideoItem]):
                 faces, fault = judge_faces(frame.image, candidates, detector)
                 if not fault:
                     return _Found(frame, faces)
-                if fallback is None or FAULTS.index(fault) > FAULTS.index(fallback.fault):
+                if fault == UNSURE:
+                    num_unsure += 1
+                elif fallback is None or FAULTS.index(fault) > FAULTS.index(fallback.fault):
                     fallback = _Found(frame, faces, fault)
             if is_due:
                 again_s = frame.time_s + AGAIN_S
@@ -283,7 +285,8 @@ class FaceTask(Task[VideoItem]):
         reach = "the whole video" if is_whole else f"the first {last_s:.1f} s; --max_frames reaches further"
         tried = f"in {num_tried} frame{plural} tried ({reach})"
         if fallback is None:
-            return _Found(first, [], reason=f"no face {tried}")
+            unsure = f"; in {num_unsure} something that is hardly a face" if num_unsure else ""
+            return _Found(first, [], reason=f"no face {tried}{unsure}")
         return fallback._replace(reason=f"the face is {fallback.fault}; no better one {tried}")
 
     def _write(self, frame: Frame, candidate: Candidate, name: str) -> dict[str, object] | None:

@@ -12,7 +12,7 @@ and Matroska by CodecDelay; every decoder of FFmpeg drops it.
 import heapq
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -139,7 +139,7 @@ def shift_audio(
         filling = [_silence(form, round(max(-offset_ms, 0) / 1000 * form.rate_hz))]
         samples = itertools.chain([first], blocks, filling)
         with replacing(target) as file:
-            _write(file, container_format, target, (pictures, video, start), (samples, form))
+            _write(file, container_format, target, (pictures, video, start), (samples, form, audio.metadata))
     return ShiftedFile(target, offset_ms, num_tracks, tuple(notes))
 
 
@@ -277,10 +277,10 @@ def _write(
     container_format: str,
     target: Path,
     pictures: "tuple[InputContainer, VideoStream, _Start]",
-    sound: "tuple[Iterable[NDArray[np.float32]], _Form]",
+    sound: "tuple[Iterable[NDArray[np.float32]], _Form, Mapping[str, str]]",
 ) -> None:
     container, video, start = pictures
-    samples, form = sound
+    samples, form, names = sound
     advice = "" if container_format == "matroska" else "; .mkv holds any"
     with av.open(file, "w", format=container_format) as output:
         output.metadata.update(container.metadata)
@@ -293,6 +293,9 @@ def _write(
             ) from None
         sound_track = output.add_stream("aac", rate=form.rate_hz)
         sound_track.layout = form.layout
+        for key in ("language", "title"):
+            if key in names:
+                sound_track.metadata[key] = names[key]
         sound_track.bit_rate = min(BIT_RATE, BITS_PER_SAMPLE * form.rate_hz) * form.num_channels
         # In the order of decoding across both streams: players read sound and pictures of a moment together.
         packets: Iterator[Packet[VideoStream] | Packet[AudioStream]] = heapq.merge(

@@ -196,7 +196,7 @@ def test_program_shows_every_fault_on_its_line_and_ends_with_2(preprocess, tmp_p
     monkeypatch.delenv("IMG_SIZE")
     monkeypatch.setenv("BATCH_SIZE", "x")
     # --img_size is among the options of the fixture: it satisfies the missing variable.
-    assert preprocess(tmp_path, tmp_path / "out", "--val_steps", "none") == 2
+    assert preprocess(tmp_path, tmp_path / "out", "--val_steps", "none", "--workers", "0") == 2
     said = capsys.readouterr().err
     assert re.search(r"^  BATCH_SIZE='x' \(environment\): expected: a whole number", said, re.MULTILINE)
     assert re.search(r"^  VAL_STEPS='none' \(--val_steps\)", said, re.MULTILINE)

@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import struct
 import subprocess
 import sys
 import warnings
@@ -325,3 +326,24 @@ def test_huge_file_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(Path, "read_bytes", lambda self: pytest.fail("it was read"))
     with pytest.raises(ImageError, match=f"at most {files.MAX_IMAGE_BYTES} are read"):
         read_image(tmp_path / "x.jpg")
+
+
+def test_tiff_that_pillow_reads_wrongly_is_refused(tmp_path: Path) -> None:
+    wide = struct.Struct("<HHII")
+    values = np.arange(48, dtype="<u2").reshape(3, 4, 4) * 1000
+    bits, offsets, counts = (8 + 2 + 12 * 10 + 4 + size for size in (0, 6, 18))
+    data = bits + 6 + 12 + 12
+    entries = [(256, 3, 1, 4), (257, 3, 1, 4), (258, 3, 3, bits), (259, 3, 1, 1), (262, 3, 1, 2)]
+    entries += [(273, 4, 3, offsets), (277, 3, 1, 3), (278, 3, 1, 4), (279, 4, 3, counts), (284, 3, 1, 2)]
+    content = struct.pack("<2sHIH", b"II", 42, 8, len(entries)) + b"".join(
+        wide.pack(*entry) for entry in entries
+    )
+    content += (
+        struct.pack("<I3H3I3I", 0, 16, 16, 16, data, data + 32, data + 64, 32, 32, 32) + values.tobytes()
+    )
+    (tmp_path / "x.tif").write_bytes(content)
+    with pytest.raises(ImageError, match=r"x\.tif: a TIFF of 16 bits in separate planes"):
+        read_image(tmp_path / "x.tif")
+    Image.fromarray(np.full((4, 4), 0.5, np.float32)).save(tmp_path / "f.tif")
+    with pytest.raises(ImageError, match=r"f\.tif: floating-point values"):
+        read_image(tmp_path / "f.tif")

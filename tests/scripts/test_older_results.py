@@ -5,6 +5,7 @@
 
 import csv
 import json
+import os
 import shutil
 from collections.abc import Callable
 from fractions import Fraction
@@ -123,6 +124,18 @@ def test_only_files_that_are_read_otherwise_are_done_again(
     assert "older" not in text
     assert "again" not in text
     assert rows_of(out / table) == later
+
+
+def test_result_of_a_file_that_is_damaged_since_is_kept(
+    script: ModuleType, program: str, videos: Path, tmp_path: Path
+) -> None:
+    status = (videos / "mirrored.mp4").stat()
+    (videos / "mirrored.mp4").write_bytes(b"\0" * status.st_size)
+    os.utime(videos / "mirrored.mp4", ns=(status.st_atime_ns, status.st_mtime_ns))
+    out, table = older_folder(program, videos, tmp_path / "out"), TABLES[program]
+    earlier = rows_of(out / table)["mirrored.mp4"]
+    run(script, program, videos, out)
+    assert rows_of(out / table)["mirrored.mp4"] == earlier
 
 
 def test_table_of_a_stopped_run_has_no_unchecked_rows(

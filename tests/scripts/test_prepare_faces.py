@@ -92,7 +92,7 @@ def test_no_face_at_all_ends_in_order(script, model: Path, tmp_path: Path, capsy
     for _ in range(2):
         assert run(script, tmp_path / "videos", tmp_path / "out", model) == 1
         said = capsys.readouterr().out
-        assert "no item gave a result; made with detector_backend mediapipe" in said
+        assert "no item gave a result; made with detector mediapipe, min_confidence 0.6" in said
         assert "min_confidence" in said
         assert "no video gave a face" in said
 

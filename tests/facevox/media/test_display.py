@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import av
 import cv2
@@ -22,6 +24,7 @@ from facevox.media import (
     write_video,
 )
 from facevox.media.display import square_size
+from facevox.media.fields import deinterlaced, stated_order
 
 Image = NDArray[np.uint8]
 FACE: Image = np.ascontiguousarray(astronaut()[:240, 100:420])  # 320 x 240, the face left of the middle
@@ -100,6 +103,17 @@ def test_pixels_become_square(tmp_path: Path, suffix: str, aspect: Fraction) -> 
     assert likeness(cv2.resize(image, (320, 240)), FACE) > 0.98
 
 
+def test_aspect_that_changes_in_a_broadcast_is_followed(tmp_path: Path) -> None:
+    small = cv2.resize(FACE, (240, 240), interpolation=cv2.INTER_AREA)
+    for name, aspect in (("a", Fraction(16, 9)), ("b", Fraction(4, 3))):
+        write_stream(tmp_path / f"{name}.ts", [small] * 25, aspect=aspect * 240 / 240)
+    (tmp_path / "x.ts").write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
+    shapes = [frame.image.shape[:2] for frame in iter_frames(tmp_path / "x.ts")]
+    assert shapes[0] == (240, 427)
+    assert shapes[-1] == (240, 320)
+    assert set(shapes) == {(240, 427), (240, 320)}
+
+
 def test_pixels_are_square_in_a_turned_picture_too(tmp_path: Path) -> None:
     stored = cv2.resize(np.ascontiguousarray(np.rot90(FACE, 1)), (120, 320), interpolation=cv2.INTER_AREA)
     write_stream(tmp_path / "x.mp4", [stored] * 2, aspect=Fraction(2))
@@ -143,6 +157,28 @@ def test_interlaced_frames_have_no_combs_and_keep_their_times(tmp_path: Path) ->
     for frame, reference in zip(shown[1:-1], whole[1:-1], strict=True):
         assert combs(frame.image) < 1.3 * combs(reference.image)
         assert likeness(frame.image, reference.image) > 0.97
+
+
+@pytest.mark.parametrize(("first", "field_order"), [("tff", 2), ("bff", 3), ("bff", 4), ("tff", 5)])
+def test_interlace_that_only_the_file_states_is_taken_out(first: str, field_order: int) -> None:
+    moving = [np.ascontiguousarray(np.roll(FACE, 6 * step, axis=1)) for step in range(20)]
+    woven = []
+    for number in range(10):
+        image = moving[2 * number + 1].copy()
+        start = 0 if first == "tff" else 1
+        image[start::2] = moving[2 * number][start::2]
+        frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv422p")
+        frame.pts, frame.time_base = number, Fraction(1, 25)
+        woven.append(frame)
+    stream: Any = SimpleNamespace(codec_context=SimpleNamespace(name="huffyuv", field_order=field_order))
+    assert stated_order(stream) == first
+    for number, frame in enumerate(deinterlaced(woven, first)):
+        if 0 < number < 9:
+            shown = frame.to_ndarray(format="rgb24")
+            assert combs(shown) < 1.3 * combs(moving[2 * number])
+            assert likeness(shown, moving[2 * number]) > 0.97
+    stream.codec_context.name = "h264"  # its frames say it themselves
+    assert stated_order(stream) == ""
 
 
 def write_high_range(path: Path, image: Image, transfer: int) -> None:

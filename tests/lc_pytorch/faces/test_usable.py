@@ -76,9 +76,28 @@ def test_nose_that_a_cascade_takes_for_a_face_is_no_face() -> None:
     assert judge(np.ascontiguousarray(PORTRAIT[..., ::-1]), nose, detector)[1] == "not sure to be a face"
     ordered, fault = judge_faces(np.ascontiguousarray(PORTRAIT[..., ::-1]), [nose, face], detector)
     assert (ordered[0], fault) == (face, "")
-    wall = np.full_like(PORTRAIT, 100)
-    wall[::8] = 160
+    wall = np.full_like(PORTRAIT, 60)
+    wall[::40] = wall[5::40] = wall[10::40] = 200
     assert judge(wall, face, detector)[1] == "not sure to be a face"
+
+
+def test_face_on_its_side_waits_and_what_is_no_face_is_none(tmp_path: Path) -> None:
+    face, detector = face_of(PORTRAIT)
+    doubtful = Candidate((40, 40, 220, 220), 0.65, face.eyes, face.points)
+    looks = iter([[], [], [face], []])  # as it is, turned by 180 degrees, and by 90 both ways
+    detector.find_close = lambda image: next(looks)  # type: ignore[method-assign]
+    assert judge(PORTRAIT, doubtful, detector)[1] == "on its side"
+    detector = make_detector("mediapipe")
+    wall = np.full_like(PORTRAIT, 60)
+    wall[::40] = wall[5::40] = wall[10::40] = 200
+    assert judge(wall, doubtful, detector)[1] == "not sure to be a face"
+    task = FaceTask(FaceConfig(detector_backend="mediapipe"))
+    task.open(tmp_path / "out")
+    write_video(tmp_path / "x.mp4", [wall] * 3, 25)
+    task._detector.search = lambda *args, **options: [doubtful]  # type: ignore[union-attr,method-assign]
+    (outcome,) = task.process_chunk([VideoItem("x.mp4", str(tmp_path / "x.mp4"), "x.jpg")])
+    assert (outcome.status, outcome.outputs) == ("no_face", [])
+    assert outcome.reason.endswith("in 3 something that is hardly a face")
 
 
 def test_usable_face_comes_before_a_larger_one_that_is_not(tmp_path: Path) -> None:

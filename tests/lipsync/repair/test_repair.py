@@ -269,6 +269,21 @@ def test_joined_recordings_keep_pictures_and_sound_together(tmp_path: Path, late
     assert offsets_by_stamps_ms(tmp_path / "out.mp4") == pytest.approx(expected_ms + 40, abs=1)
 
 
+def test_track_keeps_its_language_and_title(film: Path, tmp_path: Path) -> None:
+    with av.open(str(film)) as source, av.open(str(tmp_path / "in.mkv"), "w") as output:
+        streams = {stream.index: output.add_stream_from_template(stream) for stream in source.streams}
+        sound = next(stream for stream in streams.values() if stream.type == "audio")
+        sound.metadata.update({"language": "kor", "title": "interview"})
+        for packet in source.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream.index]
+                output.mux(packet)
+    shift_audio(tmp_path / "in.mkv", tmp_path / "out.mkv", 40)
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        metadata = container.streams.audio[0].metadata
+        assert (metadata["language"], metadata["title"]) == ("kor", "interview")
+
+
 def test_truncated_file_gives_what_is_there(film: Path, tmp_path: Path) -> None:
     moved(film, tmp_path / "whole.mkv", 0.0)
     whole = (tmp_path / "whole.mkv").read_bytes()

@@ -411,7 +411,7 @@ def test_program_reads_the_archives_of_a_folder_with_their_annotations(
     [
         (["--zips", "nowhere.zip"], "no such file or folder: nowhere.zip"),
         (["--zips", "{tmp}/empty"], "nothing below"),
-        (["--zips", "{tmp}/text.zip"], "no pictures in 1 archives"),
+        (["--zips", "{tmp}/text.zip"], "no pictures in 1 archive;"),
         (["--zips", "{tmp}/a.zip", "--labels", "x", "y"], "2 labels for 1 of --zips"),
         (["--zips", "{tmp}/d1", "{tmp}/d2"], "are both called same/a.zip"),
         (["--zips", "{tmp}/a.zip", "--output_dir", "{tmp}/text.zip"], "is a file"),

@@ -135,7 +135,12 @@ def lag_ms(samples: np.ndarray, expected: np.ndarray) -> float:
     return 1000 * (best if best < size // 2 else best - size) / RATE_HZ
 
 
-@pytest.mark.parametrize("name", CASES)
+QUICK = ("variable", "29.97", "late sound", "ts at 1 h", "webm")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
+)
 def test_every_frame_and_sample_keeps_its_time(name: str, tmp_path: Path) -> None:
     case = CASES[name]
     source = tmp_path / case.name

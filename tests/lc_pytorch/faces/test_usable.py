@@ -109,7 +109,7 @@ def test_usable_face_comes_before_a_larger_one_that_is_not(tmp_path: Path) -> No
     assert outcome.reason == ""
 
 
-@pytest.mark.parametrize("rate_hz", [25, 60, 240])
+@pytest.mark.parametrize("rate_hz", [25, 60, pytest.param(240, marks=pytest.mark.slow)])
 def test_frames_tried_reach_as_far_whatever_the_rate(tmp_path: Path, rate_hz: int) -> None:
     small = cv2.resize(PORTRAIT, (160, 160))
     frames = [np.full_like(small, 90)] * (2 * rate_hz) + [small] * rate_hz

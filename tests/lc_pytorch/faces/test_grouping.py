@@ -157,6 +157,7 @@ def test_edges_of_like_faces_stay_within_the_budget(monkeypatch):
     assert group_faces(faces, 0.4, edges_per_face=16).tolist() == [0] * 1500
 
 
+@pytest.mark.slow
 def test_ten_thousand_copies_of_a_face_are_grouped_in_bounded_memory(monkeypatch):
     monkeypatch.setattr(grouping, "MIN_EDGE_BUDGET", 100_000)
     monkeypatch.setattr(grouping, "TILE", 256)
@@ -226,6 +227,7 @@ def test_bcubed_f1_equals_a_slow_loop():
         bcubed_f1([0, 1], [0])
 
 
+@pytest.mark.slow
 def test_the_benchmark_runs_and_writes_its_figures(load_script, tmp_path, capsys):
     from facevox import cli
     from facevox_demo.figures import load_figures

@@ -13,7 +13,6 @@ data nothing is measured. Exit codes: 0; 2 bad usage.
 
 import argparse
 import logging
-import os
 import sys
 import tempfile
 import time
@@ -25,7 +24,7 @@ import numpy as np
 from facevox import cli
 from facevox.errors import ExitCode
 from facevox.native_silence import native_silence
-from facevox_demo.figures import Figure, print_figures, write_figures
+from facevox_demo.figures import Figure, add_data_option, print_figures, write_figures
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 EXPRESSIONS = {"happiness": "happy", "neutral": "neutral", "sadness": "sad"}
@@ -36,12 +35,7 @@ TIMED_PICTURES = 60
 def get_args_parser() -> argparse.ArgumentParser:
     """The options of this program."""
     parser = cli.make_parser(__doc__, "python benchmarks/landmark_inputs.py --data_dir data")
-    parser.add_argument(
-        "--data_dir",
-        type=Path,
-        default=Path(os.environ.get("FACEVOX_TEST_DATA", REPOSITORY.parent / "shared" / "data")),
-        help="folder of real data (default: $FACEVOX_TEST_DATA)",
-    )
+    add_data_option(parser)
     parser.add_argument("--num_splits", type=cli.positive_int, default=12, help="ways of leaving people out")
     parser.add_argument("--json", metavar="FILE", help="write the figures (default: not written)")
     return parser

@@ -18,7 +18,6 @@ import argparse
 import csv
 import importlib
 import itertools
-import os
 import subprocess
 import sys
 import time
@@ -31,7 +30,7 @@ import numpy as np
 from facevox import cli
 from facevox.errors import ExitCode, UserError
 from facevox.files import replacing
-from facevox_demo.figures import Figure, print_figures, write_figures
+from facevox_demo.figures import Figure, add_data_option, print_figures, write_figures
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,12 +56,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     """The options of this program."""
     parser = cli.make_parser(__doc__, "python benchmarks/mesh.py --store points.npz --data_dir data")
     parser.add_argument("--reference", type=Path, default=REFERENCE, metavar="FILE", help="stored points")
-    parser.add_argument(
-        "--data_dir",
-        type=Path,
-        default=Path(os.environ.get("FACEVOX_TEST_DATA", REPOSITORY.parent / "shared" / "data")),
-        help="folder of real data (default: $FACEVOX_TEST_DATA)",
-    )
+    add_data_option(parser)
     parser.add_argument(
         "--store", type=Path, metavar="FILE", help="store mediapipe's points instead (default: compare)"
     )

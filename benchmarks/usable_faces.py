@@ -6,13 +6,13 @@
 Every third picture of `data/faces` and `data/emotion/images` (of $FACEVOX_TEST_DATA), reduced to 960 pixels:
 as it is, turned by 180 degrees, darkened, brightened, blurred, and on a 720p picture with a face of 40 and 60
 pixels. A box counts as right from an intersection over union of 0.4 with that of the detector in the large
-picture. The distance is the median cosine distance of `data/weights/MobileFaceNet.onnx` between a face and
+picture. The bars were chosen on pictures of `data/faces`: those of `data/emotion/images` are of others. The
+distance is the median cosine distance of `data/weights/MobileFaceNet.onnx` between a face and
 itself before it was changed. Without the data nothing is measured.
 Exit codes: 0; 1 a bar is missed; 2 bad usage.
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -23,7 +23,7 @@ import numpy as np
 from facevox import cli
 from facevox.errors import ExitCode, UserError
 from facevox.native_silence import native_silence
-from facevox_demo.figures import Figure, print_figures, write_figures
+from facevox_demo.figures import Figure, add_data_option, print_figures, write_figures
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,18 +33,12 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).resolve().parent.parent
 LONGEST_PX, LEAST_FACE_PX = 960, 90
 SAME_IOU = 0.4
-Image = "NDArray[np.uint8]"
 
 
 def get_args_parser() -> argparse.ArgumentParser:
     """The options of this program."""
     parser = cli.make_parser(__doc__, "python benchmarks/usable_faces.py --data_dir data")
-    parser.add_argument(
-        "--data_dir",
-        type=Path,
-        default=Path(os.environ.get("FACEVOX_TEST_DATA", REPOSITORY.parent / "shared" / "data")),
-        help="folder of real data (default: $FACEVOX_TEST_DATA)",
-    )
+    add_data_option(parser)
     parser.add_argument(
         "--detectors", nargs="+", default=["mediapipe", "opencv"], metavar="NAME", help="which detectors"
     )
@@ -131,14 +125,6 @@ def small_face(
     return canvas, (left + x, top + y, w, h)
 
 
-def overlap(box: Sequence[float], other: Sequence[float]) -> float:
-    """Intersection over union."""
-    low = np.maximum(box[:2], other[:2])
-    high = np.minimum(np.add(box[:2], box[2:]), np.add(other[:2], other[2:]))
-    shared = float(np.prod(np.maximum(high - low, 0)))
-    return shared / (box[2] * box[3] + other[2] * other[3] - shared)
-
-
 def embedder(data_dir: Path) -> "Callable[[NDArray[np.uint8], NDArray[np.float32]], NDArray[np.float32]]":
     """A function from a picture and the five points of a face to its embedding of length one."""
     import onnxruntime
@@ -168,7 +154,7 @@ def measure(data_dir: Path, name: str, every: int) -> Iterator[Figure]:
     """The figures of a detector."""
     from lc_pytorch.faces.detectors import make_detector
     from lc_pytorch.faces.options import MIN_CONFIDENCES
-    from lc_pytorch.faces.usable import UPSIDE_DOWN, judge
+    from lc_pytorch.faces.usable import UPSIDE_DOWN, judge, overlap
 
     pictures, detector = read_pictures(data_dir, every), make_detector(name)
     least = MIN_CONFIDENCES[name]

@@ -293,12 +293,7 @@ def _run_locked(
     num_again = 0
     leftovers = Leftovers(todo, ItemIndex([*outdated, *valid]), config.output_dir, planned)
     if config.overwrite and resumed is None:
-        # A start from scratch: manifests of runs in another number of shards would contradict this one.
-        for path in find_manifests(config.output_dir, config.program):
-            if shard_of(path)[1] != config.num_shards:
-                path.unlink()
-        # Its rows are of results that go one by one from here on, maybe of other settings than the new ones.
-        (config.output_dir / config.table).unlink(missing_ok=True)
+        _start_from_scratch(config)
     logger.debug(_plan_text(config, mine, finished, todo))
     if num_unchecked:
         logger.info(f"{config.program}: {_unchecked_text(config, num_unchecked)}")
@@ -307,10 +302,8 @@ def _run_locked(
     counts = Counter({"done": 0, "failed": 0})
     with ManifestWriter(own_file, config.header, resumed.end if resumed else 0) as writer:
         writer.append(started_record([item.name for item in everything], config.media_reader))
-        label = config.program + (
-            f" [{config.shard_index}/{config.num_shards}]" if config.num_shards > 1 else ""
-        )
-        with Progress(len(todo), label, config.unit) as progress:
+        part = f" [{config.shard_index}/{config.num_shards}]" if config.num_shards > 1 else ""
+        with Progress(len(todo), config.program + part, config.unit) as progress:
             for item, outcome, seconds in _results(task, todo, config, stop, lock, fingerprints):
                 fingerprint = fingerprints.pop(item.name)
                 if outcome.status == KEPT:
@@ -360,6 +353,15 @@ def _run_locked(
         writer.append(_run_record(summary))
     _log_summary(summary, config)
     return summary
+
+
+def _start_from_scratch(config: BatchConfig) -> None:
+    """Removes what would contradict the new results: manifests of another number of shards, the table."""
+    for path in find_manifests(config.output_dir, config.program):
+        if shard_of(path)[1] != config.num_shards:
+            path.unlink()
+    # Its rows are of results that go one by one from here on, maybe of other settings than the new ones.
+    (config.output_dir / config.table).unlink(missing_ok=True)
 
 
 class _Earlier(NamedTuple):

@@ -1,5 +1,7 @@
 """Measured figures: their table, the bars that they must reach, and how they changed since the last time."""
 
+import argparse
+import os
 import resource
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -7,6 +9,7 @@ from pathlib import Path
 
 from facevox.files import read_json, write_json
 
+REPOSITORY = Path(__file__).resolve().parent.parent
 # Ratios measured on a busy machine vary by a tenth or two; more is a change.
 TOLERANCE = 0.25
 
@@ -52,6 +55,16 @@ class Figure:
             return 0.0
         ratio = before.value / self.value if self.is_better_higher else self.value / before.value
         return ratio - 1.0
+
+
+def add_data_option(parser: argparse.ArgumentParser) -> None:
+    """Adds `--data_dir`, the folder of real data of a benchmark."""
+    parser.add_argument(
+        "--data_dir",
+        type=Path,
+        default=Path(os.environ.get("FACEVOX_TEST_DATA", REPOSITORY.parent / "shared" / "data")),
+        help="folder of real data (default: $FACEVOX_TEST_DATA)",
+    )
 
 
 def print_figures(figures: Sequence[Figure]) -> bool:

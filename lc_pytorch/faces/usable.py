@@ -1,9 +1,11 @@
 """Faces that can be used: there is something to see in them, they are upright, and they are faces.
 
 A film that fades in begins with a face in the dark, a picture in motion with a blurred one. The bars were
-chosen on 131 press pictures and snapshots whose faces were darkened, brightened and blurred: beyond them a
-face is nearly as far from itself (median cosine distance of MobileFaceNet 0.7 to 0.8) as from other people
-(0.99). `benchmarks/usable_faces.py` measures this, and what the closer look is right about.
+chosen on 131 press pictures and snapshots whose faces were darkened, brightened and blurred. At an eighth of
+its light, or blurred by 4 of 112 pixels, a face is nearly as far from itself (median cosine distance of
+MobileFaceNet 0.8 and more) as from other people (0.99), and nearly all are refused; at a quarter (0.3) two of
+three still count, blurred by 2 (0.2 to 0.35) more than three of four. `benchmarks/usable_faces.py` measures
+this, and what the closer look is right about.
 """
 
 import math
@@ -118,7 +120,7 @@ def _look_closer(image: NDArray[np.uint8], candidate: Candidate, detector: Detec
         return candidate, ON_ITS_SIDE if turned else UNSURE
     scale = (part.shape[1] / size[0], part.shape[0] / size[1])
     close_faces = [_moved(face, scale, (left, top)) for face in upright]
-    if any(_overlap(face.box, candidate.box) >= _SAME_FACE_IOU for face in close_faces):
+    if any(overlap(face.box, candidate.box) >= _SAME_FACE_IOU for face in close_faces):
         return candidate, ""
     if not np.isfinite(candidate.points).any():
         return candidate, UNSURE  # a nose: its box is not the face's
@@ -146,7 +148,7 @@ def _moved(face: Candidate, scale: tuple[float, float], corner: tuple[int, int])
     return replace(face, box=(x, y, w, h), points=points, eyes=eyes)
 
 
-def _overlap(box: tuple[int, ...], other: tuple[int, ...]) -> float:
+def overlap(box: tuple[float, ...], other: tuple[float, ...]) -> float:
     """Intersection over union of two boxes."""
     low = np.maximum(box[:2], other[:2])
     high = np.minimum(np.add(box[:2], box[2:]), np.add(other[:2], other[2:]))

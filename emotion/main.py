@@ -24,6 +24,7 @@ from emotion.settings import add_setting_arguments, folder_finder, load_settings
 from facevox import cli
 from facevox.cluster.job import PER_NODE, Job
 from facevox.errors import ExitCode
+from facevox.files import set_run_token
 from facevox.locks import OutputLock
 from facevox.logs import LOG_FILE, log_file
 from facevox.native_silence import native_silence
@@ -73,8 +74,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     with contextlib.ExitStack() as stack:
         # Of the processes of a SLURM step the first one holds the lock and writes the log.
         if os.environ.get("SLURM_PROCID", "0") == "0":
-            stack.enter_context(OutputLock(start.save_dir / "train.lock"))
+            lock = stack.enter_context(OutputLock(start.save_dir / "train.lock"))
             stack.enter_context(log_file(start.save_dir / LOG_FILE))
+            lock.clear_dead_run("training", settings.model_dir)
+            set_run_token(lock.token)
+            stack.callback(set_run_token, "")
         stop = stack.enter_context(StopFlag())
         with native_silence():
             from emotion.classifier.run import train_and_evaluate

@@ -18,7 +18,7 @@ from typing import Generic, NamedTuple
 from facevox.batch_options import BatchOptions
 from facevox.earlier_results import Leftovers, divide, file_size, fingerprint_of, planned_outputs
 from facevox.errors import ExitCode, UserError
-from facevox.files import remove_temporaries, set_run_token
+from facevox.files import set_run_token
 from facevox.locks import OutputLock
 from facevox.logs import log_file
 from facevox.manifest import (
@@ -261,12 +261,8 @@ def run_batch(task: Task[ItemT], items: Iterable[ItemT], config: BatchConfig) ->
     log = own_file.with_name(f"log{own_file.stem.removeprefix(config.program)}.txt")
     with StopFlag() as stop, OutputLock(own_file.with_suffix(".lock")) as lock, log_file(log):
         dead_locks = refuse_other_splits(config.output_dir, config.program, config.num_shards)
-        for dead in [*dead_locks, *([lock] if lock.dead_token else [])]:
-            num = remove_temporaries(config.output_dir, dead.dead_token)
-            logger.info(
-                f"{config.program}: taking over from {dead.dead_owner}, which is gone "
-                f"({num} half-written files removed)"
-            )
+        for taken_over in (*dead_locks, lock):
+            taken_over.clear_dead_run(config.program, config.output_dir)
         set_run_token(lock.token)
         try:
             return _run_locked(task, everything, mine, config, own_file, stop, lock)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, overload
 
-from facevox.errors import ExitCode, UserError, one_line
+from facevox.errors import ExitCode, UserError, disk_fault, one_line
 from facevox.files import VIDEO_PATTERNS
 from facevox.logs import on_console
 from facevox.options import Dataclass, Kind, Option, declared, number, path, whole
@@ -242,7 +242,7 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None 
         if isinstance(error, OSError) and error.errno in _USER_OS_ERRORS:
             is_bug = False
         hint = " (a bug in facevox: run again with --debug and report what it shows)" if is_bug else ""
-        text = _path_fault(error) or one_line(error, limit=2000)
+        text = disk_fault(error) or _path_fault(error) or one_line(error, limit=2000)
         print(f"error: {text}{hint}", file=sys.stderr)
         return ExitCode.FAULT if is_bug else ExitCode.USAGE
     return code

@@ -1,5 +1,6 @@
 """Errors that reach the user as one line, and the exit codes of every program."""
 
+import errno
 from enum import IntEnum
 from typing import ClassVar
 
@@ -41,6 +42,15 @@ class NoSpeechError(NobodyError):
     """A sound without speech."""
 
     status = "no_speech"
+
+
+def disk_fault(error: BaseException) -> str:
+    """A line about a disk that is full, over its quota or read-only; "" for other errors."""
+    if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        return ""
+    full = "" if error.errno == errno.EROFS else "disk full: "
+    where = f" ({error.filename})" if error.filename else ""
+    return f"{full}{error.strerror}{where}; make room and run the same command again to continue"
 
 
 def one_line(error: BaseException, limit: int = 300) -> str:

@@ -8,7 +8,9 @@ import json
 import logging
 import os
 import secrets
+import shutil
 import stat
+import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from facevox.errors import UserError, one_line
+from facevox.errors import UserError, disk_fault, one_line
 from facevox.file_kinds import file_fault
 from facevox.suffixes import PICTURE_SUFFIXES, VIDEO_SUFFIXES, patterns, related, system_name
 
@@ -72,14 +74,23 @@ def _temporary_beside(path: Path) -> Path:
 
 
 def remove_temporaries(folder: Path, token: str) -> int:
-    """Removes the half-written files of a dead run with this token below `folder`; returns their number."""
+    """Removes half-written files and folders with this token below `folder`; returns their number."""
     count = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
+    for parent, folders, names in os.walk(folder):
+        for name in (*folders, *names):
             if name.startswith(f".{token}-") and name.endswith(".tmp"):
-                Path(parent, name).unlink(missing_ok=True)
+                path = Path(parent, name)
+                if name in folders:
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
                 count += 1
     return count
+
+
+def temporary_folder(parent: Path) -> tempfile.TemporaryDirectory[str]:
+    """A folder in `parent` for half-written files, removed when its block ends."""
+    return tempfile.TemporaryDirectory(prefix=f".{_run_token or _own_token}-", suffix=".tmp", dir=parent)
 
 
 @contextmanager
@@ -115,7 +126,9 @@ def replacing(
                 file.flush()
                 os.fsync(file.fileno())
         temporary.replace(target)
-    except BaseException:
+    except BaseException as error:
+        if disk_fault(error) and isinstance(error, OSError) and not error.filename:
+            error.filename = str(target)
         temporary.unlink(missing_ok=True)
         raise
 

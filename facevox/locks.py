@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import secrets
 import socket
@@ -12,7 +13,9 @@ from pathlib import Path
 from types import TracebackType
 
 from facevox.errors import UserError
+from facevox.files import remove_temporaries
 
+logger = logging.getLogger(__name__)
 HEARTBEAT_S = 5.0
 # Where only the heartbeat shows whether a run is alive (see `_is_dead`), an older one counts as dead: twelve
 # missed beats, above the attribute cache of NFS (60 s by default in the worst case of a busy mount; beats
@@ -133,6 +136,20 @@ class OutputLock:
             with contextlib.suppress(FileExistsError):
                 self._place(moved)
         moved.unlink(missing_ok=True)
+
+    def clear_dead_run(self, work: str, *folders: Path) -> None:
+        """Removes the half-written files in `folders` of the run whose lock was taken over, if there was one.
+
+        Args:
+            work: Name of the work, for the message.
+            folders: Folders that it wrote into.
+        """
+        if self.dead_token:
+            num = sum(remove_temporaries(folder, self.dead_token) for folder in folders)
+            logger.info(
+                f"{work}: taking over from {self.dead_owner}, which is gone "
+                f"({num} half-written files removed)"
+            )
 
     def _is_dead(self, owner: Mapping[str, object], age_s: float) -> bool:
         """True by the process itself where it can be examined, else by the age of the heartbeat."""

@@ -5,7 +5,6 @@ a hanging item could not be ended.
 """
 
 import contextlib
-import errno
 import multiprocessing
 import os
 import signal
@@ -19,8 +18,8 @@ from multiprocessing.context import SpawnContext
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
-from facevox.errors import NobodyError, UserError, one_line
-from facevox.files import set_run_token
+from facevox.errors import NobodyError, UserError, disk_fault, one_line
+from facevox.files import remove_temporaries, set_run_token
 from facevox.native_silence import native_silence
 from facevox.signals import STOP_SIGNALS, ignore_stop_signals
 
@@ -32,7 +31,6 @@ MAX_START_FAILURES = 3  # workers that die one after the other before any item i
 PREFETCH_BELOW_S = 0.2
 LARGE_BLOCK_BYTES = 31 << 20  # below 32 MB, the highest threshold that glibc adopts by itself
 KEPT = "kept"  # outcome of an unchecked item that does not have to be done again
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
 @dataclass(frozen=True)
@@ -98,11 +96,8 @@ Result = tuple[ItemT, Outcome, float]  # seconds of work
 
 def raise_if_disk_full(error: BaseException) -> None:
     """Raises UserError for errors after which every other item would fail too; a new run continues then."""
-    if isinstance(error, OSError) and error.errno in _DISK_FULL:
-        where = f" ({error.filename})" if error.filename else ""
-        raise UserError(
-            f"{error.strerror}{where}; make room and run the same command again to continue"
-        ) from None
+    if fault := disk_fault(error):
+        raise UserError(fault) from None
 
 
 def run_in_process(
@@ -226,6 +221,8 @@ class WorkerPool(Generic[ItemT]):
         self._num_workers = num_workers
         self._item_timeout_s = item_timeout_s
         self._workers: list[_Worker[ItemT]] = []
+        self._output_dir, self._token = output_dir, token
+        self._has_replaced = False
         self._start_failures = 0
         self._mean_s = 0.0
         self._refusal: Exception | None = None
@@ -239,6 +236,8 @@ class WorkerPool(Generic[ItemT]):
                 worker.ask_to_end()  # all before the first wait, so that they close their jobs in parallel
         for worker in self._workers:
             worker.end(CLOSE_PATIENCE_S if kind is None else 0.0)
+        if self._has_replaced:
+            remove_temporaries(self._output_dir, self._token)  # of workers that were killed as they wrote
 
     def _start(self) -> None:
         # Each worker gets its share of the cores for libraries that start threads.
@@ -346,6 +345,7 @@ class WorkerPool(Generic[ItemT]):
         seconds = time.monotonic() - worker.last_sign_s
         self._workers.remove(worker)
         worker.end()
+        self._has_replaced = True
         pending = list(worker.pending)
         if not worker.is_ready:
             self._start_failures += 1

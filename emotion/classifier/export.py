@@ -13,7 +13,6 @@ import importlib.metadata
 import io
 import json
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +25,7 @@ from absl import logging
 from emotion.classifier.about import FORMAT, MEMBER, About
 from emotion.classifier.network import build_network, with_probabilities
 from emotion.classifier.train_state import Arrays, assign_all
-from facevox.files import write_bytes, write_json
+from facevox.files import temporary_folder, write_bytes, write_json
 
 VERSIONED = ("tensorflow", "keras", "ai-edge-litert")
 
@@ -95,7 +94,7 @@ def export_model(classifier: keras.Model, about: About, model_dir: Path) -> list
     name = model_name(len(about["class_names"]))
     model_dir.mkdir(parents=True, exist_ok=True)
     paths = [model_dir / f"{name}{end}" for end in (".h5", "_savedmodel", ".tflite", ".json")]
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=model_dir) as folder:
+    with temporary_folder(model_dir) as folder:
         draft, saved_model = Path(folder, "model.h5"), Path(folder, "savedmodel")
         _save_h5(classifier, about, draft)
         classifier.export(saved_model, format="tf_saved_model", verbose=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,24 @@ from facevox.training import distributed
 LAST_FILE = "last.pth"  # the whole state of a run, in its folder
 
 
+class _Output:
+    """A file that keeps the error of its writes, instead of which torch raises a RuntimeError of its own."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
 def save_checkpoint(path: str | Path, content: Mapping[str, object]) -> None:
     """Writes tensors, plain numbers, strings, lists and dicts in torch's format.
 
@@ -24,7 +42,13 @@ def save_checkpoint(path: str | Path, content: Mapping[str, object]) -> None:
     unreadable.
     """
     with replacing(path) as file:
-        torch.save(dict(content), file)
+        output = _Output(file)
+        try:
+            torch.save(dict(content), cast(IO[bytes], output))
+        except RuntimeError:
+            if output.error is not None:
+                raise output.error from None
+            raise
 
 
 def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dict[str, Any]:

@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from facevox.errors import UserError, one_line
+from facevox.files import set_run_token
 from facevox.locks import OutputLock
 from facevox.logs import LOG_FILE, log_file
 from facevox.signals import StopFlag
@@ -16,8 +17,9 @@ from facevox.training import distributed
 def run_folder(save_dir: Path, *, option: str = "--save_dir", work: str = "training") -> Iterator[None]:
     """Creates the folder of a run if it is missing, and locks it against other runs while the block lasts.
 
-    All ranks enter it; rank 0 holds the lock, and appends its log messages to log.txt. A signal that comes
-    before the first step, while weights are loaded, is not lost: it stops the run after that step.
+    All ranks enter it; rank 0 holds the lock, removes the half-written files of a run that was killed, and
+    appends its log messages to log.txt. A signal that comes before the first step, while weights are loaded,
+    is not lost: it stops the run after that step.
 
     Args:
         save_dir: The folder.
@@ -28,13 +30,12 @@ def run_folder(save_dir: Path, *, option: str = "--save_dir", work: str = "train
         UserError: Another run writes there, or the folder cannot be written to.
     """
     with ExitStack() as stack:
-        distributed.on_main(lambda: stack.enter_context(_lock(save_dir, option, work)))
-        distributed.on_main(lambda: stack.enter_context(log_file(save_dir / LOG_FILE)))
+        distributed.on_main(lambda: _lock(stack, save_dir, option, work))
         stack.enter_context(StopFlag())
         yield
 
 
-def _lock(save_dir: Path, option: str, work: str) -> OutputLock:
+def _lock(stack: ExitStack, save_dir: Path, option: str, work: str) -> None:
     file = save_dir / "locks" / f"{work}.lock"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -42,4 +43,8 @@ def _lock(save_dir: Path, option: str, work: str) -> OutputLock:
         raise UserError(f"{option} {save_dir}: {one_line(error)}") from None
     if not os.access(file.parent, os.W_OK | os.X_OK):
         raise UserError(f"{option} {save_dir}: nothing can be written there")
-    return OutputLock(file)
+    lock = stack.enter_context(OutputLock(file))
+    stack.enter_context(log_file(save_dir / LOG_FILE))
+    lock.clear_dead_run(work, save_dir)
+    set_run_token(lock.token)
+    stack.callback(set_run_token, "")

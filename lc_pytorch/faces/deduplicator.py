@@ -21,7 +21,6 @@ from facevox.files import (
     IMAGE_PATTERNS,
     find_files,
     relative_name,
-    remove_temporaries,
     require_folder,
     set_run_token,
 )
@@ -146,12 +145,7 @@ def deduplicate(config: DedupeConfig) -> DedupeSummary:
     lock_file = manifest_file(config.dedupe_dir, PROGRAM).with_suffix(".lock")
     lock_file.parent.mkdir(parents=True, exist_ok=True)
     with OutputLock(lock_file) as lock, log_file(lock_file.with_name(LOG_FILE)):
-        if lock.dead_token:
-            folders = (config.dedupe_dir, config.representative_dir)
-            num = sum(remove_temporaries(folder, lock.dead_token) for folder in folders)
-            logger.info(
-                f"{PROGRAM}: taking over from {lock.dead_owner}, which is gone ({num} half files removed)"
-            )
+        lock.clear_dead_run(PROGRAM, config.dedupe_dir, config.representative_dir)
         embedded = _embed(config, model, items, store_dir)
         if embedded.stopped:
             return DedupeSummary(

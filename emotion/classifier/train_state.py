@@ -6,7 +6,6 @@ It is written whole or not at all, and read without pickle.
 """
 
 import json
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,7 +84,9 @@ def load_state(path: Path) -> TrainState | None:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         about = json.loads(arrays.pop("about").tobytes())
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+        if not isinstance(about, dict):
+            raise ValueError("its description is no table")
+    except Exception as error:  # of damaged archives NumPy, zipfile and zlib raise anything
         reason = file_fault(path, "training state") or one_line(error, 120)
         raise UserError(
             f"{path}: not a state of emotion/main.py ({reason}); start again with --overwrite"

@@ -142,7 +142,7 @@ def read_about(path: Path) -> About:
         )
     except UserError:
         raise
-    except (zipfile.BadZipFile, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
+    except Exception as error:  # of damaged archives zipfile and the unpackers raise anything
         raise UserError(_about_fault(path, error)) from None
     if not is_usable:
         raise UserError(f"{path}: its {MEMBER} is of another format; export it with emotion/main.py")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, cast
@@ -58,9 +59,12 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dic
         UserError: There is no such file, or it is not a checkpoint.
     """
     try:
+        _check_records(Path(path))
         content = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file") from None
+    except UserError:
+        raise
     except Exception as error:  # on a file of another kind the unpickler may raise anything
         # Cut off before torch's own advice, which is to switch the protection off.
         reason = one_line(error, limit=2000).split(" Please file an issue")[0].split(". ")[0]
@@ -69,6 +73,24 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dic
     if not isinstance(content, dict):
         raise UserError(f"{path}: no checkpoint of facevox: it holds a {type(content).__name__}")
     return content
+
+
+def _check_records(path: Path) -> None:
+    """Compares the records of torch's ZIP with their checksums, which torch itself does not.
+
+    Raises:
+        UserError: A record is damaged, or packed: torch packs none, and it could unpack to anything.
+        Exception: It is a damaged ZIP.
+    """
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\3\4":
+            return  # the format before torch 1.6, which has no checksums, or another file
+        with zipfile.ZipFile(file) as archive:
+            packed = [info.filename for info in archive.infolist() if info.compress_type]
+            damaged = packed[0] if packed else archive.testzip()
+    if damaged:
+        kind = "packed, which torch writes none of" if packed else "damaged"
+        raise UserError(f"{path}: its record {damaged} is {kind}; restore the file, or train again")
 
 
 def checkpoint_to_resume(save_dir: Path, resume: str) -> Path | None:

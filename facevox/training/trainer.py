@@ -27,7 +27,7 @@ from typing import Any, NamedTuple, NotRequired, TypedDict
 import torch
 from torch import Tensor, nn
 
-from facevox.errors import ExitCode, UserError
+from facevox.errors import ExitCode, UserError, one_line
 from facevox.progress import Progress, duration_text
 from facevox.signals import StopFlag
 from facevox.training import distributed
@@ -496,6 +496,7 @@ class Trainer:
                     "num_batches": self.batches.num_batches,
                     "model": self.task.model.state_dict(),
                     "optimizer": self.optimizer.state_dict(),
+                    "num_optimized": len(self.optimizer.state),
                     "position": vars(self.position),
                     "history": self.history,
                     "random": randoms,
@@ -513,15 +514,24 @@ class Trainer:
         if file is None:
             return
         content = load_checkpoint(file)
-        self._check(content, file)
-        load_weights(self.task.model, content["model"], file)
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.position, self.history = _Position(**content["position"]), content["history"]
+        try:
+            self._check(content, file)
+            load_weights(self.task.model, content["model"], file)
+            self.optimizer.load_state_dict(content["optimizer"])
+            self.position, self.history = _Position(**content["position"]), list(content["history"])
+            self._check_completeness(content)
+            if len(content["random"]) == self.world.size:
+                RandomState.from_plain(content["random"][self.world.rank]).restore()
+        except UserError:
+            raise
+        except Exception as error:  # of another shape than expected, anything may be raised
+            raise UserError(
+                f"{file}: not the whole state of a run ({one_line(error)}); give another file, or --resume "
+                "never to start again"
+            ) from None
         self._began_from = named_checkpoint(resume) or content.get("began_from", "")
         at = self.position
-        if len(content["random"]) == self.world.size:
-            RandomState.from_plain(content["random"][self.world.rank]).restore()
-        elif self.world.is_main:
+        if len(content["random"]) != self.world.size and self.world.is_main:
             logger.info(
                 f"{file}: from a run of {len(content['random'])} processes, now {self.world.size}: continues "
                 "with other random numbers, so the result is not bit for bit that of one run"
@@ -542,6 +552,31 @@ class Trainer:
                 logger.info(
                     f"--num_epochs changed ({content['num_steps']} steps before): the schedule is stretched"
                 )
+
+    def _check_completeness(self, content: Mapping[str, Any]) -> None:
+        """Compares the parts of a state, just loaded, with each other and with this run.
+
+        Raises:
+            ValueError: One lacks something.
+        """
+        at, num_batches = self.position, content["num_batches"]
+        if len(content["random"]) == self.world.size and num_batches != self.batches.num_batches:
+            raise ValueError(f"{num_batches} batches an epoch; this run has {self.batches.num_batches}")
+        if not content["random"] or content["num_steps"] % num_batches:
+            raise ValueError("without a process, or with a part of an epoch")
+        if at.step != at.epoch * num_batches + at.batch or not 0 <= at.batch <= num_batches:
+            raise ValueError(f"step {at.step} in epoch {at.epoch + 1}, batch {at.batch} of {num_batches}")
+        if len(self.history) != at.epoch or not all(isinstance(row, dict) for row in self.history):
+            raise ValueError(f"{len(self.history)} rows of history after {at.epoch} epochs")
+        # A parameter that no loss depends on has none, so the number is in the file.
+        states = self.optimizer.state
+        num_expected = content.get("num_optimized", max(len(states), 1)) if at.step else 0
+        if len(states) != num_expected:
+            raise ValueError(f"the optimizer's state of {len(states)} parameters of {num_expected}")
+        for parameter, state in states.items():
+            shapes = [state[name].shape for name in ("exp_avg", "exp_avg_sq")]
+            if "step" not in state or shapes != 2 * [parameter.shape]:
+                raise ValueError("an optimizer's state of another size")
 
     def _check(self, content: Mapping[str, Any], file: Path) -> None:
         if content.get("kind") != self.config.kind:

@@ -8,8 +8,10 @@ Letters: N files, D numbers of an embedding.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -33,6 +35,7 @@ from lc_pytorch.evaluation.readers import MediaFiles
 from lc_pytorch.faces.embedding_store import FACTS, VectorStore
 from lc_pytorch.models.face_voice import TwoTowerModel
 
+logger = logging.getLogger(__name__)
 # (row in the list of files, its content or None, reason why there is none)
 _Item = tuple[int, Tensor | None, str]
 
@@ -66,11 +69,29 @@ def require_writable(file: Path, option: str) -> None:
     """
     if file.is_dir():
         raise UserError(f"{option} {file}: is a folder; the name of a file is expected")
-    above = next(folder for folder in file.absolute().parents if folder.exists())
+    above = _nearest(file.absolute().parent)
     if not above.is_dir():
         raise UserError(f"{option} {file}: {above} is not a folder")
     if not os.access(above, os.W_OK | os.X_OK):
         raise UserError(f"{option} {file}: nothing can be written into {above}")
+
+
+def _nearest(path: Path) -> Path:
+    """The path itself if it exists, else the nearest folder above it that does."""
+    return next(each for each in (path, *path.parents) if each.exists())
+
+
+@functools.cache  # one message a run
+def _is_cache_writable(folder: Path) -> bool:
+    """False, with a message, for a folder of a read-only disk or of somebody else."""
+    above = _nearest(folder.absolute())
+    is_writable = not above.is_dir() or os.access(above, os.W_OK | os.X_OK)
+    if not is_writable and distributed.rank() == 0:
+        logger.warning(
+            f"nothing can be written into {above}: embeddings are not kept for the next run "
+            "(--cache_dir keeps them elsewhere, --no_cache omits this message)"
+        )
+    return is_writable
 
 
 def weights_hash(model: nn.Module) -> str:
@@ -250,7 +271,7 @@ def _embed_share(
                 fine_rows = [row for (row, _), fine in zip(group, is_fine, strict=True) if fine]
                 rows += fine_rows
                 parts.append(vectors[is_fine])
-                if store is not None and fine_rows:
+                if store is not None and fine_rows and _is_cache_writable(Path(options.cache_dir or "")):
                     # The store has columns for face quality, which nobody asks for here.
                     facts = np.zeros((len(fine_rows), len(FACTS)))
                     store.append([keys[row] or b"" for row in fine_rows], facts.tolist(), parts[-1])

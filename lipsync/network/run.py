@@ -76,6 +76,8 @@ def run_training(
             distributed.on_main(lambda: _keep_split(save_dir / SPLIT_FILE, settings, split, resume))
         features = settings.audio.features
         takes, validation = (list(load_takes(getattr(split, part), features)) for part in PARTS[:2])
+        for _ in load_takes(split.test, features):
+            pass  # a damaged clip is reported now, and not after the last epoch
         if not takes:
             raise UserError("the training clips hold no face")
         num_clips = len(split.train)

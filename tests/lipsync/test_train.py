@@ -365,3 +365,22 @@ def test_folder_that_cannot_be_written_is_one_line(
     assert error.count("error:") == 1
     assert "fault of facevox" not in error
     assert ("No space left on device" if folder == "full" else str(output)) in error
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_damaged_clip_of_any_part_is_named_before_the_first_step(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], part: str
+) -> None:
+    folder = write_processed(tmp_path / "processed")
+    settings = load_settings(None, [])
+    split = split_clips(list_clips(folder), settings.training.split, settings.training.seed)
+    file = getattr(split, part)[-1].file
+    data = bytearray(file.read_bytes())
+    start = data.index(b"mouths.npy") + 200  # in the middle of what zlib unpacks
+    data[start : start + 2000] = bytes(2000)
+    file.write_bytes(data)
+    assert run(folder, tmp_path) == 2
+    error = capsys.readouterr().err
+    assert f"{file}: not a clip of data_processing.py" in error
+    assert "make it again" in error
+    assert not list((tmp_path / "checkpoints").glob("*.pth"))

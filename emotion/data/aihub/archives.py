@@ -10,7 +10,6 @@ import os
 import shlex
 import struct
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -96,7 +95,9 @@ class Archive:
         self._check_end()
         try:
             self._zip = zipfile.ZipFile(self.path)
-        except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
+        except OSError:
+            raise
+        except Exception as error:  # a damaged list of members may raise anything
             raise ArchiveError(f"{self.path.name}: not a readable ZIP: {error}") from None
         self._infos = {info.header_offset: info for info in self._zip.infolist() if not info.is_dir()}
         if len(self._zip.infolist()) > limits.max_members:
@@ -138,7 +139,7 @@ class Archive:
         try:
             with self._zip.open(info) as file:
                 data = file.read(info.file_size + 1)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, struct.error) as error:
+        except Exception as error:  # zipfile and the unpackers raise anything on damaged data
             raise ArchiveError(f"{name}: damaged: {one_line(error)}") from None
         if len(data) != info.file_size:
             raise ArchiveError(f"{name}: damaged: {len(data)} of {info.file_size} bytes")

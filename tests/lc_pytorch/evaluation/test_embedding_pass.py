@@ -269,3 +269,26 @@ def test_output_that_cannot_be_written_is_seen_beforehand(tmp_path: Path) -> Non
     for bad in (tmp_path, file / "results.csv"):
         with pytest.raises(UserError, match="--output_file"):
             require_writable(bad, "--output_file")
+
+
+def test_a_cache_that_cannot_be_written_is_done_without_and_said_once(
+    pairs: list[FilePair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
+) -> None:
+    faces, voices = media_of(pairs)
+    model, folder = make_tiny_model(), tmp_path / "model"
+    options = PassOptions(cache_dir=folder / "embeddings")
+    kept = embed_files(model, faces, PassOptions(cache_dir=tmp_path / "its name before" / "embeddings"), CPU)
+    (tmp_path / "its name before").rename(folder)
+    # Root may write everywhere but on a read-only disk, where access(2) answers as here.
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: not (mode & os.W_OK and folder in Path(path, "x").parents)
+    )
+    assert embed_files(model, faces, options, CPU).num_cached == len(kept.rows)  # what is there is read
+    assert not logged.messages
+    for _ in range(2):
+        fresh = embed_files(model, voices, options, CPU)
+        assert (len(fresh.rows), fresh.num_cached, fresh.failures) == (12, 0, [])
+    assert len(list(folder.rglob("vectors-*"))) == 1
+    assert len(logged.messages) == 1
+    assert f"nothing can be written into {options.cache_dir}" in logged.text
+    assert "--cache_dir" in logged.text

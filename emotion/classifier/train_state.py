@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from facevox.errors import UserError, one_line
 from facevox.file_kinds import file_fault
-from facevox.files import replacing
+from facevox.files import write_arrays
 
 if TYPE_CHECKING:
     import keras
@@ -68,8 +68,7 @@ def save_state(path: Path, state: TrainState) -> None:
     """Writes the file, whole."""
     about = json.dumps({"format": FORMAT, **state.about}, ensure_ascii=False, allow_nan=False)
     text = np.frombuffer(about.encode(), np.uint8)
-    with replacing(path) as file:
-        np.savez(file, allow_pickle=False, about=text, **state.arrays)
+    write_arrays(path, {"about": text, **state.arrays})
 
 
 def load_state(path: Path) -> TrainState | None:

@@ -27,7 +27,7 @@ import numpy as np
 
 from facevox.errors import UserError, one_line
 from facevox.file_kinds import file_fault
-from facevox.files import replacing
+from facevox.files import write_arrays
 from facevox.mesh.kinds import require_face_mesh
 from lipsync.clips.features import ClipFeatures, FaceTrack
 from lipsync.clips.mouths import NUM_LIP_POINTS
@@ -80,11 +80,7 @@ def write_clip(path: str | Path, clip: ClipFeatures, source: Mapping[str, str], 
         "mfcc": clip.sound.mfcc.astype(np.float16),
         "source": np.frombuffer(json.dumps(dict(source)).encode("ascii"), np.uint8),
     }
-    # Not np.savez_compressed: on a full disk it leaves its archive open, which complains on stderr later.
-    with replacing(path, sync=sync) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, values in content.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.save(member, values, allow_pickle=False)
+    write_arrays(path, content, compression=zipfile.ZIP_DEFLATED, sync=sync)
 
 
 def load_clip(path: str | Path) -> tuple[ClipFeatures, dict[str, str]]:

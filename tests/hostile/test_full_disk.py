@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import batch_jobs
+import numpy as np
 import pytest
 import torch
 
 from facevox import cli
 from facevox.batch import run_batch
-from facevox.files import replacing, temporary_folder
+from facevox.files import replacing, temporary_folder, write_arrays
 from facevox.locks import OutputLock
 from facevox.training.checkpoint import save_checkpoint
 from facevox.training.run_folder import run_folder
@@ -53,6 +54,19 @@ def test_a_checkpoint_that_does_not_fit_is_a_full_disk_of_that_name(
     assert f"disk full: No space left on device ({file}); make room" in error
     assert error.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["fits.pth"]
+
+
+@pytest.mark.parametrize("space_bytes", [0, 50, 500, 3_000, 4_200])
+@pytest.mark.filterwarnings("error")  # an archive that stays open complains when it is collected
+def test_arrays_that_do_not_fit_are_a_full_disk_of_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, space_bytes: int
+) -> None:
+    monkeypatch.setattr(SmallDisk, "space_bytes", space_bytes)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left") as refusal:
+        patch.setattr(Path, "open", lambda path, mode, **_: io.BufferedWriter(SmallDisk(path, mode)))
+        write_arrays(tmp_path / "x.npz", {"a": np.ones(1000, np.float32)})
+    assert refusal.value.filename == str(tmp_path / "x.npz")
+    assert not list(tmp_path.iterdir())
 
 
 def test_other_faults_of_torch_stay_what_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ import contextlib
 import csv
 import hashlib
 import json
+import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -33,6 +34,7 @@ from facevox.errors import NoFaceError, NoSpeechError, UserError
 from facevox.files import replacing
 from facevox.locks import OutputLock
 
+logger = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 LONG_VALUE = 60  # characters; longer settings are not shown
 FOLDER = "manifests"
@@ -157,6 +159,55 @@ class Manifest:
         return changes
 
 
+def parse_line(line: bytes) -> dict[str, Any] | None:
+    """A line of a manifest; None for one that is cut off, or that no facevox has written so."""
+    try:
+        record = json.loads(line)
+        if b"\\ud" in line.lower():  # half a character, which no table can hold
+            json.dumps(record, ensure_ascii=False).encode("utf-8", "surrogateescape")
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) and _has_right_types(record) else None
+
+
+def _has_right_types(record: Mapping[str, Any]) -> bool:
+    """True if the values that readers use are of their types."""
+
+    def are(kind: Any, *names: str) -> bool:
+        return all(isinstance(record.get(name), kind) for name in names)
+
+    if "item" in record:
+        return (
+            are(str, "item", "status", "reason")
+            and are(list, "outputs", "rows")
+            and "fingerprint" in record
+            and isinstance(record.get("at", 0.0), int | float)
+            and all(isinstance(row, dict) for row in record["rows"])
+            and all(
+                isinstance(output, list)
+                and [type(value) for value in output] == [str, int]
+                and "\0" not in output[0]
+                for output in record["outputs"]
+            )
+        )
+    if "run" in record:
+        run = record["run"]
+        return (
+            isinstance(run, dict)
+            and isinstance(run.get("inputs", ""), str)
+            and all(isinstance(run.get(name, 0), int) for name in ("num_total", "media_reader"))
+        )
+    return (
+        are(str, "program", "table", "item_column")
+        and are(list, "columns")
+        and all(isinstance(name, str) for name in record["columns"])
+        and record["item_column"] in record["columns"]
+        and are(dict, "settings")
+        and all(isinstance(record.get(name, {}), dict) for name in ("implied", "was_default"))
+        and isinstance(record.get("media_reader", 1), int)
+    )
+
+
 def load_manifest(path: Path) -> Manifest | None:
     """The manifest in `path`; None where the file does not even have a header (a run killed at its start).
 
@@ -165,18 +216,16 @@ def load_manifest(path: Path) -> Manifest | None:
     """
     manifest: Manifest | None = None
     media_reader = 1
+    num_damaged = 0
     with path.open("rb") as file:
         start = 0
         for line in file:
             if not line.endswith(b"\n"):
                 break  # cut off by a crash
             end = start + len(line)
-            try:
-                record = json.loads(line)
-            except ValueError:
-                record = None
+            record = parse_line(line)
             if manifest is None:
-                if not isinstance(record, dict) or "facevox_manifest" not in record:
+                if record is None or "facevox_manifest" not in record:
                     raise UserError(
                         f"{path}: not a facevox manifest; move it away or use another output folder"
                     )
@@ -187,16 +236,21 @@ def load_manifest(path: Path) -> Manifest | None:
                     )
                 manifest = Manifest(path, cast(Header, record))
                 media_reader = record.get("media_reader", 1)
-            elif isinstance(record, dict) and "item" in record:
+                columns = {*record["columns"], "status", "reason"}
+            elif record is None or any(row.keys() - columns for row in record.get("rows", ())):
+                num_damaged += 1
+            elif "item" in record:
                 manifest.offsets[record["item"]] = start
                 manifest.times[record["item"]] = record.get("at", 0.0)
                 manifest.media_readers[record["item"]] = media_reader
-            elif isinstance(record, dict) and "run" in record:
+            elif "run" in record:
                 manifest.is_complete = bool(record["run"].get("complete"))
                 manifest.inputs = record["run"].get("inputs", manifest.inputs)
                 if record["run"].get("started"):
                     media_reader = record["run"].get("media_reader", manifest.header.get("media_reader", 1))
             start = manifest.end = end
+    if num_damaged:
+        logger.warning(f"{path}: {num_damaged} damaged lines; their items count as not done")
     return manifest
 
 

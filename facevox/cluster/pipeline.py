@@ -169,7 +169,9 @@ def _read(file: Path) -> object:
         return yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{file}: there is no such file; examples/pipeline.yaml is one") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UserError:
+        raise
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{file}: not YAML: {' '.join(str(error).split())[:200]}") from None
 
 

@@ -67,8 +67,8 @@ def check_allocation(environ: Mapping[str, str], request: Request) -> None:
     Raises:
         UserError: With the option of sbatch to change.
     """
-    num_tasks = int(environ.get("SLURM_NTASKS", "1"))
-    num_nodes = int(environ.get("SLURM_JOB_NUM_NODES", "1"))
+    num_tasks = _number({"SLURM_NTASKS": "1", **environ}, "SLURM_NTASKS", least=1)
+    num_nodes = _number({"SLURM_JOB_NUM_NODES": "1", **environ}, "SLURM_JOB_NUM_NODES", least=1)
     processes = request.job.processes
     if processes == ONE and num_tasks * num_nodes > 1:
         raise UserError(
@@ -77,7 +77,7 @@ def check_allocation(environ: Mapping[str, str], request: Request) -> None:
         )
     if num_tasks % num_nodes or num_tasks < num_nodes:
         raise UserError(f"{num_tasks} tasks on {num_nodes} nodes: use --ntasks-per-node")
-    num_gpus = int(environ.get("SLURM_GPUS_ON_NODE", "0"))
+    num_gpus = _number({"SLURM_GPUS_ON_NODE": "0", **environ}, "SLURM_GPUS_ON_NODE", least=0)
     if processes == PER_GPU and num_gpus > 1 and num_tasks // num_nodes != num_gpus:
         raise UserError(
             f"{request.name} uses one GPU a task; the job has {num_gpus} GPUs and {num_tasks // num_nodes} "

@@ -1,7 +1,6 @@
 """State and progress of submitted jobs: from SLURM, from their own state files, and from their output."""
 
 import contextlib
-import json
 import math
 import os
 import socket
@@ -13,7 +12,7 @@ from pathlib import Path
 from facevox.cluster.records import FINAL, Record
 from facevox.errors import UserError
 from facevox.files import read_json
-from facevox.manifest import FOLDER, find_manifests, find_programs
+from facevox.manifest import FOLDER, find_manifests, find_programs, parse_line
 
 # Files with the rows of a training's epochs, below its folder.
 HISTORY_FILES = ("history.json", "training/history.json")
@@ -90,7 +89,7 @@ def _state_of(record: Record, shard: int, state: str, queue: dict[str, str] | No
         is_alive, state = job_id in queue, queue.get(job_id, GONE)
     else:
         # A part without its own process has not started, or runs in the one that submitted it.
-        pid = int(job_id) if job_id.isdigit() else record.pid
+        pid = int(job_id) if job_id.isdecimal() else record.pid
         is_alive = record.host != socket.gethostname() or _is_alive(pid)
     if is_alive:
         return state
@@ -102,7 +101,7 @@ def _state_of(record: Record, shard: int, state: str, queue: dict[str, str] | No
 def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)  # signal 0 sends nothing, it only checks
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True
@@ -150,9 +149,9 @@ def _training_text(folder: Path, num_epochs: int) -> str:
         row = rows[-1]
         loss = next((row[name] for name in ("train_loss", "loss") if row.get(name) is not None), math.nan)
         number = row["epoch"]
-    except (UserError, LookupError, TypeError, AttributeError):
+        return f"epoch {number}{f'/{num_epochs}' if num_epochs else ''}, loss {loss:.4g}"
+    except (UserError, LookupError, TypeError, AttributeError, ValueError):
         return f"{file}: cannot be read"
-    return f"epoch {number}{f'/{num_epochs}' if num_epochs else ''}, loss {loss:.4g}"
 
 
 def _batch_texts(folder: Path, job: str) -> Iterator[str]:
@@ -181,9 +180,8 @@ def count_items(output_dir: Path, program: str) -> tuple[dict[str, int], int]:
     for file in find_manifests(output_dir, program):
         with file.open("rb") as lines:
             for line in lines:
-                try:
-                    record = json.loads(line)
-                except ValueError:  # half a line, still being written
+                record = parse_line(line)
+                if record is None:  # half a line, still being written
                     continue
                 if "item" in record:
                     former = newest.get(record["item"], (-1.0, ""))

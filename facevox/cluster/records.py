@@ -5,18 +5,21 @@ by the job's first process when it starts and ends. Watching a job thus needs ne
 submitit's pickles, which can run code.
 """
 
+import logging
 import os
 import secrets
 import socket
 import time
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict, cast
 
-from facevox.errors import UserError
+from facevox.errors import UserError, one_line
 from facevox.files import read_json, write_json
 
+logger = logging.getLogger(__name__)
 FORMAT = 1
+MAX_SHARDS = 100_000  # of a job; SLURM's own limit is 1,001 unless its administrators raise it
 RECORD_FILE = "record.json"
 STAMP_LENGTH = len("20251231-235959")
 DEFAULT_LOG_DIR = Path("logs/cluster")
@@ -108,9 +111,21 @@ class Record:
 
 
 def read_state(file: Path) -> State:
-    """The content of a state file; empty if there is none yet."""
-    state: State = read_json(file) if file.exists() else {}
-    return state
+    """The content of a state file; empty if there is none yet, or a damaged one, with a message."""
+    if not file.exists():
+        return {}
+    try:
+        content = read_json(file)
+    except UserError as error:
+        logger.warning(one_line(error))
+        return {}
+    kinds = {"state": str, "exit_code": int | None, "host": str, "at": int | float, "num_starts": int}
+    if not isinstance(content, dict) or not all(
+        isinstance(content[name], kind) for name, kind in kinds.items() if name in content
+    ):
+        logger.warning(f"{file}: not the state of a part; it counts as not started")
+        return {}
+    return cast(State, content)
 
 
 def new_folder(log_dir: Path, job: str) -> Path:
@@ -134,12 +149,30 @@ def load_record(folder: Path) -> Record:
         content = {"host": "", "pid": 0, "submitted_at": 0.0, **content}
     if not isinstance(content, dict) or content.get("format") != FORMAT or not names <= content.keys():
         raise UserError(f"{folder / RECORD_FILE}: no record of a submission of format {FORMAT}")
+    lists = ("arguments", "after", "job_ids")
+    kinds: dict[str, Any] = {
+        **dict.fromkeys(("job", "cluster", "root", "output_dir", "stage", "host"), str),
+        **dict.fromkeys(lists, list),
+        **dict.fromkeys(("num_epochs", "shards", "pid"), int),
+        "submitted_at": int | float,
+    }
+    wrong = [name for name, kind in kinds.items() if not isinstance(content[name], kind)]
+    wrong = wrong or [name for name in lists if not all(isinstance(text, str) for text in content[name])]
+    if not wrong and not 1 <= content["shards"] <= MAX_SHARDS:
+        wrong = ["shards"]
+    if wrong:
+        raise UserError(f"{folder / RECORD_FILE}: damaged: {wrong[0]} is {content[wrong[0]]!r}")
     return Record(folder=folder, **{name: content[name] for name in names} | {"root": Path(content["root"])})
 
 
 def load_records(log_dir: Path) -> list[Record]:
-    """All submissions below a folder, the oldest first."""
-    records = [load_record(file.parent) for file in log_dir.absolute().glob(f"*/{RECORD_FILE}")]
+    """All submissions below a folder, the oldest first, without damaged ones, which a message names."""
+    records = []
+    for file in log_dir.absolute().glob(f"*/{RECORD_FILE}"):
+        try:
+            records.append(load_record(file.parent))
+        except UserError as error:
+            logger.warning(f"left out: {one_line(error)}")
     return sorted(records, key=lambda record: (record.name[:STAMP_LENGTH], record.submitted_at, record.name))
 
 

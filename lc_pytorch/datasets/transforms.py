@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from facevox.errors import UserError
+from facevox.errors import UserError, one_line
 from facevox.files import read_json
 from lc_pytorch.choices import DEFAULT_FACE_MODEL, DEFAULT_VOICE_MODEL
 from lc_pytorch.models.hub import from_hub
@@ -211,7 +211,7 @@ def _image_transform(settings: dict[str, Any], source: str, image_size: int | No
             image_std=rgb_values(std),
             resample=int(settings.get("resample", 2)),
         )
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{source}: not the settings of a picture model: {error}") from None
 
 
@@ -230,4 +230,7 @@ def _sound_processor(settings: Mapping[str, object], source: str) -> Wav2Vec2Fea
     # transformers leaves its constructor without types.
     make_processor: Callable[..., Wav2Vec2FeatureExtractor] = Wav2Vec2FeatureExtractor
     keys = [key for key in _DEFAULT_SETTINGS[DEFAULT_VOICE_MODEL] if key in settings]
-    return make_processor(**{key: settings[key] for key in keys})
+    try:
+        return make_processor(**{key: settings[key] for key in keys})
+    except Exception as error:  # of values that do not fit transformers raises anything
+        raise UserError(f"{source}: not the settings of a sound model: {one_line(error)}") from None

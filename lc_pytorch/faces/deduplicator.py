@@ -239,13 +239,20 @@ def _load_faces(config: DedupeConfig, items: Sequence[embedding_task.FaceItem], 
         if record["status"] != "done":
             faces.left_out[name] = (record["status"], record["reason"], None)
             continue
-        row = record["rows"][0]
-        if config.enforce_detection and not row["is_detected"]:
-            faces.left_out[name] = (NoFaceError.status, NO_FACE, row["quality"])
+        try:
+            row = record["rows"][0]
+            is_left_out = config.enforce_detection and not row["is_detected"]
+            key, quality = bytes.fromhex(row["key"]), float(row["quality"])
+        except (LookupError, TypeError, ValueError):
+            raise UserError(
+                f"{store_dir}: the manifest is damaged at {name!r}; remove this folder and run again"
+            ) from None
+        if is_left_out:
+            faces.left_out[name] = (NoFaceError.status, NO_FACE, quality)
             continue
         faces.names.append(name)
-        faces.keys.append(bytes.fromhex(row["key"]))
-        faces.quality.append(row["quality"])
+        faces.keys.append(key)
+        faces.quality.append(quality)
     return faces
 
 

@@ -69,7 +69,7 @@ def build_encoder(config: Mapping[str, object]) -> nn.Module:
     kind = str(settings.pop("model_type", ""))
     try:
         return _from_config(AutoConfig.for_model(kind, **settings))
-    except (ValueError, TypeError, KeyError) as error:
+    except Exception as error:  # of values that do not fit transformers and torch raise anything
         raise UserError(
             f"config.json: an encoder of kind {kind!r} cannot be built ({one_line(error)})"
         ) from None
@@ -118,7 +118,7 @@ def _load(name: str | Path, kind: str, is_pretrained: bool) -> nn.Module:
     if not hasattr(config, field) or not hasattr(config, "hidden_size"):
         raise UserError(f"{option} {name}: a {config.model_type!r} model; {expected} is expected here")
     if not is_pretrained:
-        return _from_config(config)
+        return read_weights(lambda: _from_config(config), source, option)
 
     def load(**where: bool) -> tuple[PreTrainedModel, LoadingInfo]:
         model_class = _model_class(config)

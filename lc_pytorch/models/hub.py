@@ -6,22 +6,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from safetensors import SafetensorError
-
 from facevox.downloads import answers
 from facevox.errors import UserError, one_line
 from facevox.file_kinds import file_fault
 
 T = TypeVar("T")
-_ERRORS = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, pickle.UnpicklingError)
 _SUFFIXES = (".safetensors", ".bin", ".json")  # of the files that transformers reads
 
 
 def read_weights(read: Callable[[], T], source: str, option: str) -> T:
-    """Result of `read`; its many errors become one line with the option and the source."""
+    """Result of `read`; any error of a model's reader becomes one line with the option and the source."""
     try:
         return read()
-    except _ERRORS as error:
+    except UserError:
+        raise
+    except Exception as error:
         _refuse_damaged(source, option)
         if isinstance(error, pickle.UnpicklingError):  # torch's message advises to switch the protection off
             reason = "its weights file holds other things than weights"
@@ -71,7 +70,7 @@ def from_hub(load: Callable[..., T], source: str, option: str) -> T:
         return load(local_files_only=True)
     except (OSError, ValueError) as error:
         cached = error
-    except (KeyError, RuntimeError, SafetensorError, pickle.UnpicklingError):
+    except Exception:
         # Cached, but damaged: the same again, for its message.
         return read_weights(lambda: load(local_files_only=True), source, option)
     _refuse_damaged(source, option)

@@ -111,7 +111,9 @@ def load_model(
     kind, settings = _checked(config, config_file)
     try:
         model = KINDS[kind].from_settings(settings)
-    except (KeyError, TypeError, AttributeError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # of values that do not fit the parts of a model raise anything
         raise UserError(f"{config_file}: the model cannot be built from it ({one_line(error)})") from None
     load_weights(model, load_checkpoint(weights_file), weights_file)
     model.to(device).eval()

@@ -204,12 +204,16 @@ def list_clips(processed_dir: Path) -> list[ClipEntry]:
     """
     if not processed_dir.is_dir():
         raise UserError(f"paths.processed_dir: {processed_dir}: no such folder; run data_processing.py first")
-    entries = [
-        ClipEntry(record["item"], processed_dir / row["clip_file"], row["speaker"])
-        for record in read_manifest(processed_dir, "data_processing")
-        if record["status"] == "done"
-        for row in record["rows"]
-    ]
+    entries = []
+    for record in read_manifest(processed_dir, "data_processing"):
+        for row in record["rows"] if record["status"] == "done" else ():
+            file, speaker = row.get("clip_file"), row.get("speaker")
+            if not isinstance(file, str) or not isinstance(speaker, str):
+                raise UserError(
+                    f"{processed_dir}: the manifest is damaged at {record['item']!r}; run data_processing.py "
+                    "again"
+                )
+            entries.append(ClipEntry(record["item"], processed_dir / file, speaker))
     if not entries:
         raise UserError(f"{processed_dir}: no clip in it; data_processing.py used none of the videos")
     return entries

@@ -566,14 +566,15 @@ def test_carriage_return_in_a_name_does_not_break_the_table(source: Path, tmp_pa
 
 def test_two_writers_of_a_manifest_lose_no_line(tmp_path: Path) -> None:
     header = config_of(tmp_path).header
+    whole = {"status": "done", "reason": "", "outputs": [], "rows": [], "fingerprint": 0}
     with ManifestWriter(tmp_path / "m.jsonl", header, 0) as first:
-        first.append({"item": "a", "status": "done"})
+        first.append({"item": "a", **whole})
         kept = load_manifest(tmp_path / "m.jsonl")
         assert kept is not None
         with ManifestWriter(tmp_path / "m.jsonl", header, kept.end) as second:
-            second.append({"item": "b", "status": "done"})
-            first.append({"item": "c", "status": "done"})
-            second.append({"item": "d", "status": "done"})
+            second.append({"item": "b", **whole})
+            first.append({"item": "c", **whole})
+            second.append({"item": "d", **whole})
     manifest = load_manifest(tmp_path / "m.jsonl")
     assert manifest is not None
     assert set(manifest.offsets) == {"a", "b", "c", "d"}

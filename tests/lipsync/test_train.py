@@ -65,7 +65,7 @@ def write_processed(folder: Path, num_clips: int = NUM_CLIPS, *, num_speakers: i
         program="data_processing",
         settings={},
         table="manifest.csv",
-        columns=("clip_file", "speaker"),
+        columns=("video", "clip_file", "speaker"),
         item_column="video",
         overwrite=False,
     )

@@ -22,6 +22,9 @@ def status(load_script: Any) -> ModuleType:
     return load_script("cluster/status")
 
 
+OTHER_KEYS = {"reason": "", "outputs": [], "rows": [], "fingerprint": 0}
+
+
 def make_record(log_dir: Path, **changes: Any) -> Record:
     values: dict[str, Any] = {
         "job": "extract_faces", "arguments": [], "cluster": "local", "root": log_dir.parent,
@@ -41,7 +44,7 @@ def write_shard(folder: Path, shard: int, items: dict[str, str], total: int) -> 
     with ManifestWriter(manifest_file(folder, "extract_faces", shard, 2), header, 0) as writer:
         writer.append(started_record([str(number) for number in range(total)]))
         for at, (name, state) in enumerate(items.items()):
-            writer.append({"item": name, "status": state, "at": at})
+            writer.append({"item": name, "status": state, "at": at, **OTHER_KEYS})
 
 
 def fake_squeue(folder: Path, monkeypatch: pytest.MonkeyPatch, lines: str, code: int = 0) -> None:
@@ -57,7 +60,7 @@ def test_items_of_all_shards_are_counted_by_their_newest_line(tmp_path: Path) ->
     write_shard(tmp_path, 0, {"a": "done", "b": "failed"}, 5)
     write_shard(tmp_path, 1, {"b": "failed", "c": "done", "d": "done"}, 5)
     with manifest_file(tmp_path, "extract_faces", 1, 2).open("a") as file:
-        file.write('{"item": "b", "status": "done", "at": 9}\n{"item": "half')
+        file.write(json.dumps({"item": "b", "status": "done", "at": 9, **OTHER_KEYS}) + '\n{"item": "half')
     assert count_items(tmp_path, "extract_faces") == ({"done": 4, "failed": 0}, 5)
 
 

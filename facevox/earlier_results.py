@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from facevox.manifest import FINISHED, NOBODY, ItemIndex
+from facevox.naming import is_inside
 from facevox.workers import Item, ItemT, Outcome
 
 
@@ -80,8 +81,7 @@ class Leftovers:
     def remove(self, item: Item, outcome: Outcome) -> None:
         """Removes what `item` wrote before and neither it nor another item writes now."""
         for name in set(self._files.pop(item.name, ())) - set(outcome.outputs):
-            is_inside = not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts
-            if is_inside and self._planned.get(name, item.name) == item.name:
+            if is_inside(name) and self._planned.get(name, item.name) == item.name:
                 (self._output_dir / name).unlink(missing_ok=True)
 
 

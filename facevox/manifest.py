@@ -27,12 +27,13 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any, NotRequired, TypedDict, cast
 
 from facevox.errors import NoFaceError, NoSpeechError, UserError
 from facevox.files import replacing
 from facevox.locks import OutputLock
+from facevox.naming import is_inside
 
 logger = logging.getLogger(__name__)
 FORMAT_VERSION = 1
@@ -208,6 +209,24 @@ def _has_right_types(record: Mapping[str, Any]) -> bool:
     )
 
 
+def _header_fault(header: Mapping[str, object]) -> str:
+    """The fault of a header that no facevox has written; "" where it has none.
+
+    The table is written where the header says, with its columns as the first line.
+    """
+    table, columns = header.get("table"), header.get("columns")
+    if not isinstance(table, str) or not _is_table_name(table):
+        return f"its table is {table!r}, not the name of a CSV in this folder"
+    if not isinstance(columns, list) or not all(str(name).isprintable() for name in columns):
+        return "its columns are no names"
+    return "" if header.get("item_column") in columns else "its item_column is none of its columns"
+
+
+def _is_table_name(table: str) -> bool:
+    is_plain = is_inside(table) and len(PurePosixPath(table).parts) == 1
+    return is_plain and table.isprintable() and table.endswith(".csv")
+
+
 def load_manifest(path: Path) -> Manifest | None:
     """The manifest in `path`; None where the file does not even have a header (a run killed at its start).
 
@@ -234,6 +253,8 @@ def load_manifest(path: Path) -> Manifest | None:
                         f"{path}: manifest format {record['facevox_manifest']}, this facevox reads "
                         f"{FORMAT_VERSION}; use the facevox that wrote it, or another output folder"
                     )
+                if fault := _header_fault(record):
+                    raise UserError(f"{path}: {fault}; move it away or use another output folder")
                 manifest = Manifest(path, cast(Header, record))
                 media_reader = record.get("media_reader", 1)
                 columns = {*record["columns"], "status", "reason"}

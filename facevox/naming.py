@@ -9,6 +9,12 @@ from facevox.suffixes import is_added
 MAX_NAME_BYTES = 240  # file systems take 255; the rest is for what later steps append
 
 
+def is_inside(name: str) -> bool:
+    """True if a relative path that a file names cannot lead out of the folder that it is joined to."""
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts
+
+
 def plan_names(inputs: Sequence[str], suffix: str) -> list[str]:
     """The output path of each relative input path: the same sub-folder and stem with `suffix`.
 

@@ -23,6 +23,7 @@ from facevox.errors import UserError
 from facevox.manifest import read_settings
 from facevox.mesh.face_landmarker import NUM_BLENDSHAPES
 from facevox.mesh.kinds import FACE_LANDMARKER, FACE_MESH, marked_mesh
+from facevox.naming import is_inside
 
 npy: Any = np.lib.format  # NumPy has no types for its functions
 MAX_OPEN_FILES = 64  # far below the usual limit of 1024
@@ -247,7 +248,6 @@ def _checked_shard(name: str) -> str:
     Raises:
         ValueError: It leads elsewhere.
     """
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or path.suffix != ".npy":
+    if not is_inside(name) or PurePosixPath(name).suffix != ".npy":
         raise ValueError(f"shard {name!r}")
     return name

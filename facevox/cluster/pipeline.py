@@ -20,7 +20,7 @@ from string import Template
 from typing import Any
 
 from facevox.cluster.jobs import ProgramTable, Request
-from facevox.cluster.resources import Resources
+from facevox.cluster.resources import Resources, is_name
 from facevox.errors import UserError
 
 SECTIONS = ("settings", "resources", "stages")
@@ -95,6 +95,8 @@ def _read_stage(
     overrides: Mapping[str, object],
     names: set[str],
 ) -> Stage:
+    if not is_name(name):  # it names a job and a folder
+        raise UserError(f"{where!r}: a stage's name is of letters, digits, _ . and -")
     content = _section(body, where, STAGE_KEYS)
     job, after = content.get("job"), content.get("after") or []
     if not isinstance(job, str):

@@ -46,7 +46,25 @@ def _is_time(value: str) -> bool:
         return False
 
 
+def is_name(value: str) -> bool:
+    """True for the name of a stage, a job or a partition: letters, digits, `_`, `.` and `-`."""
+    return re.fullmatch(r"[\w.-]+", value) is not None
+
+
+def is_sbatch_text(value: str) -> bool:
+    """True for a value that an `#SBATCH` line may have, as `node[01-04]`, `a100|h100` or `gpu:a100:2`.
+
+    After a line feed in it the rest would be a command of the script.
+    """
+    return re.fullmatch(r"[ -~]*", value) is not None and not set(value) & set("\"'`$;#")
+
+
 TIME = where(text(), _is_time, "minutes, hours:minutes:seconds or days-hours, as in 12:00:00")
+NAMES = where(
+    text(may_be_empty=True),
+    lambda value: not value or all(map(is_name, value.split(","))),
+    "a name of letters, digits, _ . and -, or several joined by commas",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +86,9 @@ class Resources(Options):
         None, number(is_above=True), "memory on each node, in GB (default: 4 for each core)"
     )
     time: str = option("24:00:00", TIME, "limit, as sbatch takes it: minutes, 12:00:00, 2-0")
-    partition: str = option("", text(may_be_empty=True), "of SLURM (default: its own)")
-    account: str = option("", text(may_be_empty=True), "of SLURM (default: yours)")
-    qos: str = option("", text(may_be_empty=True), "of SLURM (default: yours)")
+    partition: str = option("", NAMES, "of SLURM (default: its own)")
+    account: str = option("", NAMES, "of SLURM (default: yours)")
+    qos: str = option("", NAMES, "of SLURM (default: yours)")
     shards: int = option(1, whole(1), "parts that run as an array, and are joined")
 
     def contradictions(self) -> list[str]:

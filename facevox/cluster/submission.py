@@ -19,7 +19,7 @@ from facevox.cluster.job import RUN_AGAIN
 from facevox.cluster.jobs import Request
 from facevox.cluster.progress import GONE, current_states
 from facevox.cluster.records import FINAL, GOOD, Record, new_folder
-from facevox.cluster.resources import SIGNAL_DELAY_S, Resources, parse_minutes
+from facevox.cluster.resources import SIGNAL_DELAY_S, Resources, is_name, is_sbatch_text, parse_minutes
 from facevox.cluster.run import Run
 from facevox.errors import ExitCode, UserError
 from facevox.signals import StopFlag
@@ -76,7 +76,24 @@ class Submission:
 
     def __post_init__(self) -> None:
         self.resources.check(self.request)
+        if self.stage and not is_name(self.stage):
+            raise UserError(f"stage {self.stage!r}: its name is of letters, digits, _ . and -")
+        if self.resources.cluster == "slurm":
+            for option, value in (("log_dir", str(self.log_dir.absolute())), ("after", self.dependency)):
+                if not is_sbatch_text(value):
+                    raise UserError(
+                        f"--{option} {value!r}: the line of an sbatch script is of ASCII characters without "
+                        "quotes, $ ; and #"
+                    )
         object.__setattr__(self, "output_dir", self.request.output_dir)
+
+    @property
+    def dependency(self) -> str:
+        """The jobs of SLURM that have to be done first, as sbatch takes them; "": none."""
+        ids = list(self.after_ids)
+        for record in self.after:
+            ids += sorted({job_id.split("_")[0] for job_id in record.job_ids})
+        return f"afterok:{':'.join(ids)}" if ids else ""
 
     def runs(self, folder: Path, port: int = 0) -> list[Run]:
         """The call of each shard."""
@@ -151,15 +168,12 @@ def make_executor(submission: Submission, folder: Path) -> "AutoExecutor":
         "mem_gb": resources.memory_gb(request),
     }
     if resources.cluster == "slurm":
-        ids = list(submission.after_ids)
-        for record in submission.after:
-            ids += sorted({job_id.split("_")[0] for job_id in record.job_ids})
         extra: dict[str, object] = {"requeue": True, "kill-on-invalid-dep": "yes"}
         parameters |= {
             "slurm_partition": resources.partition or None,
             "slurm_account": resources.account or None,
             "slurm_qos": resources.qos or None,
-            "slurm_dependency": f"afterok:{':'.join(ids)}" if ids else None,
+            "slurm_dependency": submission.dependency or None,
             # In a short job the signal would come before the work.
             "slurm_signal_delay_s": min(SIGNAL_DELAY_S, minutes * 60 // 2),
             "slurm_additional_parameters": extra,

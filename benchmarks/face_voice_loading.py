@@ -156,7 +156,7 @@ def _usual_way(pairs: "list[FilePair]", items: "FaceVoiceDataset") -> Callable[[
     face_processor, voice_processor = ViTImageProcessorPil(), Wav2Vec2FeatureExtractor()
 
     def load(index: int) -> tuple[Any, Any]:
-        with Image.open(pairs[index].face) as picture:
+        with Image.open(pairs[index].face, formats=("JPEG", "PNG")) as picture:
             face = face_processor(picture.convert("RGB"), return_tensors="pt")["pixel_values"][0]
         samples, _ = librosa.load(pairs[index].voice, sr=RATE_HZ)
         crop = samples[RATE_HZ : RATE_HZ + items.num_samples]

@@ -136,9 +136,9 @@ def read_picture(path: Path) -> "Image":
 
 def read_frames(path: Path, num_frames: int) -> "Iterator[Image]":
     """The first frames of a clip, (H, W, 3) uint8 RGB."""
-    import av
+    from facevox.media.container import open_media
 
-    with av.open(path) as container:
+    with open_media(path) as container:
         for frame in itertools.islice(container.decode(video=0), num_frames):
             image: Any = frame.to_ndarray(format="rgb24")  # of any type of pixel, as its stubs have it
             yield image

@@ -1,13 +1,16 @@
 """HEIC sequences without a still picture, as bursts may be: Pillow reads the first one by this plugin."""
 
 import io
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import av
 from av.error import FFmpegError
 from PIL import Image, ImageFile
 
 from facevox.media.display import PictureMaker
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
 
 NAME = "HEIF-SEQUENCE"
 _BRANDS = (b"hevc", b"hevx", b"hevm", b"hevs", b"msf1", b"heic", b"heix", b"mif1")
@@ -31,17 +34,22 @@ class SequenceImage(ImageFile.ImageFile):
         if b"moov" not in kinds or b"meta" in kinds:
             raise SyntaxError("not a HEIF sequence")
         try:
-            with av.open(io.BytesIO(self._data), format="mov") as container:
+            with self._container() as container:
                 codec = container.streams.video[0].codec_context
                 self._size = codec.width, codec.height
         except (FFmpegError, IndexError) as error:
             raise SyntaxError(f"not a HEIF sequence: {error}") from None
         self._mode, self.tile = "RGB", []
 
+    def _container(self) -> "InputContainer":
+        # An index may name other files; nothing is opened but these bytes.
+        options = {"protocol_whitelist": "none", "enable_drefs": "0"}
+        return av.open(io.BytesIO(self._data), "r", format="mov", options=options)
+
     def load(self) -> Any:
         """Decodes the picture, upright."""
         if self._data:
-            with av.open(io.BytesIO(self._data), "r", format="mov") as container:
+            with self._container() as container:
                 stream = container.streams.video[0]
                 most = (self.width + _MARGIN_PX) * (self.height + _MARGIN_PX)
                 stream.codec_context.options = {"max_pixels": str(most)}

@@ -4,17 +4,18 @@ A script has `get_args_parser()` and `main(argv=None) -> int`, and ends in `sys.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import errno
 import os
 import sys
 import traceback
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, overload
+from typing import Any, NoReturn, TextIO, TypeVar, cast, overload
 
-from facevox.errors import ExitCode, UserError, disk_fault, one_line
+from facevox.errors import ExitCode, UserError, disk_fault, one_line, printable
 from facevox.files import VIDEO_PATTERNS
 from facevox.logs import on_console
 from facevox.options import Dataclass, Kind, Option, declared, number, path, whole
@@ -211,6 +212,27 @@ def build(config: type[_Config], args: argparse.Namespace, **others: Any) -> _Co
     return config(**(values | others))
 
 
+class _PlainStream:
+    """A stream that shows control characters as escapes, file names for example."""
+
+    def __init__(self, stream: TextIO, keep: str) -> None:
+        self._stream, self._keep = stream, keep
+
+    def write(self, text: str) -> int:
+        """Writes the text, and the escapes instead of its control characters."""
+        return self._stream.write(printable(text, self._keep))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def _plain_streams() -> Iterator[None]:
+    stdout, stderr = _PlainStream(sys.stdout, "\n\t"), _PlainStream(sys.stderr, "\n\t\r")  # \r: of a bar
+    with contextlib.redirect_stdout(cast(TextIO, stdout)), contextlib.redirect_stderr(cast(TextIO, stderr)):
+        yield
+
+
 def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
     """Runs a script's `main` and returns its exit code; exceptions become one line on stderr.
 
@@ -224,7 +246,7 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None 
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        with on_console():
+        with _plain_streams(), on_console():
             code = int(main(argv))
         sys.stdout.flush()
     except SystemExit as stop:  # argparse: --help and usage errors
@@ -242,7 +264,7 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None 
         if isinstance(error, OSError) and error.errno in _USER_OS_ERRORS:
             is_bug = False
         hint = " (a bug in facevox: run again with --debug and report what it shows)" if is_bug else ""
-        text = disk_fault(error) or _path_fault(error) or one_line(error, limit=2000)
+        text = printable(disk_fault(error) or _path_fault(error)) or one_line(error, limit=2000)
         print(f"error: {text}{hint}", file=sys.stderr)
         return ExitCode.FAULT if is_bug else ExitCode.USAGE
     return code

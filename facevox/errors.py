@@ -1,8 +1,12 @@
 """Errors that reach the user as one line, and the exit codes of every program."""
 
 import errno
+import re
 from enum import IntEnum
 from typing import ClassVar
+
+# They move a terminal's cursor, colour and rename it, begin another line, or turn the direction of writing.
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 
 
 class ExitCode(IntEnum):
@@ -53,13 +57,30 @@ def disk_fault(error: BaseException) -> str:
     return f"{full}{error.strerror}{where}; make room and run the same command again to continue"
 
 
+def printable(text: str, keep: str = "") -> str:
+    r"""The text for people, with its control characters as escapes: `\x1b`, `\n`, `\u202e`.
+
+    Args:
+        text: It may have file names of any origin in it.
+        keep: Control characters that stay.
+    """
+
+    def escape(match: re.Match[str]) -> str:
+        sign = match[0]
+        if sign in keep:
+            return sign
+        return repr(sign)[1:-1] if sign < " " else f"\\u{ord(sign):04x}"
+
+    return _CONTROLS.sub(escape, text)
+
+
 def one_line(error: BaseException, limit: int = 300) -> str:
     """The error as one line of at most `limit` characters, never empty.
 
     A `UserError` is shown as it is; other errors begin with their type, because the text of a
     `KeyError('x')` alone explains nothing.
     """
-    text = " ".join(str(error).split())
+    text = printable(" ".join(str(error).split()))
     if not isinstance(error, UserError):
         name = type(error).__name__
         text = f"{name}: {text}" if text else name

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from facevox.errors import UserError, one_line
+from facevox.errors import UserError, one_line, printable
 
 PACKAGES = ("facevox", "facevox_demo", "lc_pytorch", "lipsync", "emotion")
 LOG_FILE = "log.txt"
@@ -23,18 +23,18 @@ TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 
 
 class LineFormatter(logging.Formatter):
-    """Formats time, logger, level and text; each further line of a text gets the same prefix.
+    """Formats time, logger, level and text, in one line; each line of a traceback gets the same prefix.
 
-    So a traceback or a hostile file name cannot imitate another log line.
+    So neither a traceback nor a hostile file name can imitate another log line.
     """
 
     def format(self, record: logging.LogRecord) -> str:
         """One line, or several of the same time, without a final line break."""
-        text = record.getMessage()
+        lines = [record.getMessage()]
         if record.exc_info:
-            text += "\n" + self.formatException(record.exc_info)
+            lines += self.formatException(record.exc_info).splitlines()
         prefix = f"{self.formatTime(record, TIME_FORMAT)} - {record.name} - {record.levelname} - "
-        return "\n".join(prefix + line for line in text.splitlines() or [""])
+        return "\n".join(prefix + printable(line) for line in lines)
 
 
 class LineFileHandler(logging.Handler):
@@ -106,10 +106,12 @@ class ConsoleHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Prints the record; a closed stdout ends the program, as it does for the program's own lines."""
         if record.levelno < logging.WARNING:
-            print(record.getMessage())
+            print(printable(record.getMessage()))
             return
         with contextlib.suppress(OSError, ValueError):  # a closed stderr is no reason to stop
-            print(f"{record.levelname.lower()}: {record.getMessage()}", file=sys.stderr, flush=True)
+            print(
+                f"{record.levelname.lower()}: {printable(record.getMessage())}", file=sys.stderr, flush=True
+            )
 
 
 def show_on_console() -> None:

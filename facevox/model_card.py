@@ -1,9 +1,11 @@
 """The model card: purpose, training data and scores of a model, as Markdown next to its weights."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from facevox.errors import printable
 from facevox.files import write_text
 from facevox.intervals import interval_text
 
@@ -22,12 +24,13 @@ def write_card(path: Path, title: str, sections: Mapping[str, Sequence[str]]) ->
     blocks = [f"# {title}"]
     for heading, parts in sections.items():
         blocks += [f"## {heading}", *filter(None, parts)]
-    write_text(path, "\n\n".join(blocks) + "\n")
+    text = printable("\n\n".join(blocks), keep="\n") + "\n"
+    write_text(path, re.sub("<(?=[A-Za-z/!?])", "&lt;", text))  # no name of a file is a tag
 
 
 def bullets(lines: Iterable[str]) -> str:
     """A Markdown list."""
-    return "\n".join(f"- {line}" for line in lines)
+    return "\n".join(f"- {printable(line)}" for line in lines)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -56,7 +59,7 @@ def class_table(rows: Iterable[Mapping[str, object]], counted: str) -> str:
 
 def pairs(values: Mapping[str, object], sign: str = " ") -> str:
     """Names with their values, on one line."""
-    return ", ".join(f"{name}{sign}{value}" for name, value in values.items())
+    return printable(", ".join(f"{name}{sign}{value}" for name, value in values.items()))
 
 
 def _row(cells: Iterable[str]) -> str:
@@ -66,4 +69,4 @@ def _row(cells: Iterable[str]) -> str:
 def _cell(value: object) -> str:
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return NOTHING
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    return f"{value:.3f}" if isinstance(value, float) else printable(str(value)).replace("|", "\\|")

@@ -65,7 +65,8 @@ def run_training(config: TrainConfig, world: World, *, dry_run: bool = False) ->
         result = trainer.estimate() if dry_run else trainer.run()
         if isinstance(result, Estimate):
             if world.is_main:
-                logger.info("\n".join(result.lines()))
+                for line in result.lines():
+                    logger.info(line)
         elif world.is_main and result.status == DONE:
             finish(config, validation, result, notes)
         elif world.is_main:

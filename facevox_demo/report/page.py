@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from facevox.errors import printable
 from facevox.files import encode_image, write_text
 
 _STYLE = """
@@ -103,13 +104,13 @@ class Report:
             for number, name in enumerate(self._sections, start=1)
         )
         title = html.escape(self._title)
-        write_text(
-            path,
+        text = (
             f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
             f"<style>{_STYLE}</style></head>\n<body><h1>{title}</h1><p>{html.escape(self._subtitle)}</p>"
-            f"<nav>{links}</nav>\n" + "\n".join(self._parts) + "\n</body></html>\n",
+            f"<nav>{links}</nav>\n" + "\n".join(self._parts) + "\n</body></html>\n"
         )
+        write_text(path, printable(text, keep="\n\t"))
 
 
 def _cell(value: object) -> str:

@@ -183,7 +183,8 @@ def train_two_towers(
 
     if world.is_main:
         facts = [*source.facts(items, split), *([NO_VALIDATION] if validate is None else []), message]
-        logger.info("\n".join(facts))
+        for line in facts:
+            logger.info(line)
         if not config.dry_run:
             _copy_best_model(config)
     result = train_contrastive(
@@ -224,7 +225,8 @@ def _make_validation(
 def _report(result: TrainingResult | Estimate, config: TrainConfig) -> None:
     """Logs how the training ended, and writes curves and card."""
     if isinstance(result, Estimate):
-        logger.info("\n".join(result.lines()))
+        for line in result.lines():
+            logger.info(line)
         return
     if result.status == DONE and result.num_new_steps:
         for name in RESULTS:  # of the former weights

@@ -111,7 +111,8 @@ def run_training(
         result = trainer.estimate() if dry_run else trainer.run()
         if isinstance(result, Estimate):
             if world.is_main:
-                logger.info("\n".join(result.lines()))
+                for line in result.lines():
+                    logger.info(line)
         elif world.is_main:
             _finish(settings, split, validation, result)
     return result

@@ -300,7 +300,8 @@ def _run_locked(
         writer.append(started_record([item.name for item in everything], config.media_reader))
         part = f" [{config.shard_index}/{config.num_shards}]" if config.num_shards > 1 else ""
         with Progress(len(todo), config.program + part, config.unit) as progress:
-            for item, outcome, seconds in _results(task, todo, config, stop, lock, fingerprints):
+            for item, result, seconds in _results(task, todo, config, stop, lock, fingerprints):
+                outcome = _outcome_on_disk(result, config.output_dir)
                 fingerprint = fingerprints.pop(item.name)
                 if outcome.status == KEPT:
                     (record,) = index.records([item.name])
@@ -451,6 +452,14 @@ def _run_chunks(
     num_workers = min(max(options.workers, 1), num_chunks)
     with WorkerPool(task, output_dir, num_workers, token, options.item_timeout_s) as pool:
         yield from pool.run(chunks, should_stop)
+
+
+def _outcome_on_disk(outcome: Outcome, output_dir: Path) -> Outcome:
+    """The outcome; a failure where a file of it is gone already."""
+    for name in outcome.outputs:
+        if file_size(output_dir / name) < 0:
+            return Outcome.without_result(f"{name}: was written, and is gone from the output folder")
+    return outcome
 
 
 def _record(item: Item, outcome: Outcome, seconds: float, output_dir: Path, fingerprint: object) -> Record:

@@ -128,9 +128,9 @@ def replacing(
                 os.fsync(file.fileno())
         temporary.replace(target)
     except BaseException as error:
-        if disk_fault(error) and isinstance(error, OSError) and not error.filename:
-            error.filename = str(target)
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and not error.filename:
+            error.filename = str(target)  # a full disk does not say what it is full of
         raise
 
 

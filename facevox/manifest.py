@@ -300,30 +300,58 @@ class ManifestWriter:
 
     def __init__(self, path: Path, header: Header, keep: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
         # Opened for appending: if a run that was taken for dead continues for a moment, both add lines and
         # neither overwrites the other's.
         self._file = path.open("ab")
         self._file.truncate(keep)
+        self._identity = self._identity_of(os.fstat(self._file.fileno()))
         if not keep:
             self.append(header)
 
     def append(self, record: Mapping[str, object]) -> None:
-        """Writes one line and hands it to the operating system, so that it survives a kill -9."""
-        self._file.write(_line(record))
-        self._file.flush()
+        """Writes one line and hands it to the operating system, so that it survives a kill -9.
+
+        Raises:
+            UserError: The file is no longer at its path: what is written has no effect.
+            OSError: The disk is full, with the path.
+        """
+        try:
+            self._file.write(_line(record))
+            self._file.flush()
+        except OSError as error:
+            error.filename = str(self._path)
+            raise
+        try:
+            is_there = self._identity_of(self._path.stat()) == self._identity
+        except OSError:
+            is_there = False
+        if not is_there:
+            raise UserError(
+                f"{self._path}: was removed, renamed or replaced while the run wrote into it; run the same "
+                "command again, which does what is missing"
+            )
+
+    @staticmethod
+    def _identity_of(status: os.stat_result) -> tuple[int, int]:
+        return status.st_dev, status.st_ino
 
     def close(self) -> None:
         """Closes the file, its content on the disk."""
         if not self._file.closed:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
+            try:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+            finally:
+                self._file.close()
 
     def __enter__(self) -> "ManifestWriter":
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        # A full disk ends the block with the path; closing would end it again, without.
+        with contextlib.suppress(*([OSError] if kind else [])):
+            self.close()
 
 
 class ItemIndex:

@@ -503,7 +503,7 @@ def _write_table(config: BatchConfig, everything: Sequence[Item]) -> Path:
         is_checked = index.media_reader(name) >= config.media_reader
         return is_checked if name in current else status == "done"
 
-    write_table(table, config.header, index, is_listed)
+    write_table(table, config.header, index, is_listed, spreadsheet_safe=config.spreadsheet_safe)
     return table
 
 

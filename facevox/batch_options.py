@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass, fields
 from typing import Any
 
-from facevox import cli
+from facevox import cli, spreadsheets
 from facevox.errors import UserError
 from facevox.options import Options, number, option, switch, whole
 
@@ -76,6 +76,13 @@ class BatchOptions(Options):
         "share of the items, 0 to 1, that may fail before the exit code is 1; where nobody was found "
         "(no_face, no_speech) counts neither as failed nor as an item",
         metavar="SHARE",
+        group="batch",
+    )
+
+    spreadsheet_safe: bool = option(
+        False,
+        switch(),
+        spreadsheets.HELP,
         group="batch",
     )
 

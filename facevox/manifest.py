@@ -30,6 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NotRequired, TypedDict, cast
 
+from facevox import spreadsheets
 from facevox.errors import NoFaceError, NoSpeechError, UserError
 from facevox.files import replacing
 from facevox.locks import OutputLock
@@ -394,15 +395,20 @@ class ItemIndex:
 
 
 def write_table(
-    path: Path, header: Header, index: ItemIndex, is_listed: Callable[[str, str], bool] | None = None
+    path: Path,
+    header: Header,
+    index: ItemIndex,
+    is_listed: Callable[[str, str], bool] | None = None,
+    *,
+    spreadsheet_safe: bool = False,
 ) -> tuple[int, dict[str, int]]:
     """Writes the CSV of a program from its records, sorted by item; returns (rows, items by status).
 
     Items whose rows have their own statuses are counted by those. `is_listed(item, status)` leaves items out.
     Each row gets `status` and `reason`; an item without rows that is not done gets one that names it. Only
-    one record at a time is in memory.
+    one record at a time is in memory. `spreadsheet_safe`: see `facevox.spreadsheets`.
     """
-    columns = [*header["columns"], "status", "reason"]
+    columns = [*header["columns"], "status", "reason", *([spreadsheets.COLUMN] if spreadsheet_safe else [])]
     counts: dict[str, int] = {}
     num_rows = 0
     with replacing(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
@@ -423,6 +429,9 @@ def write_table(
                 full = {header["item_column"]: record["item"], **row}
                 full.setdefault("status", record["status"])
                 full.setdefault("reason", record["reason"])
+                if spreadsheet_safe:
+                    full = {name: spreadsheets.safe_cell(value) for name, value in full.items()}
+                    full[spreadsheets.COLUMN] = 1
                 has_return = any("\r" in value for value in full.values() if isinstance(value, str))
                 (quoting if has_return else plain).writerow(full)
                 num_rows += 1
@@ -561,7 +570,7 @@ class Merged:
         return is_too_much(self.counts.get("failed", 0), num_items, max_failed)
 
 
-def merge_manifests(output_dir: Path, program: str) -> Merged:
+def merge_manifests(output_dir: Path, program: str, *, spreadsheet_safe: bool = False) -> Merged:
     """Joins the shards of a program: writes its whole manifest and table as a single run would have.
 
     Records of a whole run there, from before or since, are joined too; the newest of an item counts.
@@ -596,7 +605,7 @@ def merge_manifests(output_dir: Path, program: str) -> Merged:
         merged = load_manifest(whole_file)
         assert merged is not None, "just written"
         table = output_dir / header["table"]
-        num_rows, counts = write_table(table, header, ItemIndex([merged]))
+        num_rows, counts = write_table(table, header, ItemIndex([merged]), spreadsheet_safe=spreadsheet_safe)
         return Merged(table, num_rows, counts, header["settings"])
 
 

@@ -21,6 +21,7 @@ from facevox.calibration import expected_calibration_error
 from facevox.errors import UserError
 from facevox.files import read_json, write_json
 from facevox.intervals import Measure, bootstrap_over_groups
+from facevox.spreadsheets import TableReader
 from facevox.training.distributed import World
 from facevox.training.trainer import DONE, STOPPED
 from lipsync.clips.clip_files import load_clip, write_clip
@@ -82,7 +83,7 @@ def real_takes(data_dir: Path, features_dir: Path) -> list[Take]:
     manifest = data_dir / "MANIFEST.csv"
     try:
         with manifest.open(encoding="utf-8", newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row["file"].startswith("talking/")]
+            rows = [row for row in TableReader(file) if row["file"].startswith("talking/")]
     except (OSError, KeyError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{manifest}: no list of clips ({error})") from None
     takes = []

@@ -4,7 +4,6 @@ A picture of a person of the training part tests the memory of a model, not what
 picture puts nearly everybody on both sides and scores far too well.
 """
 
-import csv
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
@@ -14,6 +13,7 @@ from typing import NamedTuple, TypedDict
 from emotion.data.aihub.collection import PictureFile, read_collection
 from emotion.data.aihub.names import TEST, TRAINING, VALIDATION, emotion_of, parse_picture_name
 from facevox.errors import UserError
+from facevox.spreadsheets import TableReader
 
 PARTS = (TRAINING, VALIDATION, TEST)
 
@@ -75,7 +75,7 @@ def sample_of(part: str, filename: str, label: str = "") -> Sample:
 def read_samples(table: Path, train_folder: str) -> Iterator[Sample]:
     """The crops in the table of `preprocess.py`, each once; those of `train_folder` are in training."""
     with table.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-        for row in csv.DictReader(file):
+        for row in TableReader(file):
             if row["status"] == "done" and row["crop"]:
                 part = TRAINING if row["split"] == train_folder else VALIDATION
                 yield Sample(part, row["class"], row["person"], row["burst"])

@@ -1,6 +1,5 @@
 """The face crops of a part: files, labels, votes, people; from its folders and the table of preprocessing."""
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from emotion.data.aihub.labels import soft_label
 from emotion.data.aihub.names import parse_picture_name
 from facevox.errors import UserError
 from facevox.files import IMAGE_PATTERNS, find_files, relative_name
+from facevox.spreadsheets import TableReader
 
 VOTES = ("annot_A", "annot_B", "annot_C")
 AGES = (-1, 150)  # years; a value outside is a mistake
@@ -118,7 +118,7 @@ def _read_table(table: Path) -> dict[str, dict[str, str]]:
     if not table.is_file():
         return {}
     with table.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-        return {row["crop"]: row for row in csv.DictReader(file) if row.get("crop")}
+        return {row["crop"]: row for row in TableReader(file) if row.get("crop")}
 
 
 def _age(text: str) -> int:

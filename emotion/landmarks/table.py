@@ -3,7 +3,6 @@
 Landmarks stay on the disk (350,000 faces take 2 GB); in memory are some numbers and names of each row.
 """
 
-import csv
 import hashlib
 import math
 from collections import OrderedDict
@@ -24,6 +23,7 @@ from facevox.manifest import read_settings
 from facevox.mesh.face_landmarker import NUM_BLENDSHAPES
 from facevox.mesh.kinds import FACE_LANDMARKER, FACE_MESH, marked_mesh
 from facevox.naming import is_inside
+from facevox.spreadsheets import TableReader
 
 npy: Any = np.lib.format  # NumPy has no types for its functions
 MAX_OPEN_FILES = 64  # far below the usual limit of 1024
@@ -209,7 +209,7 @@ def load_table(folder: Path, class_names: Sequence[str] = (), *, in_memory: bool
     names, labels, people = [], [], []
     texts: dict[str, str] = {}  # labels and people repeat: one text of each
     with index.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-        for line, row in enumerate(csv.DictReader(file), start=2):
+        for line, row in enumerate(TableReader(file), start=2):
             if row.get("status") != "done" or (chosen and row.get("label") not in chosen):
                 continue
             try:

@@ -88,6 +88,8 @@ class Request:
             names = " ".join(self.table.sharded_jobs())
             raise UserError(f"--shards: {self.name} cannot be split; these can: {names}")
         options = [f"--output_dir={self.output_dir}", f"--max_failed={self.parsed.max_failed}"]
+        if self.parsed.spreadsheet_safe:
+            options.append("--spreadsheet_safe")
         return self.table.request("merge_manifests", options, is_later=True)
 
 

@@ -1,6 +1,5 @@
 """The demo report's part on expressions: crops, training, scores."""
 
-import csv
 from pathlib import Path
 
 from emotion.classifier.start import EVALUATION_DIR, TRAINING_DIR
@@ -8,6 +7,7 @@ from emotion.data.audit import describe_audit
 from emotion.scores.report import REPORT_FILE
 from facevox.files import read_image, read_json
 from facevox.intervals import interval_text
+from facevox.spreadsheets import TableReader
 from facevox_demo.report.page import Report
 
 SHOWN_CROPS = 8  # of each class
@@ -83,7 +83,7 @@ def add_emotion(report: Report, folder: Path) -> dict[str, object]:
 def _add_crops(report: Report, crops: Path, class_names: list[str]) -> None:
     """Some crops of each class, of different people, and the audit's findings on both splits."""
     with (crops / "crops.csv").open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["status"] == "done"]
+        rows = [row for row in TableReader(file) if row["status"] == "done"]
     for name in class_names:
         of_class = {row["person"]: row for row in rows if row["class"] == name}  # one of each person
         crop_rows = list(of_class.values())[:SHOWN_CROPS]

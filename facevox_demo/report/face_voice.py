@@ -1,6 +1,5 @@
 """The demo report's part on faces, groups, voices and pairs."""
 
-import csv
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from facevox.files import read_image, read_json
 from facevox.intervals import interval_text
 from facevox.media import read_audio
+from facevox.spreadsheets import TableReader
 from facevox_demo.report.page import Report
 from lc_pytorch.datasets.matched_files import iter_matched_file
 from lc_pytorch.faces.grouping import bcubed_f1
@@ -33,7 +33,7 @@ SHOWN_WIDTH_PX = 900
 def read_table(path: Path) -> list[dict[str, str]]:
     """The rows of a program's CSV."""
     with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-        return list(csv.DictReader(file))
+        return list(TableReader(file))
 
 
 def count_statuses(rows: list[dict[str, str]]) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from facevox.files import read_image, read_json, write_text
+from facevox.spreadsheets import TableReader
 from facevox_demo.report.page import Report
 
 IN_SYNC, SHIFTED, SWAPPED, REPAIRED = "in sync", "shifted", "another person's sound", "repaired"
@@ -71,7 +72,7 @@ def read_scores(folder: Path) -> dict[str, dict[str, str]]:
 
 def _table(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-        return list(csv.DictReader(file))
+        return list(TableReader(file))
 
 
 def add_lipsync(report: Report, folder: Path) -> dict[str, object]:

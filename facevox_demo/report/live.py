@@ -1,11 +1,11 @@
 """The demo's part on the trained classifier at work: annotated pictures, and a video frame by frame."""
 
-import csv
 from collections import Counter
 from pathlib import Path
 
 from facevox.files import read_image
 from facevox.media import iter_frames
+from facevox.spreadsheets import TableReader
 from facevox_demo.report.page import Report
 
 SHOWN_PICTURES = 5
@@ -100,7 +100,7 @@ def add_live(report: Report, folder: Path) -> dict[str, object]:
 
 def _read_rows(table: Path) -> list[dict[str, str]]:
     with table.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-        return list(csv.DictReader(file))
+        return list(TableReader(file))
 
 
 def _held_out(crops: Path) -> dict[str, str]:

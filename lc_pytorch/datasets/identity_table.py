@@ -6,12 +6,13 @@ import csv
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from facevox.errors import UserError
+from facevox.spreadsheets import TableReader
 
 COLUMNS = ("file", "group")
 
@@ -35,7 +36,7 @@ class IdentityTable:
         self._rows: dict[str, _Row] = {}
         try:
             with self.path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-                reader = csv.DictReader(file)
+                reader = TableReader(file)
                 missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
                 if missing:
                     raise UserError(
@@ -53,7 +54,7 @@ class IdentityTable:
         if not self._rows:
             raise UserError(f"--identity_csv {path}: holds no rows")
 
-    def _add(self, row: dict[str, str | None], line: int) -> None:
+    def _add(self, row: Mapping[str, str | None], line: int) -> None:
         file, status = row["file"] or "", row.get("status") or "done"
         # The group's number changes when faces are added; its representative seldom does.
         leader = PurePosixPath(row.get("representative") or "")

@@ -128,7 +128,7 @@ def evaluate_model(
     warnings = _lines(_warnings(subjects, embedded, metadata, people))
     notes = _lines([*subjects.notes, *notes])
     title = _title(subjects, evaluation)
-    write_results(config.output_file, config.top_k, directions)
+    write_results(config.output_file, config.top_k, directions, spreadsheet_safe=config.spreadsheet_safe)
     roc, rank_cdf, gallery_picture = outputs[1:]
     pictures.draw_roc(evaluation, title, roc)
     pictures.draw_rank_cdf(evaluation, face_items.identities, voice_items.identities, title, rank_cdf)

@@ -6,8 +6,8 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from facevox import cli
-from facevox.options import DEVICE, Options, choice, option, path, whole
+from facevox import cli, spreadsheets
+from facevox.options import DEVICE, Options, choice, option, path, switch, whole
 from lc_pytorch.choices import CHECKPOINTS, PRECISIONS
 
 CACHE_FOLDER = "embeddings"  # below the model's folder
@@ -31,6 +31,7 @@ class PassOptions(Options):
     )
     device: str = option("auto", DEVICE, "where to compute", group="computation")
     precision: str = option("fp32", choice(*PRECISIONS), "bf16: autocast", group="computation")
+    spreadsheet_safe: bool = option(False, switch(), spreadsheets.HELP, group="output")
     cache_dir: Path | None = None
 
 

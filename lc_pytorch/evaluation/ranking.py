@@ -11,6 +11,7 @@ import torch
 from facevox.errors import UserError
 from facevox.files import IMAGE_PATTERNS, find_files, replacing
 from facevox.signals import StopFlag
+from facevox.spreadsheets import safe_rows
 from lc_pytorch.datasets.matched_files import VOICE_SUFFIXES
 from lc_pytorch.evaluation.embedding_pass import embed_files
 from lc_pytorch.evaluation.matches import find_matches
@@ -91,11 +92,12 @@ def rank_files(
     )
 
 
-def write_ranking(path: Path, ranking: Ranking) -> None:
+def write_ranking(path: Path, ranking: Ranking, *, spreadsheet_safe: bool = False) -> None:
     """Writes rank, similarity and file of each match as CSV."""
     matches = zip(ranking.similarities, ranking.files, strict=True)
+    rows: list[tuple[object, ...]] = [COLUMNS]
+    rows += [
+        (rank, f"{similarity:.6f}", str(file)) for rank, (similarity, file) in enumerate(matches, start=1)
+    ]
     with replacing(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as table:
-        writer = csv.writer(table)
-        writer.writerow(COLUMNS)
-        for rank, (similarity, file) in enumerate(matches, start=1):
-            writer.writerow([rank, f"{similarity:.6f}", str(file)])
+        csv.writer(table).writerows(safe_rows(rows) if spreadsheet_safe else rows)

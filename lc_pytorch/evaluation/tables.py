@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from facevox.files import replacing
 from facevox.intervals import Measure, PlainMeasure
+from facevox.spreadsheets import safe_rows
 from lc_pytorch.evaluation.matches import Matches
 from lc_pytorch.utils.metrics import Evaluation, Retrieval
 from lc_pytorch.utils.verification import Verification
@@ -50,7 +51,11 @@ def result_columns(top_k: int) -> list[str]:
 
 
 def write_results(
-    path: Path, top_k: int, directions: Sequence[tuple[str, Items, Items, NDArray[np.float64], Matches]]
+    path: Path,
+    top_k: int,
+    directions: Sequence[tuple[str, Items, Items, NDArray[np.float64], Matches]],
+    *,
+    spreadsheet_safe: bool = False,
 ) -> None:
     """Writes a row for each query: its file and identity, the rank of the best right match, the best matches.
 
@@ -59,18 +64,25 @@ def write_results(
         top_k: Number of matches that have columns; those that a small gallery lacks stay empty.
         directions: (name, queries, gallery, (Q,) ranks from 1 with ties in expectation, matches); a rank is
             NaN, and left empty, where nobody of the query's identity is in the gallery.
+        spreadsheet_safe: See `facevox.spreadsheets`.
     """
+    rows = _result_rows(top_k, directions)
     with replacing(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(result_columns(top_k))
-        for name, queries, gallery, ranks, matches in directions:
-            for row, (query, identity) in enumerate(zip(queries.files, queries.identities, strict=True)):
-                rank = "" if math.isnan(ranks[row]) else f"{ranks[row]:g}"
-                cells = [name, str(query), identity, rank]
-                items = matches.items_QK[row].tolist()
-                for item, similarity in zip(items, matches.similarities_QK[row].tolist(), strict=True):
-                    cells += [str(gallery.files[item]), gallery.identities[item], f"{similarity:.6f}"]
-                writer.writerow(cells + [""] * 3 * (top_k - len(items)))
+        csv.writer(file).writerows(safe_rows(rows) if spreadsheet_safe else rows)
+
+
+def _result_rows(
+    top_k: int, directions: Sequence[tuple[str, Items, Items, NDArray[np.float64], Matches]]
+) -> Iterator[list[str]]:
+    yield result_columns(top_k)
+    for name, queries, gallery, ranks, matches in directions:
+        for row, (query, identity) in enumerate(zip(queries.files, queries.identities, strict=True)):
+            rank = "" if math.isnan(ranks[row]) else f"{ranks[row]:g}"
+            cells = [name, str(query), identity, rank]
+            items = matches.items_QK[row].tolist()
+            for item, similarity in zip(items, matches.similarities_QK[row].tolist(), strict=True):
+                cells += [str(gallery.files[item]), gallery.identities[item], f"{similarity:.6f}"]
+            yield cells + [""] * 3 * (top_k - len(items))
 
 
 def evaluation_json(evaluation: Evaluation) -> dict[str, object]:

@@ -394,7 +394,7 @@ def _write_records(
     write_manifest(path, header, (record_of(row) for row in rows))
     manifest = load_manifest(path)
     assert manifest is not None
-    write_table(dedupe / TABLE, header, ItemIndex([manifest]))
+    write_table(dedupe / TABLE, header, ItemIndex([manifest]), spreadsheet_safe=config.spreadsheet_safe)
     return dedupe / TABLE
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from pathlib import Path
 from typing import TypedDict
 
+from facevox.spreadsheets import TableReader
 from lc_pytorch.faces.extractor import LANDMARK_COLUMNS
 
 
@@ -28,7 +28,7 @@ def read_face_table(path: Path) -> dict[str, ExtractedFace]:
         return {}
     faces: dict[str, ExtractedFace] = {}
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        for row in csv.DictReader(file):
+        for row in TableReader(file):
             name = row.get("face_file")
             if not name:
                 continue

@@ -18,6 +18,7 @@ from facevox.batch import FileItem, Outcome, Task
 from facevox.errors import UserError
 from facevox.files import write_json
 from facevox.naming import plan_names
+from facevox.spreadsheets import TableReader
 from lipsync.clips.clip_task import changed_clip
 from lipsync.settings import Settings
 from lipsync.sync.answers import Details, without_nan
@@ -132,7 +133,7 @@ def plan_pairs(table: Path) -> list[PairItem]:
         raise UserError(f"--batch {table}: {error.strerror or 'cannot be read'}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{table}: not UTF-8 text (byte {error.start}); a CSV file is expected") from None
-    reader = csv.DictReader(io.StringIO(text, newline=""))
+    reader = TableReader(io.StringIO(text, newline=""))
     try:
         columns = reader.fieldnames or []
         if "video" not in columns:

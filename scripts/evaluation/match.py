@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from facevox import cli
-from facevox.errors import ExitCode, UserError
+from facevox.errors import ExitCode, UserError, printable
 from facevox.signals import StopFlag
 from lc_pytorch.evaluation.options import PassOptions, add_embedding_options, add_model_options, cache_dir_of
 
@@ -90,13 +90,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("rank  similarity  file")
         matches = zip(ranked.similarities, ranked.files, strict=True)
         for rank, (similarity, file) in enumerate(matches, start=1):
-            print(f"{rank:>4}  {similarity:>10.4f}  {file}")
+            print(f"{rank:>4}  {similarity:>10.4f}  {printable(str(file))}")
         for file, reason in ranked.failures[:SHOWN_FAILURES]:
-            print(f"left out: {file}: {reason}")
+            print(f"left out: {printable(str(file))}: {reason}")
         if len(ranked.failures) > SHOWN_FAILURES:
             print(f"left out: {len(ranked.failures) - SHOWN_FAILURES} more")
         if output_file:
-            ranking.write_ranking(output_file, ranked)
+            ranking.write_ranking(output_file, ranked, spreadsheet_safe=config.spreadsheet_safe)
             print(f"wrote {output_file}")
     return ExitCode.SOME_FAILED if ranked.failures else ExitCode.DONE
 

@@ -44,7 +44,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--program", metavar="NAME", help="join this program's shards only (default: every program found)"
     )
-    cli.add_options(parser, BatchOptions, only=("max_failed",))
+    cli.add_options(parser, BatchOptions, only=("max_failed", "spreadsheet_safe"))
     return parser
 
 
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--output_dir: no shards to join below {output_dir}")
     is_bad = False
     for name in sharded:
-        merged = merge_manifests(output_dir, name)
+        merged = merge_manifests(output_dir, name, spreadsheet_safe=args.spreadsheet_safe)
         print(f"{name}: {status_text(merged.counts)}, {merged.num_rows} rows: {merged.table}")
         if merged.is_empty:
             print(empty_text(name, merged.settings))

@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from facevox.errors import UserError, disk_fault, one_line
+from facevox.errors import UserError, one_line
 from facevox.file_kinds import file_fault
 from facevox.suffixes import PICTURE_SUFFIXES, VIDEO_SUFFIXES, patterns, related, system_name
 

@@ -35,13 +35,13 @@ from facevox.manifest import (
     load_manifest,
     make_header,
     manifest_file,
-    refuse_other_splits,
     shard_of,
     started_record,
     status_text,
     write_table,
 )
 from facevox.progress import Progress, duration_text
+from facevox.shards import refuse_other_splits
 from facevox.signals import StopFlag
 from facevox.workers import (
     KEPT,

@@ -25,7 +25,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NotRequired, TypedDict, cast
@@ -33,7 +33,6 @@ from typing import IO, Any, NotRequired, TypedDict, cast
 from facevox import spreadsheets
 from facevox.errors import NoFaceError, NoSpeechError, UserError
 from facevox.files import replacing
-from facevox.locks import OutputLock
 from facevox.naming import is_inside
 
 logger = logging.getLogger(__name__)
@@ -164,7 +163,7 @@ class Manifest:
 def parse_line(line: bytes) -> dict[str, Any] | None:
     """A line of a manifest; None for one that is cut off, or that no facevox has written so."""
     try:
-        record = json.loads(line)
+        record = json.loads(line.decode())  # bytes would be searched for their encoding
         if b"\\ud" in line.lower():  # half a character, which no table can hold
             json.dumps(record, ensure_ascii=False).encode("utf-8", "surrogateescape")
     except (ValueError, RecursionError):
@@ -174,24 +173,8 @@ def parse_line(line: bytes) -> dict[str, Any] | None:
 
 def _has_right_types(record: Mapping[str, Any]) -> bool:
     """True if the values that readers use are of their types."""
-
-    def are(kind: Any, *names: str) -> bool:
-        return all(isinstance(record.get(name), kind) for name in names)
-
     if "item" in record:
-        return (
-            are(str, "item", "status", "reason")
-            and are(list, "outputs", "rows")
-            and "fingerprint" in record
-            and isinstance(record.get("at", 0.0), int | float)
-            and all(isinstance(row, dict) for row in record["rows"])
-            and all(
-                isinstance(output, list)
-                and [type(value) for value in output] == [str, int]
-                and "\0" not in output[0]
-                for output in record["outputs"]
-            )
-        )
+        return _is_item(record)
     if "run" in record:
         run = record["run"]
         return (
@@ -200,27 +183,42 @@ def _has_right_types(record: Mapping[str, Any]) -> bool:
             and all(isinstance(run.get(name, 0), int) for name in ("num_total", "media_reader"))
         )
     return (
-        are(str, "program", "table", "item_column")
-        and are(list, "columns")
+        all(isinstance(record.get(name), str) for name in ("program", "table", "item_column"))
+        and isinstance(record.get("columns"), list)
         and all(isinstance(name, str) for name in record["columns"])
         and record["item_column"] in record["columns"]
-        and are(dict, "settings")
+        and isinstance(record.get("settings"), dict)
         and all(isinstance(record.get(name, {}), dict) for name in ("implied", "was_default"))
         and isinstance(record.get("media_reader", 1), int)
     )
 
 
-def _header_fault(header: Mapping[str, object]) -> str:
+def _is_item(record: Mapping[str, Any]) -> bool:
+    """As `_has_right_types`; plain loops, because a run that continues looks at each line so."""
+    get = record.get
+    if not (
+        type(record["item"]) is type(get("status")) is type(get("reason")) is str
+        and type(get("outputs")) is type(get("rows")) is list
+        and "fingerprint" in record
+        and type(get("at", 0.0)) in (float, int)
+    ):
+        return False
+    for output in record["outputs"]:
+        if type(output) is not list or len(output) != 2:
+            return False
+        if type(output[0]) is not str or type(output[1]) is not int or "\0" in output[0]:
+            return False
+    return all(type(row) is dict for row in record["rows"])
+
+
+def _header_fault(header: Header) -> str:
     """The fault of a header that no facevox has written; "" where it has none.
 
     The table is written where the header says, with its columns as the first line.
     """
-    table, columns = header.get("table"), header.get("columns")
-    if not isinstance(table, str) or not _is_table_name(table):
-        return f"its table is {table!r}, not the name of a CSV in this folder"
-    if not isinstance(columns, list) or not all(str(name).isprintable() for name in columns):
-        return "its columns are no names"
-    return "" if header.get("item_column") in columns else "its item_column is none of its columns"
+    if not _is_table_name(header["table"]):
+        return f"its table is {header['table']!r}, not the name of a CSV in this folder"
+    return "" if all(name.isprintable() for name in header["columns"]) else "its columns are no names"
 
 
 def _is_table_name(table: str) -> bool:
@@ -254,12 +252,12 @@ def load_manifest(path: Path) -> Manifest | None:
                         f"{path}: manifest format {record['facevox_manifest']}, this facevox reads "
                         f"{FORMAT_VERSION}; use the facevox that wrote it, or another output folder"
                     )
-                if fault := _header_fault(record):
+                if fault := _header_fault(cast(Header, record)):
                     raise UserError(f"{path}: {fault}; move it away or use another output folder")
                 manifest = Manifest(path, cast(Header, record))
                 media_reader = record.get("media_reader", 1)
                 columns = {*record["columns"], "status", "reason"}
-            elif record is None or any(row.keys() - columns for row in record.get("rows", ())):
+            elif record is None or _has_other_columns(record, columns):
                 num_damaged += 1
             elif "item" in record:
                 manifest.offsets[record["item"]] = start
@@ -274,6 +272,13 @@ def load_manifest(path: Path) -> Manifest | None:
     if num_damaged:
         logger.warning(f"{path}: {num_damaged} damaged lines; their items count as not done")
     return manifest
+
+
+def _has_other_columns(record: Mapping[str, Any], columns: Set[str]) -> bool:
+    for row in record.get("rows", ()):
+        if not row.keys() <= columns:
+            return True
+    return False
 
 
 def find_manifests(output_dir: Path, program: str) -> list[Path]:
@@ -524,111 +529,3 @@ def empty_text(program: str, settings: Mapping[str, object], detector: str = "")
 
 def _line(record: Mapping[str, object]) -> bytes:
     return json.dumps(record, separators=(",", ":")).encode() + b"\n"
-
-
-def refuse_other_splits(output_dir: Path, program: str, num_shards: int) -> list[OutputLock]:
-    """Makes sure that no other run works on the same items in another number of shards.
-
-    Returns:
-        The locks of dead runs that were cleared away.
-
-    Raises:
-        UserError: Such a run is alive.
-    """
-    locks = []
-    for path in sorted((output_dir / FOLDER).glob(f"{program}*.lock")):
-        if shard_of(path.with_suffix(".jsonl"))[1] != num_shards:
-            with OutputLock(path) as lock:
-                locks.append(lock)
-    return [lock for lock in locks if lock.dead_token]
-
-
-@dataclass(frozen=True)
-class Merged:
-    """The joined shards.
-
-    Attributes:
-        table: The table of all shards.
-        num_rows: Its number of rows.
-        counts: Number of items by status.
-        settings: Settings that the items were made with.
-    """
-
-    table: Path
-    num_rows: int
-    counts: dict[str, int]
-    settings: dict[str, object]
-
-    @property
-    def is_empty(self) -> bool:
-        """True if no item gave a result."""
-        return bool(self.counts) and not self.counts.get("done")
-
-    def has_failed(self, max_failed: float) -> bool:
-        """True if a larger share than `max_failed` of the items with somebody in them failed."""
-        num_items = sum(count for status, count in self.counts.items() if status not in NOBODY)
-        return is_too_much(self.counts.get("failed", 0), num_items, max_failed)
-
-
-def merge_manifests(output_dir: Path, program: str, *, spreadsheet_safe: bool = False) -> Merged:
-    """Joins the shards of a program: writes its whole manifest and table as a single run would have.
-
-    Records of a whole run there, from before or since, are joined too; the newest of an item counts.
-
-    Raises:
-        UserError: No shards; a shard missing, unfinished, or made from other inputs or with other settings;
-            a run is still working there.
-    """
-    paths = [path for path in find_manifests(output_dir, program) if shard_of(path)[1] > 1]
-    if not paths:
-        raise UserError(f"{output_dir}: no shards of {program} to merge")
-    whole_file = manifest_file(output_dir, program)
-    with OutputLock(whole_file.with_suffix(".lock")):
-        refuse_other_splits(output_dir, program, 1)
-        manifests = _finished_shards(output_dir, program, paths)
-        header: Header = {**manifests[0].header, "overwrite": False}
-        whole = load_manifest(whole_file) if whole_file.exists() else None
-        if whole is not None and not whole.differences(header):
-            manifests.append(whole)
-        index = ItemIndex(manifests)
-        readers = {index.media_reader(name) for name in index}
-        if len(readers) > 1:
-            shards = manifests[: len(paths)]
-            older = [m.path.name for m in shards if min(map(index.media_reader, m.times)) < max(readers)]
-            raise UserError(
-                f"{output_dir}: results in {', '.join(older)} are of an older facevox, which read some files "
-                "otherwise; run the same command for each part again, which checks them, then merge"
-            )
-        if max(readers, default=1) > 1:
-            header["media_reader"] = max(readers)
-        write_manifest(whole_file, header, index.records(sorted(index)), manifests[0].inputs)
-        merged = load_manifest(whole_file)
-        assert merged is not None, "just written"
-        table = output_dir / header["table"]
-        num_rows, counts = write_table(table, header, ItemIndex([merged]), spreadsheet_safe=spreadsheet_safe)
-        return Merged(table, num_rows, counts, header["settings"])
-
-
-def _finished_shards(output_dir: Path, program: str, paths: list[Path]) -> list[Manifest]:
-    """The manifests of all shards of one split, complete and with the same settings and inputs."""
-    way_out = f"run the program once without shards: it takes over what is done ({output_dir})"
-    totals = {shard_of(path)[1] for path in paths}
-    if len(totals) > 1:
-        raise UserError(f"{program}: shards of different splits {sorted(totals)}; {way_out}")
-    missing = sorted(set(range(totals.pop())) - {shard_of(path)[0] for path in paths})
-    if missing:
-        raise UserError(f"{output_dir}: shards of {program} still missing: {' '.join(map(str, missing))}")
-    manifests: list[Manifest] = []
-    for path in paths:
-        manifest = load_manifest(path)
-        if manifest is None or not manifest.is_complete:
-            raise UserError(f"{path}: this shard is not finished; run its command again, then merge")
-        if manifests and (changes := manifests[0].differences(manifest.header)):
-            raise UserError(f"{path}: made with other settings than {paths[0].name}: {'; '.join(changes)}")
-        if manifests and manifest.inputs != manifests[0].inputs:
-            raise UserError(
-                f"{path}: had other inputs than {paths[0].name} (files came or went between the runs); "
-                "run all shards again, which skips what is done, then merge"
-            )
-        manifests.append(manifest)
-    return manifests

@@ -21,10 +21,10 @@ from facevox.manifest import (
     empty_text,
     find_manifests,
     find_programs,
-    merge_manifests,
     shard_of,
     status_text,
 )
+from facevox.shards import merge_manifests
 
 JOB = Job(inputs=("output_dir",))
 

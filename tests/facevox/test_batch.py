@@ -25,9 +25,9 @@ from facevox.manifest import (
     ManifestWriter,
     find_manifests,
     load_manifest,
-    merge_manifests,
     read_manifest,
 )
+from facevox.shards import merge_manifests
 
 PROGRAM = Path(batch_jobs.__file__)
 

@@ -29,7 +29,8 @@ from facevox.cluster.resources import Resources, is_sbatch_text
 from facevox.cluster.submission import Submission, script_of
 from facevox.errors import UserError
 from facevox.files import read_json
-from facevox.manifest import find_manifests, load_manifest, merge_manifests
+from facevox.manifest import find_manifests, load_manifest
+from facevox.shards import merge_manifests
 from facevox_programs.jobs import TABLE
 from lc_pytorch.datasets.identity_table import IdentityTable
 from lc_pytorch.datasets.matched_files import iter_matched_file, write_matched_files
@@ -209,7 +210,7 @@ def test_manifests(folder: Path) -> None:
     assert merge_manifests(output, "upper").num_rows == 2
 
 
-@pytest.mark.parametrize("table", ["../x.csv", "/tmp/x.csv", "sub/x.csv", ".bashrc", "a\n.csv", "", "..", 3])
+@pytest.mark.parametrize("table", ["../x.csv", "/tmp/x.csv", "sub/x.csv", ".bashrc", "a\n.csv", "", ".."])
 def test_manifest_with_a_table_elsewhere_is_refused(folder: Path, table: object) -> None:
     (folder / "in").mkdir()
     (folder / "in" / "a").write_text("a")

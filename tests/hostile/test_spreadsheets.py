@@ -7,7 +7,7 @@ import pytest
 from batch_jobs import Upper, config_of, items_of
 
 from facevox.batch import run_batch
-from facevox.manifest import merge_manifests
+from facevox.shards import merge_manifests
 from facevox.spreadsheets import TableReader, safe_cell
 from lc_pytorch.datasets.identity_table import IdentityTable
 from lc_pytorch.evaluation.ranking import Ranking, write_ranking

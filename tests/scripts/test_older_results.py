@@ -19,8 +19,8 @@ from bad_media import rewrite_matrix
 
 from facevox import cli
 from facevox.errors import UserError
-from facevox.manifest import merge_manifests
 from facevox.media import read_audio
+from facevox.shards import merge_manifests
 
 OLDER = Path(__file__).with_name("older_results")
 TABLES = {"extract_faces": "faces.csv", "extract_voices": "voices.csv"}

@@ -30,7 +30,8 @@ from emotion.landmarks.shards import PROGRAM
 from facevox import cli
 from facevox.batch import BatchOptions
 from facevox.errors import ExitCode, UserError
-from facevox.manifest import find_manifests, merge_manifests, read_manifest
+from facevox.manifest import find_manifests, read_manifest
+from facevox.shards import merge_manifests
 from facevox_demo.example.aihub import write_zip
 
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from facevox.errors import UserError, one_line
 from facevox.file_kinds import file_fault
+from facevox.picture_headers import cost_fault
 from facevox.suffixes import PICTURE_SUFFIXES, VIDEO_SUFFIXES, patterns, related, system_name
 
 if TYPE_CHECKING:
@@ -35,11 +36,12 @@ VIDEO_PATTERNS = patterns(VIDEO_SUFFIXES)
 # Pillow's names. It tries no other decoder: some start programs (PostScript) or open other files.
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "HEIF", "AVIF")
 IMAGE_FORMATS_TEXT = "JPEG, PNG, WebP, HEIC, AVIF, BMP, TIFF or GIF"
-# 510 MB as decoded 8-bit RGB. Above 178 956 970 pixels Pillow refuses a picture by itself.
-MAX_IMAGE_PIXELS = 170_000_000
+# 390 MB as decoded 8-bit RGB, 910 MB while it is decoded: at most a gigabyte for a file of any few bytes.
+MAX_IMAGE_PIXELS = 130_000_000
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BITS, _PLANES, _SEPARATE = 258, 284, 2  # tags of TIFF, and the value for planes
-MAX_IMAGE_BYTES = 1_000_000_000  # MAX_IMAGE_PIXELS take 680 MB as uncompressed RGBA
+_STRIP_PIXELS = 1 << 24
+MAX_IMAGE_BYTES = 1_000_000_000  # MAX_IMAGE_PIXELS take 520 MB as uncompressed RGBA
 _TYPESCRIPT = (".ts", ".mts")  # MPEG transport streams, too
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}  # a link to nowhere or to itself
 _counter = itertools.count()
@@ -381,12 +383,13 @@ def decode_image(data: bytes, name: str) -> "NDArray[np.uint8]":
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
-        with open_picture(data) as picture:
+        with open_picture(data, name) as picture:
             width, height = picture.size
             if width * height > MAX_IMAGE_PIXELS:
                 raise ImageError(f"{name}: {width} x {height} pixels; at most {MAX_IMAGE_PIXELS} are read")
             _check_values(picture, name)
-            return _upright_rgb(ImageOps.exif_transpose(picture))
+            ImageOps.exif_transpose(picture, in_place=True)  # otherwise it makes a copy, also of upright ones
+            return _rgb(picture)
     except ImageError:
         raise
     except Image.DecompressionBombError:  # Pillow checks before we can, and does not report the size
@@ -398,13 +401,17 @@ def decode_image(data: bytes, name: str) -> "NDArray[np.uint8]":
         raise ImageError(f"{name}: broken picture: {' '.join(str(error).split())}") from None
 
 
-def open_picture(data: bytes) -> "Image.Image":
+def open_picture(data: bytes, name: str = "picture") -> "Image.Image":
     """The picture in `data`, of which Pillow has read the header only; a format of IMAGE_FORMATS.
 
     Raises:
+        ImageError: It would take too long to decode.
         Exception: What Pillow raises on bad data, of many kinds.
     """
     from PIL import Image
+
+    if fault := cost_fault(data):
+        raise ImageError(f"{name}: {fault}, which would take too long to decode")
 
     formats = [name for name in IMAGE_FORMATS if name != "HEIF"]
     if data[4:8] == b"ftyp":
@@ -434,14 +441,22 @@ def _check_values(picture: "Image.Image", name: str) -> None:
             raise ImageError(f"{name}: a TIFF of {max(bits)} bits in separate planes; save it in one plane")
 
 
-def _upright_rgb(picture: "Image.Image") -> "NDArray[np.uint8]":
-    if picture.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion clips at 255
-        levels = np.asarray(picture, dtype=np.float64) / 257.0
-        grey = np.clip(levels + 0.5, 0, 255).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
-    if picture.mode == "La":  # grey with premultiplied transparency, which HEIC may have
-        picture = picture.convert("LA")
-    return np.asarray(picture.convert("RGB"), dtype=np.uint8).copy()
+def _rgb(picture: "Image.Image") -> "NDArray[np.uint8]":
+    """(H, W, 3) of a picture, converted in strips: its own pixels are the only other copy in memory."""
+    image_rgb = np.empty((picture.height, picture.width, 3), np.uint8)
+    rows = max(_STRIP_PIXELS // picture.width, 1)
+    for top in range(0, picture.height, rows):
+        bottom = min(top + rows, picture.height)
+        is_whole = bottom - top == picture.height
+        strip = picture if is_whole else picture.crop((0, top, picture.width, bottom))
+        if strip.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion clips at 255
+            grey = np.clip(np.asarray(strip, dtype=np.float64) / 257.0 + 0.5, 0, 255)
+            image_rgb[top:bottom] = grey.astype(np.uint8)[..., None]
+            continue
+        if strip.mode == "La":  # grey with premultiplied transparency, which HEIC may have
+            strip = strip.convert("LA")
+        image_rgb[top:bottom] = np.asarray(strip if strip.mode == "RGB" else strip.convert("RGB"))
+    return image_rgb
 
 
 def write_image(

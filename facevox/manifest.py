@@ -275,10 +275,7 @@ def load_manifest(path: Path) -> Manifest | None:
 
 
 def _has_other_columns(record: Mapping[str, Any], columns: Set[str]) -> bool:
-    for row in record.get("rows", ()):
-        if not row.keys() <= columns:
-            return True
-    return False
+    return any(not row.keys() <= columns for row in record.get("rows", ()))
 
 
 def find_manifests(output_dir: Path, program: str) -> list[Path]:

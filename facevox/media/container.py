@@ -10,6 +10,9 @@ from av.error import FFmpegError
 
 from facevox.errors import UserError, one_line
 from facevox.file_kinds import boxed_picture, file_fault
+from facevox.media.tables import table_fault
+from facevox.picture_headers import MAX_SCANS
+from facevox.signs import report_progress
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
@@ -59,8 +62,7 @@ def open_media(path: str | Path) -> Iterator["InputContainer"]:
         raise MediaError(f"{path}: {error.strerror or 'cannot be read'}") from None
     if size == 0:
         raise MediaError(f"{path}: the file is empty (0 bytes)")
-    if picture := _picture_of(file):
-        raise MediaError(f"{path}: {picture}, not a video")
+    _refuse_by_header(file, size)
     try:
         # "file:" keeps names such as "-x.mp4" or "http:x.mp4" from being read as options or addresses;
         # the whitelists keep play lists from reaching the network and other files.
@@ -80,14 +82,18 @@ def open_media(path: str | Path) -> Iterator["InputContainer"]:
         raise MediaError(f"{path}: not a readable media file: {_kind_of(file) or _reason(error)}") from None
 
 
-def _picture_of(file: Path) -> str:
-    """A line about a HEIC or AVIF picture; "" for every other file."""
+def _refuse_by_header(file: Path, size: int) -> None:
+    """Raises MediaError for a HEIC or AVIF picture, and for an index that would take gigabytes."""
     try:
         with file.open("rb") as opened:
-            head = opened.read(12)
+            picture = boxed_picture(opened.read(12))
+            fault = "" if picture else table_fault(opened, size)
     except OSError:
-        return ""
-    return boxed_picture(head)
+        return  # FFmpeg's message
+    if picture:
+        raise MediaError(f"{file}: {picture}, not a video")
+    if fault:
+        raise MediaError(f"{file}: {fault}")
 
 
 def _kind_of(file: Path) -> str:
@@ -247,7 +253,11 @@ def decoded_frames(
     container: "InputContainer", stream: "VideoStream | AudioStream", check: Callable[[], None] = lambda: None
 ) -> Iterator[object]:
     """The frames of a stream; damaged packets are skipped, a truncated file just ends."""
+    is_jpeg = stream.codec_context.name == "mjpeg"
     for packet in stream_packets(container, stream, check):
+        if is_jpeg and bytes(packet).count(b"\xff\xda") > MAX_SCANS:
+            continue  # it would take minutes
+        report_progress()
         try:
             yield from packet.decode()
         except FFmpegError:

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_FRAME_PIXELS = 8192 * 8192  # 8K film is 8192 x 4320; refused by the header, before decoding
+# High-speed recordings are played slower than that. A second of pictures of a few bytes could take hours.
+MAX_RATE_HZ = 1000.0
+FREE_FRAMES = 2000.0  # at any rate: stamps of a damaged file may stand still
 # A time between frames that differs from the median by more than this share of it is not rounding (1 ms in
 # Matroska: 6 % at 60 frames a second). One in fifty may: files that were cut have an odd one.
 RATE_TOLERANCE = 0.2
@@ -160,12 +163,19 @@ def _timed_frames(
     clock = Clock(path, container)
     step_s = _frame_s(stream)
     last_s: float | None = None
-    for frame in deinterlaced(decoded_frames(container, stream, check), stated_order(stream)):
+    most = FREE_FRAMES  # frames up to here
+    for count, frame in enumerate(
+        deinterlaced(decoded_frames(container, stream, check), stated_order(stream))
+    ):
         _check_size(path, frame.width, frame.height, pixel_aspect(stream))
         if last_s is None:
             last_s = clock.time_s(frame.time, start_s)
         else:
-            last_s = max(clock.time_s(frame.time, last_s, step_s), last_s)
+            time_s = max(clock.time_s(frame.time, last_s, step_s), last_s)
+            most += MAX_RATE_HZ * (time_s - last_s)
+            last_s = time_s
+        if count > most:
+            raise MediaError(f"{path}: more than {MAX_RATE_HZ:.0f} pictures a second at {last_s:.0f} s")
         yield last_s, frame
 
 

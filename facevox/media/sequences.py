@@ -8,6 +8,7 @@ from av.error import FFmpegError
 from PIL import Image, ImageFile
 
 from facevox.media.display import PictureMaker
+from facevox.media.tables import table_fault
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -33,6 +34,8 @@ class SequenceImage(ImageFile.ImageFile):
         kinds = _box_kinds(self._data)
         if b"moov" not in kinds or b"meta" in kinds:
             raise SyntaxError("not a HEIF sequence")
+        if fault := table_fault(io.BytesIO(self._data), len(self._data)):
+            raise SyntaxError(fault)
         try:
             with self._container() as container:
                 codec = container.streams.video[0].codec_context

@@ -65,9 +65,9 @@ class BatchOptions(Options):
         False, switch(), "print counts and an estimate of time and disk; write nothing", group="batch"
     )
     item_timeout_s: float = option(
-        600.0,
+        60.0,
         number(is_above=True),
-        "give an item up after this many seconds",
+        "give an item up that makes no progress for this many seconds",
         group="batch",
     )
     max_failed: float = option(

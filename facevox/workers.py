@@ -8,6 +8,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,8 +21,10 @@ from typing import Generic, Protocol, TypeVar
 
 from facevox.errors import NobodyError, UserError, disk_fault, one_line
 from facevox.files import remove_temporaries, set_run_token
+from facevox.limits import OUT_OF_MEMORY_CODE, MemoryLimit, spare_bytes
 from facevox.native_silence import native_silence
 from facevox.signals import STOP_SIGNALS, ignore_stop_signals
+from facevox.signs import set_listener
 
 START_TIMEOUT_S = 300.0  # imports from a cold network disk take minutes
 CLOSE_PATIENCE_S = 10.0
@@ -30,6 +33,7 @@ MAX_START_FAILURES = 3  # workers that die one after the other before any item i
 # without delaying a stop.
 PREFETCH_BELOW_S = 0.2
 LARGE_BLOCK_BYTES = 31 << 20  # below 32 MB, the highest threshold that glibc adopts by itself
+OUT_OF_MEMORY = "needs more memory than a file of its size may take"
 KEPT = "kept"  # outcome of an unchecked item that does not have to be done again
 
 
@@ -80,12 +84,16 @@ class Outcome:
     def without_result(cls, reason: str | BaseException) -> "Outcome":
         """Of an item that failed, or in which nobody is (`NobodyError`), with the reason in one line."""
         status = reason.status if isinstance(reason, NobodyError) else "failed"
+        if isinstance(reason, MemoryError):
+            return cls(status=status, reason=OUT_OF_MEMORY)
         return cls(status=status, reason=reason if isinstance(reason, str) else one_line(reason))
 
 
 class Job(Protocol[_ItemT]):
     """The work of a worker; see `facevox.batch.Task`."""
 
+    @property
+    def is_heavy(self) -> bool: ...
     def open(self, output_dir: Path) -> None: ...
     def process_chunk(self, items: Sequence[_ItemT]) -> Iterator[Outcome]: ...
     def close(self) -> None: ...
@@ -144,15 +152,33 @@ def _worker_main(pipe: Connection, job: Job[ItemT], output_dir: Path, token: str
         except Exception as error:
             pipe.send(("refused", one_line(error, 2000), isinstance(error, UserError)))
             return
-        pipe.send(("ready",))
+        lock = threading.Lock()  # signs of life may come from a thread of the job
+
+        def send(*message: object) -> None:
+            with lock:
+                pipe.send(message)
+
+        set_listener(lambda: send("alive"))
+        limit = MemoryLimit()
+        send("ready")
         while (chunk := pipe.recv()) is not None:
+            limit.set(spare_bytes(max(map(_size_of, chunk)), is_heavy=job.is_heavy))
             try:
                 for _, outcome, seconds in _timed(job, chunk):
-                    pipe.send(("outcome", outcome, seconds))
+                    send("outcome", outcome, seconds)
             except UserError as error:  # the disk is full: the batch ends
-                pipe.send(("refused", one_line(error, 2000), True))
+                send("refused", one_line(error, 2000), True)
                 return
         job.close()
+
+
+def _size_of(item: Item) -> int:
+    """Bytes of the largest file of an item; 0 where there is none."""
+    sizes = [0]
+    for path in filter(None, (item.path, *item.further_paths)):
+        with contextlib.suppress(OSError, ValueError):
+            sizes.append(Path(path).stat().st_size)
+    return max(sizes)
 
 
 class _Worker(Generic[ItemT]):
@@ -209,7 +235,7 @@ class WorkerPool(Generic[ItemT]):
         output_dir: Given to `job.open`.
         num_workers: At least 1.
         token: Names the workers' temporary files (see `facevox.files`).
-        item_timeout_s: An item that takes longer is failed and its worker replaced.
+        item_timeout_s: An item that makes no progress for longer is failed and its worker replaced.
     """
 
     def __init__(
@@ -304,13 +330,15 @@ class WorkerPool(Generic[ItemT]):
             yield from self._receive(worker)
             silent_s = time.monotonic() - worker.last_sign_s
             if silent_s > worker.limit_s(self._item_timeout_s):
-                reason = f"took longer than {silent_s:.0f} s and was given up"
+                reason = f"made no progress for {silent_s:.0f} s and was given up"
                 yield from self._replace(worker, retries, reason)
             elif not worker.process.is_alive():
                 yield from self._receive(worker)  # what it sent before it died
                 code = worker.process.exitcode or 0
                 how = f"signal {-code}" if code < 0 else f"exit code {code}"
-                yield from self._replace(worker, retries, f"the worker process died on it ({how})")
+                is_memory = code == OUT_OF_MEMORY_CODE
+                reason = OUT_OF_MEMORY if is_memory else f"the worker process died on it ({how})"
+                yield from self._replace(worker, retries, reason)
 
     def _receive(self, worker: _Worker[ItemT]) -> Iterator[Result[ItemT]]:
         while True:
@@ -320,7 +348,9 @@ class WorkerPool(Generic[ItemT]):
                 message = worker.pipe.recv()
             except (EOFError, OSError):
                 return
-            if message[0] == "ready":
+            if message[0] == "alive":
+                worker.last_sign_s = time.monotonic()
+            elif message[0] == "ready":
                 worker.is_ready, worker.last_sign_s = True, time.monotonic()
             elif message[0] == "refused":
                 error = (

@@ -19,8 +19,8 @@ from torch.nn import functional
 from facevox.files import replacing, write_json
 from facevox_demo.example.face_pictures import SIZE_PX, load_pictures
 from facevox_demo.options import DemoEmbedderConfig
-from lc_pytorch.faces.embedders import METADATA_KEY
 from lc_pytorch.faces.grouping import bcubed_f1, group_faces
+from lc_pytorch.faces.onnx_models import METADATA_KEY
 
 PREPROCESSING = "insightface"  # (x - 127.5) / 127.5
 

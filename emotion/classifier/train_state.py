@@ -6,6 +6,7 @@ It is written whole or not at all, and read without pickle.
 """
 
 import json
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from facevox.archives import check_members
 from facevox.errors import UserError, one_line
 from facevox.file_kinds import file_fault
 from facevox.files import write_arrays
@@ -80,6 +82,8 @@ def load_state(path: Path) -> TrainState | None:
     if not path.is_file():
         return None
     try:
+        with zipfile.ZipFile(path) as archive:  # `save_state` stores its arrays as they are
+            check_members(archive.infolist(), path.stat().st_size)
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         about = json.loads(arrays.pop("about").tobytes())

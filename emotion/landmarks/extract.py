@@ -19,9 +19,10 @@ from collections.abc import Sequence
 
 from emotion.landmarks.extraction import extract_landmarks_from_zip as extract_landmarks_from_zip
 from emotion.landmarks.extraction import run_extraction
-from emotion.landmarks.options import ExtractConfig, PictureBatch, add_log_dir_option
+from emotion.landmarks.options import ExtractConfig, add_log_dir_option
 from emotion.logger_config import get_logger, setup_logging
 from facevox import cli
+from facevox.batch_options import BatchOptions
 from facevox.cluster.job import MERGE, Job
 
 JOB = Job(join=MERGE, inputs=("zips",))
@@ -33,7 +34,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         __doc__, "python emotion/landmarks/extract.py --zips A.zip B.zip --output_dir runs/landmarks"
     )
     cli.add_options(parser, ExtractConfig)
-    cli.add_options(parser, PictureBatch)
+    cli.add_options(parser, BatchOptions)
     add_log_dir_option(parser)
     return parser
 
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Extracts; returns the exit code."""
     args = get_args_parser().parse_args(argv)
     config = cli.build(ExtractConfig, args)
-    options = cli.build(PictureBatch, args)
+    options = cli.build(BatchOptions, args)
     if not options.dry_run:
         setup_logging(args.log_dir)
     logger = get_logger("landmarks.extract")

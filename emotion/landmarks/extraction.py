@@ -91,6 +91,8 @@ class PictureJob:
         mesh: One of `facevox.mesh.kinds.MESHES`.
     """
 
+    is_heavy = False
+
     def __init__(self, mesh: str = FACE_MESH) -> None:
         self.mesh = mesh
 

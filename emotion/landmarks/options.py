@@ -9,12 +9,10 @@ from typing import Any
 
 from emotion.landmarks.normalisation import NORMALISATIONS, SCALED
 from emotion.landmarks.shards import SHARD_PICTURES
-from facevox.batch_options import BatchOptions
 from facevox.mesh.kinds import FACE_MESH, MESHES
 from facevox.options import (
     DEVICE,
     Options,
-    changed,
     choice,
     number,
     option,
@@ -35,13 +33,6 @@ DEFAULT_CLASSES = ("neutral", "anxiety")  # 중립 (0), 불안 (1)
 def add_log_dir_option(parser: argparse.ArgumentParser) -> None:
     """Adds --log_dir."""
     parser.add_argument("--log_dir", type=Path, default=Path("logs"), metavar="DIR", help="of the day's log")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PictureBatch(BatchOptions):
-    """A batch in which an item is a picture, or a shard of them with this time for each."""
-
-    item_timeout_s: float = changed(BatchOptions, "item_timeout_s", 60.0)
 
 
 @dataclass(frozen=True, kw_only=True)

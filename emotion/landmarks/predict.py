@@ -14,10 +14,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from emotion.landmarks.options import PictureBatch, TrainConfig, add_log_dir_option
+from emotion.landmarks.options import TrainConfig, add_log_dir_option
 from emotion.logger_config import get_logger, setup_logging
 from facevox import cli
 from facevox.batch import BatchConfig, run_batch
+from facevox.batch_options import BatchOptions
 from facevox.manifest import status_text
 from facevox.options import default_of
 
@@ -40,7 +41,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="folder of train.py, or its model.pth",
     )
-    cli.add_options(parser, PictureBatch)
+    cli.add_options(parser, BatchOptions)
     add_log_dir_option(parser)
     return parser
 

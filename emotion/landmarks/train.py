@@ -22,9 +22,10 @@ from pathlib import Path
 
 from emotion.landmarks.extraction import run_extraction
 from emotion.landmarks.features import Features
-from emotion.landmarks.options import ExtractConfig, PictureBatch, TrainConfig, add_log_dir_option
+from emotion.landmarks.options import ExtractConfig, TrainConfig, add_log_dir_option
 from emotion.logger_config import get_logger, log_hyperparameters, setup_logging
 from facevox import cli
+from facevox.batch_options import BatchOptions
 from facevox.cluster.job import PER_GPU, Job
 from facevox.errors import ExitCode, UserError
 from facevox.options import default_of
@@ -56,7 +57,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         help="what extract.py wrote, or is to write (default with --zips: landmarks/ in --save_dir)",
     )
     cli.add_options(source, ExtractConfig, only=("labels", "limit", "mesh"))
-    cli.add_options(source, PictureBatch, only=("workers", "item_timeout_s", "max_failed"))
+    cli.add_options(source, BatchOptions, only=("workers", "item_timeout_s", "max_failed"))
     cli.add_options(parser, TrainConfig)
     parser.group("training").add_argument(
         "--dry_run",
@@ -102,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _extract(args: argparse.Namespace, folder: Path) -> ExitCode:
     config = cli.build(ExtractConfig, args, output_dir=folder)
-    extraction = run_extraction(config, cli.build(PictureBatch, args))
+    extraction = run_extraction(config, cli.build(BatchOptions, args))
     for line in extraction.lines(folder):
         print(line)
     return extraction.exit_code

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from emotion.classifier.about import FORMAT, MEMBER, About
 from emotion.data.crops import cut_square, face_box, square_around
 from emotion.live.face_tracks import Face, FaceTracks, Sighting
+from facevox.archives import check_members
 from facevox.errors import UserError, one_line
 from facevox.file_kinds import file_fault
 from facevox.mesh.face_mesh import FaceMesh
@@ -129,8 +130,7 @@ def read_about(path: Path) -> About:
         raise UserError(f"{path}: no such model; train one (make emotion-train) or run make demo")
     try:
         with zipfile.ZipFile(path) as archive:
-            if archive.getinfo(MEMBER).file_size > MAX_ABOUT_BYTES:
-                raise UserError(f"{path}: its {MEMBER} is too large")
+            check_members([archive.getinfo(MEMBER)], MAX_ABOUT_BYTES)
             about = json.loads(archive.read(MEMBER))
         names, preprocessing = about["class_names"], about["preprocessing"]
         is_usable = (

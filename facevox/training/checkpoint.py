@@ -10,6 +10,7 @@ from typing import IO, Any, cast
 import torch
 from torch import Tensor, nn
 
+from facevox.archives import check_members
 from facevox.errors import UserError, one_line
 from facevox.file_kinds import file_fault
 from facevox.files import replacing
@@ -83,14 +84,27 @@ def _check_records(path: Path) -> None:
         Exception: It is a damaged ZIP.
     """
     with path.open("rb") as file:
-        if file.read(4) != b"PK\3\4":
-            return  # the format before torch 1.6, which has no checksums, or another file
+        if file.read(4) != b"PK\3\4":  # the format before torch 1.6, which has no checksums, or another file
+            _check_pickle(path, file.read())
+            return
         with zipfile.ZipFile(file) as archive:
-            packed = [info.filename for info in archive.infolist() if info.compress_type]
+            members = archive.infolist()
+            packed = [info.filename for info in members if info.compress_type]
+            if not packed:
+                check_members(members, path.stat().st_size)  # records that share their bytes have more
             damaged = packed[0] if packed else archive.testzip()
+            for info in members if not damaged else ():
+                if info.filename.endswith(".pkl"):
+                    _check_pickle(path, archive.read(info))
     if damaged:
         kind = "packed, which torch writes none of" if packed else "damaged"
         raise UserError(f"{path}: its record {damaged} is {kind}; restore the file, or train again")
+
+
+def _check_pickle(path: Path, content: bytes) -> None:
+    """Refuses a pickle that makes byte arrays: torch allows them, of any size, and weights have none."""
+    if any(b"c" + module + b"\nbytearray\n" in content for module in (b"builtins", b"__builtin__")):
+        raise UserError(f"{path}: it has a byte array, which no checkpoint of facevox has")
 
 
 def checkpoint_to_resume(save_dir: Path, resume: str) -> Path | None:

@@ -16,12 +16,14 @@ from facevox.batch import Item, Outcome, Task
 from facevox.errors import one_line
 from facevox.faces import align_five_points
 from facevox.files import decode_image, read_image_bytes
+from facevox.signs import report_progress
 from facevox.workers import raise_if_disk_full
 from lc_pytorch.faces.crops import cut_face
-from lc_pytorch.faces.embedders import Embedder, FaceModel, Picture
+from lc_pytorch.faces.embedders import Embedder, FaceModel
 from lc_pytorch.faces.embedding_store import FACTS, VectorStore
 from lc_pytorch.faces.face_locator import FaceLocator, LocatedFace
 from lc_pytorch.faces.face_table import ExtractedFace
+from lc_pytorch.faces.onnx_models import Picture
 from lc_pytorch.faces.quality import Quality, measure_quality
 
 PROGRAM = "embed_faces"
@@ -62,6 +64,7 @@ class EmbedTask(Task[FaceItem]):
         self._model = model
         self._device = device
         self._use_store = use_store
+        self.is_heavy = not model.preprocessing  # torch; ONNX models run without it
 
     def open(self, output_dir: Path) -> None:
         """Opens the store; the model and FaceMesh are loaded when the first face needs them."""
@@ -158,6 +161,7 @@ class EmbedTask(Task[FaceItem]):
             return {}
         if self._embedder is None:
             self._embedder = self._model.load(self._device)
+            report_progress()
         try:
             vectors = self._embedder.embed(pictures)
         except Exception as error:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from torch import Tensor, nn
 
 from facevox.errors import UserError, one_line
+from lc_pytorch.models.bounds import bounded_config, check_parameters
 from lc_pytorch.models.hub import from_hub, read_weights
 
 if TYPE_CHECKING:
@@ -68,7 +69,9 @@ def build_encoder(config: Mapping[str, object]) -> nn.Module:
     settings = dict(config)
     kind = str(settings.pop("model_type", ""))
     try:
-        return _from_config(AutoConfig.for_model(kind, **settings))
+        return _from_config(AutoConfig.for_model(kind, **bounded_config(settings, "config.json")))
+    except UserError:
+        raise
     except Exception as error:  # of values that do not fit transformers and torch raise anything
         raise UserError(
             f"config.json: an encoder of kind {kind!r} cannot be built ({one_line(error)})"
@@ -108,15 +111,15 @@ def _load(name: str | Path, kind: str, is_pretrained: bool) -> nn.Module:
     option = f"--{kind}_model"
     source, is_local = _source(name, option)
     field, expected = _KINDS[kind]
-    read_config = transformers.AutoConfig.from_pretrained
     if is_local:
-        config = read_weights(
-            lambda: read_config(source, local_files_only=True, trust_remote_code=False), source, option
-        )
+        config = read_weights(lambda: _read_config(source, option, local_files_only=True), source, option)
     else:
-        config = from_hub(partial(read_config, source, trust_remote_code=False), source, option)
+        config = from_hub(partial(_read_config, source, option), source, option)
     if not hasattr(config, field) or not hasattr(config, "hidden_size"):
         raise UserError(f"{option} {name}: a {config.model_type!r} model; {expected} is expected here")
+    num_bytes = _weight_bytes(source) if is_local and is_pretrained else 0
+    check = partial(check_parameters, partial(_from_config, config), num_bytes, f"{option} {name}")
+    read_weights(check, source, option)
     if not is_pretrained:
         return read_weights(lambda: _from_config(config), source, option)
 
@@ -133,6 +136,24 @@ def _load(name: str | Path, kind: str, is_pretrained: bool) -> nn.Module:
         model, info = from_hub(load, source, option)
     _refuse_missing(info, name, option)
     return _prepared(model)
+
+
+def _read_config(source: str, option: str, **where: bool) -> Any:
+    from transformers import CONFIG_MAPPING, PretrainedConfig
+
+    settings, _ = PretrainedConfig.get_config_dict(source, **where)
+    kind = settings.get("model_type")
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
+        raise UserError(f"{option} {source}: its config.json is of no model that transformers has ({kind!r})")
+    config = CONFIG_MAPPING[kind].from_dict(bounded_config(settings, f"{option} {source}: config.json"))
+    config.name_or_path = source
+    return config
+
+
+def _weight_bytes(folder: str) -> int:
+    """Bytes of the weights in a folder, each of which takes one at least."""
+    files = [file for file in Path(folder).iterdir() if file.suffix in (".safetensors", ".bin")]
+    return sum(file.stat().st_size for file in files)
 
 
 def _source(name: str | Path, option: str) -> tuple[str, bool]:

@@ -20,6 +20,7 @@ import torch
 from facevox.errors import UserError, one_line
 from facevox.files import read_json, require_folder, write_json
 from facevox.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from lc_pytorch.models.bounds import bounded_config, check_parameters
 from lc_pytorch.models.face_voice import FaceVoiceModel, TwoTowerModel
 from lc_pytorch.models.hq import HQVoxCelebModel
 
@@ -110,6 +111,9 @@ def load_model(
     config = read_json(config_file)
     kind, settings = _checked(config, config_file)
     try:
+        settings = bounded_config(settings, str(config_file))
+        num_bytes = weights_file.stat().st_size
+        check_parameters(lambda: KINDS[kind].from_settings(settings), num_bytes, str(config_file))
         model = KINDS[kind].from_settings(settings)
     except UserError:
         raise

@@ -13,8 +13,6 @@ from emotion.data.aihub.collection import read_collection, read_picture
 METHODS = {
     "stored": zipfile.ZIP_STORED,
     "deflated": zipfile.ZIP_DEFLATED,
-    "bzip2": zipfile.ZIP_BZIP2,
-    "LZMA": zipfile.ZIP_LZMA,
 }
 
 

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import NamedTuple
 
 from emotion.data.aihub.names import member_name
+from facevox.archives import READ_METHODS
 from facevox.errors import UserError, one_line
 from facevox.file_kinds import file_fault
 from facevox.suffixes import system_name
@@ -27,9 +28,9 @@ _ENCRYPTED = 0x1  # of the flag bits
 ENCRYPTED = "encrypted"
 _SPANNED = b"PK\7\x08"  # the first bytes of a split archive's first part
 _NO_DISK = 0xFFFF  # the ZIP64 record has the number
-# Packing methods by their numbers (4.4.5); Windows packs files of 2 GB and more with Deflate64.
-_UNPACKED_BY_PYTHON = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
-_METHODS = {6: "Implode", 9: "Deflate64", 93: "Zstandard", 95: "XZ", 96: "a JPEG packer", 98: "PPMd"}
+# Packing methods by their numbers (4.4.5); Windows packs files of 2 GB and more with Deflate64. Of bzip2 and
+# LZMA Python unpacks more than the stated size.
+_METHODS = {6: "Implode", 9: "Deflate64", 12: "bzip2", 14: "LZMA", 93: "Zstandard", 95: "XZ", 98: "PPMd"}
 
 
 class ArchiveError(UserError):
@@ -121,7 +122,7 @@ class Archive:
         """The content of the member whose header is at byte `offset`, its checksum verified.
 
         Raises:
-            ArchiveError: No such member, encrypted, packed by a method that Python does not have, damaged,
+            ArchiveError: No such member, encrypted, packed by another method than deflate, damaged,
                 or beyond the limits (checked before it is unpacked; at most its stated size is unpacked).
         """
         info = self._infos.get(offset)
@@ -205,6 +206,6 @@ def _obstacle(info: zipfile.ZipInfo) -> str:
     if info.flag_bits & _ENCRYPTED:
         return ENCRYPTED
     method = info.compress_type
-    if method in _UNPACKED_BY_PYTHON:
+    if method in READ_METHODS:
         return ""
-    return f"packed with {_METHODS.get(method, f'method {method}')}, which Python cannot unpack"
+    return f"packed with {_METHODS.get(method, f'method {method}')}; only stored and deflated files are read"

@@ -11,7 +11,8 @@ from face_models import make_onnx
 
 from facevox.errors import UserError
 from lc_pytorch.faces import embedders
-from lc_pytorch.faces.embedders import METADATA_KEY, MODEL_NAMES, find_model, make_embedder, weight_file
+from lc_pytorch.faces.embedders import MODEL_NAMES, find_model, make_embedder, weight_file
+from lc_pytorch.faces.onnx_models import METADATA_KEY
 
 SOME_FACES = [
     np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)

@@ -36,12 +36,12 @@ def repack(path: Path, names: Sequence[str], *, method: int = 0, flags: int = 0)
         (
             "abc",
             {"method": 9},
-            "packed with Deflate64, which Python cannot unpack; unpack it with: 7z x x.zip",
+            "packed with Deflate64; only stored and deflated files are read; unpack it with: 7z x x.zip",
         ),
         (
             "b",
             {"method": 9},
-            "of its 3 pictures and annotations 1 packed with Deflate64, which Python cannot",
+            "of its 3 pictures and annotations 1 packed with Deflate64; only stored and deflated",
         ),
         ("abc", {"method": 93}, "packed with Zstandard"),
         ("abc", {"method": 77}, "packed with method 77"),

@@ -1,0 +1,112 @@
+"""Limits to the memory that a foreign file may take in a process.
+
+A library that is refused memory raises MemoryError, or ends the process, which its parent then reports: never
+does the machine run out of memory, which would end other processes first.
+"""
+
+import contextlib
+import os
+import resource
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+# Beyond what the process has when it starts to read: an ordinary photograph or film takes a tenth.
+SPARE_BYTES = 1_000_000_000
+HEAVY_SPARE_BYTES = 4_000_000_000  # with TensorFlow or torch, which get their working memory late
+FILE_FACTOR = 8  # an honest large file needs some times its size ...
+MOST_FOR_FILE_BYTES = 1_000_000_000  # ... up to here: archives and films are read in parts
+OUT_OF_MEMORY_CODE = 77  # exit code of a process that the watchdog ended
+_WATCH_S = 0.05
+_HEAVY = ("torch", "tensorflow")
+_STATUS = Path("/proc/self/status")
+
+
+def spare_bytes(file_bytes: int, *, is_heavy: bool = False) -> int:
+    """Memory that reading a file of `file_bytes` may take in this process.
+
+    Args:
+        file_bytes: Its size.
+        is_heavy: TensorFlow or torch are loaded, or will be.
+    """
+    is_heavy = is_heavy or any(name in sys.modules for name in _HEAVY)
+    spare = HEAVY_SPARE_BYTES if is_heavy else SPARE_BYTES
+    return spare + min(FILE_FACTOR * file_bytes, MOST_FOR_FILE_BYTES)
+
+
+class MemoryLimit:
+    """Limits what this process takes beyond its present memory.
+
+    On Linux the system refuses more (RLIMIT_DATA: private memory that can be written, without the address
+    space that allocators and thread stacks only reserve). Elsewhere a thread ends the process, with
+    OUT_OF_MEMORY_CODE, once its memory has grown beyond. A process with CUDA has no limit: its driver maps
+    all of the card's memory.
+
+    Args:
+        end: Called by that thread; ends the process.
+    """
+
+    def __init__(self, end: Callable[[], None] = lambda: os._exit(OUT_OF_MEMORY_CODE)) -> None:
+        self._end = end
+        self._has_limit = not _has_cuda()
+        self._is_kernels = _data_bytes() is not None
+        self._base_bytes = _data_bytes() or _peak_bytes()
+        self._most_bytes = 0  # of the watchdog
+        if self._has_limit and not self._is_kernels:
+            threading.Thread(target=self._watch, daemon=True, name="memory watchdog").start()
+
+    def set(self, spare: int) -> None:
+        """Allows `spare` bytes more than at the start."""
+        if not self._has_limit:
+            return
+        most = self._base_bytes + spare
+        if self._is_kernels:
+            hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+            resource.setrlimit(resource.RLIMIT_DATA, (most if hard < 0 else min(most, hard), hard))
+        else:
+            # The peak never falls: after a large file only what exceeds it is noticed.
+            self._most_bytes = most
+
+    def _watch(self) -> None:
+        while True:
+            time.sleep(_WATCH_S)
+            if self._most_bytes and _peak_bytes() > self._most_bytes:
+                self._end()
+                return
+
+
+@contextlib.contextmanager
+def memory_limit(file_bytes: int) -> Iterator[None]:
+    """Limits the memory that reading one file may take in this process, where the system can do that."""
+    if _data_bytes() is None or _has_cuda():
+        yield
+        return
+    former = resource.getrlimit(resource.RLIMIT_DATA)
+    MemoryLimit().set(spare_bytes(file_bytes))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, former)
+
+
+def _data_bytes() -> int | None:
+    """The memory that RLIMIT_DATA counts; None where the system does not limit it."""
+    if sys.platform != "linux":
+        return None
+    try:
+        status = _STATUS.read_text()
+        return int(status.split("VmData:")[1].split()[0]) << 10
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+def _peak_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak << 10
+
+
+def _has_cuda() -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and bool(torch.cuda.is_initialized())

@@ -24,6 +24,7 @@ import numpy as np
 from facevox.errors import UserError, one_line
 from facevox.file_kinds import file_fault
 from facevox.picture_headers import cost_fault
+from facevox.signs import report_progress
 from facevox.suffixes import PICTURE_SUFFIXES, VIDEO_SUFFIXES, patterns, related, system_name
 
 if TYPE_CHECKING:
@@ -129,6 +130,7 @@ def replacing(
                 file.flush()
                 os.fsync(file.fileno())
         temporary.replace(target)
+        report_progress()
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno and not error.filename:

@@ -13,6 +13,7 @@ from av.codec.context import Flags
 
 from facevox.files import replacing
 from facevox.media.pictures import Frame, MediaInfo
+from facevox.signs import report_progress
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
@@ -133,6 +134,7 @@ def _write(
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
         frame.pts, frame.duration, frame.time_base = ticks, duration, time_base
         container.mux(video.encode(frame))
+        report_progress()
         count += 1
     if count == 0:
         raise ValueError(f"{path}: a video needs at least one frame")

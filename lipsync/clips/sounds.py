@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from facevox.errors import UserError, one_line
+from facevox.signs import report_progress
 from facevox.spectra import cepstra, mel_power, slaney_bands
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class SoundFeatureStream:
 
     def push(self, samples: "NDArray[np.float32]") -> SoundFeatures:
         """The rows that are complete with these (n,) further samples; none for a short block."""
+        report_progress()
         self._num_samples += len(samples)
         self._rest = np.concatenate([self._rest, samples.astype(np.float32)])
         return self._rows(max((len(self._rest) - FFT) // HOP + 1, 0))

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 
+from facevox.signs import report_progress
 from lipsync.clips.clock import ROW_HZ, ROWS_PER_FRAME
 from lipsync.sync.offset import LAG_MS, rows_of_frames
 
@@ -85,6 +86,7 @@ def smoothed(
     """
     from scipy.ndimage import gaussian_filter1d
 
+    report_progress()
     if len(values) == 0:
         return values
     smooth: NDArray[Floating] = gaussian_filter1d(values, sigma, axis=0, mode=mode, truncate=HIGH_PASS_REACH)

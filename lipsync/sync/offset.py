@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from facevox.signs import report_progress
 from lipsync.clips.clock import FRAME_HZ, ROW_HZ, ROWS_PER_FRAME
 
 if TYPE_CHECKING:
@@ -264,6 +265,7 @@ def find_change(
     jump_gain, first_after, before, after = _best_jump(gains, lags, least)
     shuffled = []
     for _ in range(NUM_SHUFFLES):
+        report_progress()
         other = gains[rng.permutation(len(gains))]
         shuffled.append((_best_drift(other, block_s, slopes)[0], _best_jump(other, lags, least)[0]))
     drift_worse, jump_worse = (np.array(column) for column in zip(*shuffled, strict=True))

@@ -194,7 +194,7 @@ def _has_right_types(record: Mapping[str, Any]) -> bool:
 
 
 def _is_item(record: Mapping[str, Any]) -> bool:
-    """As `_has_right_types`; plain loops, because a run that continues looks at each line so."""
+    """True if those of an item are; in plain loops, because a run that resumes reads every line."""
     get = record.get
     if not (
         type(record["item"]) is type(get("status")) is type(get("reason")) is str

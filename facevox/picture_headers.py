@@ -50,7 +50,7 @@ def _jpeg_fault(data: bytes) -> str:
 
 
 def _scans_fault(data: bytes, position: int) -> str:
-    """As `cost_fault`, of a JPEG whose first scan is at `position`."""
+    """The fault of a JPEG whose first scan is at `position`."""
     if data.count(b"\xff\xda", position) < MAX_SCANS:
         return ""
     # Some of them may be other data: a video after the picture, a preview in a segment.

@@ -15,7 +15,12 @@ import pytest
 from program_help import light_help
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "THIRD_PARTY.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 PROGRAMS = sorted(
     str(path.relative_to(ROOT))
     for folder in ("scripts", "benchmarks", "examples", "emotion", "lipsync")

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 MAX_CLIP_BYTES = 8_000_000_000  # unpacked; two hours of four faces are 6.6 GB
 FREE_BYTES = 200_000_000  # unpacked, whatever the file has ...
-LARGEST_RATIO = 20  # ... and so many times its size; mouths are packed to a third
+LARGEST_RATIO = 20  # ... and 20 times its size; mouths are packed to a third
 _FORMS: Mapping[str, tuple[str, tuple[int | None, ...]]] = {
     # dtype and shape; None: any
     "format": ("int64", ()),

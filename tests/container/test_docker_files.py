@@ -159,7 +159,7 @@ def test_all_sources_reach_the_images():
     ]
     assert len(sources) > 150
     assert [path for path in sources if not is_in_context(rules, path)] == []
-    for path in (".env.example", "pyproject.toml", "uv.lock", "README.md", "LICENSE"):
+    for path in (".env.example", "pyproject.toml", "uv.lock", "README.md", "LICENSE", "THIRD_PARTY.md"):
         assert is_in_context(rules, path)
 
 

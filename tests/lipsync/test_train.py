@@ -194,6 +194,7 @@ def train_together(world: World, processed: str, folder: str) -> tuple[int, list
     )
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_model_on_halves_of_each_batch(processed: Path, tmp_path: Path) -> None:
     (code, rows), (other_code, _) = run_ranks(train_together, 2, tmp_path, str(processed), str(tmp_path))
     assert (code, other_code) == (ExitCode.DONE, ExitCode.DONE)
@@ -230,7 +231,7 @@ def test_other_settings_or_clips_are_refused_and_never_begins_anew(
     assert run(processed, tmp_path / "run", num_epochs=1, resume="never") == 0
 
 
-@pytest.mark.parametrize("temporal", ["lstm", "transformer"])
+@pytest.mark.parametrize("temporal", ["lstm", pytest.param("transformer", marks=pytest.mark.slow)])
 def test_mouth_cnn_trains(processed: Path, tmp_path: Path, temporal: str) -> None:
     settings = ("model.visual_frontend=mouth_cnn", f"model.temporal={temporal}", "data.mouth_crop_px=32")
     assert run(processed, tmp_path, *settings, num_epochs=1) == 0

@@ -157,6 +157,7 @@ def test_processes_gather_and_agree(size: int, variables, tmp_path: Path) -> Non
         assert seen["left"]
 
 
+@pytest.mark.slow
 def test_torchrun_starts_a_group(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(

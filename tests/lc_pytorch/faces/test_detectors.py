@@ -123,7 +123,7 @@ def test_boxes_and_crops_are_those_of_deepface(deepface, pictures, backend: str,
     assert num_faces >= 4
 
 
-@pytest.mark.parametrize("align", [True, False])
+@pytest.mark.parametrize("align", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_mtcnn_boxes_are_those_of_deepface(deepface, pictures, align: bool):
     pytest.importorskip("mtcnn", exc_type=ImportError)
     if importlib.util.find_spec("tensorflow") is None:
@@ -216,6 +216,7 @@ def test_black_crop_is_black_outside_of_the_picture():
     assert part.sum() == image.sum()
 
 
+@pytest.mark.slow
 def test_retinaface_runs_with_weights_placed_by_hand(deepface, weights_home: Path, pictures):
     import torch
     from retinaface.model import retinaface_pth_model

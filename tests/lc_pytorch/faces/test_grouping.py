@@ -283,6 +283,7 @@ def test_real_people_are_distinguished_by_a_threshold_chosen_on_others(real_data
 
 
 @pytest.mark.real_data
+@pytest.mark.slow
 def test_example_people_are_distinguished_by_a_real_model(real_data_dir, example_videos):
     from facevox.media import iter_frames
 

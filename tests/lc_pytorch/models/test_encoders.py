@@ -235,7 +235,11 @@ def test_files_that_are_no_weights_are_named_in_a_folder_and_in_the_cache(
 
 @pytest.mark.parametrize(
     ("variable", "below", "offline"),
-    [("HF_HUB_CACHE", "", "0"), ("HF_HOME", "hub", "YES"), ("XDG_CACHE_HOME", "huggingface/hub", "")],
+    [
+        pytest.param("HF_HUB_CACHE", "", "0", marks=pytest.mark.slow),
+        ("HF_HOME", "hub", "YES"),
+        pytest.param("XDG_CACHE_HOME", "huggingface/hub", "", marks=pytest.mark.slow),
+    ],
 )
 def test_the_hub_is_offline_and_its_cache_is_where_its_library_says(
     tmp_path: Path, variable: str, below: str, offline: str

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 IMAGENET, NONE = "imagenet", "none"
 # As keras.applications names, places and fetches it; the hash is Keras' own.
 FILE_NAME = "weights_mobilenet_v3_large_224_1.0_float_no_top_v2.h5"
+LARGEST_RATIO = 2  # of the bytes of all weights to those of the file: they hardly get smaller when packed
 SERVER = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v3/"
 
 
@@ -65,12 +66,29 @@ def load_backbone(backbone: "keras.Model", setting: str) -> None:
     if setting == IMAGENET and (not path.is_file() or file_fault(path, "weights")):
         _fetch(path)
     try:
+        _check_arrays(path)
         backbone.load_weights(path)
     except Exception as error:  # h5py and Keras raise OSError, ValueError, KeyError … on other files
         raise UserError(
             f"BACKBONE_WEIGHTS={setting}: {path} does not hold MobileNetV3Large without its top: "
             f"{file_fault(path, 'weights') or one_line(error, 120)}"
         ) from None
+
+
+def _check_arrays(path: Path) -> None:
+    """Refuses arrays that add up to more than the file: HDF5 states any size, packed or without any bytes."""
+    import h5py
+
+    num_bytes = 0
+
+    def add(name: str, item: object) -> None:
+        nonlocal num_bytes
+        num_bytes += item.nbytes if isinstance(item, h5py.Dataset) else 0
+
+    with h5py.File(path) as file:
+        file.visititems(add)
+    if num_bytes > LARGEST_RATIO * path.stat().st_size:
+        raise ValueError(f"its arrays state {num_bytes} bytes, more than can be in it")
 
 
 def download_imagenet() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -202,3 +203,19 @@ def test_onnx_model_that_takes_everything(
     with pytest.raises(UserError, match=r"face\.onnx: "):
         find_model(file)
     assert time.monotonic() - start_s < 60
+
+
+def test_weights_of_keras_that_state_any_size(tmp_path: Path) -> None:
+    """An array without bytes, and one that is packed a thousand times."""
+    h5py = pytest.importorskip("h5py")
+    from emotion.classifier.pretrained import _check_arrays
+
+    file = tmp_path / "weights.h5"
+    for options in ({}, {"compression": "gzip", "data": np.zeros((1000, 10_000), np.float32)}):
+        with h5py.File(file, "w") as opened:
+            opened.create_dataset("a/kernel", **(options or {"shape": (60_000, 60_000), "dtype": "f4"}))
+        with pytest.raises(ValueError, match="more than can be in it"):
+            _check_arrays(file)
+    with h5py.File(file, "w") as opened:
+        opened.create_dataset("a/kernel", data=np.zeros((100, 100), np.float32))
+    _check_arrays(file)

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 PING_S = 20.0  # a client that answers no ping for as long again is cut off
 GRACE_S = 5  # for uploads that are being analysed when the server is to stop
-MORE_CONNECTIONS = 64  # besides those of live clients: pages, uploads, health checks
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -111,20 +110,21 @@ def make_server(service: "Service", stop: StopFlag) -> "uvicorn.Server":
         ws_ping_interval=PING_S,
         ws_ping_timeout=PING_S,
         timeout_graceful_shutdown=GRACE_S,
-        limit_concurrency=service.config.max_connections + MORE_CONNECTIONS,
         callback_notify=check_flag,
         timeout_notify=1,
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,  # addresses are neither used nor logged
+        proxy_headers=bool(service.config.trusted_proxies),
+        forwarded_allow_ips=list(service.config.trusted_proxies),
         lifespan="on",
     )
     server = Server(config)
-    # uvicorn's warnings go into the same log; its access lines would name addresses.
+    # uvicorn's errors go into the same log; its access lines would name addresses, and its warnings are a
+    # line for each request that is not HTTP, by which a stranger fills the disk.
     log = logging.getLogger("uvicorn")
     log.handlers, log.propagate = list(logging.getLogger("emotion").handlers), False
-    log.setLevel(logging.WARNING)
+    log.setLevel(logging.ERROR)
     return server
 
 

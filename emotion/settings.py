@@ -7,11 +7,12 @@ repository root. Everything that is missing or malformed is reported at once, in
 import argparse
 import difflib
 import io
+import ipaddress
 import os
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,26 @@ def _read_origins(text: str) -> tuple[str, ...]:
     return origins
 
 
+def _read_networks(text: str) -> tuple[str, ...]:
+    return tuple(str(ipaddress.ip_network(part)) for part in map(str.strip, text.split(",")) if part)
+
+
+@dataclass(frozen=True)
+class Secret:
+    """A text that no log, message or list of settings shows."""
+
+    text: str = field(default="", repr=False)
+
+    def __str__(self) -> str:
+        return "(hidden)" if self.text else ""
+
+
+def _read_token(text: str) -> Secret:
+    if text and not re.fullmatch(r"[A-Za-z0-9._~-]{16,256}", text):
+        raise ValueError
+    return Secret(text)
+
+
 CLASS_NAMES = Kind(
     _read_class_names,
     "two or more different names of letters, digits, _ and -, separated by commas",
@@ -60,6 +81,16 @@ ORIGINS = Kind(
     _read_origins,
     "origins such as https://example.org, separated by commas",
     korean="쉼표로 구분한 출처(https://example.org)",
+)
+NETWORKS = Kind(
+    _read_networks,
+    "addresses or networks such as 10.0.0.0/8, separated by commas",
+    korean="쉼표로 구분한 주소 또는 네트워크(10.0.0.0/8)",
+)
+TOKEN = Kind(
+    _read_token,
+    "16 to 256 letters, digits and . _ ~ -",
+    korean="영문자, 숫자, . _ ~ - 16자 이상 256자 이하",
 )
 
 
@@ -131,7 +162,13 @@ class Settings:
     seed: int = option(0, whole(0, 2**31 - 1), "seed of the split by person and of training")
     server_host: str = option("127.0.0.1", HOST, "address that the web server listens on")
     allowed_origins: tuple[str, ...] = option(
-        (), ORIGINS, "other pages that may use the server; empty: its own page only"
+        (), ORIGINS, "other pages that may use the server, and its own names; empty: its own page only"
+    )
+    server_token: Secret = option(
+        Secret(), TOKEN, "token that page, WebSocket and API of the server ask for; empty: none"
+    )
+    trusted_proxies: tuple[str, ...] = option(
+        (), NETWORKS, "reverse proxies whose X-Forwarded-For says where a client is; empty: none"
     )
     max_faces: int = option(4, whole(1, 32), "faces looked for in a picture")
     max_frame_bytes: int = option(
@@ -142,6 +179,9 @@ class Settings:
     )
     max_frames_per_s: int = option(60, whole(1, 1_000), "frames a second taken from one client")
     max_connections: int = option(32, whole(1, 10_000), "clients of the server at a time")
+    max_connections_per_address: int = option(
+        32, whole(1, 10_000), "connections to the server from one address at a time"
+    )
     max_upload_bytes: int = option(
         30_000_000, whole(1_000, 10_000_000_000), "largest picture or video that may be uploaded, in bytes"
     )
@@ -276,8 +316,10 @@ def read_settings(env_file: Path, environ: Mapping[str, str], options: Mapping[s
             values[info.name] = info.kind.read(value)
         except ValueError:
             if value:
-                short = value if len(value) <= 60 else value[:59] + "…"
-                faults.append(f"{name}={short!r} ({source}): {english} | {korean}")
+                short = repr(value if len(value) <= 60 else value[:59] + "…")
+                if info.kind is TOKEN:
+                    short = "(hidden)"
+                faults.append(f"{name}={short} ({source}): {english} | {korean}")
             else:
                 faults.append(f"{name}: missing; {english} | 없음; {korean}")
     if faults:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import importlib.metadata
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from html import escape
 from pathlib import Path
@@ -15,6 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.staticfiles import StaticFiles
 
 from emotion.serving.config import STATIC_DIR
+from emotion.serving.connections import address_key
 from emotion.serving.guard import Guard
 from emotion.serving.metrics import CONTENT_TYPE
 from emotion.serving.prediction import PictureAnswer, VideoAnswer, predict
@@ -49,11 +51,13 @@ for a refused one  {"type": "error", "code": "not_an_image", "frame": n,
                     "message": {"en": "...", "ko": "..."}}
 
 frame is the number of your message, from 1; dropped counts your frames that a newer one replaced.
-Close codes: 1003 a text message, 1008 too many frames for too long, 1009 a frame over the byte limit,
-1012 the server goes down (connect again), 1013 too many connections (try later). A foreign Origin gets 403.
+Close codes: 1003 a text message, 1008 answers not read or too many fragments, 1009 a frame over the byte
+limit, 1012 the server goes down (connect again), 1013 too many connections (try later). Instead of a
+connection: 401 without the token, 403 a foreign Origin, 421 a foreign Host, 503 too many of an address.
 """
 MOST_ANALYSED = 2  # uploads at a time
 MOST_RECEIVED = 8  # uploads that arrive at a time, however slowly; each may take MAX_UPLOAD_BYTES of memory
+SHARE_OF_ADDRESS = 0.5  # of both, so that one client leaves room for others
 _UPLOAD_FORM = {
     "requestBody": {
         "required": True,
@@ -87,9 +91,9 @@ def make_app(service: Service, static_dir: Path = STATIC_DIR) -> Guard:
     """
 
     @contextlib.asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         service.start()
-        yield
+        yield {"connections": service.connections}  # for the protocols, which have uvicorn's state alone
         await service.stop()
 
     app = FastAPI(
@@ -102,7 +106,12 @@ def make_app(service: Service, static_dir: Path = STATIC_DIR) -> Guard:
     )
     origins = list(service.config.allowed_origins)
     if origins:
-        app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"])
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization"],
+        )
     app.add_exception_handler(Refusal, _answer_refusal)
     app.mount("/static", StaticFiles(directory=static_dir, check_dir=False), name="static")
     _add_pages(app, static_dir)
@@ -193,7 +202,8 @@ class _Uploads:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._num_received = self._num_analysed = 0
+        self._received: Counter[str] = Counter()
+        self._analysed: Counter[str] = Counter()
 
     async def answer(self, request: Request) -> PictureAnswer | VideoAnswer:
         """The answer to an upload.
@@ -201,10 +211,14 @@ class _Uploads:
         Raises:
             Refusal: It cannot be analysed, or not now.
         """
+        address = address_key(request.client.host) if request.client else ""
         try:
             with memory_file() as file:
-                await self._receive(request, file)
-                answer = await self._analyse(request, file)
+                self._check_room(self._analysed, MOST_ANALYSED, address)
+                with self._place(self._received, MOST_RECEIVED, address):
+                    await self._receive(request, file)
+                with self._place(self._analysed, MOST_ANALYSED, address):
+                    answer = await predict(self._service, file, request.is_disconnected)
         except ClientDisconnect:
             raise Refusal("too_slow") from None
         except OSError as error:
@@ -213,10 +227,22 @@ class _Uploads:
         self._service.logger.info("upload: %s, %.0f ms", answer["kind"], answer["ms"]["total"])
         return answer
 
-    async def _receive(self, request: Request, file: MemoryFile) -> None:
-        if self._num_received >= MOST_RECEIVED or self._num_analysed >= MOST_ANALYSED:
+    def _check_room(self, counts: Counter[str], most: int, address: str) -> None:
+        if counts.total() >= most or counts[address] >= most * SHARE_OF_ADDRESS:
             raise Refusal("busy")
-        self._num_received += 1
+
+    @contextlib.contextmanager
+    def _place(self, counts: Counter[str], most: int, address: str) -> Iterator[None]:
+        """One of `most` places; `counts` has those that each address has taken."""
+        self._check_room(counts, most, address)
+        counts[address] += 1
+        try:
+            yield
+        finally:
+            counts[address] -= 1
+            counts += Counter()  # drops addresses without a place
+
+    async def _receive(self, request: Request, file: MemoryFile) -> None:
         going_down = self._service.going_down
         receiving = asyncio.create_task(receive_file(request, file, self._service.config.max_upload_bytes))
         stopping = asyncio.create_task(going_down.wait())
@@ -226,20 +252,10 @@ class _Uploads:
                 raise Refusal("stopping")
             receiving.result()
         finally:
-            self._num_received -= 1
             receiving.cancel()
             stopping.cancel()
             # After this nobody writes the file any more.
             await asyncio.gather(receiving, stopping, return_exceptions=True)
-
-    async def _analyse(self, request: Request, file: MemoryFile) -> PictureAnswer | VideoAnswer:
-        if self._num_analysed >= MOST_ANALYSED:
-            raise Refusal("busy")
-        self._num_analysed += 1
-        try:
-            return await predict(self._service, file, request.is_disconnected)
-        finally:
-            self._num_analysed -= 1
 
 
 def api_page(openapi: dict[str, Any]) -> str:

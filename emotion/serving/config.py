@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from emotion.settings import Settings
+from emotion.settings import Secret, Settings
 from facevox.cli import num_cores
 from facevox.options import default_of
 
@@ -24,11 +24,14 @@ class ServerConfig:
     host: str = default_of(Settings, "server_host")
     port: int = 8001
     allowed_origins: tuple[str, ...] = default_of(Settings, "allowed_origins")
+    server_token: Secret = default_of(Settings, "server_token")
+    trusted_proxies: tuple[str, ...] = default_of(Settings, "trusted_proxies")
     max_faces: int = default_of(Settings, "max_faces")
     max_frame_bytes: int = default_of(Settings, "max_frame_bytes")
     max_frame_pixels: int = default_of(Settings, "max_frame_pixels")
     max_frames_per_s: int = default_of(Settings, "max_frames_per_s")
     max_connections: int = default_of(Settings, "max_connections")
+    max_connections_per_address: int = default_of(Settings, "max_connections_per_address")
     max_upload_bytes: int = default_of(Settings, "max_upload_bytes")
     max_upload_pixels: int = default_of(Settings, "max_upload_pixels")
     max_video_s: int = default_of(Settings, "max_video_s")
@@ -42,11 +45,14 @@ class ServerConfig:
             host=settings.server_host,
             port=settings.server_port,
             allowed_origins=settings.allowed_origins,
+            server_token=settings.server_token,
+            trusted_proxies=settings.trusted_proxies,
             max_faces=settings.max_faces,
             max_frame_bytes=settings.max_frame_bytes,
             max_frame_pixels=settings.max_frame_pixels,
             max_frames_per_s=settings.max_frames_per_s,
             max_connections=settings.max_connections,
+            max_connections_per_address=settings.max_connections_per_address,
             max_upload_bytes=settings.max_upload_bytes,
             max_upload_pixels=settings.max_upload_pixels,
             max_video_s=settings.max_video_s,

@@ -1,5 +1,8 @@
-"""The hosts and origins that may use the server, and the rights of its pages in browsers."""
+"""The hosts, origins and tokens that may use the server, and the rights of its pages in browsers."""
 
+import ipaddress
+import socket
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -7,8 +10,11 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 
+from emotion.logger_config import get_logger
+from emotion.serving.access import Access
 from emotion.serving.config import ServerConfig
 from emotion.serving.refusals import Refusal
+from facevox.errors import printable
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -29,6 +35,7 @@ SECURITY_HEADERS = {
 }
 _ENCODED = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+REPORT_S = 60.0  # between two lines of the log about names that were refused
 
 
 def host_of(header: str) -> str:
@@ -42,14 +49,25 @@ def host_of(header: str) -> str:
 def is_host_known(host_header: str, config: ServerConfig) -> bool:
     """True if the client used a name of the server.
 
-    A server that listens on this machine alone has its loopback names and those in ALLOWED_ORIGINS; any
-    other name is that of a foreign page, made to point here (DNS rebinding). A server that listens on the
-    network cannot know its names.
+    Those are its loopback names and the ones in ALLOWED_ORIGINS; where it listens on the network, also every
+    address and the machine's own name. Any other name is that of a foreign page, made to point here (DNS
+    rebinding); an address cannot be.
     """
-    if config.host not in LOOPBACK:
+    host = host_of(host_header)
+    if host in {urlsplit(origin).hostname for origin in config.allowed_origins}.union(LOOPBACK):
         return True
-    allowed = {urlsplit(origin).hostname for origin in config.allowed_origins}
-    return host_of(host_header) in allowed.union(LOOPBACK)
+    if config.host in LOOPBACK:
+        return False
+    machine = socket.gethostname().lower()
+    return host in {config.host.lower(), machine, machine.partition(".")[0]} - {""} or _is_address(host)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def is_origin_allowed(origin: str | None, host_header: str, config: ServerConfig) -> bool:
@@ -64,18 +82,20 @@ def is_origin_allowed(origin: str | None, host_header: str, config: ServerConfig
 
 
 class Guard:
-    """Checks host and origin before a request reaches the application, and adds the security headers.
+    """Checks host, origin and token before a request reaches the application, and adds the security headers.
 
     CORS does not protect a WebSocket: a browser opens one to any server and only sends the origin.
 
     Args:
         app: The application.
-        config: Host and allowed origins.
+        config: Host, allowed origins and token.
     """
 
     def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], config: ServerConfig) -> None:
         self._app = app
         self._config = config
+        self._access = Access(config.server_token)
+        self._report_s = 0.0  # earliest time of the next line
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuses, or calls the application."""
@@ -85,8 +105,7 @@ class Guard:
         code = self._fault(scope)
         if scope["type"] == "websocket":
             if code:
-                await receive()
-                await send({"type": "websocket.close", "code": 1008})  # before acceptance: 403
+                await _refuse_handshake(Refusal(code), receive, send)
             else:
                 await self._app(scope, receive, send)
             return
@@ -97,9 +116,14 @@ class Guard:
                 message["headers"] = [*message["headers"], *(h for h in _ENCODED if h[0] not in existing)]
             await send(message)
 
-        if code:
+        page = self._access.page(scope) if code in ("", "unauthorized") else None
+        if page is not None:
+            await page(scope, receive, send_with_headers)
+        elif code:
             refusal = Refusal(code)
-            await JSONResponse(refusal.as_http(), refusal.status)(scope, receive, send_with_headers)
+            headers = {"WWW-Authenticate": "Bearer"} if code == "unauthorized" else {}
+            response = JSONResponse(refusal.as_http(), refusal.status, headers)
+            await response(scope, receive, send_with_headers)
         else:
             await self._app(scope, receive, send_with_headers)
 
@@ -108,9 +132,40 @@ class Guard:
         headers = Headers(raw=scope["headers"])
         host = headers.get("host", "")
         if not is_host_known(host, self._config):
+            self._report_host(host)
             return "foreign_host"
         # Reading is free: browsers keep the answers from foreign pages.
         is_safe = scope["type"] == "http" and scope["method"] in SAFE_METHODS
         if not is_safe and not is_origin_allowed(headers.get("origin"), host, self._config):
             return "foreign_origin"
+        # A browser asks for leave without any token; the CORS middleware answers.
+        is_preflight = (
+            scope["type"] == "http"
+            and scope["method"] == "OPTIONS"
+            and headers.get("origin") in self._config.allowed_origins
+        )
+        if not is_preflight and not self._access.is_granted(scope, headers):
+            return "unauthorized"
         return ""
+
+    def _report_host(self, host_header: str) -> None:
+        """Says in the log how a name is allowed; a line a minute, because anybody may send many."""
+        now_s = time.monotonic()
+        if now_s < self._report_s:
+            return
+        self._report_s = now_s + REPORT_S
+        get_logger("server").warning(
+            "a request to the name %r was refused; if the server has this name, add its address to "
+            "ALLOWED_ORIGINS (http://NAME:PORT)",
+            printable(host_header[:100]),
+        )
+
+
+async def _refuse_handshake(refusal: Refusal, receive: Receive, send: Send) -> None:
+    """Answers the handshake of a WebSocket with the status of the refusal."""
+    await receive()
+    response = JSONResponse(refusal.as_http(), refusal.status)
+    await send(
+        {"type": "websocket.http.response.start", "status": refusal.status, "headers": response.raw_headers}
+    )
+    await send({"type": "websocket.http.response.body", "body": response.body})

@@ -1,16 +1,40 @@
 """uvicorn's connections, which end even if a stranger does not close his side."""
 
 import asyncio
+import json
 import socket
+import time
+from typing import TYPE_CHECKING
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.utils import get_remote_addr
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode, Frame
 
-FAREWELL_S = 2.0  # for the close message and its answer
+from emotion.serving.connections import Connections
+from emotion.serving.refusals import Refusal
+
+if TYPE_CHECKING:
+    from uvicorn._types import ASGISendEvent
+
+FAREWELL_S = 2.0  # for the close message and its answer, and for the rest of a request that was answered
 UNREAD_BYTES = 32_768  # in our buffer and in the system's: some fifty results
 MOST_FRAGMENTS = 1000  # of a message; a client that sends pictures needs none
-SILENCE_S = 10.0  # within which a new connection must have sent a request
+HEAD_S = 10.0  # from the connection or the last answer until the head of the next request is there
+UNREAD_S = 10.0  # a client that reads nothing of a long answer is cut off
+
+
+def _too_many() -> bytes:
+    body = json.dumps(Refusal("too_many_connections").as_http()).encode()
+    head = (
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 5\r\n"
+        f"connection: close\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+_TOO_MANY = _too_many()
 
 
 class FrameProtocol(WebSocketsSansIOProtocol):
@@ -22,19 +46,39 @@ class FrameProtocol(WebSocketsSansIOProtocol):
     """
 
     _num_fragments = 0  # of the present message
+    _start_s = 0.0
     _is_leaving = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection has become a WebSocket."""
         super().connection_made(transport)
+        self._start_s = time.monotonic()
         # A slow reader should wait for its next result, not get megabytes of old ones.
         self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNREAD_BYTES)
         self.transport.set_write_buffer_limits(high=UNREAD_BYTES)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection ended."""
+        connections: Connections = self.app_state["connections"]
+        connections.remove(self.transport)
+        super().connection_lost(exc)
+
+    @property
+    def idle_since_s(self) -> float | None:
+        """Time of its start once the close message was sent; None: `CameraSession` serves it."""
+        return self._start_s if self.close_sent else None
 
     def data_received(self, data: bytes) -> None:
         """The client sent something; after our close message it is dropped."""
         if not self._is_leaving:
             super().data_received(data)
+
+    async def send(self, message: "ASGISendEvent") -> None:
+        """Sends a message of the application."""
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body":
+            # The handshake was refused with that; otherwise uvicorn takes it for an error of the application.
+            self.handshake_complete = True
 
     def handle_text(self, event: Frame) -> None:
         """The first part of a text."""
@@ -117,16 +161,82 @@ class FrameProtocol(WebSocketsSansIOProtocol):
 
 
 class RequestProtocol(H11Protocol):
-    """An HTTP connection that ends when no request comes."""
+    """An HTTP connection that is counted by its address and has a deadline unless a request is in progress.
+
+    What the application reads of a request has deadlines there; here are those of everything before and
+    after: a request's head, a body that still comes after its answer, an answer that nobody reads.
+    """
+
+    _deadline: asyncio.TimerHandle | None = None
+    _idle_since_s = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client connected."""
+        self._connections: Connections = self.app_state["connections"]
+        address, _ = get_remote_addr(transport) or ("", 0)
+        if not self._connections.admit(transport, address):
+            self.transport = transport
+            transport.write(_TOO_MANY)
+            transport.close()
+            return
         super().connection_made(transport)
-        self.loop.call_later(SILENCE_S, self._end_silent, transport)
+        self._idle_since_s = time.monotonic()
+        self._set_deadline(HEAD_S)
 
-    def _end_silent(self, transport: asyncio.Transport) -> None:
-        has_request = self.cycle is not None
-        if (
-            not has_request and transport.get_protocol() is self
-        ):  # with another protocol it became a WebSocket
-            transport.abort()
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection ended."""
+        self._connections.remove(self.transport)
+        self._clear_deadline()
+        super().connection_lost(exc)
+
+    @property
+    def idle_since_s(self) -> float | None:
+        """Time since which it waits for a request, or for its client to read; None: it is busy."""
+        is_deaf = self.flow is not None and self.flow.write_paused
+        return self._idle_since_s if is_deaf or not self._is_in_progress else None
+
+    @property
+    def _is_in_progress(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def handle_events(self) -> None:
+        """Handles what the client sent; the head of a request may have become whole."""
+        super().handle_events()
+        if self._is_in_progress:
+            self._clear_deadline()
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        """The connection becomes a WebSocket."""
+        self._clear_deadline()
+        super().handle_websocket_upgrade(event)
+
+    def on_response_complete(self) -> None:
+        """The answer was written; the next request may come, and the rest of this one must."""
+        self._idle_since_s = time.monotonic()
+        is_body_missing = self.conn.their_state is h11.SEND_BODY
+        self._set_deadline(FAREWELL_S if is_body_missing else HEAD_S)
+        # Hundreds of requests in one packet would have the server to themselves. Browsers send the next one
+        # after the answer, and others may do so after a close, too (RFC 9112, 9.3.2).
+        if self.conn.their_state is h11.DONE and self.conn.trailing_data[0]:
+            self.transport.close()
+        super().on_response_complete()
+
+    def pause_writing(self) -> None:
+        """The client does not read its answer."""
+        super().pause_writing()
+        self._set_deadline(UNREAD_S)
+
+    def resume_writing(self) -> None:
+        """The client reads on."""
+        super().resume_writing()
+        if self._is_in_progress:
+            self._clear_deadline()
+
+    def _set_deadline(self, seconds: float) -> None:
+        self._clear_deadline()
+        self._deadline = self.loop.call_later(seconds, self.transport.abort)
+
+    def _clear_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None

@@ -21,10 +21,6 @@ _REFUSALS = {
         *(503, "There is no trained model yet: make emotion-preprocess emotion-train, or make demo."),
         "아직 학습된 모델이 없습니다: make emotion-preprocess emotion-train 또는 make demo.",
     ),
-    "rate": (
-        *(429, "More frames a second than the server takes from one client."),
-        "초당 프레임 수가 서버의 한도를 넘었습니다.",
-    ),
     "failed": (
         *(500, "The picture could not be analysed; the server keeps running."),
         "이미지를 분석하지 못했습니다. 서버는 계속 동작합니다.",
@@ -47,6 +43,14 @@ _REFUSALS = {
     "busy": (
         *(503, "Other files are being analysed; try again in a moment."),
         "다른 파일을 분석하고 있습니다. 잠시 후 다시 시도해 주세요.",
+    ),
+    "too_many_connections": (
+        *(503, "Too many connections, or too many from your address; close some or try again in a moment."),
+        "연결이 너무 많거나 같은 주소에서 온 연결이 너무 많습니다. 잠시 후 다시 시도해 주세요.",
+    ),
+    "unauthorized": (
+        *(401, "The server asks for its token (SERVER_TOKEN): Authorization: Bearer TOKEN"),
+        "서버 토큰(SERVER_TOKEN)이 필요합니다: Authorization: Bearer TOKEN",
     ),
     "foreign_origin": (
         *(403, "This page may not use the server (ALLOWED_ORIGINS)."),

@@ -10,21 +10,29 @@ from emotion.live.analysis import read_about, translate_labels
 from emotion.live.face_tracks import Face, FaceAnswer, face_json
 from emotion.logger_config import get_logger
 from emotion.serving.config import ServerConfig
+from emotion.serving.connections import Connections
 from emotion.serving.metrics import Metrics, resident_bytes
 from emotion.serving.workers import AnalysisWorkers
 from facevox.errors import one_line
 
 PROTOCOL_VERSION = 1
+MORE_CONNECTIONS = 64  # besides those of live clients: pages, uploads, health checks
 
 
 class Connection(Protocol):
     """A client that streams; see `emotion.serving.session.CameraSession`.
 
     Attributes:
-        heard_s: Time of its last frame, by `time.monotonic`.
+        address: Of the client, as `address_key` returns it.
+        heard_s: Time of its last frame, or of its start, by `time.monotonic`.
     """
 
+    address: str
     heard_s: float
+
+    @property
+    def has_sent(self) -> bool:
+        """True after the first frame."""
 
     def evict(self) -> None:
         """Ends it soon, to make room."""
@@ -45,6 +53,11 @@ class Service:
         self.logger: logging.Logger = get_logger("server")
         self.metrics = Metrics()
         self.sessions: set[Connection] = set()
+        self.connections = Connections(
+            config.max_connections + MORE_CONNECTIONS,
+            config.max_connections_per_address,
+            config.trusted_proxies,
+        )
         self.workers = AnalysisWorkers(config.model, config.max_faces, config.num_workers)
         self.class_names: tuple[str, ...] = ()
         if config.model is not None:

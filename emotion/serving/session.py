@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,6 +12,7 @@ import numpy as np
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from emotion.live.face_tracks import FaceTracks
+from emotion.serving.connections import address_key
 from emotion.serving.refusals import Refusal
 from emotion.serving.service import Service
 from emotion.serving.workers import AnalysedFrame
@@ -20,8 +21,6 @@ from emotion.serving.workers import AnalysedFrame
 UNSUPPORTED, POLICY, TRY_LATER, GONE = 1003, 1008, 1013, 1006
 SEND_TIMEOUT_S = 10.0  # a client that reads nothing for this long is disconnected
 IDLE_S = 30.0  # a client that sent nothing for this long makes room where there are too many
-# Refused frames before the connection ends: those of this time at once, then as many a second as are allowed.
-PATIENCE_S = 5.0
 AT_ONCE = 2  # frames of one client being analysed: one client alone keeps two cores busy
 KEPT_TIMES = 2000  # durations for the percentiles of the log
 
@@ -40,15 +39,12 @@ class TokenBucket:
         self._size = self._level = size
         self._seen_s = time.monotonic() if now_s is None else now_s
 
-    def take(self, now_s: float | None = None) -> bool:
-        """Takes a token; False where there is none."""
+    def take(self, now_s: float | None = None) -> float:
+        """Takes a token; returns the seconds until it is there, 0.0 where it is already."""
         now_s = time.monotonic() if now_s is None else now_s
-        self._level = min(self._level + (now_s - self._seen_s) * self._rate_per_s, self._size)
+        self._level = min(self._level + (now_s - self._seen_s) * self._rate_per_s, self._size) - 1
         self._seen_s = now_s
-        if self._level < 1:
-            return False
-        self._level -= 1
-        return True
+        return max(-self._level / self._rate_per_s, 0.0)
 
 
 @dataclass(frozen=True)
@@ -79,10 +75,10 @@ class CameraSession:
         self._is_evicted = asyncio.Event()
         rate = service.config.max_frames_per_s
         self._rate = TokenBucket(rate, rate)
-        self._patience = TokenBucket(rate, PATIENCE_S * rate)
         self._num_received = self._num_dropped = self._num_analysed = self._num_faces = 0
         self._totals_s: deque[float] = deque(maxlen=KEPT_TIMES)
         self._start_s = self.heard_s = time.monotonic()
+        self.address = address_key(websocket.client.host) if websocket.client else ""
 
     async def run(self) -> None:
         """Serves the client until one side ends it."""
@@ -110,16 +106,36 @@ class CameraSession:
             await self._close(code, reason)
 
     def _make_room(self) -> bool:
-        """True if there is room, if need be after the client that has been silent longest is ended."""
-        sessions = self._service.sessions
-        if len(sessions) < self._service.config.max_connections:
-            return True
-        longest = min(sessions, key=lambda session: session.heard_s)
-        if time.monotonic() - longest.heard_s < IDLE_S:
+        """True if there is room, if need be after another client is ended.
+
+        That one is silent, or comes from elsewhere and has sent no frame yet; where there is none, its
+        address has more clients than this one's will have. Of several it is one of the address with most
+        clients, and silent longest.
+        """
+        sessions, config = self._service.sessions, self._service.config
+        counts = Counter(session.address for session in sessions)
+        present = counts[self.address]
+        if present >= config.max_connections_per_address:
             return False
+        if len(sessions) < config.max_connections:
+            return True
+        now_s = time.monotonic()
+        endable = [
+            session
+            for session in sessions
+            if now_s - session.heard_s >= IDLE_S or not (session.has_sent or session.address == self.address)
+        ] or [session for session in sessions if counts[session.address] > present + 1]
+        if not endable:
+            return False
+        longest = max(endable, key=lambda session: (counts[session.address], -session.heard_s))
         sessions.discard(longest)
         longest.evict()
         return True
+
+    @property
+    def has_sent(self) -> bool:
+        """True after the first frame."""
+        return self._num_received > 0
 
     def evict(self) -> None:
         """Ends the connection soon, to make room for another client."""
@@ -141,7 +157,7 @@ class CameraSession:
 
     async def _await_eviction(self) -> tuple[int, str]:
         await self._is_evicted.wait()
-        return TRY_LATER, "silent while others wait"
+        return TRY_LATER, "room for others"
 
     async def _receive(self) -> tuple[int, str]:
         while True:
@@ -154,11 +170,10 @@ class CameraSession:
             self.heard_s = time.monotonic()
             self._num_received += 1
             self._metrics.count("frames_received_total")
-            if not self._rate.take():
-                if not self._patience.take():
-                    return POLICY, "too many frames"
-                await self._refuse(Refusal("rate"), self._num_received)
-            elif not self._service.has_model:
+            # A client that waits for its answers is slowed down, never refused; what others send meanwhile
+            # stays in the system's buffers.
+            await asyncio.sleep(self._rate.take())
+            if not self._service.has_model:
                 await self._refuse(Refusal("no_model"), self._num_received)
             else:
                 self._keep(_Frame(self._num_received, data, time.perf_counter()))

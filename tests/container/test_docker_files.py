@@ -189,7 +189,7 @@ SERVICE_KEYS = {
     "user": str, "read_only": bool, "cap_drop": list, "security_opt": list, "init": bool, "image": str,
     "build": dict, "env_file": list, "command": list, "ports": list, "environment": dict, "tmpfs": list,
     "volumes": list, "restart": str, "stop_grace_period": str, "shm_size": str, "profiles": list,
-    "deploy": dict,
+    "deploy": dict, "hostname": str,
 }  # fmt: skip
 VARIABLE = re.compile(r"\$\{([A-Z_]+):-([^}]*)\}")
 

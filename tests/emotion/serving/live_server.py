@@ -34,15 +34,18 @@ class LiveServer:
         folder: Gets cwd/, home/, tmp/, logs/.
         model_dir: MODEL_DIR.
         options: Of the program.
+        headers: Of the requests that wait for its start.
     """
 
-    def __init__(self, folder: Path, model_dir: Path, *options: str) -> None:
-        self.folder, self.port = folder, free_port()
+    def __init__(
+        self, folder: Path, model_dir: Path, *options: str, headers: dict[str, str] | None = None
+    ) -> None:
+        self.folder, self.port, self._headers = folder, free_port(), headers
         for name in ("cwd", "home", "tmp", "models"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         lines = (REPOSITORY / ".env.example").read_text(encoding="utf-8").splitlines()
         settings = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
-        kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
+        kept = {name: os.environ[name] for name in ("PATH", "LANG", "PYTHONPATH") if name in os.environ}
         environment = {
             **kept, **settings, "MODEL_DIR": str(model_dir), "LOG_DIR": str(folder / "logs"),
             "SERVER_PORT": str(self.port), "HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp"),
@@ -74,7 +77,7 @@ class LiveServer:
         while time.monotonic() - self.start_s < HANG_S:
             assert self.process.poll() is None, self.wait()
             try:
-                status, body, _ = self.request(path)
+                status, body, _ = self.request(path, headers=self._headers)
             except OSError:
                 time.sleep(0.02)
                 continue

@@ -228,10 +228,14 @@ def crawling_video(path: Path, num_frames: int) -> bytes:
     return path.read_bytes()
 
 
-def begin_upload(server: LiveServer, content: bytes, num_bytes: int) -> http.client.HTTPConnection:
-    """A connection over which the beginning of an upload of so many bytes was sent."""
+def begin_upload(
+    server: LiveServer, content: bytes, num_bytes: int, address: str = "127.0.0.1"
+) -> http.client.HTTPConnection:
+    """A connection from `address` over which the beginning of an upload of so many bytes was sent."""
     head = b'--wall\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=HANG_S)
+    connection = http.client.HTTPConnection(
+        "127.0.0.1", server.port, timeout=HANG_S, source_address=(address, 0)
+    )
     connection.putrequest("POST", "/api/predict")
     connection.putheader("Content-Type", "multipart/form-data; boundary=wall")
     connection.putheader("Content-Length", str(len(head) + num_bytes))
@@ -239,10 +243,15 @@ def begin_upload(server: LiveServer, content: bytes, num_bytes: int) -> http.cli
     return connection
 
 
-def send_whole(server: LiveServer, content: bytes) -> http.client.HTTPConnection:
+def send_whole(server: LiveServer, content: bytes, address: str = "127.0.0.1") -> http.client.HTTPConnection:
     """A connection over which a whole upload was sent; its answer is not awaited."""
     body = content + b"\r\n--wall--\r\n"
-    return begin_upload(server, body, len(body))
+    return begin_upload(server, body, len(body), address)
+
+
+def code_of(connection: http.client.HTTPConnection) -> str:
+    """The code of a refused upload."""
+    return str(json.loads(connection.getresponse().read())["error"]["code"])
 
 
 def use_processor(server: LiveServer, seconds: float) -> None:
@@ -263,8 +272,11 @@ def test_third_file_is_told_to_wait_and_abandoned_ones_are_given_up(model_path: 
     # Decoding these takes half a minute; only the answers to their first pictures are ready before.
     content = crawling_video(tmp_path / "crawling.mp4", 60_000)
     with LiveServer(tmp_path, model_path.parent, "--max_video_s", "3600") as server:
-        connections = [send_whole(server, content) for _ in range(2)]
-        use_processor(server, 1)  # both were read by then; a picture among them would take a place
+        first = send_whole(server, content, "127.0.0.2")
+        use_processor(server, 1)  # it was read by then; a picture would take a place
+        assert code_of(send_whole(server, jpeg_of_faces(1), "127.0.0.2")) == "busy"
+        connections = [first, send_whole(server, content, "127.0.0.3")]
+        use_processor(server, 1)
         status, answer = server.upload(jpeg_of_faces(1))
         assert (status, answer["error"]["code"]) == (503, "busy")
         for connection in connections:
@@ -301,10 +313,12 @@ def test_video_that_no_decoder_here_reads_is_refused(server: LiveServer, clip: b
 
 
 def test_files_that_arrive_slowly_keep_nobody_waiting(server: LiveServer) -> None:
-    connections = [begin_upload(server, bytes(100_000), 1_000_000) for _ in range(7)]
+    places = [f"127.0.0.{2 + k // 4}" for k in range(7)]
+    connections = [begin_upload(server, bytes(100_000), 1_000_000, place) for place in places]
     for _ in range(5):
         assert server.upload(jpeg_of_faces(1))[0] == 200
-    connections.append(begin_upload(server, bytes(100_000), 1_000_000))
+    assert code_of(send_whole(server, jpeg_of_faces(1), "127.0.0.2")) == "busy"  # four are on the way
+    connections.append(begin_upload(server, bytes(100_000), 1_000_000, "127.0.0.3"))
     status, answer = server.upload(jpeg_of_faces(1))
     end_s = time.monotonic() + HANG_S
     while status == 200 and time.monotonic() < end_s:  # the eighth has not been read yet

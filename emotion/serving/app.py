@@ -15,6 +15,7 @@ from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTex
 from starlette.requests import ClientDisconnect
 from starlette.staticfiles import StaticFiles
 
+from emotion.serving import openapi
 from emotion.serving.config import STATIC_DIR
 from emotion.serving.connections import address_key
 from emotion.serving.guard import Guard
@@ -55,31 +56,10 @@ Close codes: 1003 a text message, 1008 answers not read or too many fragments, 1
 limit, 1012 the server goes down (connect again), 1013 too many connections (try later). Instead of a
 connection: 401 without the token, 403 a foreign Origin, 421 a foreign Host, 503 too many of an address.
 """
+TOKEN = ("unauthorized",)  # the refusal of every path but /health
 MOST_ANALYSED = 2  # uploads at a time
 MOST_RECEIVED = 8  # uploads that arrive at a time, however slowly; each may take MAX_UPLOAD_BYTES of memory
 SHARE_OF_ADDRESS = 0.5  # of both, so that one client leaves room for others
-_UPLOAD_FORM = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "properties": {"file": {"type": "string", "format": "binary"}},
-                }
-            }
-        },
-    }
-}
-_UPLOAD_ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The faces of a picture, or of five frames a second of a video."},
-    400: {"description": "No file in the form."},
-    403: {"description": "A page of a foreign origin."},
-    413: {"description": "Too many bytes, pixels or seconds."},
-    415: {"description": "Neither a picture nor a video."},
-    503: {"description": "No model yet, too many uploads at a time, or going down."},
-}
 
 
 def make_app(service: Service, static_dir: Path = STATIC_DIR) -> Guard:
@@ -142,18 +122,19 @@ def _add_pages(app: FastAPI, static_dir: Path) -> None:
 
 
 def _add_states(app: FastAPI, service: Service) -> None:
-    @app.get("/health", responses={200: {"description": "The server runs."}})
+    ready_answers = openapi.answers("Pictures are analysed.", openapi.READY, TOKEN)
+    refused = ready_answers[503]["content"]["application/json"]
+    refused["schema"] = {"anyOf": [openapi.NOT_READY, refused["schema"]]}
+    ready_answers[503]["description"] += " No model, starting, failed to start, or going down."
+    metrics_answers = openapi.answers("Prometheus's text format.", {}, TOKEN)
+    metrics_answers[200]["content"] = {"text/plain": {"schema": {"type": "string"}}}
+
+    @app.get("/health", responses=openapi.answers("The server runs.", openapi.HEALTH))
     async def health() -> dict[str, str]:
         """True as long as the server runs."""
         return {"status": "ok"}
 
-    @app.get(
-        "/ready",
-        responses={
-            200: {"description": "Pictures are analysed."},
-            503: {"description": "They are not: no model, starting, failed to start, or going down."},
-        },
-    )
+    @app.get("/ready", responses=ready_answers)
     async def ready() -> JSONResponse:
         """Readiness: pictures are analysed; without a model, a text on how to train one."""
         if service.is_ready:
@@ -164,7 +145,7 @@ def _add_states(app: FastAPI, service: Service) -> None:
             return JSONResponse({"status": "failed", "reason": service.failure}, 503)
         return JSONResponse({"status": "stopping" if service.is_stopping else "starting"}, 503)
 
-    @app.get("/metrics", response_class=PlainTextResponse)
+    @app.get("/metrics", response_class=PlainTextResponse, responses=metrics_answers)
     async def metrics() -> Response:
         """Counts and latencies since the start, for Prometheus."""
         return Response(service.metrics_text(), media_type=CONTENT_TYPE)
@@ -172,17 +153,22 @@ def _add_states(app: FastAPI, service: Service) -> None:
 
 def _add_analysis(app: FastAPI, service: Service) -> None:
     uploads = _Uploads(service)
+    upload_answers = openapi.answers(
+        "The faces of a picture, or of five frames a second of a video.",
+        openapi.UPLOAD,
+        (*openapi.UPLOAD_REFUSALS, *TOKEN),
+    )
 
     @app.websocket("/ws")
     async def live(websocket: WebSocket) -> None:
         await CameraSession(websocket, service).run()
 
-    @app.get("/api/model")
+    @app.get("/api/model", responses=openapi.answers("The greeting of /ws.", openapi.MODEL, TOKEN))
     async def model() -> dict[str, Any]:
         """Classes, their names in English and Korean, and the server's limits."""
         return service.hello()
 
-    @app.post("/api/predict", openapi_extra=_UPLOAD_FORM, responses=_UPLOAD_ANSWERS)
+    @app.post("/api/predict", openapi_extra=openapi.UPLOAD_FORM, responses=upload_answers)
     async def upload(request: Request) -> JSONResponse:
         """Analyses the picture or video in the form's field `file`; it lives in memory for that time."""
         if not service.has_model:

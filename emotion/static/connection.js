@@ -5,7 +5,6 @@ const LONGEST_WAIT_MS = 15000;
 const FULL_WAIT_MS = 5000;
 const SILENCE_MS = 10000; // frames are out and nothing came back: the line is dead
 const IN_FLIGHT = 2;
-const SLOWEST_MS = 1000;
 const CLOSED = { ABUSE: 1008, FULL: 1013 };
 
 /**
@@ -51,7 +50,7 @@ export class Connection {
     this.timer = 0;
     this.watch = 0;
     this.failures = 0;
-    this.leastGapMs = 0; // grows when the server asks for fewer frames
+    this.leastGapMs = 0; // until the server has said how many frames it takes
     this.count = 0;
     /** @type {Map<number, Entry>} */
     this.inFlight = new Map();
@@ -135,11 +134,6 @@ export class Connection {
     return this.hello.limits;
   }
 
-  /** Whether the server has made this page send more slowly than it may. */
-  get isSlowed() {
-    return this.state === "live" && this.leastGapMs > 2000 / this.limits.frames_per_s;
-  }
-
   get canSend() {
     return (
       this.state === "live" && this.inFlight.size < IN_FLIGHT && performance.now() - this.lastSentMs >= this.leastGapMs
@@ -175,11 +169,9 @@ export class Connection {
     }
     const entry = this.take(message.frame);
     if (message.type === "result") {
-      this.leastGapMs = Math.max(this.leastGapMs * 0.98, 1000 / this.limits.frames_per_s);
       if (entry) this.listeners.result({ ...message, sent: entry });
     } else if (message.type === "error") {
       entry?.release();
-      if (message.code === "rate") this.leastGapMs = Math.min(Math.max(this.leastGapMs * 1.5, 50), SLOWEST_MS);
       this.listeners.refused(message);
     }
   }

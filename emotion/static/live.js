@@ -163,7 +163,7 @@ function showResult(result) {
 /** @param {Refusal} refusal */
 function frameWasRefused({ code, message }) {
   if (code === "no_model") stopWithoutModel();
-  else notices.hint(code === "rate" ? t("rate") : (message?.[language()] ?? code));
+  else notices.hint(message?.[language()] ?? code);
 }
 
 /** @param {Change} change */

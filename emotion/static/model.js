@@ -18,7 +18,6 @@ const STATUS_TEXTS = {
   idle: "statusIdle",
   connecting: "statusConnecting",
   live: "statusLive",
-  slow: "statusSlow",
   nomodel: "statusNoModel",
   offline: "statusOffline",
 };

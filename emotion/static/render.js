@@ -2,8 +2,8 @@
 
 import { byId, inside } from "./elements.js";
 import { renderProgress } from "./files.js";
-import { camera, connection, meter } from "./live.js";
-import { renderStatus, setStatus } from "./model.js";
+import { camera, meter } from "./live.js";
+import { renderStatus } from "./model.js";
 import { announcer, notices, player } from "./stage.js";
 import { state } from "./state.js";
 import { applyTexts, language, t } from "./texts.js";
@@ -52,7 +52,7 @@ export function renderTools() {
 }
 
 export function renderNumbers() {
-  const { isRecording, recording, upload, status } = state;
+  const { isRecording, recording, upload } = state;
   const isLive = state.mode === "live" && camera.isOpen;
   const { fps, p50, p95, dropped } = meter.read(performance.now());
   /** @type {(value: number, digits: number) => string} */
@@ -68,6 +68,5 @@ export function renderNumbers() {
   if (isRecording) byId("recording-text").textContent = t("recording", { n: recording?.rows.length ?? 0 });
   byId("download", HTMLButtonElement).disabled = !upload?.result && !recording?.rows.length;
   if (isRecording && byId("download").hidden) renderTools();
-  if (status.state === "live" || status.state === "slow") setStatus({ state: connection.isSlowed ? "slow" : "live" });
   if (isLive) announcer.check();
 }

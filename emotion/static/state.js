@@ -6,7 +6,7 @@
  * @import { Result } from "./uploads.js"
  *
  * @typedef {"idle" | "live" | "picture" | "video"} Mode
- * @typedef {Change["state"] | "idle" | "slow" | "nomodel" | "offline"} Status
+ * @typedef {Change["state"] | "idle" | "nomodel" | "offline"} Status
  * @typedef {{ name: string, isSending: boolean, result: Result | null, cancel: () => void }} Upload
  */
 

@@ -125,6 +125,7 @@ def make_server(service: "Service", stop: StopFlag) -> "uvicorn.Server":
     log = logging.getLogger("uvicorn")
     log.handlers, log.propagate = list(logging.getLogger("emotion").handlers), False
     log.setLevel(logging.ERROR)
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # so are its, for each broken form
     return server
 
 

@@ -205,6 +205,13 @@ class RequestProtocol(H11Protocol):
         if self._is_in_progress:
             self._clear_deadline()
 
+    def send_400_response(self, msg: str) -> None:
+        """Refuses what is not HTTP; after an answer, which cannot be followed by another, just ends."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self.transport.abort()
+
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         """The connection becomes a WebSocket."""
         self._clear_deadline()

@@ -34,6 +34,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_small_classifier(tmp_path_factory.mktemp("small model"))
+
+
 @pytest.fixture
 def opened(server: LiveServer) -> Iterator[contextlib.ExitStack]:
     """Closes what was opened at the end, and checks that the server still answers."""
@@ -141,6 +146,25 @@ def test_silent_cameras_of_many_addresses_give_way(server: LiveServer, opened: c
 def test_many_requests_in_one_packet_are_one(server: LiveServer, opened: contextlib.ExitStack) -> None:
     client = opened.enter_context(connect(server, "127.0.0.5", 100 * GET))
     assert read_all(client).count(b"HTTP/1.1") == 1
+
+
+def test_what_is_not_http_ends_the_connection_without_an_error(model_path: Path, tmp_path: Path) -> None:
+    head = b"POST /health HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    upload = head.replace(b"/health", b"/api/predict").replace(b"\r\n\r\n", b"\r\nContent-Type: %s\r\n\r\n")
+    upload %= b"multipart/form-data; boundary=wall"
+    with LiveServer(tmp_path, model_path.parent) as server:
+        for first in (b"", GET, head, upload, upload + b"6\r\n--wall\r\n"):
+            with connect(server, "127.0.0.2", first) as client:
+                if first in (GET, head):
+                    assert client.recv(12).startswith(b"HTTP/1.1 ")
+                time.sleep(0.1)
+                with contextlib.suppress(OSError):
+                    client.sendall(b"\x00zzz\r\n\r\n")
+                read_all(client)
+        assert server.request("/health")[0] == 200
+        assert server.stop() == 0
+    assert "Traceback" not in server.output
+    assert "ERROR" not in server.output
 
 
 def camera_behind(server: LiveServer, address: str, forwarded: str) -> str:

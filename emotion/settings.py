@@ -175,7 +175,7 @@ class Settings:
         2_000_000, whole(1_000, 100_000_000), "largest frame that the server takes, in bytes"
     )
     max_frame_pixels: int = option(
-        4_000_000, whole(10_000, 170_000_000), "largest frame that the server decodes, in pixels"
+        4_000_000, whole(10_000, 130_000_000), "largest frame that the server decodes, in pixels"
     )
     max_frames_per_s: int = option(60, whole(1, 1_000), "frames a second taken from one client")
     max_connections: int = option(32, whole(1, 10_000), "clients of the server at a time")
@@ -187,7 +187,7 @@ class Settings:
     )
     max_upload_pixels: int = option(
         30_000_000,
-        whole(10_000, 170_000_000),
+        whole(10_000, 130_000_000),
         "largest JPEG, HEIC or AVIF that may be uploaded, in pixels (other formats: an eighth of it)",
     )
     max_video_s: int = option(60, whole(1, 3_600), "longest video that may be uploaded, in seconds")

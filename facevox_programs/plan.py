@@ -2,9 +2,11 @@
 
 The shared body of the scripts in slurm/ calls this inside a job. It checks job, options and allocation, so
 that a wrong value ends the job with one line before anything is started, and writes the command to stdout:
-each word followed by a zero byte, as `mapfile -d ''` reads them. Exit codes: 0 done; 2 something is wrong.
+each word followed by a zero byte, as `mapfile -d ''` reads them; nothing where the options ask for help,
+which goes to stderr. Exit codes: 0 done; 2 something is wrong.
 """
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -22,7 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if not words:
         raise UserError("a job is missing: python -m facevox_programs.plan JOB [job options]")
-    request = replace(TABLE, root=Path.cwd()).request(words[0], words[1:])
+    # stdout is for the command: the script of a job whose options ask for help gets none.
+    with contextlib.redirect_stdout(sys.stderr):
+        request = replace(TABLE, root=Path.cwd()).request(words[0], words[1:])
     check_allocation(os.environ, request)
     cpus = os.environ.get("SLURM_CPUS_PER_TASK", "")
     command = request.command(

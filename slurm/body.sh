@@ -34,6 +34,7 @@ run_job() {
     # As an array of words: names may hold blanks, quotes, line feeds.
     mapfile -d '' -t command < <(one_process "$PYTHON" -m facevox_programs.plan "$@")
     wait "$!" || end_job "$?"
+    ((${#command[@]})) || end_job 0 # it was asked for help
     status_file=$PWD/logs/slurm/.status-$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}
     if ((is_asked_to_stop)); then
         code=$STOPPED # before anything began
@@ -84,7 +85,7 @@ set_container() {
         tool=$(command -v apptainer || command -v singularity) \
             || fail "CONTAINER=$CONTAINER: neither apptainer nor singularity is on this node"
         launcher=("$tool" exec --pwd "$PWD")
-        ((${SLURM_GPUS_ON_NODE:-0} == 0)) || launcher+=(--nv)
+        [[ ${SLURM_GPUS_ON_NODE:-0} == 0 ]] || launcher+=(--nv)
         for mount in "${mounts[@]}"; do launcher+=(--bind "$mount"); done
         launcher+=("$CONTAINER")
     else

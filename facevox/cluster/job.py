@@ -10,6 +10,7 @@ ONE, PER_GPU, PER_NODE = "one", "per GPU", "per node"
 # How the parts of a sharded job are joined: their manifests are merged; or the program runs once more without
 # shards, which takes over their results.
 MERGE, RUN_AGAIN = "merge", "run again"
+MAX_SHARDS = 100_000  # of a job; SLURM's own limit is 1,001 unless its administrators raise it
 
 
 @dataclass(frozen=True, kw_only=True)

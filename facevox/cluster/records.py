@@ -14,12 +14,12 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
+from facevox.cluster.job import MAX_SHARDS
 from facevox.errors import UserError, one_line
 from facevox.files import read_json, write_json
 
 logger = logging.getLogger(__name__)
 FORMAT = 1
-MAX_SHARDS = 100_000  # of a job; SLURM's own limit is 1,001 unless its administrators raise it
 RECORD_FILE = "record.json"
 STAMP_LENGTH = len("20251231-235959")
 DEFAULT_LOG_DIR = Path("logs/cluster")

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from facevox.cluster.job import ONE, PER_GPU
+from facevox.cluster.job import MAX_SHARDS, ONE, PER_GPU
 from facevox.cluster.jobs import Request
 from facevox.errors import UserError
 from facevox.options import Options, choice, number, option, text, where, whole
@@ -89,7 +89,7 @@ class Resources(Options):
     partition: str = option("", NAMES, "of SLURM (default: its own)")
     account: str = option("", NAMES, "of SLURM (default: yours)")
     qos: str = option("", NAMES, "of SLURM (default: yours)")
-    shards: int = option(1, whole(1), "parts that run as an array, and are joined")
+    shards: int = option(1, whole(1, MAX_SHARDS), "parts that run as an array, and are joined")
 
     def contradictions(self) -> list[str]:
         """Options that only a SLURM cluster has."""

@@ -222,6 +222,31 @@ def test_stopped_program_is_requeued_and_of_an_array_only_that_task(
     assert ["scontrol", "requeue", job] in calls
 
 
+def test_a_job_that_is_asked_for_help_runs_nothing(cluster: Path) -> None:
+    code, errors, calls = run(cluster, "evaluate", "--help")
+    assert code == 0
+    assert errors[0].startswith("usage: ")
+    assert programs(calls) == []
+
+
+@pytest.mark.parametrize("container", ["", "image.sif"])
+def test_a_number_of_gpus_that_is_none_is_refused_in_one_line(cluster: Path, container: str) -> None:
+    (cluster / "image.sif").write_bytes(b"")
+    image = str(cluster / container) if container else ""
+    code, errors, calls = run(
+        cluster,
+        "train_hq",
+        DATA_DIR=str(cluster / "data"),
+        CONTAINER=image,
+        SLURM_GPUS_ON_NODE="x[$(touch y)]",
+    )
+    assert code == 2
+    assert len(errors) == 1
+    assert "SLURM_GPUS_ON_NODE" in errors[0]
+    assert not list(REPOSITORY.glob("y")) + list(cluster.glob("y"))
+    assert programs(calls) == []
+
+
 def test_cancelled_job_is_not_requeued(cluster: Path) -> None:
     code, _, calls = run(cluster, "train_hq", DATA_DIR=str(cluster / "data"), CODE="75", STATE="CANCELLED")
     assert code == 75

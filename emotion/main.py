@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from emotion.classifier.start import DEVICES, check_start
 from emotion.logger_config import get_logger, setup_logging
 from emotion.settings import add_setting_arguments, folder_finder, load_settings
-from facevox import cli
+from facevox import cli, spreadsheets
 from facevox.cluster.job import PER_NODE, Job
 from facevox.errors import ExitCode
 from facevox.files import set_run_token
@@ -50,6 +50,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="count, try a few steps, say what time and disk it would take, and write nothing",
     )
+    parser.add_argument("--spreadsheet_safe", action="store_true", help=spreadsheets.HELP)
     add_setting_arguments(parser)
     return parser
 
@@ -82,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         stop = stack.enter_context(StopFlag())
         with native_silence():
             from emotion.classifier.run import train_and_evaluate
-        return train_and_evaluate(settings, start, args.device, stop)
+        return train_and_evaluate(settings, start, args.device, stop, spreadsheet_safe=args.spreadsheet_safe)
 
 
 if __name__ == "__main__":

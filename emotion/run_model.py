@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from emotion.logger_config import get_logger, setup_logging
 from emotion.settings import Settings, add_setting_arguments, load_settings
-from facevox import cli
+from facevox import cli, spreadsheets
 from facevox.batch import BatchConfig, run_batch
 from facevox.errors import ExitCode, UserError
 from facevox.native_silence import native_silence
@@ -63,6 +63,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         help="seconds to record from the webcam where there is no screen",
     )
     parser.add_argument("--overwrite", action="store_true", help="do pictures again that are done")
+    parser.add_argument("--spreadsheet_safe", action="store_true", help=spreadsheets.HELP)
     add_setting_arguments(parser)
     return parser
 
@@ -80,7 +81,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             "emotion-preprocess emotion-train) or let make demo train a small one"
         )
     language = _language(args.language)
-    config = annotation.RunConfig(model_file=model_file, max_faces=settings.max_faces, language=language)
+    config = annotation.RunConfig(
+        model_file=model_file,
+        max_faces=settings.max_faces,
+        language=language,
+        spreadsheet_safe=args.spreadsheet_safe,
+    )
     setup_logging(settings.log_dir)
     # Batches of pictures set up another flag inside this one, which is set too when a signal comes.
     with StopFlag() as stop, native_silence(), viewer.Viewer(not args.no_window) as window:
@@ -116,6 +122,7 @@ def _run_pictures(settings: Settings, config: "RunConfig", args: argparse.Namesp
         },
         unit="picture",
         overwrite=args.overwrite,
+        spreadsheet_safe=config.spreadsheet_safe,
         debug=args.debug or viewer.is_open,  # the window is this process's
     )
     wait_ms = 0 if len(items) == 1 else 1  # one picture stays until a key is pressed

@@ -28,12 +28,18 @@ from facevox.model_card import CARD_FILE
 from facevox.native_silence import native_silence
 from facevox.progress import Progress, duration_text
 from facevox.signals import StopFlag
+from facevox.spreadsheets import safe_rows
 from facevox.training.events import EventWriter, remove_events
 from facevox.training.history import write_curves, write_history
 
 
-def train_and_evaluate(settings: Settings, start: Start, device: str, stop: StopFlag) -> ExitCode:
-    """Trains from `start`, exports and evaluates the best epoch; the exit code of the program."""
+def train_and_evaluate(
+    settings: Settings, start: Start, device: str, stop: StopFlag, *, spreadsheet_safe: bool = False
+) -> ExitCode:
+    """Trains from `start`, exports and evaluates the best epoch; the exit code of the program.
+
+    `spreadsheet_safe`: of the tables, see `facevox.spreadsheets`.
+    """
     with native_silence():
         devices = set_up_devices(device)
     logger = get_logger("main")
@@ -46,10 +52,10 @@ def train_and_evaluate(settings: Settings, start: Start, device: str, stop: Stop
     if not _run(trainer, stop):
         logger.info("stopped by %s; run the same command again", stop.signal_name or "another process")
         return ExitCode.STOPPED
-    finish(trainer, settings, start)
+    finish(trainer, settings, start, spreadsheet_safe=spreadsheet_safe)
     unreadable = {**trainer.train.unreadable, **trainer.validation.unreadable}
     if unreadable and devices.is_main:
-        _write_unreadable(start.save_dir / "unreadable.csv", unreadable)
+        _write_unreadable(start.save_dir / "unreadable.csv", unreadable, spreadsheet_safe=spreadsheet_safe)
         logger.warning(
             "%d pictures could not be read: %s", len(unreadable), start.save_dir / "unreadable.csv"
         )
@@ -110,7 +116,7 @@ def make_trainer(settings: Settings, start: Start, devices: Devices) -> Trainer:
     )
 
 
-def finish(trainer: Trainer, settings: Settings, start: Start) -> None:
+def finish(trainer: Trainer, settings: Settings, start: Start, *, spreadsheet_safe: bool) -> None:
     """Takes the best epoch, fits the temperature, evaluates, exports, writes the card; ends the run."""
     best = load_state(start.save_dir / BEST_FILE)
     if best is None:
@@ -130,7 +136,8 @@ def finish(trainer: Trainer, settings: Settings, start: Start) -> None:
     )
     answers = Answers(start.validation, order, logits, temperature)
     report = evaluate(answers, settings.class_names)
-    write_evaluation(settings.model_dir / EVALUATION_DIR, report, answers)
+    folder = settings.model_dir / EVALUATION_DIR
+    write_evaluation(folder, report, answers, spreadsheet_safe=spreadsheet_safe)
     with native_silence():
         paths = export_model(classifier, about, settings.model_dir)
     data = _count_data(start, len(trainer.train.unreadable) + len(trainer.validation.unreadable))
@@ -234,9 +241,8 @@ def _log_end(report: Evaluation, paths: list[Path], model_dir: Path) -> None:
     logger.info("written: %s, %s", ", ".join(path.name for path in paths), model_dir)
 
 
-def _write_unreadable(path: Path, reasons: dict[str, str]) -> None:
+def _write_unreadable(path: Path, reasons: dict[str, str], *, spreadsheet_safe: bool) -> None:
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["crop", "reason"])
-    writer.writerows(sorted(reasons.items()))
+    rows = [("crop", "reason"), *sorted(reasons.items())]
+    csv.writer(buffer, lineterminator="\n").writerows(safe_rows(rows) if spreadsheet_safe else rows)
     write_text(path, buffer.getvalue())

@@ -9,6 +9,7 @@ from typing import Any
 
 from emotion.landmarks.normalisation import NORMALISATIONS, SCALED
 from emotion.landmarks.shards import SHARD_PICTURES
+from facevox import spreadsheets
 from facevox.mesh.kinds import FACE_MESH, MESHES
 from facevox.options import (
     DEVICE,
@@ -123,6 +124,7 @@ class TrainConfig(Options):
         metavar="auto|never|FILE",
         group="training",
     )
+    spreadsheet_safe: bool = option(False, switch(), spreadsheets.HELP, group="training")
 
     def contradictions(self) -> list[str]:
         """A fault where there are fewer than two different class names."""
@@ -132,6 +134,6 @@ class TrainConfig(Options):
 
     def lasting(self) -> dict[str, Any]:
         """The values that must be the same when a run resumes."""
-        free = {"landmarks_dir", "save_dir", "num_epochs", "device", "resume"}
+        free = {"landmarks_dir", "save_dir", "num_epochs", "device", "resume", "spreadsheet_safe"}
         values = {name: value for name, value in vars(self).items() if name not in free}
         return values | {"class_names": list(self.class_names)}

@@ -20,6 +20,7 @@ from emotion.landmarks.task import BatchReader, LandmarkTask, Notes, PartCounts,
 from emotion.scores.calibration import fit_temperature
 from emotion.scores.measures import balanced_accuracy, over_people
 from emotion.scores.report import DIGITS, REPORT_FILE, Answers, evaluate, write_evaluation
+from facevox.errors import UserError, one_line
 from facevox.files import read_json, write_json, write_text
 from facevox.intervals import interval_text
 from facevox.mesh.kinds import FACE_MESH
@@ -178,7 +179,8 @@ def finish(config: TrainConfig, validation: Part, result: TrainingResult, notes:
         "inputs": model.features.inputs,
         "mesh": model.features.mesh,
     }
-    write_evaluation(config.save_dir / EVALUATION_DIR, report, answers)
+    folder = config.save_dir / EVALUATION_DIR
+    write_evaluation(folder, report, answers, spreadsheet_safe=config.spreadsheet_safe)
     write_curves(config.save_dir, result.history, result.best_epoch)
     file = config.save_dir / MODEL_FILE
     save_model(file, type(model)(**(vars(model) | {"temperature": temperature})))
@@ -207,7 +209,16 @@ def class_report(
 
 def describe_result(save_dir: Path) -> str:
     """The scores and the path of a trained model, for people."""
-    report = read_json(save_dir / EVALUATION_DIR / REPORT_FILE)
+    file = save_dir / EVALUATION_DIR / REPORT_FILE
+    try:
+        return _result_text(save_dir, read_json(file))
+    except UserError:
+        raise
+    except Exception as error:  # a file that was changed by hand may have anything in it
+        raise UserError(f"{file}: not a report of this program: {one_line(error)}") from None
+
+
+def _result_text(save_dir: Path, report: LandmarkEvaluation) -> str:
     score = report["balanced_accuracy"]
     interval = interval_text(score)
     over = report["interval_over"]

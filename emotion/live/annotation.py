@@ -215,11 +215,13 @@ class RunConfig:
         model_file: The exported `.tflite`.
         max_faces: Largest number of faces in a picture.
         language: Of the labels in the pictures.
+        spreadsheet_safe: Of the tables, see `facevox.spreadsheets`.
     """
 
     model_file: Path
     max_faces: int
     language: str
+    spreadsheet_safe: bool = False
 
     def open(self) -> tuple[Classifier, FaceAnalyser, Annotator]:
         """The model, an analyser with it, and an annotator; for one thread."""

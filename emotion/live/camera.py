@@ -81,7 +81,7 @@ def record_webcam(
     with contextlib.closing(camera_frames(number)) as images:
         first = next(images)
         classifier, analyser, annotator = config.open()
-        log = FaceLog(classifier.class_names)
+        log = FaceLog(classifier.class_names, spreadsheet_safe=config.spreadsheet_safe)
         total = max(round(duration_s * WEBCAM_RATE_HZ), 1)
         start_s = time.monotonic()
         with contextlib.closing(analyser), Progress(total, "run_model", "frame") as progress:

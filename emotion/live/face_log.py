@@ -8,6 +8,7 @@ from typing import TypedDict
 
 from emotion.live.face_tracks import Face, FrameAnswer, face_json
 from facevox.files import write_json, write_text
+from facevox.spreadsheets import safe_cell, safe_rows
 
 FACE_COLUMNS = ("face", "label", "left", "top", "width", "height")
 
@@ -43,14 +44,21 @@ class AnnotatedVideo(TypedDict):
 
 
 class FaceLog:
-    """The faces of a video or camera, frame by frame, as a table and as JSON."""
+    """The faces of a video or camera, frame by frame, as a table and as JSON.
 
-    def __init__(self, class_names: Sequence[str]) -> None:
+    Args:
+        class_names: Of the classifier.
+        spreadsheet_safe: See `facevox.spreadsheets`.
+    """
+
+    def __init__(self, class_names: Sequence[str], *, spreadsheet_safe: bool = False) -> None:
         self._names = class_names
         self.frames: list[FrameAnswer] = []
+        self._columns = ("frame", "time_s", *face_columns(class_names))
+        self._is_safe = spreadsheet_safe
         self._text = io.StringIO()
-        self._writer = csv.DictWriter(self._text, ("frame", "time_s", *face_columns(class_names)))
-        self._writer.writeheader()
+        self._writer = csv.writer(self._text)
+        self._writer.writerows(safe_rows([self._columns]) if spreadsheet_safe else [self._columns])
 
     @property
     def num_tracks(self) -> int:
@@ -60,8 +68,10 @@ class FaceLog:
     def add(self, index: int, time_s: float, faces: Sequence[Face]) -> None:
         """Adds the faces of a frame; a frame without any gets a row without a face."""
         time_s = round(time_s, 6) + 0.0  # never -0.0
-        first = {"frame": index, "time_s": time_s}
-        self._writer.writerows([first | face_row(face, self._names) for face in faces] or [first])
+        first: dict[str, object] = {"frame": index, "time_s": time_s}
+        rows = [first | face_row(face, self._names) for face in faces] or [first]
+        cells = [[row.get(name, "") for name in self._columns] for row in rows]
+        self._writer.writerows([[*map(safe_cell, row), 1] for row in cells] if self._is_safe else cells)
         self.frames.append({"time_s": time_s, "faces": [face_json(face, self._names) for face in faces]})
 
     def write(

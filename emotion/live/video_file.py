@@ -60,7 +60,7 @@ def annotate_video(
     classifier, analyser, annotator = config.open()
     names = classifier.class_names
     target = output_dir / plan_names([path.name], ".mp4")[0]
-    log = FaceLog(names)
+    log = FaceLog(names, spreadsheet_safe=config.spreadsheet_safe)
     start_s = time.monotonic()
     expected = max(info.num_frames or round(info.duration_s * info.rate_hz), 1)
     width = height = 0

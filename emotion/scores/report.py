@@ -9,7 +9,9 @@ confusion_matrix.png, reliability.png
 """
 
 import csv
+import functools
 import io
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +32,7 @@ from emotion.scores.calibration import (
 from emotion.scores.measures import confusion_counts, macro_f1, over_people
 from facevox.files import replacing, write_json, write_text
 from facevox.intervals import PlainMeasure
+from facevox.spreadsheets import safe_rows
 
 Bins = Sequence[Mapping[str, float]]
 REPORT_FILE = "report.json"
@@ -182,20 +185,25 @@ def slices_of(answers: Answers, num_classes: int) -> list[SliceScores]:
     return rows
 
 
-def write_evaluation(folder: Path, report: Evaluation, answers: Answers) -> None:
-    """Writes all files, each whole."""
+def write_evaluation(
+    folder: Path, report: Evaluation, answers: Answers, *, spreadsheet_safe: bool = False
+) -> None:
+    """Writes all files, each whole; `spreadsheet_safe`: see `facevox.spreadsheets`."""
+    write_table = functools.partial(_write_csv, spreadsheet_safe=spreadsheet_safe)
     names = report["class_names"]
     write_json(folder / REPORT_FILE, report)
-    _write_csv(folder / "per_class.csv", list(report["classes"][0]), [r.values() for r in report["classes"]])
-    _write_csv(
+    write_table(
+        folder / "per_class.csv", list(report["classes"][0]), [[*r.values()] for r in report["classes"]]
+    )
+    write_table(
         folder / "confusion_matrix.csv",
         ["true class", *names],
         [[name, *row] for name, row in zip(names, report["confusion"], strict=True)],
     )
     columns = ["slice", "value", "pictures", "people", "macro_f1", "low", "high", "accuracy"]
     rows = [{**row, **row["macro_f1"], "macro_f1": row["macro_f1"]["value"]} for row in report["slices"]]
-    _write_csv(folder / "slices.csv", columns, [[row[column] for column in columns] for row in rows])
-    _write_predictions(folder / "predictions.csv", answers, names)
+    write_table(folder / "slices.csv", columns, [[row[column] for column in columns] for row in rows])
+    write_table(folder / "predictions.csv", *_prediction_rows(answers, names))
     calibration = report["calibration"]
     figures = {
         "confusion_matrix.png": draw_confusion(names, report["confusion"]),
@@ -209,7 +217,8 @@ def write_evaluation(folder: Path, report: Evaluation, answers: Answers) -> None
             figure.savefig(file, format="png", dpi=110)
 
 
-def _write_predictions(path: Path, answers: Answers, names: Sequence[str]) -> None:
+def _prediction_rows(answers: Answers, names: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """The columns and the rows of the table of answers."""
     shares = np.exp(log_probabilities(answers.logits, answers.temperature))
     samples = answers.samples
     rows = [
@@ -222,14 +231,15 @@ def _write_predictions(path: Path, answers: Answers, names: Sequence[str]) -> No
         ]
         for index, row in zip(answers.order, shares, strict=True)
     ]
-    _write_csv(path, ["crop", "person", "true class", "answer", *names], rows)
+    return ["crop", "person", "true class", "answer", *names], rows
 
 
-def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
+def _write_csv(
+    path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]], *, spreadsheet_safe: bool
+) -> None:
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
+    lines = itertools.chain([columns], rows)
+    csv.writer(buffer, lineterminator="\n").writerows(safe_rows(lines) if spreadsheet_safe else lines)
     write_text(path, buffer.getvalue())
 
 

@@ -34,7 +34,10 @@ def held_out_clips(folder: Path, videos_dir: Path) -> tuple[Path, Path]:
 
 
 def write_pairs(path: Path, pairs: Sequence[tuple[Path, Path | None]]) -> None:
-    """Writes the table that `lipsync/inference.py --batch` reads; None: the video's own sound."""
+    """Writes the table that `lipsync/inference.py --batch` reads; None: the video's own sound.
+
+    Its paths are absolute: to a spreadsheet none begins as a formula.
+    """
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["video", "audio"])

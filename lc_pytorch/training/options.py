@@ -6,7 +6,7 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from facevox import cli
+from facevox import cli, spreadsheets
 from facevox.options import (
     DEVICE,
     Kind,
@@ -119,6 +119,7 @@ class TrainConfig(Options):
         "count, try a few steps, report what time and disk it would take, and write nothing",
         group="machine",
     )
+    spreadsheet_safe: bool = option(False, switch(), spreadsheets.HELP, group="machine")
     face_model: str = option(
         DEFAULT_FACE_MODEL,
         text(),
@@ -144,7 +145,7 @@ class TrainConfig(Options):
         free = {
             *("save_dir", "num_epochs", "num_workers", "resume", "checkpoint_interval", "save_interval"),
             # Where faces are resized changes the numbers no more than the device does.
-            *("patience", "dry_run", "picture_transforms", "device"),
+            *("patience", "dry_run", "picture_transforms", "device", "spreadsheet_safe"),
         }
         return {name: value for name, value in vars(self).items() if name not in free}
 

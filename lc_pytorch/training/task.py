@@ -14,7 +14,6 @@ import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 
 from facevox.errors import UserError, one_line
 from facevox.files import replacing
+from facevox.spreadsheets import TableReader, safe_rows
 from facevox.training import distributed
 from facevox.training.batches import EpochBatches, make_loader
 from facevox.training.distributed import World
@@ -235,7 +235,7 @@ def train_contrastive(
     bad_items = sorted(set().union(*distributed.gather_objects(sorted(task.bad_items))))
     if world.is_main:
         is_resumed = result.num_new_steps < result.num_steps
-        _write_bad_files(config.save_dir / BAD_FILES, train_set, bad_items, is_resumed)
+        _write_bad_files(config, train_set, bad_items, is_resumed)
     return result
 
 
@@ -293,13 +293,14 @@ def _checkpoint_gradients(encoders: Sequence[Any]) -> None:
 
 
 def _write_bad_files(
-    file: Path, train_set: PairDataset, bad_items: Sequence[tuple[int, int]], is_resumed: bool
+    config: TrainConfig, train_set: PairDataset, bad_items: Sequence[tuple[int, int]], is_resumed: bool
 ) -> None:
     """Lists the items replaced by others, with reasons, over all starts of a run; one row per reason."""
+    file = config.save_dir / BAD_FILES
     rows_of: dict[str, list[object]] = {}
     if is_resumed and file.is_file():
         with file.open(encoding="utf-8", errors="surrogateescape", newline="") as lines:
-            rows_of = {row["reason"]: list(row.values()) for row in csv.DictReader(lines)}
+            rows_of = {row["reason"]: list(row.values()) for row in TableReader(lines)}
     if not bad_items:
         return
     for index, epoch in bad_items:
@@ -310,8 +311,7 @@ def _write_bad_files(
             reason = one_line(error)
         rows_of.setdefault(reason, [index, train_set.describe(index, epoch), reason])
     with replacing(file, "w", encoding="utf-8", errors="surrogateescape", newline="") as out:
-        writer = csv.writer(out)
-        writer.writerow(["item", "files", "reason"])
-        writer.writerows(rows_of.values())
+        rows: list[list[object]] = [["item", "files", "reason"], *rows_of.values()]
+        csv.writer(out).writerows(safe_rows(rows) if config.spreadsheet_safe else rows)
     num_items = len({index for index, _ in bad_items})
     logger.info(f"{num_items} pairs could not be read and were replaced by others: see {file}")

@@ -3,9 +3,14 @@
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
 from batch_jobs import Upper, config_of, items_of
 
+from emotion.data.samples import Samples
+from emotion.live.face_log import FaceLog
+from emotion.live.face_tracks import Face
+from emotion.scores.report import Answers, evaluate, write_evaluation
 from facevox.batch import run_batch
 from facevox.shards import merge_manifests
 from facevox.spreadsheets import TableReader, safe_cell
@@ -87,3 +92,44 @@ def test_rankings_are_safe_too(tmp_path: Path) -> None:
     assert [row[2] for row in cells(tmp_path / "exact.csv")] == ["file", "=1.jpg", "b.jpg"]
     header, first, _ = cells(tmp_path / "safe.csv")
     assert (header[3:], first) == (["spreadsheet_safe"], ["1", "-0.250000", "'=1.jpg", "1"])
+
+
+def test_scores_and_lists_are_safe_too(tmp_path: Path) -> None:
+    answers = Answers(
+        samples=Samples(
+            files=[Path("=1.jpg"), Path("b.jpg")],
+            names=["=1.jpg", "b.jpg"],
+            labels=np.array([0, 1]),
+            targets=np.eye(2, dtype=np.float32),
+            people=["@p", "q"],
+            genders=["f", "m"],
+            ages=np.array([20, 30]),
+        ),
+        order=np.array([0, 1]),
+        logits=np.array([[2.0, 0.0], [0.0, 2.0]], np.float32),
+        temperature=1.0,
+    )
+    report = evaluate(answers, ["+joy", "sad"])
+    for is_safe in (False, True):
+        write_evaluation(tmp_path, report, answers, spreadsheet_safe=is_safe)
+        header, first, _ = cells(tmp_path / "predictions.csv")
+        assert header[4:] == (["'+joy", "sad", "spreadsheet_safe"] if is_safe else ["+joy", "sad"])
+        exact = ["=1.jpg", "@p", "+joy", "+joy"]
+        assert first[:4] == ([f"'{cell}" for cell in exact] if is_safe else exact)
+        for name in ("per_class.csv", "confusion_matrix.csv"):
+            assert cells(tmp_path / name)[1][0] == ("'+joy" if is_safe else "+joy")
+        assert ("spreadsheet_safe" in cells(tmp_path / "slices.csv")[0]) == is_safe
+
+
+def test_faces_of_a_video_are_safe_too(tmp_path: Path) -> None:
+    face = Face(1, (0.0, 1.0, 2.0, 3.0), np.array([0.75, 0.25]), np.array([0.5, 0.5]))
+    for is_safe in (False, True):
+        log = FaceLog(["=joy", "sad"], spreadsheet_safe=is_safe)
+        log.add(0, 0.0, [face])
+        log.add(1, 0.04, [])
+        log.write(tmp_path / "x.mp4", 8, 8, 25.0, 0.08, 1.0, has_sound=False)
+        header, first, empty = cells(tmp_path / "x.csv")
+        assert len(header) == len(first) == len(empty)
+        assert (first[3], header[8]) == (("'=joy", "'=joy") if is_safe else ("=joy", "=joy"))
+        with (tmp_path / "x.csv").open(newline="") as lines:
+            assert next(iter(TableReader(lines)))["label"] == "=joy"

@@ -285,6 +285,25 @@ def test_bad_items_are_replaced_counted_and_listed(tmp_path: Path, logged: pytes
     assert not (tmp_path / "good" / "bad_files.csv").exists()
 
 
+class FormulaPairs(MemoryPairs):
+    """Pairs whose files have names that a spreadsheet would compute."""
+
+    def describe(self, index: int, epoch: int | None = None) -> str:
+        return f"=cmd{index}.jpg"
+
+
+def test_bad_items_are_listed_safely_and_once_over_all_starts(tmp_path: Path) -> None:
+    for num_epochs in (1, 2):
+        config = {"num_epochs": num_epochs, "spreadsheet_safe": True}
+        assert train(tmp_path, make_model(), FormulaPairs(bad=[2]), **config).status == DONE
+    with (tmp_path / "bad_files.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows == [
+        ["item", "files", "reason", "spreadsheet_safe"],
+        ["2", "'=cmd2.jpg", "item 2: no picture", "1"],
+    ]
+
+
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_set_of_bad_items_only_is_one_line_without_a_traceback(tmp_path: Path, num_workers: int) -> None:
     with pytest.raises(UserError, match="others drawn instead cannot be loaded") as refusal:

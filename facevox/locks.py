@@ -222,7 +222,10 @@ def _read_owner(path: Path) -> dict[str, object]:
         OSError: The file cannot be read.
         ValueError: It is not a lock, or only a part of one.
     """
-    owner = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        owner = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        owner = None
     if not isinstance(owner, dict) or not isinstance(owner.get("token"), str):
         raise ValueError(f"{path}: not a lock")
     return owner

@@ -459,7 +459,7 @@ def read_manifest(output_dir: Path, program: str) -> Iterator[Record]:
 def read_settings(output_dir: Path, program: str) -> dict[str, object]:
     """The settings with which a program filled an output folder; none where it has no manifest of it."""
     for path in find_manifests(output_dir, program):
-        with path.open("rb") as file, contextlib.suppress(ValueError):
+        with path.open("rb") as file, contextlib.suppress(ValueError, RecursionError):
             header = json.loads(file.readline())
             if isinstance(header, dict) and isinstance(header.get("settings"), dict):
                 settings: dict[str, object] = header["settings"]

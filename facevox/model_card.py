@@ -25,6 +25,7 @@ def write_card(path: Path, title: str, sections: Mapping[str, Sequence[str]]) ->
     for heading, parts in sections.items():
         blocks += [f"## {heading}", *filter(None, parts)]
     text = printable("\n\n".join(blocks), keep="\n") + "\n"
+    text = text.encode("utf-8", "backslashreplace").decode()  # names that are no text
     write_text(path, re.sub("<(?=[A-Za-z/!?])", "&lt;", text))  # no name of a file is a tag
 
 

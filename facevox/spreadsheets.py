@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from facevox.errors import UserError
+
 if TYPE_CHECKING:
     _Reader = csv.DictReader[str]
 else:
@@ -39,8 +41,23 @@ def safe_rows(rows: Iterable[Sequence[object]]) -> Iterator[list[object]]:
 class TableReader(_Reader):
     """The rows of a table, as they are without `--spreadsheet_safe` too."""
 
+    def __init__(self, lines: Iterable[str]) -> None:
+        super().__init__(lines)
+        self._name = getattr(lines, "name", "")
+
     def __next__(self) -> dict[str, str]:
-        row = super().__next__()
+        """The next row.
+
+        Raises:
+            UserError: It is none, as of a file of another kind.
+            csv.Error: The same, of lines without a file.
+        """
+        try:
+            row = super().__next__()
+        except csv.Error as error:
+            if not self._name:
+                raise
+            raise UserError(f"{self._name}: not a table after line {self.line_num}: {error}") from None
         if COLUMN in row:
             return {name: _exact(value) for name, value in row.items() if name != COLUMN}
         return row

@@ -73,9 +73,16 @@ def sample_of(part: str, filename: str, label: str = "") -> Sample:
 
 
 def read_samples(table: Path, train_folder: str) -> Iterator[Sample]:
-    """The crops in the table of `preprocess.py`, each once; those of `train_folder` are in training."""
+    """The crops in the table of `preprocess.py`, each once; those of `train_folder` are in training.
+
+    Raises:
+        UserError: A row lacks a column.
+    """
+    columns = ("status", "crop", "split", "class", "person", "burst")
     with table.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-        for row in TableReader(file):
+        for line, row in enumerate(TableReader(file), start=2):
+            if missing := [name for name in columns if row.get(name) is None]:
+                raise UserError(f"{table}, row {line}: without {', '.join(missing)}; run preprocess.py again")
             if row["status"] == "done" and row["crop"]:
                 part = TRAINING if row["split"] == train_folder else VALIDATION
                 yield Sample(part, row["class"], row["person"], row["burst"])

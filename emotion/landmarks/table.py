@@ -67,8 +67,9 @@ class ShardRows:
             shard = int(self._shard_N[row])
             file, start, num_rows = self._file(shard)
             position = int(self._row_N[row])
-            file.seek(start + position * self._row_bytes)
-            data = file.read(self._row_bytes) if position < num_rows else b""
+            if 0 <= position < num_rows:
+                file.seek(start + position * self._row_bytes)
+            data = file.read(self._row_bytes) if 0 <= position < num_rows else b""
             if len(data) != self._row_bytes:
                 raise UserError(
                     f"{self._folder / self._shards[shard]}: has no row {position}; extract it again"
@@ -94,7 +95,7 @@ class ShardRows:
             shape, is_fortran, kind = npy.read_array_header_1_0(file)
             if kind != np.float32 or is_fortran or shape[1:] != self._shape or not kind.isnative:
                 raise ValueError(f"holds {kind} {shape}")
-        except (ValueError, OSError) as error:
+        except Exception as error:  # of a damaged header NumPy raises what its tokenizer does
             file.close()
             raise UserError(f"{path}: no shard of landmarks ({error}); extract it again") from None
         self._open[shard] = (file, file.tell(), int(shape[0]))
@@ -215,6 +216,8 @@ def load_table(folder: Path, class_names: Sequence[str] = (), *, in_memory: bool
             try:
                 shard = _checked_shard(row["shard"])
                 sizes = [int(row[name]) for name in ("row", "width", "height")]
+                if not all(0 <= size < 2**31 for size in sizes):
+                    raise ValueError(f"sizes {sizes}"[:80])
                 numbers.append([shards.setdefault(shard, len(shards)), *sizes])
                 names.append(f"{row['archive']}/{row['member']}")
                 labels.append(texts.setdefault(row["label"], row["label"]))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
 
+from facevox.errors import UserError, one_line
 from facevox.files import read_json
 from facevox.model_card import CARD_FILE, bullets, pairs, score_cells, table, write_card
 from facevox.training.history import HISTORY_FILE
@@ -41,20 +42,21 @@ def write_model_card(model_dir: Path) -> Path:
     config = read_json(model_dir / "config.json")
     history = read_json(model_dir / HISTORY_FILE) if (model_dir / HISTORY_FILE).is_file() else []
     results = read_json(model_dir / RESULTS_FILE) if (model_dir / RESULTS_FILE).is_file() else None
-    card = model_dir / CARD_FILE
-    write_card(
-        card,
-        f"{_TITLES.get(config['kind'], config['kind'])}: a contrastive model",
-        {
+    try:
+        title = f"{_TITLES.get(config['kind'], config['kind'])}: a contrastive model"
+        sections = {
             "Model": [_model(config["model"])],
             "Data": [_data(config["data"])],
             "Training": [f"{len(history)} epochs. {pairs(config['training'])}", _best_epoch(history)],
             "Scores on people never seen": _scores(results),
             "Use": [_USE],
             "Versions": [pairs(config["versions"])],
-        },
-    )
-    return card
+        }
+    except Exception as error:  # files that were changed by hand may have anything in them
+        files = f"config.json, {HISTORY_FILE} or {RESULTS_FILE}"
+        raise UserError(f"{model_dir}: {files} has other values than expected: {one_line(error)}") from None
+    write_card(model_dir / CARD_FILE, title, sections)
+    return model_dir / CARD_FILE
 
 
 def _model(model: Mapping[str, object]) -> str:

@@ -21,6 +21,7 @@ from facevox.errors import UserError
 MAGIC = b"FVVECT01"
 HEADER_BYTES = len(MAGIC) + 4
 KEY_BYTES = 32  # SHA-256
+MAX_SIZE = 1_000_000  # numbers of a vector
 FACTS = ("is_detected", "sharpness", "size", "frontality", "confidence")
 
 
@@ -65,12 +66,14 @@ class VectorStore:
         positions = np.array([self._positions[key] for key in keys], np.int64).reshape(-1, 2)
         size = self._parts[positions[0, 0]]["vector"].shape[1] if len(positions) else 0
         vectors = np.empty((len(keys), size), np.float32)
+        is_whole = True
         for part in np.unique(positions[:, 0]):
-            is_here = positions[:, 0] == part
-            vectors[is_here] = self._parts[part]["vector"][positions[is_here, 1]]
+            is_here, stored = positions[:, 0] == part, self._parts[part]["vector"]
+            if is_whole := is_whole and stored.shape[1] == size:
+                vectors[is_here] = stored[positions[is_here, 1]]
         # All were written with length 1: another length is damage.
         norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
-        if not np.all(np.abs(norms - 1) < 1e-3):
+        if not is_whole or not np.all(np.abs(norms - 1) < 1e-3):
             raise UserError(
                 f"{self._folder}: stored embeddings are damaged; remove this folder and run again"
             )
@@ -122,7 +125,7 @@ def _read_records(file: Path) -> NDArray[np.void]:
     if len(head) < HEADER_BYTES:
         return np.empty(0, _record_type(0))
     size = int(np.frombuffer(head[len(MAGIC) :], "<u4")[0])
-    if not head.startswith(MAGIC) or size == 0:
+    if not head.startswith(MAGIC) or not 0 < size <= MAX_SIZE:
         raise UserError(f"{file}: not a file of face vectors of this version; remove it and run again")
     record = _record_type(size)
     count = (file.stat().st_size - HEADER_BYTES) // record.itemsize

@@ -143,10 +143,21 @@ def _earlier_files(folders: tuple[Path, Path]) -> set[Path]:
         for record in manifest.records(manifest.offsets):
             names.update(name for name, _ in record["outputs"])
     if _plan_file(base).exists():
-        names.update(read_json(_plan_file(base)))
-    # Nothing outside of the two folders is removed, whatever a manifest says.
+        planned = read_json(_plan_file(base))
+        if not isinstance(planned, list) or not all(map(_is_file_name, planned)):
+            raise UserError(f"{_plan_file(base)}: not a list of files; remove it")
+        names.update(planned)
+    # Nothing outside of the two folders is removed, and no folder, whatever a manifest says.
     absolute = {Path(os.path.normpath(base / name)) for name in names}
-    return {path for path in absolute if any(path.is_relative_to(folder) for folder in folders)}
+    inside = (path for path in absolute if any(path.is_relative_to(folder) for folder in folders))
+    return {path for path in inside if path.is_symlink() or not path.is_dir()}
+
+
+def _is_file_name(name: object) -> bool:
+    try:
+        return isinstance(name, str) and b"\0" not in os.fsencode(name)
+    except UnicodeEncodeError:  # half a character
+        return False
 
 
 def _copy(placement: Placement) -> None:

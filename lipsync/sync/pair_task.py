@@ -174,4 +174,7 @@ def _items(pairs: list[tuple[str, str]], folder: Path) -> list[PairItem]:
 def _resolve(name: str, folder: Path) -> Path:
     """Path next to the table if it exists, else `name` itself; a missing file fails when its turn comes."""
     neighbour = folder / name
-    return neighbour if neighbour.exists() else Path(name)
+    try:
+        return neighbour if neighbour.exists() else Path(name)
+    except OSError:  # a name that no disk can have
+        return Path(name)

@@ -7,14 +7,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from landmark_folders import make_folder
 from small_training import write_encoders
 from tiny_trained_model import write_model
 
+from emotion.data.audit import read_samples
+from emotion.landmarks.table import load_table
 from facevox.cluster.pipeline import load_pipeline
 from facevox.cluster.progress import count_items, progress_text, statuses
 from facevox.cluster.records import Record, load_records
 from facevox.errors import UserError
+from facevox.locks import OutputLock
 from facevox.manifest import (
     ItemIndex,
     load_manifest,
@@ -25,8 +30,13 @@ from facevox.manifest import (
 )
 from facevox_programs.jobs import TABLE
 from lc_pytorch.datasets.transforms import create_data_transforms
+from lc_pytorch.evaluation.model_card import write_model_card
+from lc_pytorch.faces.embedding_store import VectorStore
+from lc_pytorch.faces.face_table import read_face_table
+from lc_pytorch.faces.group_files import Placement, replace_files
 from lc_pytorch.models.encoders import load_face_encoder, load_voice_encoder
 from lc_pytorch.models.store import load_model
+from lipsync.sync.pair_task import plan_pairs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 # No large number: what such a size takes of the machine is bounded elsewhere.
@@ -217,3 +227,99 @@ def test_a_pipeline_that_is_none(tmp_path: Path, text: str) -> None:
     with pytest.raises(UserError) as refusal:
         load_pipeline(file, TABLE, {}, {})
     assert "\n" not in str(refusal.value)
+
+
+CROPS = {"crop": "a.jpg", "status": "done", "split": "train", "class": "joy", "person": "1", "burst": "1"}
+
+
+@pytest.mark.parametrize("column", CROPS)
+def test_a_table_of_crops_that_lacks_a_column(tmp_path: Path, column: str) -> None:
+    row = {name: value for name, value in CROPS.items() if name != column}
+    (tmp_path / "crops.csv").write_text(f"{','.join(row)}\n{','.join(row.values())}\n")
+    with pytest.raises(UserError, match=f"crops.csv, row 2: without {column}; run preprocess"):
+        list(read_samples(tmp_path / "crops.csv", "train"))
+
+
+def test_a_cell_that_is_too_long_for_a_table(tmp_path: Path) -> None:
+    (tmp_path / "faces.csv").write_text(f"face_file,confidence\na.jpg,{'9' * 200_000}\n")
+    with pytest.raises(UserError, match=r"faces\.csv: not a table after line 1: field larger"):
+        read_face_table(tmp_path / "faces.csv")
+
+
+@pytest.mark.parametrize("plan", [7, {"a": 1}, [1], [None], ["a\0b"], ["\ud800"], [["a"]]])
+def test_a_plan_of_a_grouping_that_is_none(tmp_path: Path, plan: Any) -> None:
+    file = tmp_path / "out" / "manifests" / "deduplicate_faces.plan.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(plan))
+    source = tmp_path / "a.jpg"
+    source.write_bytes(b"x")
+    placement = Placement(source, tmp_path / "out" / "a.jpg")
+    folders = (tmp_path / "out", tmp_path / "out" / "best")
+    with pytest.raises(UserError, match="not a list of files; remove it"):
+        replace_files([placement], folders, overwrite=False, on_copied=lambda: False)
+    file.write_text(json.dumps([".", "best", "old.jpg"]))  # folders stay
+    folders[1].mkdir()
+    (tmp_path / "out" / "old.jpg").write_bytes(b"x")
+    assert replace_files([placement], folders, overwrite=False, on_copied=lambda: False)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.jpg", "best", "manifests"]
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [(2**31, "not a file of face vectors"), (0, "not a file"), (9, "embeddings are damaged")],
+)
+def test_vectors_of_another_size(tmp_path: Path, size: int, message: str) -> None:
+    vectors = np.eye(2, 8, dtype=np.float32)
+    for number in range(2):
+        with VectorStore(tmp_path) as store:
+            store.append([bytes([number]) * 32], [[1.0] * 5], vectors[number : number + 1])
+    file = max(tmp_path.glob("vectors-*.bin"))
+    data = bytearray(file.read_bytes()) + bytes(4)  # room for a record that is longer
+    data[8:12] = size.to_bytes(4, "little")
+    file.write_bytes(data)
+    with pytest.raises(UserError, match=message), VectorStore(tmp_path) as store:
+        store.vectors([bytes([number]) * 32 for number in range(2)])
+
+
+@pytest.mark.parametrize("cell", ["-1", "9" * 400, "3000000000", "x"])
+def test_rows_of_landmarks_that_do_not_exist(tmp_path: Path, cell: str) -> None:
+    folder = make_folder(tmp_path / "landmarks", num_people=1, per_person=1)
+    text = (folder / "index.csv").read_text(encoding="utf-8")
+    (folder / "index.csv").write_text(text.replace("000.npy,0,", f"000.npy,{cell},", 1), encoding="utf-8")
+    with pytest.raises(UserError, match=r"index\.csv, row 2: not of an extraction"):
+        load_table(folder, in_memory=True)
+
+
+def test_a_shard_of_landmarks_with_half_a_header(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "landmarks", num_people=1, per_person=1)
+    file = folder / "shards" / "000.npy"
+    file.write_bytes(file.read_bytes().replace(b"}", b" ", 1))
+    with pytest.raises(UserError, match=r"000\.npy: no shard of landmarks"):
+        load_table(folder, in_memory=True)
+
+
+def test_names_that_no_disk_can_have_in_a_table_of_pairs(tmp_path: Path) -> None:
+    (tmp_path / "pairs.csv").write_text(f"video,audio\n{'x' * 5000},a.wav\n")
+    (item,) = plan_pairs(tmp_path / "pairs.csv")
+    assert item.path == "x" * 5000
+
+
+@pytest.mark.parametrize("name", ["config.json", "history.json", "evaluation_results.json"])
+def test_files_that_a_model_card_reads(tmp_path: Path, name: str) -> None:
+    write_model(tmp_path, [f"p{number}" for number in range(6)], 2)
+    score = {"value": 0.5, "low": 0.4, "high": 0.6, "chance": 0.1}
+    (tmp_path / "history.json").write_text('[{"epoch": 1, "val_auc": 0.5}]')
+    results = {"warnings": ["few"], "tested": {"origin": "x"}, "faces": {"auc": score}}
+    (tmp_path / "evaluation_results.json").write_text(json.dumps(results))
+    whole = json.loads((tmp_path / name).read_text(encoding="utf-8"))
+    refusals(lambda: write_model_card(tmp_path), rewrite(tmp_path / name), mutations(whole, 200))
+
+
+def test_a_lock_with_anything_in_it_is_taken_over(tmp_path: Path) -> None:
+    owner = {"token": "a", "host": "elsewhere", "pid": 1, "started": "5", "boot": "x", "namespace": "y"}
+    file = tmp_path / "train.lock"
+    for changed in [*mutations(owner, 60), "deep"]:
+        file.write_text("[" * 100_000 if changed == "deep" else json.dumps(changed))
+        with OutputLock(file, stale_after_s=-1.0):
+            assert file.exists()
+        assert not file.exists()

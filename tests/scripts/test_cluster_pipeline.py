@@ -86,7 +86,10 @@ def test_values_reach_the_programs_as_they_are(tmp_path: Path) -> None:
         (SETTINGS + "resources: {gpu: 1}\n" + STAGE, "unknown: gpu; known: nodes gpus"),
         (SETTINGS + "resources: {time: 12:00:00}\n" + STAGE, "time: 43200 is no text in quotes"),
         (SETTINGS + "resources: {nodes: two}\n" + STAGE, "nodes: 'two' is no number"),
-        (SETTINGS + "resources: {shards: 100000000}\n" + STAGE, "--shards: 100000000 is not a whole number from 1 to 100000"),
+        (
+            SETTINGS + "resources: {shards: 100000000}\n" + STAGE,
+            "--shards: 100000000 is not a whole number from 1 to 100000",
+        ),
         (SETTINGS + "resources: {nodes: 2}\n" + STAGE, "one process; --shards splits it"),
         ("a: !!python/object/apply:os.system [echo]\n", "not YAML"),
     ],

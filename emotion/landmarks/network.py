@@ -144,6 +144,6 @@ def is_class_list(names: Sequence[object]) -> bool:
     """True if these are two or more different names."""
     return (
         len(names) >= 2
-        and len(set(names)) == len(names)
         and all(isinstance(name, str) and name for name in names)
+        and len(set(names)) == len(names)
     )

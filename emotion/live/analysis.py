@@ -33,6 +33,7 @@ from facevox.mesh.face_mesh import FaceMesh
 
 MODEL_PATTERN = "emotion_classifier_*_classes.tflite"
 MAX_ABOUT_BYTES = 1_000_000
+MAX_MARGIN = 2  # as CROP_MARGIN
 # The model of `make demo` is used where MODEL_DIR has none. FACEVOX_DEMO_DIR names another folder than
 # runs/demo; with a folder that does not exist no demo's model is used.
 _DEMO_DIR = os.environ.get("FACEVOX_DEMO_DIR") or Path(__file__).resolve().parents[2] / "runs" / "demo"
@@ -92,10 +93,12 @@ class Classifier:
         try:
             self._interpreter: Any = Interpreter(str(path), num_threads=num_threads)
             self._interpreter.allocate_tensors()
-        except (ValueError, RuntimeError) as error:
+            self._interpreter.invoke()  # of a damaged file only this fails
+            (pixels,) = self._interpreter.get_input_details()
+            (answer,) = self._interpreter.get_output_details()
+        except Exception as error:
             reason = file_fault(path, "model") or f"not a model that can be read: {one_line(error)}"
             raise UserError(f"{path}: {reason}") from None
-        (pixels,), (answer,) = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         side, count = self.img_size, len(self.class_names)
         expected = ([1, side, side, 3], [1, count])
         if (list(pixels["shape"]), list(answer["shape"])) != expected or pixels["dtype"] is not np.float32:
@@ -135,10 +138,12 @@ def read_about(path: Path) -> About:
         names, preprocessing = about["class_names"], about["preprocessing"]
         is_usable = (
             about["format"] == FORMAT
+            and isinstance(names, list)
             and len(names) >= 2
             and all(isinstance(name, str) for name in names)
             and isinstance(preprocessing["img_size"], int)
             and isinstance(preprocessing["crop_margin"], int | float)
+            and 0 <= preprocessing["crop_margin"] <= MAX_MARGIN
         )
     except UserError:
         raise

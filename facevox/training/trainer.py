@@ -566,8 +566,11 @@ class Trainer:
             raise ValueError("without a process, or with a part of an epoch")
         if at.step != at.epoch * num_batches + at.batch or not 0 <= at.batch <= num_batches:
             raise ValueError(f"step {at.step} in epoch {at.epoch + 1}, batch {at.batch} of {num_batches}")
-        if len(self.history) != at.epoch or not all(isinstance(row, dict) for row in self.history):
-            raise ValueError(f"{len(self.history)} rows of history after {at.epoch} epochs")
+        if len(self.history) != at.epoch or not math.isfinite(at.seconds + at.loss_sum):
+            raise ValueError(f"{len(self.history)} rows of history after {at.epoch} epochs, {at.seconds} s")
+        rows = [{**vars(at), "best": 0 if at.best is None else at.best}, *self.history]
+        if not all(isinstance(value, int | float) for row in rows for value in row.values()):
+            raise ValueError("values that are no numbers")
         # A parameter that no loss depends on has none, so the number is in the file.
         states = self.optimizer.state
         num_expected = content.get("num_optimized", max(len(states), 1)) if at.step else 0

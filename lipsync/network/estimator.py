@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from facevox.errors import UserError
+from facevox.errors import UserError, one_line
 from facevox.mesh.kinds import FACE_MESH, require_face_mesh
 from facevox.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from facevox.training.distributed import choose_device
@@ -208,12 +208,11 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> SavedMod
         ridge = None
         if linear is not None:
             ridge = RidgeEstimator(*(np.array(linear[name], float) for name in ("weights", "variances")))
-    except (TypeError, KeyError, ValueError, RuntimeError) as error:
-        raise UserError(f"{path}: no lip-sync model of this version ({error})") from None
-    load_weights(network, content["model"], path)
-    return SavedModel(
-        network=network.to(device), ridge=ridge, calibration=calibration, settings=content["settings"]
-    )
+        settings = dict(content["settings"])
+    except Exception as error:  # of values that do not fit torch raises anything
+        raise UserError(f"{path}: no lip-sync model of this version ({one_line(error)})") from None
+    load_weights(network, content.get("model"), path)
+    return SavedModel(network=network.to(device), ridge=ridge, calibration=calibration, settings=settings)
 
 
 def load_estimator(path: str | Path, device: str = "cpu") -> tuple[NetworkEstimator, SyncCalibration]:

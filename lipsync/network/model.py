@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from lipsync.clips.clock import ROWS_PER_FRAME
 from lipsync.network.augmentation import CROP_SHARE
-from lipsync.network.takes import MOUTH_CNN, NUM_LIP_VALUES
+from lipsync.network.takes import LIP_LANDMARKS, MOUTH_CNN, NUM_LIP_VALUES
 
 FACE_KERNEL = 5  # frames of each convolution
 SOUND_KERNEL = 7  # rows
@@ -32,6 +32,7 @@ SOUND_DILATIONS = (1, 2, 2)  # 15 rows to each side together
 NUM_FACE_BLOCKS = 2
 TEMPORAL_REACH = 12  # frames (0.5 s) that a Transformer looks to each side
 HEADS = 4
+MAX_SIZE = 1024  # of a layer, an embedding, a row of sound, a mouth
 # Initial factor on what a temporal part adds to its input: small, so that training starts with the
 # convolutions, which learn from few clips.
 TEMPORAL_GAIN = 0.1
@@ -59,6 +60,17 @@ class NetworkConfig:
     dropout: float = 0.1
     num_sound_values: int = 53
     mouth_px: int = 96
+
+    def __post_init__(self) -> None:
+        """Checks values that may be out of a file.
+
+        Raises:
+            ValueError: A part that there is none of, or a size beyond those of the settings.
+        """
+        parts = (self.visual_frontend in (MOUTH_CNN, LIP_LANDMARKS), self.temporal in ("lstm", "transformer"))
+        sizes = (self.hidden_dim, self.embedding_dim, self.num_sound_values, self.mouth_px)
+        if not all(parts) or not all(0 < size <= MAX_SIZE for size in sizes):
+            raise ValueError(f"a network of {list(vars(self).values())}"[:200])
 
     def to_plain(self) -> dict[str, object]:
         """Numbers and strings, as a checkpoint may hold them."""

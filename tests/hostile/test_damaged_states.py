@@ -121,7 +121,13 @@ def with_value(value: object, *path: Any) -> Callable[[dict[str, Any]], None]:
         *(without(name) for name in ("num_batches", "num_steps")),
         *(with_value(value, "num_steps") for value in (3, "4", None)),
         *(with_value(value, "num_batches") for value in (0, -1, 3, "2", None, 2.5)),
-        *(with_value(value, "history") for value in ([], [{}], 7, [1, 2])),
+        *(
+            with_value(value, "history")
+            for value in ([], [{}], 7, [1, 2], [{"a": "x"}] * 2, [{}, {"a": None}])
+        ),
+        *(with_value(value, "position", "loss_sum") for value in ([], "x", None)),
+        *(with_value(value, "position", "best") for value in ([], "")),
+        *(with_value(value, "position", "seconds") for value in (float("nan"), 10**400)),
         *(with_value(value, "random") for value in (7, [], [{}], [None], ["x"])),
         *(with_value(value, "position") for value in ({}, {"epoch": 2, "extra": 1}, 7, None)),
         *(with_value(value, "position", "step") for value in (3, -4, "4", None)),

@@ -10,7 +10,7 @@ SHELL := /bin/bash
 VARIABLES := DATASET OUT DETECTOR WORKERS MODEL THRESHOLD META LIMIT ONLY
 VARIABLES += IMAGES VOICES MATCHED GROUPS FACE_MODEL VOICE_MODEL EPOCHS BATCH METADATA VOX TYPE
 VARIABLES += VIDEO AUDIO CHECKPOINT PORT MODE ZIPS LANDMARKS CLASSES
-VARIABLES += BASE_IMAGE PIP_CONF DOCKER COMMAND
+VARIABLES += BASE_IMAGE PIP_CONF DOCKER COMMAND MINUTES SEED
 # make would expand a `$` inside a value on its way into the environment; $(value) does not.
 $(foreach name,$(VARIABLES),$(eval export FACEVOX_$(name) := $$(value $(name))))
 unexport $(VARIABLES)
@@ -21,7 +21,7 @@ LEFT_OUT := slow slurm container browser
 SHELL_FILES = $(wildcard .ci/run scripts/*/*.sh docker/*.sh slurm/*.sh slurm/*.sbatch)
 TYPED_FOLDERS = $(wildcard scripts benchmarks examples)
 
-.PHONY: help install doctor demo test test-all test-cpus slurm-test check bench extract voices faces pairs \
+.PHONY: help install doctor demo test test-all test-cpus fuzz slurm-test check bench extract voices faces pairs \
         train evaluate hq-split hq-train hq-evaluate lipsync-process lipsync-train lipsync-score emotion-preprocess \
         emotion-train emotion-run serve landmarks landmarks-train docker-build docker-run \
         docker-test weights lock clean
@@ -212,6 +212,11 @@ test-all: install ## every test that this machine can run
 
 test-cpus: install ## the tests of equal numbers, as on other processors (docs/equality.md)
 	@$(PYTHON_IN_VENV) tests/other_processors.py
+
+fuzz: install ## damaged files of every format through all readers: MINUTES=10 SEED=0 LIMIT=2000 OUT=runs/fuzz
+	@exec $(PYTHON_IN_VENV) tests/hostile/fuzz.py --output_dir="$${FACEVOX_OUT:-runs/fuzz}" \
+	    $${FACEVOX_MINUTES:+--minutes="$$FACEVOX_MINUTES"} $${FACEVOX_SEED:+--seed="$$FACEVOX_SEED"} \
+	    $${FACEVOX_LIMIT:+--max_mutations="$$FACEVOX_LIMIT"}
 
 slurm-test: install ## the tests on a real SLURM of two nodes, started here (Debian, root)
 	@FACEVOX_REQUIRE_SLURM=1 $(PYTHON_IN_VENV) -m pytest -m slurm

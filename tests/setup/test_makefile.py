@@ -11,11 +11,10 @@ import sys
 import pytest
 
 TARGETS = [
-    "help", "install", "doctor", "demo", "test", "test-all", "test-cpus", "slurm-test", "check", "bench",
-    "extract",
-    "voices", "faces", "pairs", "train", "evaluate", "hq-split", "hq-train", "hq-evaluate", "lipsync-process",
-    "lipsync-train", "lipsync-score", "emotion-preprocess", "emotion-train", "emotion-run",
-    "serve", "landmarks", "landmarks-train", "docker-build", "docker-run",
+    "help", "install", "doctor", "demo", "test", "test-all", "test-cpus", "fuzz", "slurm-test", "check",
+    "bench", "extract", "voices", "faces", "pairs", "train", "evaluate", "hq-split", "hq-train",
+    "hq-evaluate", "lipsync-process", "lipsync-train", "lipsync-score", "emotion-preprocess", "emotion-train",
+    "emotion-run", "serve", "landmarks", "landmarks-train", "docker-build", "docker-run",
     "docker-test", "weights", "lock", "clean",
 ]  # fmt: skip
 
@@ -156,6 +155,13 @@ def test_options_of_the_jobs_are_passed_on(make):
     ]  # fmt: skip
     _, calls = make("weights", "ONLY=Facenet vit")
     assert calls[-1] == ["scripts/setup/fetch_weights.py", "--only", "Facenet", "vit"]
+
+
+def test_fuzzing_takes_minutes_seed_and_number(make):
+    _, calls = make("fuzz")
+    assert calls[-1] == ["tests/hostile/fuzz.py", "--output_dir=runs/fuzz"]
+    _, calls = make("fuzz", "MINUTES=3", "SEED=7", "LIMIT=50", "OUT=found here")
+    assert calls[-1][1:] == ["--output_dir=found here", "--minutes=3", "--seed=7", "--max_mutations=50"]
 
 
 @pytest.mark.parametrize("target", ["extract", "voices", "faces", "pairs"])

@@ -4,4 +4,8 @@ Importing this package loads the standard library and NumPy. OpenCV, Pillow, Med
 TensorBoard are imported by the functions that need them: `--help` stays fast, and slim images do without.
 """
 
+from facevox.program import begin
+
 __version__ = "0.1.0"
+
+begin()

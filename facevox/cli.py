@@ -4,21 +4,22 @@ A script has `get_args_parser()` and `main(argv=None) -> int`, and ends in `sys.
 """
 
 import argparse
-import contextlib
 import dataclasses
 import errno
 import os
 import sys
 import traceback
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, TextIO, TypeVar, cast, overload
+from typing import Any, NoReturn, TypeVar, overload
 
 from facevox.errors import ExitCode, UserError, disk_fault, one_line, printable
 from facevox.files import VIDEO_PATTERNS
 from facevox.logs import on_console
 from facevox.options import Dataclass, Kind, Option, declared, number, path, whole
+from facevox.program import stop_signals, stopped_text
+from facevox.streams import plain_streams
 
 # The operating system's refusals that are about paths, permissions and disks; any other error is a bug.
 _USER_OS_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT}
@@ -212,62 +213,54 @@ def build(config: type[_Config], args: argparse.Namespace, **others: Any) -> _Co
     return config(**(values | others))
 
 
-class _PlainStream:
-    """A stream that shows control characters as escapes, file names for example."""
-
-    def __init__(self, stream: TextIO, keep: str) -> None:
-        self._stream, self._keep = stream, keep
-
-    def write(self, text: str) -> int:
-        """Writes the text, and the escapes instead of its control characters."""
-        return self._stream.write(printable(text, self._keep))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-
-@contextlib.contextmanager
-def _plain_streams() -> Iterator[None]:
-    stdout, stderr = _PlainStream(sys.stdout, "\n\t"), _PlainStream(sys.stderr, "\n\t\r")  # \r: of a bar
-    with contextlib.redirect_stdout(cast(TextIO, stdout)), contextlib.redirect_stderr(cast(TextIO, stderr)):
-        yield
-
-
 def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
     """Runs a script's `main` and returns its exit code; exceptions become one line on stderr.
 
-    Meanwhile the console shows the log messages of the packages (see `facevox.logs`).
+    Meanwhile the console shows the log messages of the packages (see `facevox.logs`), a stream that breaks
+    is dropped (see `facevox.streams`), and a stop signal ends the program cleanly (see `facevox.program`).
 
     `--debug` anywhere in the arguments also shows the traceback. From here on, characters that stdout or
     stderr cannot encode (a file name that is not UTF-8, "…" in Latin-1) are written as escapes.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    try:
-        with _plain_streams(), on_console():
-            code = int(main(argv))
-        sys.stdout.flush()
-    except SystemExit as stop:  # argparse: --help and usage errors
-        return stop.code if isinstance(stop.code, int) else int(bool(stop.code))
-    except BrokenPipeError:  # the reader of our output has gone (| head): there is nobody to report it to
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.SOME_FAILED
-    except KeyboardInterrupt:
-        print("stopped by Ctrl-C; run the same command again to continue", file=sys.stderr)
-        return ExitCode.STOPPED
-    except Exception as error:
-        if "--debug" in arguments:
-            traceback.print_exc()
-        is_bug = not isinstance(error, UserError)
-        if isinstance(error, OSError) and error.errno in _USER_OS_ERRORS:
-            is_bug = False
-        hint = " (a bug in facevox: run again with --debug and report what it shows)" if is_bug else ""
-        text = printable(disk_fault(error) or _path_fault(error)) or one_line(error, limit=2000)
-        print(f"error: {text}{hint}", file=sys.stderr)
-        return ExitCode.FAULT if is_bug else ExitCode.USAGE
-    return code
+    with plain_streams():
+        try:
+            with stop_signals(), on_console():
+                return int(main(argv))
+        except SystemExit as stop:  # argparse: --help and usage errors
+            return stop.code if isinstance(stop.code, int) else int(bool(stop.code))
+        except KeyboardInterrupt as stop:
+            print(stopped_text(str(stop)), file=sys.stderr)
+            return ExitCode.STOPPED
+        except Exception as error:
+            return _report(error, "--debug" in (sys.argv[1:] if argv is None else argv))
+
+
+def _report(error: Exception, is_debug: bool) -> ExitCode:
+    """Prints an error in one line, with `is_debug` after its traceback; returns the exit code."""
+    if is_debug:
+        traceback.print_exc()
+    is_bug = not isinstance(error, UserError)
+    if isinstance(error, OSError) and error.errno in _USER_OS_ERRORS:
+        is_bug = False
+    fault = disk_fault(error) or _path_fault(error) or _system_fault(error)
+    is_bug = is_bug and not fault
+    hint = " (a bug in facevox: run again with --debug and report what it shows)" if is_bug else ""
+    print(f"error: {printable(fault) or one_line(error, limit=2000)}{hint}", file=sys.stderr)
+    return ExitCode.FAULT if is_bug else ExitCode.USAGE
+
+
+def _system_fault(error: Exception) -> str:
+    """A line on a user without a home folder, or too little memory; empty for other errors."""
+    text = str(error)
+    if isinstance(error, RuntimeError) and "home directory" in text:  # of Python, and so of libraries
+        return "this user has no home folder: set HOME to a folder in which it may write"
+    if isinstance(error, MemoryError) or (isinstance(error, ImportError) and "failed to map" in text):
+        detail = f" ({one_line(error)})" if text else ""
+        return f"too little memory; give more, or raise its limit (ulimit -v, the job's){detail}"
+    return ""
 
 
 def _path_fault(error: Exception) -> str:

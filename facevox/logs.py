@@ -104,7 +104,7 @@ class ConsoleHandler(logging.Handler):
         super().__init__(logging.INFO)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Prints the record; a closed stdout ends the program, as it does for the program's own lines."""
+        """Prints the record; in programs `facevox.streams` drops what a broken stream does not take."""
         if record.levelno < logging.WARNING:
             print(printable(record.getMessage()))
             return

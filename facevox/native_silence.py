@@ -4,7 +4,9 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
-from typing import TextIO
+from typing import TextIO, cast
+
+from facevox.streams import PlainStream
 
 
 @contextlib.contextmanager
@@ -25,10 +27,11 @@ def native_silence() -> Iterator[None]:
     python_stderr = sys.stderr
     uses_descriptor = python_stderr is not None and _descriptor(python_stderr) == 2
     sink = os.open(os.devnull, os.O_WRONLY)
-    copy = None
+    copy = plain = None
     if uses_descriptor:
         python_stderr.flush()
-        sys.stderr = copy = os.fdopen(os.dup(original), "w", buffering=1, errors="backslashreplace")
+        copy = os.fdopen(os.dup(original), "w", buffering=1, errors="backslashreplace")
+        sys.stderr = plain = cast(TextIO, PlainStream(copy, "\n\t\r"))
     os.dup2(sink, 2)
     try:
         yield
@@ -36,8 +39,9 @@ def native_silence() -> Iterator[None]:
         os.dup2(original, 2)
         os.close(original)
         os.close(sink)
-        if copy is not None:
-            if sys.stderr is copy:  # a generator that is dropped may end here long after others started
+        if copy is not None and plain is not None:
+            plain.flush()
+            if sys.stderr is plain:  # a generator that is dropped may end here long after others started
                 sys.stderr = python_stderr
             copy.close()
 

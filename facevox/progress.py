@@ -66,7 +66,7 @@ class Progress:
         self._start_s = self._last_line_s = time.monotonic()
         self._bar: Bar[NoReturn] | None = None
         self._is_shown = self.is_wanted()
-        if self._is_shown and sys.stderr.isatty():
+        if self._is_shown and sys.stderr is not None and sys.stderr.isatty():
             from tqdm import tqdm
 
             self._bar = tqdm(total=total, desc=label, unit=unit, dynamic_ncols=True, file=_Stderr())

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
 
-# Sent by schedulers and people. submitit signals USR2, NCCL may take USR1, SLURM ends with TERM.
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+from facevox.program import STOP_SIGNALS as STOP_SIGNALS  # workers import it from here
+
 EXIT_GRACE_S = 1.0  # for worker processes that are left over when a program ends
 
 

@@ -3,6 +3,7 @@
 import argparse
 import ast
 import inspect
+import os
 import platform
 import re
 import tempfile
@@ -59,6 +60,7 @@ def model_mapping() -> Any:
 # Our file, their name, their package, and what raises where they changed it.
 USES: list[tuple[str, str, str, Callable[[], Any]]] = [
     ("facevox/cli.py", "_ActionsContainer", "Python", lambda: of_argparse("_ActionsContainer")),
+    ("facevox/program.py", "_exit", "Python", lambda: os._exit),
     (
         "lc_pytorch/training/options.py",
         "_ActionsContainer",

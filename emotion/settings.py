@@ -314,8 +314,10 @@ def read_settings(env_file: Path, environ: Mapping[str, str], options: Mapping[s
         english, korean = f"expected: {info.kind.expected}", f"필요한 값: {info.kind.korean}"
         try:
             values[info.name] = info.kind.read(value)
-        except ValueError:
-            if value:
+        except ValueError as error:
+            if str(error) and info.kind is not TOKEN:  # a reason, with the value
+                faults.append(f"{name} ({source}): {error}")
+            elif value:
                 short = repr(value if len(value) <= 60 else value[:59] + "…")
                 if info.kind is TOKEN:
                     short = "(hidden)"

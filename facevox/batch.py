@@ -7,7 +7,6 @@ and there is progress, a manifest (see `facevox.manifest`), a table and a summar
 
 import itertools
 import logging
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
@@ -18,7 +17,7 @@ from typing import Generic, NamedTuple
 from facevox.batch_options import BatchOptions
 from facevox.earlier_results import Leftovers, divide, file_size, fingerprint_of, planned_outputs
 from facevox.errors import ExitCode, UserError
-from facevox.files import set_run_token
+from facevox.files import scratch_folder, set_run_token
 from facevox.locks import OutputLock
 from facevox.logs import log_file
 from facevox.manifest import (
@@ -557,15 +556,15 @@ def _dry_run(task: Task[ItemT], everything: list[ItemT], mine: list[ItemT], conf
     if sample:
         seconds, num_bytes, num_measured = 0.0, 0, 0
         # With the flag a signal ends the measurement only, and the folder is removed.
-        with StopFlag() as stop, tempfile.TemporaryDirectory(prefix="facevox-") as folder:
+        with StopFlag() as stop, scratch_folder() as folder:
             start_s = time.monotonic()
             one_by_one = replace(config, workers=1)
             chunks = ([item] for item in sample)
-            results = _run_chunks(task, Path(folder), chunks, len(sample), one_by_one, lambda: bool(stop))
+            results = _run_chunks(task, folder, chunks, len(sample), one_by_one, lambda: bool(stop))
             for _, outcome, item_s in results:
                 seconds += item_s
                 num_measured += 1
-                num_bytes += sum(max(file_size(Path(folder, name)), 0) for name in outcome.outputs)
+                num_bytes += sum(max(file_size(folder / name), 0) for name in outcome.outputs)
                 if stop or time.monotonic() - start_s > SAMPLE_LIMIT_S:
                     break
         total_s = seconds / num_measured * len(todo) / max(config.workers, 1)

@@ -6,6 +6,7 @@ Their readers know only that they cannot read them ("header too large", "Invalid
 
 import json
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -53,6 +54,25 @@ _PICTURE_BRANDS = {
 }
 
 
+_SPECIAL = {
+    stat.S_IFIFO: "a FIFO (as <(...) is)",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+def special_kind(path: str | Path) -> str:
+    """The kind of what is neither a file nor a folder, whose reader would wait for ever or never end.
+
+    "" of files and folders, and where nothing is or can be seen.
+    """
+    try:
+        return _SPECIAL.get(stat.S_IFMT(Path(path).stat().st_mode), "")
+    except (OSError, ValueError):
+        return ""
+
+
 def file_fault(path: str | Path, expected: str) -> str:
     """A line about what a file is instead, and what to do; "" if its bytes do not say.
 
@@ -61,6 +81,8 @@ def file_fault(path: str | Path, expected: str) -> str:
         expected: What it should be, after "no": "video or sound".
     """
     file = Path(path)
+    if kind := special_kind(file):
+        return f"{kind}, no {expected}"
     try:
         with file.open("rb") as opened:
             size_bytes = opened.seek(0, os.SEEK_END)

@@ -1,6 +1,7 @@
 """Whole-file writes, file search and pictures: the file access of all programs."""
 
 import errno
+import fcntl
 import fnmatch
 import io
 import itertools
@@ -11,18 +12,19 @@ import secrets
 import shutil
 import stat
 import tempfile
+import time
 import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from facevox.errors import UserError, one_line
-from facevox.file_kinds import file_fault
+from facevox.file_kinds import file_fault, special_kind
 from facevox.picture_headers import cost_fault
 from facevox.signs import report_progress
 from facevox.suffixes import PICTURE_SUFFIXES, VIDEO_SUFFIXES, patterns, related, system_name
@@ -44,6 +46,8 @@ _BITS, _PLANES, _SEPARATE = 258, 284, 2  # tags of TIFF, and the value for plane
 _STRIP_PIXELS = 1 << 24
 MAX_IMAGE_BYTES = 1_000_000_000  # MAX_IMAGE_PIXELS take 520 MB as uncompressed RGBA
 _TYPESCRIPT = (".ts", ".mts")  # MPEG transport streams, too
+_SCRATCH = (".facevox-", ".tmp")  # start and end of the name of a folder of `scratch_folder`
+_NEW_S = 60.0  # a folder that is younger may not be locked yet
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}  # a link to nowhere or to itself
 _counter = itertools.count()
 _own_token = secrets.token_hex(6)
@@ -95,6 +99,41 @@ def remove_temporaries(folder: Path, token: str) -> int:
 def temporary_folder(parent: Path) -> tempfile.TemporaryDirectory[str]:
     """A folder in `parent` for half-written files, removed when its block ends."""
     return tempfile.TemporaryDirectory(prefix=f".{_run_token or _own_token}-", suffix=".tmp", dir=parent)
+
+
+@contextmanager
+def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
+    """A private folder, removed when the block ends; if the process is killed, by the next call.
+
+    Args:
+        parent: The folder above it; None: that of the system for temporary files.
+    """
+    parent = Path(tempfile.gettempdir()) if parent is None else parent
+    with suppress(OSError):  # a folder that may be written and not listed
+        for path in parent.iterdir():
+            if path.name.startswith(_SCRATCH[0]) and path.name.endswith(_SCRATCH[1]):
+                _remove_abandoned(path)
+    with tempfile.TemporaryDirectory(prefix=_SCRATCH[0], suffix=_SCRATCH[1], dir=parent) as folder:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            with suppress(OSError):  # a file system that locks no folders: they are never removed there
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield Path(folder)
+        finally:
+            os.close(descriptor)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Removes a folder of `scratch_folder` that no process holds; the system ends a lock with its process."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            status = os.fstat(descriptor)
+            if status.st_uid == os.getuid() and time.time() - status.st_mtime > _NEW_S:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises where another holds it
+                shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(descriptor)
 
 
 @contextmanager
@@ -185,6 +224,7 @@ def read_json(path: str | Path) -> Any:
     Raises:
         UserError: The file is missing or is not JSON, or holds a number of thousands of digits.
     """
+    refuse_special(path)
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -213,6 +253,16 @@ def require_folder(path: str | Path, what: str) -> Path:
     if not os.access(folder, os.R_OK | os.X_OK):
         raise UserError(f"{what}: the folder may not be read: {folder}")
     return folder
+
+
+def refuse_special(path: str | Path) -> None:
+    """Checks that reading `path` comes to an end.
+
+    Raises:
+        UserError: It is a FIFO, a device or a socket.
+    """
+    if kind := special_kind(path):
+        raise UserError(f"{path}: is {kind}; a file is expected")
 
 
 def find_files(
@@ -369,6 +419,7 @@ def read_image_bytes(path: str | Path) -> bytes:
     Raises:
         ImageError: No such file, or more than MAX_IMAGE_BYTES (checked before it is read).
     """
+    refuse_special(path)
     try:
         size_bytes = Path(path).stat().st_size
         if size_bytes > MAX_IMAGE_BYTES:

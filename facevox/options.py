@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
 
 from facevox.errors import UserError
+from facevox.file_kinds import special_kind
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -131,8 +132,8 @@ def text(expected: str = "text", korean: str = "", *, may_be_empty: bool = False
 
 
 def path(expected: str = "a path", korean: str = "") -> Kind[Path]:
-    """The path of a file or folder, with `~` as the home folder."""
-    return Kind(lambda value: Path(_read_text(value)).expanduser(), expected, _is_path, korean)
+    """The path of a file or folder, existing or not, with `~` as the home folder."""
+    return Kind(_read_path, expected, _is_path, korean)
 
 
 def several(kind: Kind[T]) -> Kind[tuple[T, ...]]:
@@ -303,6 +304,16 @@ def _read_text(value: str) -> str:
     if not value or "\0" in value:
         raise ValueError
     return value
+
+
+def _read_path(value: str) -> Path:
+    try:
+        file = Path(_read_text(value)).expanduser()
+    except RuntimeError:
+        raise ValueError(f"{value!r}: this user has no home folder; set HOME or give a whole path") from None
+    if kind := special_kind(file):
+        raise ValueError(f"{value!r} is {kind}, no file or folder")
+    return file
 
 
 def _is_path(value: object) -> bool:

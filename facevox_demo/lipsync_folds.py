@@ -8,7 +8,6 @@ windows without overlap (`lipsync.network.evaluation`).
 from __future__ import annotations
 
 import csv
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ import torch
 
 from facevox.calibration import expected_calibration_error
 from facevox.errors import UserError
-from facevox.files import read_json, write_json
+from facevox.files import read_json, scratch_folder, write_json
 from facevox.intervals import Measure, bootstrap_over_groups
 from facevox.spreadsheets import TableReader
 from facevox.training.distributed import World
@@ -134,7 +133,7 @@ def train_fold(takes: Sequence[Take], model: ModelSettings, training: TrainingSe
     first = takes[0].sound
     num_values = first.log_mel.shape[1] + first.mfcc.shape[1]
     network = make_network(model, num_values, MOUTH_PX, training.seed)
-    with tempfile.TemporaryDirectory(prefix="facevox-") as folder:
+    with scratch_folder() as folder:
         trainer = make_trainer(
             network,
             None,
@@ -142,7 +141,7 @@ def train_fold(takes: Sequence[Take], model: ModelSettings, training: TrainingSe
             (),
             training,
             World(device=torch.device("cpu")),
-            run_dir=Path(folder),
+            run_dir=folder,
             save_dir=None,
             notes={},
         )

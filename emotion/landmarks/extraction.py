@@ -16,7 +16,6 @@ nothing else.
 """
 
 import logging
-import tempfile
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from emotion.landmarks.shards import COLUMNS, NUM_POINTS, PROGRAM, TABLE, blends
 from emotion.landmarks.table import LandmarkTable, load_table
 from facevox.batch import BatchConfig, BatchOptions, Item, Outcome, Summary, Task, run_batch
 from facevox.errors import ExitCode, NoFaceError, UserError, one_line
-from facevox.files import replacing
+from facevox.files import replacing, scratch_folder
 from facevox.manifest import NOBODY, empty_text, find_programs, is_too_much, read_manifest, status_text
 from facevox.mesh.face_landmarker import NUM_BLENDSHAPES, require_mediapipe
 from facevox.mesh.kinds import FACE_LANDMARKER, FACE_MESH, describe_mesh
@@ -308,12 +307,12 @@ def extract_landmarks_from_zip(zip_path: str | Path, label: str = "", limit: int
     Raises:
         UserError: No such archive, or no pictures in it.
     """
-    with tempfile.TemporaryDirectory(prefix="facevox-") as folder:
+    with scratch_folder() as folder:
         config = ExtractConfig(
             zips=(Path(zip_path),),
             labels=(label,) if label else (),
             limit=limit,
-            output_dir=Path(folder),
+            output_dir=folder,
         )
         run_extraction(config, BatchOptions(debug=True))
-        return load_table(Path(folder), in_memory=True)
+        return load_table(folder, in_memory=True)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from facevox.archives import check_members
 from facevox.errors import UserError, one_line
 from facevox.file_kinds import file_fault
-from facevox.files import replacing
+from facevox.files import refuse_special, replacing
 from facevox.training import distributed
 
 LAST_FILE = "last.pth"  # the whole state of a run, in its folder
@@ -83,6 +83,7 @@ def _check_records(path: Path) -> None:
         UserError: A record is damaged, or packed: torch packs none, and it could unpack to anything.
         Exception: It is a damaged ZIP.
     """
+    refuse_special(path)
     with path.open("rb") as file:
         if file.read(4) != b"PK\3\4":  # the format before torch 1.6, which has no checksums, or another file
             _check_pickle(path, file.read())

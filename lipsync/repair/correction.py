@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import av
 import numpy as np
 
 from facevox.errors import UserError, one_line
+from facevox.files import scratch_folder
 from facevox.media import (
     Downmix,
     MediaError,
@@ -80,8 +80,8 @@ def write_corrected(
     except OSError as error:
         raise UserError(f"--output {output}: its folder cannot be made: {one_line(error)}") from None
     # Next to the output: only within one file system is the finished file renamed in one step.
-    with tempfile.TemporaryDirectory(prefix=".facevox-", dir=output.parent) as folder:
-        trial = Path(folder) / f"corrected{output.suffix}"
+    with scratch_folder(output.parent) as folder:
+        trial = folder / f"corrected{output.suffix}"
         shifted = shift_audio(video, trial, offset_ms, audio_path=audio, track=choice.track)
         clip = read_clip(trial)
         by_stamps_ms, by_counting_ms = measure(clip), measure(as_counted(trial, clip, choice.channel))

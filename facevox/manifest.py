@@ -25,6 +25,7 @@ import json
 import logging
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -39,6 +40,9 @@ logger = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 LONG_VALUE = 60  # characters; longer settings are not shown
 FOLDER = "manifests"
+# How this process reads file names. In the locale C, with PYTHONUTF8=0, Python takes all letters but those of
+# ASCII for bytes; manifests name files as they are in UTF-8.
+_NAMES = "ascii" if sys.getfilesystemencoding() == "ascii" else "utf-8"
 LEFT_OUT = "left_out"  # status of an item that was excluded: of another class, a copy
 # Statuses of items that have no result and did not fail: nobody is in them, or they were excluded.
 NOBODY = (NoFaceError.status, NoSpeechError.status, LEFT_OUT)
@@ -136,7 +140,7 @@ class Manifest:
         with self.path.open("rb") as file:
             for name in names:
                 file.seek(self.offsets[name])
-                yield json.loads(file.readline())
+                yield _read(file.readline())
 
     def differences(self, header: Header) -> list[str]:
         """Differences of `header` from this manifest's, each as "name was …, is …"."""
@@ -163,7 +167,7 @@ class Manifest:
 def parse_line(line: bytes) -> dict[str, Any] | None:
     """A line of a manifest; None for one that is cut off, or that no facevox has written so."""
     try:
-        record = json.loads(line.decode())  # bytes would be searched for their encoding
+        record = _read(line)
         if b"\\ud" in line.lower():  # half a character, which no table can hold
             json.dumps(record, ensure_ascii=False).encode("utf-8", "surrogateescape")
     except (ValueError, RecursionError):
@@ -390,7 +394,7 @@ class ItemIndex:
                     files[manifest.path] = manifest.path.open("rb")
                 file = files[manifest.path]
                 file.seek(manifest.offsets[name])
-                yield json.loads(file.readline())
+                yield _read(file.readline())
         finally:
             for file in files.values():
                 file.close()
@@ -460,7 +464,7 @@ def read_settings(output_dir: Path, program: str) -> dict[str, object]:
     """The settings with which a program filled an output folder; none where it has no manifest of it."""
     for path in find_manifests(output_dir, program):
         with path.open("rb") as file, contextlib.suppress(ValueError, RecursionError):
-            header = json.loads(file.readline())
+            header = _read(file.readline())
             if isinstance(header, dict) and isinstance(header.get("settings"), dict):
                 settings: dict[str, object] = header["settings"]
                 return settings
@@ -525,4 +529,23 @@ def empty_text(program: str, settings: Mapping[str, object], detector: str = "")
 
 
 def _line(record: Mapping[str, object]) -> bytes:
+    if _NAMES != "utf-8":
+        record = _recoded(record, "utf-8")
     return json.dumps(record, separators=(",", ":")).encode() + b"\n"
+
+
+def _read(line: bytes) -> Any:
+    """The value of a line, with file names as this process has them.
+
+    Raises:
+        ValueError: It is not JSON, or has half a character.
+    """
+    value = json.loads(line.decode())  # bytes would be searched for their encoding
+    # Others are the same for every process; `\\udc` begins the byte of a name that was not read as UTF-8.
+    return _recoded(value, _NAMES) if (b"\\udc" if _NAMES == "utf-8" else b"\\u") in line else value
+
+
+def _recoded(value: object, encoding: str) -> Any:
+    """The JSON value, in which bytes that Python could not read as letters are read by `encoding`."""
+    text = json.dumps(value, ensure_ascii=False)
+    return json.loads(text.encode("utf-8", "surrogateescape").decode(encoding, "surrogateescape"))

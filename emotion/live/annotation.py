@@ -4,6 +4,7 @@ The server's page draws the same in the browser, with the same colours (`static/
 """
 
 import logging
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +68,8 @@ def find_korean_font(folders: Iterable[str | Path] = FONT_FOLDERS) -> Path | Non
     """The best font with Hangul below `folders`, or None."""
     fonts: dict[str, Path] = {}
     for folder in folders:
-        for path in Path(folder).expanduser().rglob("*.[oOtT][tT][fFcC]"):
+        # Not by Path, which refuses ~ for a user without a home folder.
+        for path in Path(os.path.expanduser(folder)).rglob("*.[oOtT][tT][fFcC]"):  # noqa: PTH111
             fonts.setdefault(path.name.lower(), path)
     return next((fonts[name] for name in KOREAN_FONTS if name in fonts), None)
 

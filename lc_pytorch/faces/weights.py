@@ -53,6 +53,8 @@ def require_weights(files: Sequence[WeightFile], user: str, alternative: str = "
     Raises:
         UserError: A file is missing or damaged, and cannot be fetched; within seconds.
     """
+    if not files:
+        return []  # without a question for the home folder, which not every user has
     folder = weights_dir()
     faults = {file: weights_fault(folder / file.name) for file in files}
     for file in files:

@@ -9,6 +9,7 @@ Exit codes: 0 the main job can run; 1 it cannot; 2 bad usage.
 """
 
 import argparse
+import contextlib
 import ctypes
 import os
 import platform
@@ -313,9 +314,9 @@ def _optional_lines() -> Iterator[Line]:
 def _find_browser() -> str:
     """The path of a Chromium: playwright's own or the system's; "" when there is none."""
     home = os.environ.get("PLAYWRIGHT_BROWSERS_PATH") or "~/.cache/ms-playwright"
-    browsers = sorted(Path(home).expanduser().glob("chromium*"))
-    if browsers:
-        return str(browsers[-1])
+    with contextlib.suppress(RuntimeError):  # a user without a home folder
+        if browsers := sorted(Path(home).expanduser().glob("chromium*")):
+            return str(browsers[-1])
     return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "")
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from emotion.serving.service import Service
 
 PING_S = 20.0  # a client that answers no ping for as long again is cut off
-GRACE_S = 5  # for uploads that are being analysed when the server is to stop
+GRACE_S = 3  # for answers that are being sent when the server is to stop; five seconds are all it may take
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -111,7 +111,7 @@ def make_server(service: "Service", stop: StopFlag) -> "uvicorn.Server":
         ws_ping_timeout=PING_S,
         timeout_graceful_shutdown=GRACE_S,
         callback_notify=check_flag,
-        timeout_notify=1,
+        timeout_notify=0,  # at every tick, of a second
         log_config=None,
         access_log=False,
         server_header=False,

@@ -17,7 +17,13 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 OURS = ("facevox", "facevox_demo", "lc_pytorch", "lipsync", "emotion", "scripts", "benchmarks", "examples")
 PRIVATE = re.compile(r"_[A-Za-z]\w*")
-PUBLIC_ALL_THE_SAME = {"_asdict", "_fields", "_replace", "_make"}  # of named tuples, documented
+PUBLIC_ALL_THE_SAME = {
+    "_asdict",
+    "_fields",
+    "_replace",
+    "_make",
+    "_exit",
+}  # documented: of named tuples, of os
 PROTOCOLS = "emotion/serving/protocols.py"
 
 
@@ -33,6 +39,12 @@ def auto_executor() -> Any:
     submitit = pytest.importorskip("submitit")
     with tempfile.TemporaryDirectory() as folder:
         return submitit.AutoExecutor(folder, cluster="local")._executor
+
+
+def posix_shared_memory() -> Any:
+    import _posixshmem
+
+    return _posixshmem.shm_open, _posixshmem.shm_unlink
 
 
 def of_slurm_executor(name: str) -> Any:
@@ -75,6 +87,7 @@ USES: list[tuple[str, str, str, Callable[[], Any]]] = [
     ),
     ("facevox/cli.py", "_ArgumentGroup", "Python", lambda: of_argparse("_ArgumentGroup")),
     ("facevox/cli.py", "_action_groups", "Python", lambda: argparse.ArgumentParser()._action_groups[0].title),
+    ("emotion/serving/memory.py", "_posixshmem", "Python", posix_shared_memory),
     ("facevox/cluster/jobs.py", "_option_string_actions", "Python", option_string_actions),
     ("facevox/cluster/submission.py", "_executor", "submitit", auto_executor),
     (

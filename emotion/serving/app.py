@@ -19,12 +19,13 @@ from emotion.serving import openapi
 from emotion.serving.config import STATIC_DIR
 from emotion.serving.connections import address_key
 from emotion.serving.guard import Guard
+from emotion.serving.memory import MemoryFile, memory_file
 from emotion.serving.metrics import CONTENT_TYPE
 from emotion.serving.prediction import PictureAnswer, VideoAnswer, predict
 from emotion.serving.refusals import Refusal
 from emotion.serving.service import Service
 from emotion.serving.session import CameraSession
-from emotion.serving.uploads import MemoryFile, memory_file, receive_file
+from emotion.serving.uploads import receive_file
 from facevox.errors import one_line
 
 DESCRIPTION = (
@@ -52,7 +53,7 @@ for a refused one  {"type": "error", "code": "not_an_image", "frame": n,
                     "message": {"en": "...", "ko": "..."}}
 
 frame is the number of your message, from 1; dropped counts your frames that a newer one replaced.
-Close codes: 1003 a text message, 1008 answers not read or too many fragments, 1009 a frame over the byte
+Close codes: 1003 a text message, 1008 answers not read, frames too costly, 1009 a frame over the byte
 limit, 1012 the server goes down (connect again), 1013 too many connections (try later). Instead of a
 connection: 401 without the token, 403 a foreign Origin, 421 a foreign Host, 503 too many of an address.
 """

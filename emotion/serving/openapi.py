@@ -11,7 +11,16 @@ Responses = dict[int | str, dict[str, Any]]
 # Any path: before it is asked (Guard), or even before the request was read (RequestProtocol).
 EVERYWHERE = ("foreign_host", "too_many_connections")
 UPLOAD_REFUSALS = (
-    *("not_an_image", "too_many_pixels", "odd_shape", "no_model", "failed", "missing_file", "too_large"),
+    *(
+        "not_an_image",
+        "too_many_pixels",
+        "too_costly",
+        "odd_shape",
+        "no_model",
+        "failed",
+        "missing_file",
+        "too_large",
+    ),
     *("not_media", "too_long", "too_slow", "busy", "foreign_origin", "needs_linux", "stopping"),
 )
 

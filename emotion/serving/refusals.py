@@ -13,6 +13,10 @@ _REFUSALS = {
         *(413, "The picture has too many pixels; make it smaller."),
         "이미지의 픽셀 수가 너무 많습니다. 크기를 줄여 주세요.",
     ),
+    "too_costly": (
+        *(413, "Decoding it takes too long or too much memory; save it again in an ordinary format."),
+        "디코딩에 시간이나 메모리가 너무 많이 필요합니다. 일반적인 형식으로 다시 저장해 주세요.",
+    ),
     "odd_shape": (
         *(422, "The picture is too small or too narrow to hold a face."),
         "이미지가 너무 작거나 좁아서 얼굴을 찾을 수 없습니다.",

@@ -12,6 +12,7 @@ from emotion.logger_config import get_logger
 from emotion.serving.config import ServerConfig
 from emotion.serving.connections import Connections
 from emotion.serving.metrics import Metrics, resident_bytes
+from emotion.serving.probation import Addresses
 from emotion.serving.workers import AnalysisWorkers
 from facevox.errors import one_line
 
@@ -53,12 +54,13 @@ class Service:
         self.logger: logging.Logger = get_logger("server")
         self.metrics = Metrics()
         self.sessions: set[Connection] = set()
+        self.addresses = Addresses()
         self.connections = Connections(
             config.max_connections + MORE_CONNECTIONS,
             config.max_connections_per_address,
             config.trusted_proxies,
         )
-        self.workers = AnalysisWorkers(config.model, config.max_faces, config.num_workers)
+        self.workers = AnalysisWorkers(config)
         self.class_names: tuple[str, ...] = ()
         if config.model is not None:
             self.class_names = tuple(read_about(config.model)["class_names"])

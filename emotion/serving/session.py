@@ -13,6 +13,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from emotion.live.face_tracks import FaceTracks
 from emotion.serving.connections import address_key
+from emotion.serving.probation import Address
 from emotion.serving.refusals import Refusal
 from emotion.serving.service import Service
 from emotion.serving.workers import AnalysedFrame
@@ -22,6 +23,10 @@ UNSUPPORTED, POLICY, TRY_LATER, GONE = 1003, 1008, 1013, 1006
 SEND_TIMEOUT_S = 10.0  # a client that reads nothing for this long is disconnected
 IDLE_S = 30.0  # a client that sent nothing for this long makes room where there are too many
 AT_ONCE = 2  # frames of one client being analysed: one client alone keeps two cores busy
+# A client whose frames take longer to decode has its next turn later: its share of the time is that of each
+# other client that sent something within this time.
+SLOW_S, BUSY_S = 0.1, 2.0
+MOST_COSTLY = 2  # frames of a client that take too long to decode, without a result between them
 KEPT_TIMES = 2000  # durations for the percentiles of the log
 
 
@@ -75,10 +80,14 @@ class CameraSession:
         self._is_evicted = asyncio.Event()
         rate = service.config.max_frames_per_s
         self._rate = TokenBucket(rate, rate)
+        self._has_result = False  # since its last frame that took too long
+        self._num_costly = 0  # since its last result
+        self._next_turn_s = 0.0  # time.monotonic
         self._num_received = self._num_dropped = self._num_analysed = self._num_faces = 0
         self._totals_s: deque[float] = deque(maxlen=KEPT_TIMES)
         self._start_s = self.heard_s = time.monotonic()
         self.address = address_key(websocket.client.host) if websocket.client else ""
+        self._probation: Address
 
     async def run(self) -> None:
         """Serves the client until one side ends it."""
@@ -93,7 +102,8 @@ class CameraSession:
         code, reason = GONE, ""
         try:
             await self._send(self._service.hello())
-            code, reason = await self._serve()
+            with self._service.addresses.client(self.address) as self._probation:
+                code, reason = await self._serve()
         except TimeoutError:
             reason = "reads nothing"
         except WebSocketDisconnect as gone:
@@ -188,28 +198,61 @@ class CameraSession:
     async def _analyse(self) -> tuple[int, str]:
         """One of the tasks that analyse; answers go out in the order of the frames."""
         workers = self._service.workers
-        outcome: AnalysedFrame | Refusal
         while True:
-            async with self._asking:  # one request for a turn at a time, like every other client
-                await self._is_filled.wait()
-                await workers.turns.acquire()
-                frame, self._slot = self._slot, None
-                self._is_filled.clear()
-                assert frame is not None, "the slot is emptied under this lock alone"
-                is_former_sent, is_sent = self._is_last_sent, asyncio.Event()
-                self._is_last_sent = is_sent
-            try:
-                outcome = await workers.frame(frame.data, self._service.config.max_frame_pixels)
-            except Refusal as refusal:
-                outcome = refusal
-            finally:
-                workers.turns.release()  # others have theirs while this client reads its answer
+            async with contextlib.AsyncExitStack() as turn:
+                async with self._asking:  # one request for a turn at a time, like every other client
+                    await self._is_filled.wait()
+                    await asyncio.sleep(max(self._next_turn_s - time.monotonic(), 0))
+                    if not self._has_result:
+                        await turn.enter_async_context(self._probation.turn())
+                    await turn.enter_async_context(workers.turns)
+                    frame, self._slot = self._slot, None
+                    self._is_filled.clear()
+                    assert frame is not None, "the slot is emptied under this lock alone"
+                    is_former_sent, is_sent = self._is_last_sent, asyncio.Event()
+                    self._is_last_sent = is_sent
+                outcome = await self._outcome(frame.data)
+            # Others have their turns while this client reads its answer.
             await is_former_sent.wait()
             if isinstance(outcome, Refusal):
                 await self._refuse(outcome, frame.number)
+                if self._num_costly >= MOST_COSTLY:
+                    return POLICY, "frames that take too long to decode"
             else:
                 await self._send(self._result(frame, outcome))
             is_sent.set()
+
+    async def _outcome(self, data: bytes) -> AnalysedFrame | Refusal:
+        """The findings, or why there are none. A client that leaves meanwhile has its turn to the end."""
+        start_s = time.perf_counter()
+        work = asyncio.ensure_future(self._service.workers.frame(data))
+        try:
+            await asyncio.wait((work,))
+        finally:
+            while not work.done():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait((work,))
+            refusal = work.exception()
+            if isinstance(refusal, Refusal):
+                self._count_cost(time.perf_counter() - start_s, refusal.code)
+            elif refusal is None:
+                self._count_cost(work.result().decode_s)
+        return refusal if isinstance(refusal, Refusal) else work.result()
+
+    def _count_cost(self, seconds: float, code: str = "") -> None:
+        """Puts the client's next turn off by the time that others may have for as long a turn of theirs."""
+        if seconds > SLOW_S:
+            now_s = time.monotonic()
+            num_busy = sum(now_s - session.heard_s < BUSY_S for session in self._service.sessions)
+            share = num_busy / self._service.config.num_workers
+            self._next_turn_s = max(self._next_turn_s, now_s) + seconds * share
+        if code == "too_costly":
+            self._num_costly += 1
+            self._has_result = False
+            self._probation.add_costly()
+        elif not code:
+            self._num_costly = 0
+            self._has_result = True
 
     def _result(self, frame: _Frame, analysed: AnalysedFrame) -> dict[str, object]:
         findings = analysed.findings

@@ -4,16 +4,13 @@ Starlette's own forms put what is larger than a megabyte into a temporary file.
 """
 
 import asyncio
-import contextlib
-import os
-from collections.abc import Iterator
-from pathlib import Path
 
 from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
+from emotion.serving.memory import MemoryFile
 from emotion.serving.refusals import Refusal
 
 FIELD = b"file"
@@ -22,38 +19,6 @@ ARRIVAL_S = 120.0  # of a whole file
 CHUNK_S = 10.0  # of its next piece
 # After t seconds (t - START_S) * LEAST_BYTES_PER_S must have arrived: the slowest mobile networks do that.
 START_S, LEAST_BYTES_PER_S = 5.0, 10_000
-
-
-class MemoryFile:
-    """A file without a name in memory, for decoders that need a path; Linux only.
-
-    The path is valid in this process alone, as long as the file is open.
-    """
-
-    def __init__(self) -> None:
-        self._descriptor = os.memfd_create("upload", os.MFD_CLOEXEC)
-        self.size = 0
-
-    @property
-    def path(self) -> Path:
-        """Path of the file; each time it is opened, reading begins at its start."""
-        return Path(f"/proc/self/fd/{self._descriptor}")
-
-    def write(self, data: bytes) -> None:
-        """Appends bytes."""
-        with memoryview(data) as rest:
-            done = 0
-            while done < len(rest):
-                done += os.write(self._descriptor, rest[done:])
-        self.size += len(data)
-
-    def read(self) -> bytes:
-        """All bytes."""
-        return os.pread(self._descriptor, self.size, 0)
-
-    def close(self) -> None:
-        """Releases the memory."""
-        os.close(self._descriptor)
 
 
 class _FilePart:
@@ -86,22 +51,6 @@ class _FilePart:
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self._is_file:
             self._file.write(data[start:end])
-
-
-@contextlib.contextmanager
-def memory_file() -> Iterator[MemoryFile]:
-    """A `MemoryFile` as a context, closed at the end.
-
-    Raises:
-        Refusal: The system has no such files (needs_linux).
-    """
-    if not hasattr(os, "memfd_create"):
-        raise Refusal("needs_linux")
-    file = MemoryFile()
-    try:
-        yield file
-    finally:
-        file.close()
 
 
 async def receive_file(request: Request, file: MemoryFile, max_bytes: int) -> None:

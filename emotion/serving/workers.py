@@ -1,4 +1,4 @@
-"""Threads that find and classify faces, each with its own detector and network."""
+"""Threads that find and classify faces, each with its own decoder, detector and network."""
 
 import asyncio
 import contextlib
@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -15,7 +14,8 @@ from numpy.typing import NDArray
 
 from emotion.live.analysis import Classifier, FaceAnalyser, Findings
 from emotion.logger_config import get_logger
-from emotion.serving.pictures import decode_frame
+from emotion.serving.config import ServerConfig
+from emotion.serving.decoders import DecoderStarter, FrameDecoder
 from emotion.serving.refusals import Refusal
 
 _Result = TypeVar("_Result")
@@ -40,33 +40,33 @@ class AnalysisWorkers:
     by themselves.
 
     Args:
-        model: None: nothing can be analysed.
-        max_faces: Largest number of faces in a picture.
-        num_workers: Threads.
+        config: Model, limits, number of threads.
 
     Attributes:
+        starter: Of the processes that decode; ended with the threads.
         turns: Held during a call of `frame` or `faces`: `async with workers.turns: ...`.
     """
 
-    def __init__(self, model: Path | None, max_faces: int, num_workers: int) -> None:
-        self._model = model
-        self._max_faces = max_faces
-        self._num_workers = num_workers
-        self._threads = ThreadPoolExecutor(num_workers, thread_name_prefix="analysis")
+    def __init__(self, config: ServerConfig) -> None:
+        self._config = config
+        self._threads = ThreadPoolExecutor(config.num_workers, thread_name_prefix="analysis")
         self._local = threading.local()
         self._analysers: list[FaceAnalyser] = []
+        self._decoders: list[FrameDecoder] = []
+        self.starter = DecoderStarter()
         # The right to one call of `frame` or `faces`. Waiting clients are served in order.
-        self.turns = asyncio.Semaphore(num_workers)
+        self.turns = asyncio.Semaphore(config.num_workers)
         self.is_warm = False
 
     async def warm_up(self) -> None:
-        """Makes every thread's detector and network, so that nobody's first frame waits for it."""
-        if self._model is not None:
+        """Makes every thread's decoder, detector and network, so that nobody's first frame waits for it."""
+        if self._config.model is not None:
+            self.starter.start()
             loop = asyncio.get_running_loop()
-            all_here = threading.Barrier(self._num_workers)
+            all_here = threading.Barrier(self._config.num_workers)
             warmings = [
                 loop.run_in_executor(self._threads, self._warm_thread, all_here)
-                for _ in range(self._num_workers)
+                for _ in range(self._config.num_workers)
             ]
             await asyncio.gather(*warmings)
         self.is_warm = True
@@ -74,19 +74,20 @@ class AnalysisWorkers:
     def _warm_thread(self, all_here: threading.Barrier) -> None:
         try:
             self._analyser().find(np.zeros((64, 64, 3), np.uint8))
+            self._decoder().start()
         except BaseException:
             all_here.abort()  # the other threads need not wait for this one
             raise
         with contextlib.suppress(threading.BrokenBarrierError):
             all_here.wait(timeout=30)  # holds this thread, so that the next request goes to another one
 
-    async def frame(self, data: bytes, max_pixels: int) -> AnalysedFrame:
+    async def frame(self, data: bytes) -> AnalysedFrame:
         """Decodes and analyses a frame.
 
         Raises:
             Refusal: It cannot be decoded, or the analysis failed (failed).
         """
-        return await self._call(lambda: self._frame(data, max_pixels))
+        return await self._call(lambda: self._frame(data))
 
     async def faces(self, image_rgb: NDArray[np.uint8]) -> Findings:
         """The faces of an (H, W, 3) uint8 RGB picture.
@@ -102,9 +103,9 @@ class AnalysisWorkers:
         except RuntimeError:  # the threads were stopped since the request came
             raise Refusal("stopping") from None
 
-    def _frame(self, data: bytes, max_pixels: int) -> AnalysedFrame:
+    def _frame(self, data: bytes) -> AnalysedFrame:
         start_s = time.perf_counter()
-        image = decode_frame(data, max_pixels)
+        image = self._decoder().decode(data)
         decode_s = time.perf_counter() - start_s
         return AnalysedFrame(image.shape[1], image.shape[0], self._find(image), start_s, decode_s)
 
@@ -124,15 +125,25 @@ class AnalysisWorkers:
     def _analyser(self) -> FaceAnalyser:
         analyser: FaceAnalyser | None = getattr(self._local, "analyser", None)
         if analyser is None:
-            if self._model is None:
+            if self._config.model is None:
                 raise Refusal("no_model")
-            analyser = FaceAnalyser(Classifier(self._model), self._max_faces)
+            analyser = FaceAnalyser(Classifier(self._config.model), self._config.max_faces)
             self._local.analyser = analyser
             self._analysers.append(analyser)
         return analyser
 
+    def _decoder(self) -> FrameDecoder:
+        decoder: FrameDecoder | None = getattr(self._local, "decoder", None)
+        if decoder is None:
+            decoder = self._local.decoder = FrameDecoder(self.starter, self._config)
+            self._decoders.append(decoder)
+        return decoder
+
     def close(self) -> None:
-        """Waits for what is being analysed and ends the threads."""
+        """Ends what is being decoded, waits for what is being analysed and ends the threads."""
+        self.starter.close()
         self._threads.shutdown(wait=True, cancel_futures=True)
         while self._analysers:
             self._analysers.pop().close()
+        while self._decoders:
+            self._decoders.pop().close()

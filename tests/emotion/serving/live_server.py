@@ -35,10 +35,16 @@ class LiveServer:
         model_dir: MODEL_DIR.
         options: Of the program.
         headers: Of the requests that wait for its start.
+        program: Python's arguments that start it.
     """
 
     def __init__(
-        self, folder: Path, model_dir: Path, *options: str, headers: dict[str, str] | None = None
+        self,
+        folder: Path,
+        model_dir: Path,
+        *options: str,
+        headers: dict[str, str] | None = None,
+        program: tuple[str, ...] = (str(REPOSITORY / "emotion" / "server.py"),),
     ) -> None:
         self.folder, self.port, self._headers = folder, free_port(), headers
         for name in ("cwd", "home", "tmp", "models"):
@@ -52,7 +58,7 @@ class LiveServer:
             "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1",
             "FACEVOX_DEMO_DIR": str(folder / "no demo"),  # that of this working tree may hold a model
         }  # fmt: skip
-        command = [sys.executable, str(REPOSITORY / "emotion" / "server.py"), *options]
+        command = [sys.executable, *program, *options]
         self.start_s = time.monotonic()
         # Not a pipe: full of log lines that nobody reads, it would hold up the server.
         self._printed = tempfile.TemporaryFile()  # noqa: SIM115

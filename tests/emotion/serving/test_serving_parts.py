@@ -228,7 +228,7 @@ def test_every_refusal_has_a_status_and_words_in_both_languages(code: str) -> No
 
 def test_turns_are_given_in_the_order_of_asking() -> None:
     async def run() -> list[str]:
-        workers = AnalysisWorkers(None, 1, num_workers=1)
+        workers = AnalysisWorkers(ServerConfig(model=None, num_workers=1))
         order: list[str] = []
 
         async def client(name: str, requests: int) -> None:
@@ -251,7 +251,7 @@ def test_failed_analysis_is_refused_and_the_next_picture_has_a_new_detector(mode
     image = np.zeros((64, 64, 3), np.uint8)
 
     async def run() -> tuple[str, int]:
-        workers = AnalysisWorkers(model_path, 1, num_workers=1)
+        workers = AnalysisWorkers(ServerConfig(model=model_path, num_workers=1))
         try:
             await workers.warm_up()
             before = threading.active_count()
@@ -269,10 +269,10 @@ def test_failed_analysis_is_refused_and_the_next_picture_has_a_new_detector(mode
 
 def test_stopped_workers_refuse() -> None:
     async def run() -> None:
-        workers = AnalysisWorkers(None, 1, num_workers=1)
+        workers = AnalysisWorkers(ServerConfig(model=None, num_workers=1))
         workers.close()
         with pytest.raises(Refusal, match="stopping"):
-            await workers.frame(b"", 1)
+            await workers.frame(b"")
 
     asyncio.run(run())
 

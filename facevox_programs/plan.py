@@ -32,7 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = request.command(
         cpus=int(cpus) if cpus.isdigit() else None, shard=shard_of_task(os.environ, request)
     )
-    sys.stdout.write("".join(f"{word}\0" for word in command))
+    # As bytes: the console shows control characters as escapes.
+    sys.stdout.buffer.write(b"".join(os.fsencode(word) + b"\0" for word in command))
+    sys.stdout.buffer.flush()
     return ExitCode.DONE
 
 

@@ -72,7 +72,6 @@ def model_mapping() -> Any:
 # Our file, their name, their package, and what raises where they changed it.
 USES: list[tuple[str, str, str, Callable[[], Any]]] = [
     ("facevox/cli.py", "_ActionsContainer", "Python", lambda: of_argparse("_ActionsContainer")),
-    ("facevox/program.py", "_exit", "Python", lambda: os._exit),
     (
         "lc_pytorch/training/options.py",
         "_ActionsContainer",
@@ -103,6 +102,7 @@ USES: list[tuple[str, str, str, Callable[[], Any]]] = [
         lambda: of_slurm_executor("_submitit_command_str"),
     ),
     ("facevox/cluster/submission.py", "_process", "submitit", process_of_local_job),
+    (PROTOCOLS, "_types", "uvicorn", lambda: pytest.importorskip("uvicorn._types").ASGISendEvent),
     ("facevox/training/batches.py", "_iterator", "torch", loader_iterator),
     ("facevox/training/batches.py", "_shutdown_workers", "torch", shutdown_workers),
     ("lc_pytorch/models/encoders.py", "_model_mapping", "transformers", model_mapping),
@@ -203,8 +203,18 @@ def test_uvicorn_protocol_has_all_that_ours_uses_and_overrides(name):
     event_loop: Any = object()
     theirs = base(config, ServerState(), {}, event_loop)
     ours = protocol_classes()[name]
-    own = {node.name for node in ours.body if isinstance(node, ast.FunctionDef) and node.name.startswith("_")}
+    own = {
+        node.name
+        for node in ours.body
+        if isinstance(node, ast.FunctionDef) and (node.name.startswith("_") or not hasattr(base, node.name))
+    }
     own |= {node.targets[0].id for node in ours.body if isinstance(node, ast.Assign)}
+    own |= {node.target.id for node in ours.body if isinstance(node, ast.AnnAssign)}
+    own |= {
+        node.target.attr
+        for node in ast.walk(ours)
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Attribute)
+    }
     chains = {ast.unparse(node) for node in ast.walk(ours) if isinstance(node, ast.Attribute)}
     used = {
         chain.removeprefix("self.").replace("super()", "").lstrip(".")

@@ -21,7 +21,7 @@ LEFT_OUT := slow slurm container browser
 SHELL_FILES = $(wildcard .ci/run scripts/*/*.sh docker/*.sh slurm/*.sh slurm/*.sbatch)
 TYPED_FOLDERS = $(wildcard scripts benchmarks examples)
 
-.PHONY: help install doctor demo test test-all test-cpus fuzz slurm-test check bench extract voices faces pairs \
+.PHONY: help install doctor demo test test-all test-cpus fuzz soak slurm-test check bench extract voices faces pairs \
         train evaluate hq-split hq-train hq-evaluate lipsync-process lipsync-train lipsync-score emotion-preprocess \
         emotion-train emotion-run serve landmarks landmarks-train docker-build docker-run \
         docker-test weights lock clean
@@ -217,6 +217,9 @@ fuzz: install ## damaged files of every format through all readers: MINUTES=10 S
 	@exec $(PYTHON_IN_VENV) tests/hostile/fuzz.py --output_dir="$${FACEVOX_OUT:-runs/fuzz}" \
 	    $${FACEVOX_MINUTES:+--minutes="$$FACEVOX_MINUTES"} $${FACEVOX_SEED:+--seed="$$FACEVOX_SEED"} \
 	    $${FACEVOX_LIMIT:+--max_mutations="$$FACEVOX_LIMIT"}
+
+soak: install ## the live server beside hostile clients: MINUTES=10
+	@exec $(PYTHON_IN_VENV) tests/hostile/soak.py $${FACEVOX_MINUTES:+--minutes="$$FACEVOX_MINUTES"}
 
 slurm-test: install ## the tests on a real SLURM of two nodes, started here (Debian, root)
 	@FACEVOX_REQUIRE_SLURM=1 $(PYTHON_IN_VENV) -m pytest -m slurm

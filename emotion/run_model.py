@@ -25,6 +25,7 @@ from emotion.settings import Settings, add_setting_arguments, load_settings
 from facevox import cli, spreadsheets
 from facevox.batch import BatchConfig, run_batch
 from facevox.errors import ExitCode, UserError
+from facevox.limits import memory_limit
 from facevox.native_silence import native_silence
 from facevox.signals import StopFlag
 
@@ -146,7 +147,8 @@ def _run_video(
     if (output_dir / f"{path.stem}.mp4").resolve() == path.resolve():
         raise UserError(f"--output_dir {output_dir}: holds the video itself; choose another folder")
     try:
-        video = video_file.annotate_video(path, output_dir, config, stop, viewer)
+        with memory_limit(path):
+            video = video_file.annotate_video(path, output_dir, config, stop, viewer)
     except video_file.Stopped:
         print(f"stopped by {stop.signal_name}; run the same command again", file=sys.stderr)
         return ExitCode.STOPPED

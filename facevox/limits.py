@@ -10,14 +10,17 @@ import resource
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+
+from facevox.errors import UserError
 
 # Beyond what the process has when it starts to read: an ordinary photograph or film takes a tenth.
 SPARE_BYTES = 1_000_000_000
 HEAVY_SPARE_BYTES = 4_000_000_000  # with TensorFlow or torch, which get their working memory late
 FILE_FACTOR = 8  # an honest large file needs some times its size ...
 MOST_FOR_FILE_BYTES = 1_000_000_000  # ... up to here: archives and films are read in parts
+OUT_OF_MEMORY = "needs more memory than a file of its size may take"
 OUT_OF_MEMORY_CODE = 77  # exit code of a process that the watchdog ended
 _WATCH_S = 0.05
 _HEAVY = ("torch", "tensorflow")
@@ -78,17 +81,36 @@ class MemoryLimit:
 
 
 @contextlib.contextmanager
-def memory_limit(file_bytes: int) -> Iterator[None]:
-    """Limits the memory that reading one file may take in this process, where the system can do that."""
+def memory_limit(*paths: str | Path, is_heavy: bool = False) -> Iterator[None]:
+    """Limits the memory that one item may take in this process, where the system can do that.
+
+    Args:
+        paths: The item's files.
+        is_heavy: As in `spare_bytes`.
+
+    Raises:
+        UserError: It needs more.
+    """
     if _data_bytes() is None or _has_cuda():
         yield
         return
     former = resource.getrlimit(resource.RLIMIT_DATA)
-    MemoryLimit().set(spare_bytes(file_bytes))
+    MemoryLimit().set(spare_bytes(largest_bytes(paths), is_heavy=is_heavy))
     try:
         yield
+    except MemoryError:
+        raise UserError(f"{paths[0]}: {OUT_OF_MEMORY}") from None
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, former)
+
+
+def largest_bytes(paths: Iterable[str | Path]) -> int:
+    """Bytes of the largest of some files; 0 where there is none."""
+    sizes = [0]
+    for path in paths:
+        with contextlib.suppress(OSError, ValueError):
+            sizes.append(Path(path).stat().st_size)
+    return max(sizes)
 
 
 def _data_bytes() -> int | None:

@@ -21,7 +21,7 @@ from typing import Generic, Protocol, TypeVar
 
 from facevox.errors import NobodyError, UserError, disk_fault, one_line
 from facevox.files import remove_temporaries, set_run_token
-from facevox.limits import OUT_OF_MEMORY_CODE, MemoryLimit, spare_bytes
+from facevox.limits import OUT_OF_MEMORY, OUT_OF_MEMORY_CODE, MemoryLimit, largest_bytes, spare_bytes
 from facevox.native_silence import native_silence
 from facevox.signals import STOP_SIGNALS, ignore_stop_signals
 from facevox.signs import set_listener
@@ -33,7 +33,6 @@ MAX_START_FAILURES = 3  # workers that die one after the other before any item i
 # without delaying a stop.
 PREFETCH_BELOW_S = 0.2
 LARGE_BLOCK_BYTES = 31 << 20  # below 32 MB, the highest threshold that glibc adopts by itself
-OUT_OF_MEMORY = "needs more memory than a file of its size may take"
 KEPT = "kept"  # outcome of an unchecked item that does not have to be done again
 
 
@@ -162,7 +161,8 @@ def _worker_main(pipe: Connection, job: Job[ItemT], output_dir: Path, token: str
         limit = MemoryLimit()
         send("ready")
         while (chunk := pipe.recv()) is not None:
-            limit.set(spare_bytes(max(map(_size_of, chunk)), is_heavy=job.is_heavy))
+            paths = [path for item in chunk for path in (item.path, *item.further_paths) if path]
+            limit.set(spare_bytes(largest_bytes(paths), is_heavy=job.is_heavy))
             try:
                 for _, outcome, seconds in _timed(job, chunk):
                     send("outcome", outcome, seconds)
@@ -170,15 +170,6 @@ def _worker_main(pipe: Connection, job: Job[ItemT], output_dir: Path, token: str
                 send("refused", one_line(error, 2000), True)
                 return
         job.close()
-
-
-def _size_of(item: Item) -> int:
-    """Bytes of the largest file of an item; 0 where there is none."""
-    sizes = [0]
-    for path in filter(None, (item.path, *item.further_paths)):
-        with contextlib.suppress(OSError, ValueError):
-            sizes.append(Path(path).stat().st_size)
-    return max(sizes)
 
 
 class _Worker(Generic[ItemT]):

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING
 from facevox import cli
 from facevox.batch_options import BatchOptions
 from facevox.errors import ExitCode, UserError
+from facevox.limits import memory_limit
 from facevox.native_silence import native_silence
 from facevox.progress import Progress
 from facevox.signals import StopFlag
@@ -315,7 +316,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = load_settings(args.config, args.overrides)
     if args.batch is not None:
         return _run_batch(args, settings)
-    with StopFlag():  # a signal while a file is written leaves nothing half done
+    paths = [path for path in (args.video, args.audio) if path is not None]
+    # A signal while a file is written leaves nothing half done.
+    with StopFlag(), memory_limit(*paths, is_heavy=args.checkpoint is not None):
         return _do_one(args, settings)
 
 

@@ -3,7 +3,6 @@
 import argparse
 import ast
 import inspect
-import os
 import platform
 import re
 import tempfile

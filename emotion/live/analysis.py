@@ -133,6 +133,8 @@ def read_about(path: Path) -> About:
         raise UserError(f"{path}: no such model; train one (make emotion-train) or run make demo")
     try:
         with zipfile.ZipFile(path) as archive:
+            if archive.getinfo(MEMBER).file_size > MAX_ABOUT_BYTES:
+                raise UserError(f"{path}: its {MEMBER} is too large")
             check_members([archive.getinfo(MEMBER)], MAX_ABOUT_BYTES)
             about = json.loads(archive.read(MEMBER))
         names, preprocessing = about["class_names"], about["preprocessing"]

@@ -1,9 +1,9 @@
 """Hundreds of sockets that want to hold the server, and cameras that flood it, from 127.0.0.2 and up.
 
-    python hostile_clients.py PORT SECONDS [NUM_SOCKETS NUM_ADDRESSES NUM_CAMERAS FRAME]
+    python hostile_clients.py PORT SECONDS NUM_SOCKETS NUM_ADDRESSES NUM_CAMERAS FRAME...
 
 A program of its own, so that its work does not slow the honest clients of a test. A socket that is cut off
-comes back after RENEWAL_S. FRAME is a file with the picture that the cameras send.
+comes back after RENEWAL_S. FRAMEs are files with the pictures that the cameras send, one each in turn.
 """
 
 import asyncio
@@ -102,7 +102,7 @@ async def flood(port: int, address: str, frame: bytes) -> None:
 
 
 async def attack(
-    port: int, seconds: float, num_sockets: int, num_addresses: int, num_cameras: int, frame: bytes
+    port: int, seconds: float, num_sockets: int, num_addresses: int, num_cameras: int, frames: list[bytes]
 ) -> None:
     """All of them for a while; prints how often each kind was cut off."""
     cuts: Counter[str] = Counter()
@@ -114,7 +114,10 @@ async def attack(
         )
         for k in range(num_sockets)
     ]  # fmt: skip
-    tasks += [asyncio.create_task(flood(port, f"127.0.0.{2 + k}", frame)) for k in range(num_cameras)]
+    tasks += [
+        asyncio.create_task(flood(port, f"127.0.0.{2 + k}", frames[k % len(frames)]))
+        for k in range(num_cameras)
+    ]
     await asyncio.sleep(seconds)
     for task in tasks:
         task.cancel()
@@ -123,6 +126,6 @@ async def attack(
 
 
 if __name__ == "__main__":
-    numbers = [float(word) for word in sys.argv[1:6]]
-    picture = Path(sys.argv[6]).read_bytes() if len(sys.argv) > 6 else b"no picture"
-    asyncio.run(attack(int(numbers[0]), numbers[1], *map(int, numbers[2:5]), picture))  # type: ignore[call-arg]
+    numbers = [int(word) for word in (sys.argv[1], *sys.argv[3:6])]
+    pictures = [Path(name).read_bytes() for name in sys.argv[6:]]
+    asyncio.run(attack(numbers[0], float(sys.argv[2]), *numbers[1:], pictures))  # type: ignore[call-arg]

@@ -19,7 +19,7 @@ from facevox.cluster.job import MERGE, RUN_AGAIN
 from facevox.cluster.jobs import ProgramTable, job_of
 from facevox.cluster.plan import check_allocation, shard_of_task
 from facevox.cluster.progress import GONE, current_states
-from facevox.cluster.records import RUNNING, Record, find_record, load_records, new_folder
+from facevox.cluster.records import RUNNING, Record, find_record, load_record, load_records, new_folder
 from facevox.cluster.resources import Resources, parse_minutes
 from facevox.cluster.submission import Submission, exit_code_of, unfinished
 from facevox.cluster.submission import submit as submit_job
@@ -490,7 +490,8 @@ def test_tasks_that_do_not_fit_the_gpus_or_the_nodes_are_refused(repository: Pat
 def test_record_of_another_format_is_refused(tmp_path: Path) -> None:
     write_json(tmp_path / "x" / "record.json", {"format": 99})
     with pytest.raises(UserError, match="no record"):
-        load_records(tmp_path)
+        load_record(tmp_path / "x")
+    assert load_records(tmp_path) == []  # it hides no other
 
 
 def test_commands_with_a_job_in_the_documents_are_accepted(repository: Path, submit: ModuleType) -> None:

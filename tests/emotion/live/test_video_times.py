@@ -119,7 +119,9 @@ def annotate(path: Path, output_dir: Path) -> tuple[Path, dict[str, Any]]:
     analyser = SimpleNamespace(analyse=lambda *_, **__: [], close=lambda: None)
     annotator = SimpleNamespace(draw=lambda image, faces: image)
     classifier = SimpleNamespace(class_names=("a", "b"))
-    config = cast(RunConfig, SimpleNamespace(open=lambda: (classifier, analyser, annotator)))
+    config = cast(
+        RunConfig, SimpleNamespace(open=lambda: (classifier, analyser, annotator), spreadsheet_safe=False)
+    )
     viewer = cast(Viewer, SimpleNamespace(show=lambda image: None))
     files = annotate_video(path, output_dir, config, StopFlag(), viewer)
     return Path(files["video"]), json.loads(Path(files["about"]).read_text(encoding="utf-8"))

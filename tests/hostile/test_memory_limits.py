@@ -25,7 +25,11 @@ class Greedy(Upper):
     def process(self, item: Item) -> Outcome:
         text = Path(item.path).read_text(encoding="utf-8")
         if "much" in text:
-            return Outcome(rows=[{"length": len(bytearray(int(1.5 * GIGABYTE)))}])
+            blocks = []
+            for _ in range(15):
+                blocks.append(bytearray(GIGABYTE // 10))
+                time.sleep(0.02)
+            return Outcome(rows=[{"length": len(blocks)}])
         for _ in range(10 if "long" in text else 0):
             time.sleep(0.2)
             report_progress()

@@ -72,7 +72,7 @@ class Task(Generic[ItemT]):
     """
 
     output_dir: Path
-    is_heavy = False  # loads TensorFlow or torch with its first item
+    is_heavy = False  # loads TensorFlow or torch with its first item, or holds a whole film
     detector = ""  # the detector of people and its confidence, for the message that it found nobody at all
 
     def check(self) -> None:

@@ -17,7 +17,8 @@ from facevox.errors import UserError
 
 # Beyond what the process has when it starts to read: an ordinary photograph or film takes a tenth.
 SPARE_BYTES = 1_000_000_000
-HEAVY_SPARE_BYTES = 4_000_000_000  # with TensorFlow or torch, which get their working memory late
+# With TensorFlow or torch, which get their working memory late, and for lip-sync of hours.
+HEAVY_SPARE_BYTES = 4_000_000_000
 FILE_FACTOR = 8  # an honest large file needs some times its size ...
 MOST_FOR_FILE_BYTES = 1_000_000_000  # ... up to here: archives and films are read in parts
 OUT_OF_MEMORY = "needs more memory than a file of its size may take"
@@ -32,7 +33,7 @@ def spare_bytes(file_bytes: int, *, is_heavy: bool = False) -> int:
 
     Args:
         file_bytes: Its size.
-        is_heavy: TensorFlow or torch are loaded, or will be.
+        is_heavy: TensorFlow or torch are loaded, or will be, or films are held as a whole.
     """
     is_heavy = is_heavy or any(name in sys.modules for name in _HEAVY)
     spare = HEAVY_SPARE_BYTES if is_heavy else SPARE_BYTES

@@ -318,7 +318,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run_batch(args, settings)
     paths = [path for path in (args.video, args.audio) if path is not None]
     # A signal while a file is written leaves nothing half done.
-    with StopFlag(), memory_limit(*paths, is_heavy=args.checkpoint is not None):
+    with StopFlag(), memory_limit(*paths, is_heavy=True):
         return _do_one(args, settings)
 
 

@@ -56,6 +56,7 @@ def changed_clip(video: str, audio: str) -> list[str]:
 class ClipTask(Task[ClipItem]):
     """Writes `<video without suffix>.npz` below the output folder for each video."""
 
+    is_heavy = True  # an hour of a face takes a gigabyte
     detector = describe_mesh(FACE_MESH)
 
     def __init__(self, data: DataSettings, audio: AudioSettings) -> None:

@@ -54,6 +54,8 @@ class PairTask(Task[PairItem]):
         uses_torch: Whether to limit torch to one thread: the workers share the cores.
     """
 
+    is_heavy = True  # an hour of a face takes a gigabyte
+
     def __init__(self, make_scorer: Callable[[], Scorer], *, uses_torch: bool) -> None:
         self._make_scorer = make_scorer
         self._uses_torch = uses_torch

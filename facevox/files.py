@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 logger = logging.getLogger(__name__)
+# Pillow warns of odd tags while it decodes: some files fill the terminal.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 IMAGE_PATTERNS = patterns(PICTURE_SUFFIXES)
 VIDEO_PATTERNS = patterns(VIDEO_SUFFIXES)
 # Pillow's names. It tries no other decoder: some start programs (PostScript) or open other files.
@@ -43,6 +45,9 @@ IMAGE_FORMATS_TEXT = "JPEG, PNG, WebP, HEIC, AVIF, BMP, TIFF or GIF"
 MAX_IMAGE_PIXELS = 130_000_000
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BITS, _PLANES, _SEPARATE = 258, 284, 2  # tags of TIFF, and the value for planes
+# Their decoders hold the picture several times: 12 to 15 bytes a pixel.
+MAX_REDECODED_PIXELS = 64_000_000
+_REDECODED = ("WEBP", "HEIF", "AVIF")
 _STRIP_PIXELS = 1 << 24
 MAX_IMAGE_BYTES = 1_000_000_000  # MAX_IMAGE_PIXELS take 520 MB as uncompressed RGBA
 _TYPESCRIPT = (".ts", ".mts")  # MPEG transport streams, too
@@ -437,13 +442,11 @@ def decode_image(data: bytes, name: str) -> "NDArray[np.uint8]":
 
     try:
         with open_picture(data, name) as picture:
-            width, height = picture.size
-            if width * height > MAX_IMAGE_PIXELS:
-                raise ImageError(f"{name}: {width} x {height} pixels; at most {MAX_IMAGE_PIXELS} are read")
+            check_pixels(picture, name)
             _check_values(picture, name)
             ImageOps.exif_transpose(picture, in_place=True)  # otherwise it makes a copy, also of upright ones
             return _rgb(picture)
-    except ImageError:
+    except (ImageError, MemoryError):
         raise
     except Image.DecompressionBombError:  # Pillow checks before we can, and does not report the size
         raise ImageError(f"{name}: too many pixels; at most {MAX_IMAGE_PIXELS} are read") from None
@@ -479,6 +482,14 @@ def open_picture(data: bytes, name: str = "picture") -> "Image.Image":
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our limit decides
         return Image.open(io.BytesIO(data), formats=formats)
+
+
+def check_pixels(picture: "Image.Image", name: str) -> None:
+    """Refuses a picture that would take more than a gigabyte while it is decoded; raises ImageError."""
+    most = MAX_REDECODED_PIXELS if picture.format in _REDECODED else MAX_IMAGE_PIXELS
+    if picture.width * picture.height > most:
+        kind = f" of a {picture.format}" if most < MAX_IMAGE_PIXELS else ""
+        raise ImageError(f"{name}: {picture.width} x {picture.height} pixels; at most {most} are read{kind}")
 
 
 def _check_values(picture: "Image.Image", name: str) -> None:

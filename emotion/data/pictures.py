@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from facevox.errors import one_line
-from facevox.files import MAX_IMAGE_PIXELS, ImageError, decode_image, open_picture
+from facevox.files import ImageError, check_pixels, decode_image, open_picture
 
 REDUCTIONS = (8, 4, 2)  # by which a picture can be read smaller
 # Of phones. HEIC and AVIF are decoded whole, but made smaller before they are converted.
@@ -41,9 +41,8 @@ def decode_reduced(
         raise ImageError(f"{name}: the file is empty (0 bytes)")
     try:
         with open_picture(data) as picture:
+            check_pixels(picture, name)
             width, height = picture.size
-            if width * height > MAX_IMAGE_PIXELS:
-                raise ImageError(f"{name}: {width} x {height} pixels; at most {MAX_IMAGE_PIXELS} are read")
             is_turned = picture.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
             size = (height, width) if is_turned else (width, height)
             reduction = choose(*size) if picture.format in REDUCED_FORMATS else 1
@@ -56,6 +55,8 @@ def decode_reduced(
                     smaller = picture.reduce(reduction)
                 upright = ImageOps.exif_transpose(smaller).convert("RGB")
                 return np.asarray(upright, dtype=np.uint8).copy(), size
+    except MemoryError:
+        raise
     except (ImageError, Image.DecompressionBombError, UnidentifiedImageError):
         pass  # decode_image reports these
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error … on bad data

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import av
 import numpy as np
 
-from facevox.media.container import Clock, MediaError, decoded_frames, open_media, seek
+from facevox.media.container import MAX_GAP_S, Clock, MediaError, decoded_frames, open_media, seek
 from facevox.media.streams import played_stream, track_text
 from facevox.sound_choice import LEFT, MIX, PLAYED, RIGHT, SoundChoice
 
@@ -35,6 +35,9 @@ _LOW_HZ = (
 _CANCELLED = 0.02
 _HEARD_S = 1.0  # of sound that is no silence, on which that is decided
 _MOST_HELD_S = 60.0
+FREE_S = 3600.0
+LEAST_BITS_PER_S = 50.0  # silence in FLAC has 80
+GAPS_FACTOR = 10.0  # a camera that records when something moves
 CANCELLING = "the channels cancel each other out"
 _SILENCE = 1e-8  # mean power; -80 dB
 
@@ -188,6 +191,7 @@ def iter_audio(
         # differences too small to be a gap would add up unnoticed.
         end_s = start_s
         skip = 0  # samples at rate_hz still to be dropped: overlaps, and those before start_s
+        length = _Length(path)
         for frame in decoded_frames(container, stream):
             missing_s = clock.time_s(frame.time, end_s) - end_s
             if part is None or part.form != _form(frame) or abs(missing_s) > GAP_S:
@@ -198,11 +202,13 @@ def iter_audio(
                     yield from _without(skip, rest)
                     skip = max(skip - sum(map(len, rest)), 0)
                 part = _Part(frame, rate_hz, choice, remarks, path)
+                length.add_gap(missing_s)
                 missing = round(missing_s * rate_hz)
                 end_s += missing / rate_hz
                 yield from _silence(missing - skip, rate_hz)
                 skip = max(skip - missing, 0)
             end_s += frame.samples / frame.sample_rate
+            length.add_sound(frame.samples / frame.sample_rate)
             for block in part.blocks(frame):
                 yield from _without(skip, [block])
                 skip = max(skip - len(block), 0)
@@ -210,6 +216,30 @@ def iter_audio(
             yield from _without(skip, part.rest())
     if part is None:
         raise MediaError(f"{path}: no sample of its sound can be decoded")
+
+
+class _Length:
+    """Bounds what a file may become: a few bytes that are played again and again, gaps that are filled."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = path
+        self._most_s = FREE_S + 8 * Path(path).stat().st_size / LEAST_BITS_PER_S
+        self._sound_s = self._gaps_s = 0.0
+
+    def add_sound(self, seconds: float) -> None:
+        """Counts decoded sound; raises MediaError when the file is too small for it."""
+        self._sound_s += seconds
+        if self._sound_s > self._most_s:
+            raise MediaError(f"{self._path}: more than {self._most_s:.0f} s of sound in so small a file")
+
+    def add_gap(self, seconds: float) -> None:
+        """Counts a gap; raises MediaError when nearly all would be silence."""
+        self._gaps_s += max(seconds, 0.0)
+        if self._gaps_s > 2 * MAX_GAP_S + GAPS_FACTOR * self._sound_s:
+            raise MediaError(
+                f"{self._path}: its time stamps leave {self._gaps_s:.0f} s without sound between "
+                f"{self._sound_s:.0f} s of it; write the file again with correct ones"
+            )
 
 
 def checked_rate(rate_hz: int, path: str | Path) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 from av.codec.context import Flags
 
 from facevox.files import replacing
+from facevox.media.container import MediaError
 from facevox.media.pictures import Frame, MediaInfo
 from facevox.signs import report_progress
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 LEAST_TICKS_PER_S, MOST_TICKS_PER_S = 90_000, 10_000_000
 # For x264's choice of a level alone: where headers have no rate, and where they exaggerate.
 DEFAULT_RATE_HZ, MAX_RATE_HZ = 25.0, 240.0
+_MOST_WAV_BYTES = 4_294_967_000  # its header counts in 32 bits
 
 
 def write_video(
@@ -167,6 +169,9 @@ def write_wav(
     """Writes mono 16-bit PCM from (n,) float32 in [-1, 1], whole or in blocks; returns the number of samples.
 
     Louder samples are clipped. Blocks are written as they come, so that hours of sound need no memory.
+
+    Raises:
+        MediaError: Longer than a WAV can be.
     """
     count = 0
     parts = (blocks,) if isinstance(blocks, np.ndarray) else blocks
@@ -176,6 +181,11 @@ def write_wav(
         wav.setframerate(rate_hz)
         for block in parts:
             pcm = np.clip(np.rint(block * 32767.0), -32768, 32767).astype("<i2")
-            wav.writeframes(pcm.tobytes())
             count += len(block)
+            if 2 * count > _MOST_WAV_BYTES:
+                raise MediaError(
+                    f"{path}: longer than the {_MOST_WAV_BYTES / 2 / rate_hz / 3600:.0f} h that a WAV of "
+                    f"{rate_hz} Hz can hold; take a lower rate, or parts of the recording"
+                )
+            wav.writeframes(pcm.tobytes())
     return count

@@ -111,7 +111,8 @@ def load_model(
     config = read_json(config_file)
     kind, settings = _checked(config, config_file)
     try:
-        settings = bounded_config(settings, str(config_file))
+        config = bounded_config(config, str(config_file))
+        settings = config["model"]
         num_bytes = weights_file.stat().st_size
         check_parameters(lambda: KINDS[kind].from_settings(settings), num_bytes, str(config_file))
         model = KINDS[kind].from_settings(settings)

@@ -1,6 +1,7 @@
 """Small files that ask for much work or memory: refused by their headers, within a moment."""
 
 import io
+import itertools
 import random
 import resource
 import struct
@@ -18,8 +19,19 @@ import pytest
 from PIL import Image
 
 from emotion.data.pictures import decode_reduced
+from facevox import files
 from facevox.files import ImageError, decode_image, read_image
-from facevox.media import MediaError, iter_frames, probe
+from facevox.media import (
+    MediaError,
+    iter_audio,
+    iter_frames,
+    probe,
+    read_audio,
+    sound,
+    tables,
+    write_wav,
+    writing,
+)
 from facevox.media.tables import FREE_SAMPLES, table_fault
 from facevox.picture_headers import MAX_SCANS, cost_fault
 
@@ -188,6 +200,100 @@ def test_movie_whose_index_counts_too_much_is_refused(tmp_path: Path, kind: str)
             read(file)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
     assert time.process_time() - start_s < 3
+
+
+def test_sound_whose_chunks_count_too_much_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PCM is read by its chunks, whatever the number of samples: here 2 billion in one."""
+    monkeypatch.setattr(tables, "FREE_SAMPLES", 1_000_000)
+    file = tmp_path / "sound.mov"
+    with av.open(str(file), "w", format="mov") as output:
+        stream = output.add_stream("pcm_s16le", 16_000, layout="mono")
+        for start in range(0, 16_000, 1000):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1000), np.int16), "s16", "mono")
+            frame.sample_rate, frame.pts = 16_000, start
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    data = file.read_bytes()
+    assert table_fault(io.BytesIO(data), len(data)) == ""
+    assert len(read_audio(file)) == 16_000
+    file.write_bytes(patched(data, b"stsc", 8, 1, 2**31 - 1))
+    with pytest.raises(MediaError, match="whose index counts"):
+        read_audio(file)
+
+
+def test_sound_that_is_longer_than_its_bytes_can_be_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "sound.wav"
+    write_wav(file, np.zeros(80_000, np.float32), 8000)
+    assert len(read_audio(file, 8000)) == 80_000
+    monkeypatch.setattr(sound, "FREE_S", 0.0)
+    monkeypatch.setattr(sound, "LEAST_BITS_PER_S", 200_000.0)
+    with pytest.raises(MediaError, match="of sound in so small a file"):
+        read_audio(file, 8000)
+
+
+def test_sound_that_is_nearly_all_gaps_is_refused(tmp_path: Path) -> None:
+    """Twelve blocks, an hour apart each."""
+    file = tmp_path / "sound.mkv"
+    with av.open(str(file), "w") as output:
+        stream = output.add_stream("pcm_s16le", 16_000, layout="mono")
+        for index in range(12):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1000), np.int16), "s16", "mono")
+            frame.sample_rate, frame.pts = 16_000, index * 16_000 * 3590
+            output.mux(stream.encode(frame))
+    with pytest.raises(MediaError, match="without sound between"):
+        for _ in iter_audio(file):
+            pass
+
+
+def test_sound_beyond_what_a_wav_can_hold_ends_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "_MOST_WAV_BYTES", 10_000)
+    blocks = (np.zeros(1000, np.float32) for _ in itertools.count())
+    with pytest.raises(MediaError, match="can hold; take a lower rate"):
+        write_wav(tmp_path / "long.wav", blocks, 16_000)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_formats_that_are_decoded_twice_have_a_lower_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = picture_bytes("WEBP")
+    assert decode_image(data, "x").shape == (64, 96, 3)
+    monkeypatch.setattr(files, "MAX_REDECODED_PIXELS", 1000)
+    for read in (decode_image, lambda data, name: decode_reduced(data, name, lambda width, height: 2)):
+        with pytest.raises(ImageError, match="x: 96 x 64 pixels; at most 1000 are read of a WEBP"):
+            read(data, "x")
+
+
+def test_cut_film_of_an_hour_passes() -> None:
+    """Sixty edits that show each picture once, and as many that show all of them."""
+    rows = [(60_000, second * 60_000, 1, 0) for second in range(60)]
+    for durations, is_refused in (([60_000] * 60, False), ([3_600_000] * 60, True)):
+        entries = b"".join(
+            struct.pack(">IIHH", duration, *row[1:]) for duration, row in zip(durations, rows, strict=True)
+        )
+        data = movie_of(90_000, entries, key_every=25)
+        assert bool(table_fault(io.BytesIO(data), len(data))) == is_refused
+
+
+def movie_of(num_samples: int, edits: bytes, key_every: int) -> bytes:
+    """The index of a film of 25 pictures a second, in ticks of 1 ms."""
+
+    def box(kind: bytes, *parts: bytes) -> bytes:
+        content = b"".join(parts)
+        return struct.pack(">I4s", 8 + len(content), kind) + content
+
+    scale = struct.pack(">IIII", 0, 0, 0, 1000)
+    keys = list(range(1, num_samples + 1, key_every))
+    tables = (
+        box(b"stsz", struct.pack(">III", 0, 100, num_samples)),
+        box(b"stts", struct.pack(">IIII", 0, 1, num_samples, 40)),
+        box(b"stss", struct.pack(f">II{len(keys)}I", 0, len(keys), *keys)),
+    )
+    media = box(b"mdia", box(b"mdhd", scale), box(b"minf", box(b"stbl", *tables)))
+    edit_list = box(b"edts", box(b"elst", struct.pack(">II", 0, len(edits) // 12), edits))
+    return box(b"moov", box(b"mvhd", scale), box(b"trak", edit_list, media))
 
 
 def test_ordinary_movies_pass(tmp_path: Path) -> None:

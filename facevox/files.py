@@ -45,7 +45,7 @@ IMAGE_FORMATS_TEXT = "JPEG, PNG, WebP, HEIC, AVIF, BMP, TIFF or GIF"
 MAX_IMAGE_PIXELS = 130_000_000
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BITS, _PLANES, _SEPARATE = 258, 284, 2  # tags of TIFF, and the value for planes
-# Their decoders hold the picture several times: 12 to 15 bytes a pixel.
+# Their decoders, and that of progressive JPEGs, hold the picture several times: 12 to 15 bytes a pixel.
 MAX_REDECODED_PIXELS = 64_000_000
 _REDECODED = ("WEBP", "HEIF", "AVIF")
 _STRIP_PIXELS = 1 << 24
@@ -486,9 +486,10 @@ def open_picture(data: bytes, name: str = "picture") -> "Image.Image":
 
 def check_pixels(picture: "Image.Image", name: str) -> None:
     """Refuses a picture that would take more than a gigabyte while it is decoded; raises ImageError."""
-    most = MAX_REDECODED_PIXELS if picture.format in _REDECODED else MAX_IMAGE_PIXELS
+    is_held = picture.format in _REDECODED or picture.info.get("progressive")
+    most = MAX_REDECODED_PIXELS if is_held else MAX_IMAGE_PIXELS
     if picture.width * picture.height > most:
-        kind = f" of a {picture.format}" if most < MAX_IMAGE_PIXELS else ""
+        kind = f" of a {'progressive ' * (picture.format == 'JPEG')}{picture.format}" if is_held else ""
         raise ImageError(f"{name}: {picture.width} x {picture.height} pixels; at most {most} are read{kind}")
 
 

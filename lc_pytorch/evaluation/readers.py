@@ -16,12 +16,15 @@ from torch import Tensor
 from facevox.batch import MEDIA_READER
 from facevox.errors import UserError
 from facevox.files import read_image
+from facevox.media.sound import checked_rate
 from lc_pytorch.datasets.face_voice import normalise_sound, read_voice
 from lc_pytorch.datasets.transforms import ImageTransform, rgb_values
 
 if TYPE_CHECKING:
     from lc_pytorch.datasets.pairs import FilePair
     from lc_pytorch.models.store import TrainedModel
+
+MOST_SAMPLES = 10_000_000  # of a voice, unless it is asked for: ten minutes at 16 kHz
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def make_face_reader(trained: TrainedModel) -> FaceReader:
                 resample=int(data.get("resample", ImageTransform.resample)),
             )
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise _broken(trained, error) from None
 
 
@@ -127,9 +130,11 @@ def make_readers(
         )
     data = trained.config["data"]
     try:
-        rate_hz = int(data["target_sr"])
+        rate_hz = checked_rate(int(data["target_sr"]), "target_sr")
         duration_s = float(data["audio_duration_sec"] if audio_duration_sec is None else audio_duration_sec)
-    except (KeyError, TypeError, ValueError) as error:
+        if audio_duration_sec is None and duration_s * rate_hz > MOST_SAMPLES:
+            raise ValueError(f"{duration_s:g} s at {rate_hz} Hz are too long a voice (--audio_duration_sec)")
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise _broken(trained, error) from None
     if target_sr is not None and target_sr != rate_hz:
         raise UserError(f"--target_sr {target_sr}: this model hears {rate_hz} Hz; use --target_sr {rate_hz}")

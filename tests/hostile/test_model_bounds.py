@@ -20,6 +20,7 @@ from tiny_trained_model import write_model
 
 from facevox.errors import UserError
 from facevox.training.checkpoint import load_checkpoint, save_checkpoint
+from lc_pytorch.evaluation.readers import make_readers
 from lc_pytorch.faces import onnx_models
 from lc_pytorch.faces.embedders import find_model
 from lc_pytorch.models.encoders import load_face_encoder, load_voice_encoder
@@ -143,6 +144,28 @@ def test_sizes_of_a_trained_model(tmp_path: Path) -> None:
     assert num_tried - num_read > num_tried / 2  # some numbers are no sizes
     assert time.process_time() - start_s < 30
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1_000_000  # kB
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"target_sr": float("inf")},
+        {"target_sr": 700_000, "audio_duration_sec": 600},
+        {"target_sr": 10**9},
+        {"audio_duration_sec": 1e300},
+        {"image_size": float("inf")},
+        {"image_size": 30_000},
+    ],
+)
+def test_inputs_of_a_trained_model(tmp_path: Path, values: dict[str, object]) -> None:
+    write_model(tmp_path, [f"p{number}" for number in range(6)], 2)
+    file = tmp_path / "config.json"
+    whole = json.loads(file.read_text(encoding="utf-8"))
+    make_readers(load_model(tmp_path))
+    whole["data"] |= values
+    file.write_text(json.dumps(whole), encoding="utf-8")
+    with pytest.raises(UserError, match=r"config\.json"):
+        make_readers(load_model(tmp_path))
 
 
 def write_onnx(file: Path, nodes: list[onnx.NodeProto]) -> Path:

@@ -116,18 +116,23 @@ def largest_bytes(paths: Iterable[str | Path]) -> int:
 
 def _data_bytes() -> int | None:
     """The memory that RLIMIT_DATA counts; None where the system does not limit it."""
-    if sys.platform != "linux":
-        return None
-    try:
-        status = _STATUS.read_text()
-        return int(status.split("VmData:")[1].split()[0]) << 10
-    except (OSError, IndexError, ValueError):
-        return None
+    return _status_bytes("VmData") if sys.platform == "linux" else None
 
 
 def _peak_bytes() -> int:
+    # Linux passes the peak of a process on to those that it starts, except for this one.
+    peak = _status_bytes("VmHWM")
+    if peak is not None:
+        return peak
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak << 10
+
+
+def _status_bytes(name: str) -> int | None:
+    try:
+        return int(_STATUS.read_text().split(f"{name}:")[1].split()[0]) << 10
+    except (OSError, IndexError, ValueError):
+        return None
 
 
 def _has_cuda() -> bool:

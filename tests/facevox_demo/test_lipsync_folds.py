@@ -194,6 +194,7 @@ def test_benchmark_compares_with_ridge_and_untrained(
     assert "network less ridge" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_variants_are_held_against_the_shipped_settings(
     benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,7 +32,7 @@ import psutil  # noqa: E402
 from face_pictures import jpeg_of_faces  # noqa: E402
 from live_server import LiveServer, ask  # noqa: E402
 from small_classifier import write_small_classifier  # noqa: E402
-from test_server_decoding import chunk_bomb, sample_bomb, scan_bomb  # noqa: E402
+from test_server_decoding import CHUNKS, SCANS, sample_bomb  # noqa: E402
 from websockets.exceptions import WebSocketException  # noqa: E402
 
 from facevox import cli  # noqa: E402
@@ -117,7 +117,7 @@ def soak(minutes: float) -> tuple[list[str], list[str]]:
         folder = Path(name)
         (folder / "models").mkdir()
         model, frame = write_small_classifier(folder / "models"), jpeg_of_faces(1)
-        bombs = [scan_bomb(1000, 500_000), chunk_bomb(1_000_000)]
+        bombs = [SCANS, CHUNKS]
         files = [folder / f"{index}" for index in range(3)]
         for file, content in zip(files, (frame, *bombs), strict=True):
             file.write_bytes(content)

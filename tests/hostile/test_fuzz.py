@@ -18,7 +18,7 @@ from fuzz_targets import CONTENT, FORMS, LIGHT, Target
 from facevox import cli
 from facevox.errors import UserError
 
-NUM_MUTATIONS = 200
+NUM_MUTATIONS = 120
 WHOLE = bytes(range(256)) * 4
 
 
@@ -115,6 +115,7 @@ TARGETS = [
 ]
 
 
+@pytest.mark.slow
 def test_each_kind_of_fault_is_found_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fuzz, "LIMIT_S", 5.0)
     monkeypatch.setattr(fuzz, "LIMIT_MB", 200.0)

@@ -265,6 +265,7 @@ def test_what_cannot_be_trained_on_is_one_line(
     assert "validation (the second share) is 0" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_run_by_librosa_is_recorded_and_may_continue_one_by_numpy(processed: Path, tmp_path: Path) -> None:
     assert run(processed, tmp_path, num_epochs=1) == 0
     assert run(processed, tmp_path, "audio.features=librosa", num_epochs=2) == 0

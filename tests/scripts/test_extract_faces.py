@@ -239,6 +239,7 @@ def test_mediapipe_finds_a_face_in_every_talking_clip(script, real_data_dir: Pat
 
 
 @pytest.mark.real_data
+@pytest.mark.slow
 def test_mtcnn_finds_a_face_in_every_talking_clip(script, real_data_dir: Path, tmp_path: Path):
     pytest.importorskip("mtcnn", exc_type=ImportError)
     options = ("--detector_backend", "mtcnn", "--workers", "2")

@@ -175,6 +175,7 @@ def test_people_are_faces_who_speak(load_script, example_data_dir):
     assert measure.correlation_of_traits(clips)["face_length"] > 0.7
 
 
+@pytest.mark.slow
 def test_people_are_told_apart_by_a_real_face_embedder(
     load_script, example_data_dir, real_data_dir, monkeypatch
 ):

@@ -164,7 +164,7 @@ def test_a_file_of_somebody_else_is_never_overwritten_unless_asked(config):
     assert (config.representative_dir / best).read_bytes() != b"theirs"
 
 
-@pytest.mark.parametrize("num_copies", [0, 3, 9])
+@pytest.mark.parametrize("num_copies", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 9))])
 def test_a_run_killed_while_it_copies_ends_like_an_undisturbed_one(config, tmp_path, monkeypatch, num_copies):
     deduplicate(replace(config, threshold=0.0))
     copied = []

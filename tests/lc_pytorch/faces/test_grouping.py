@@ -269,6 +269,7 @@ def embed_pictures(model_file: Path, pictures):
 
 
 @pytest.mark.real_data
+@pytest.mark.slow
 def test_real_people_are_distinguished_by_a_threshold_chosen_on_others(real_data_dir):
     from facevox.files import read_image
 

@@ -523,6 +523,7 @@ def test_the_roc_for_a_plot_is_short():
     assert 100 < len(roc) <= ROC_POINTS
 
 
+@pytest.mark.slow
 def test_the_benchmark_runs_and_writes_its_figures(load_script, tmp_path, capsys):
     from facevox import cli
 

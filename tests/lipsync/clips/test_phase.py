@@ -29,7 +29,7 @@ def talking(load_script, tmp_path_factory) -> tuple[Path, ...]:
     return make_talking(load_script, tmp_path_factory)
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize("suffix", [".mp4", pytest.param(".mkv", marks=pytest.mark.slow)])
 def test_offset_follows_pictures_off_the_grid(tmp_path: Path, talking: tuple[Path, ...], suffix: str) -> None:
     lipsync, offsets = LipSyncInference(), {}
     for delay_ms in (0, 7, 13, 21, 34):

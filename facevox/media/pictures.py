@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 MAX_FRAME_PIXELS = 8192 * 8192  # 8K film is 8192 x 4320; refused by the header, before decoding
 # High-speed recordings are played slower than that. A second of pictures of a few bytes could take hours.
 MAX_RATE_HZ = 1000.0
-FREE_FRAMES = 2000.0  # at any rate: stamps of a damaged file may stand still
+# At any rate, as stamps of a damaged file may stand still: half a minute of decoding small packets.
+FREE_PIXELS, FREE_FRAMES = 1.2e11, 100_000.0
 # A time between frames that differs from the median by more than this share of it is not rounding (1 ms in
 # Matroska: 6 % at 60 frames a second). One in fifty may: files that were cut have an odd one.
 RATE_TOLERANCE = 0.2
@@ -163,7 +164,7 @@ def _timed_frames(
     clock = Clock(path, container)
     step_s = _frame_s(stream)
     last_s: float | None = None
-    most = FREE_FRAMES  # frames up to here
+    most = min(FREE_PIXELS / max(stream.width * stream.height, 1), FREE_FRAMES)  # frames up to here
     for count, frame in enumerate(
         deinterlaced(decoded_frames(container, stream, check), stated_order(stream))
     ):

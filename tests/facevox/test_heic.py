@@ -139,7 +139,7 @@ def test_size_is_checked_before_a_heic_is_decoded(image: Rgb, monkeypatch: pytes
         decode_upload(data, WIDTH * HEIGHT - 1)
     with pytest.raises(Refusal, match="too_many_pixels"):
         decode_frame(data, WIDTH * HEIGHT - 1)
-    monkeypatch.setattr(files, "MAX_IMAGE_PIXELS", WIDTH * HEIGHT - 1)
+    monkeypatch.setattr(files, "MAX_REDECODED_PIXELS", WIDTH * HEIGHT - 1)
     with pytest.raises(ImageError, match="320 x 192 pixels; at most"):
         decode_image(data, "x.heic")
     with pytest.raises(ImageError, match="too many pixels"):

@@ -117,6 +117,7 @@ def test_early_stopping_ends_the_phase_and_the_next_begins(crops: Path, tmp_path
     assert losses[-1] >= min(losses[:-1])
 
 
+@pytest.mark.slow
 def test_learning_rate_falls_when_the_loss_does_not(crops: Path, tmp_path: Path) -> None:
     trainer = make_trainer(
         crops, tmp_path, epochs={HEAD: 8, FINETUNE: 0}, ema_decay=0.0,

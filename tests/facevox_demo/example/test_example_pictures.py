@@ -130,6 +130,7 @@ def test_no_strength_is_the_neutral_face():
         assert all(share == 0.0 for share in made.actions.values())
 
 
+@pytest.mark.slow
 def test_expressions_are_told_apart_on_people_held_out(load_script):
     # 40 people make a test of some 20 seconds; benchmarks/example_data.py measures 60 with a bar of 0.8.
     figure = load_script("benchmarks/example_data").expression_figures(40, pictures_each=1)[0]

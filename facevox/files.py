@@ -41,7 +41,7 @@ VIDEO_PATTERNS = patterns(VIDEO_SUFFIXES)
 # Pillow's names. It tries no other decoder: some start programs (PostScript) or open other files.
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "HEIF", "AVIF")
 IMAGE_FORMATS_TEXT = "JPEG, PNG, WebP, HEIC, AVIF, BMP, TIFF or GIF"
-# 390 MB as decoded 8-bit RGB, 910 MB while it is decoded: at most a gigabyte for a file of any few bytes.
+# 390 MB as decoded 8-bit RGB, and a gigabyte while it is decoded.
 MAX_IMAGE_PIXELS = 130_000_000
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BITS, _PLANES, _SEPARATE = 258, 284, 2  # tags of TIFF, and the value for planes

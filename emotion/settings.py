@@ -20,6 +20,7 @@ from facevox.errors import UserError
 from facevox.options import Kind, Option, choice, declared, number, option, path, required, text, whole
 
 ENV_FILE = Path(__file__).resolve().parent.parent / ".env"
+MAX_ENV_BYTES = 200_000
 FREEZE_BN_MODES = ("all", "s3", "adaptive", "none")
 TEST_MODES = ("webcam", "image", "video")
 # A name this close to a setting's counts as misspelt (difflib's ratio).
@@ -334,6 +335,8 @@ def _read_env_file(env_file: Path) -> tuple[dict[str, str | None], list[str]]:
     import dotenv.parser  # here: jobs are submitted where the emotion extras are not installed
 
     try:
+        if env_file.stat().st_size > MAX_ENV_BYTES:
+            return {}, [f"{env_file.name}: more than {MAX_ENV_BYTES} bytes | 파일이 너무 큽니다"]
         text = env_file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         return {}, []

@@ -18,6 +18,7 @@ from facevox.batch_options import BatchOptions
 from facevox.earlier_results import Leftovers, divide, file_size, fingerprint_of, planned_outputs
 from facevox.errors import ExitCode, UserError
 from facevox.files import scratch_folder, set_run_token
+from facevox.limits import SPARE_BYTES
 from facevox.locks import OutputLock
 from facevox.logs import log_file
 from facevox.manifest import (
@@ -72,7 +73,7 @@ class Task(Generic[ItemT]):
     """
 
     output_dir: Path
-    is_heavy = False  # loads TensorFlow or torch with its first item, or holds a whole film
+    spare_bytes = SPARE_BYTES  # memory of an item; HEAVY_SPARE_BYTES where it loads TensorFlow or torch
     detector = ""  # the detector of people and its confidence, for the message that it found nobody at all
 
     def check(self) -> None:

@@ -49,6 +49,7 @@ _BITS, _PLANES, _SEPARATE = 258, 284, 2  # tags of TIFF, and the value for plane
 MAX_REDECODED_PIXELS = 64_000_000
 _REDECODED = ("WEBP", "HEIF", "AVIF")
 _STRIP_PIXELS = 1 << 24
+_ROWS_AT_A_TIME = 256  # of an array that is written
 MAX_IMAGE_BYTES = 1_000_000_000  # MAX_IMAGE_PIXELS take 520 MB as uncompressed RGBA
 _TYPESCRIPT = (".ts", ".mts")  # MPEG transport streams, too
 _SCRATCH = (".facevox-", ".tmp")  # start and end of the name of a folder of `scratch_folder`
@@ -195,19 +196,32 @@ def write_text(path: str | Path, text: str) -> None:
 
 def write_arrays(
     path: str | Path,
-    arrays: "Mapping[str, NDArray[Any] | np.generic]",
+    arrays: "Mapping[str, NDArray[Any] | np.generic | Sequence[NDArray[Any]]]",
     *,
     compression: int = zipfile.ZIP_STORED,
     sync: bool = True,
 ) -> None:
-    """Writes arrays as an .npz without pickles.
+    """Writes arrays as an .npz without pickles; several for one name become one, joined at their first axis.
 
     Not by np.savez: on a full disk it leaves its archive open, which complains on stderr later.
     """
     with replacing(path, sync=sync) as file, zipfile.ZipFile(file, "w", compression) as archive:
         for name, values in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.save(member, values, allow_pickle=False)
+                if isinstance(values, Sequence):
+                    _save_joined(member, values)
+                else:
+                    np.save(member, values, allow_pickle=False)
+
+
+def _save_joined(member: IO[bytes], parts: "Sequence[NDArray[Any]]") -> None:
+    """Writes joined parts as np.save does, without joining them in memory."""
+    header = np.lib.format.header_data_from_array_1_0(np.ascontiguousarray(parts[0]))
+    header["shape"] = (sum(map(len, parts)), *parts[0].shape[1:])
+    np.lib.format.write_array_header_1_0(member, header)
+    for part in parts:
+        for start in range(0, len(part), _ROWS_AT_A_TIME):
+            member.write(np.ascontiguousarray(part[start : start + _ROWS_AT_A_TIME]).tobytes())
 
 
 def write_json(path: str | Path, value: object) -> None:

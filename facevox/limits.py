@@ -17,8 +17,7 @@ from facevox.errors import UserError
 
 # Beyond what the process has when it starts to read: an ordinary photograph or film takes a tenth.
 SPARE_BYTES = 1_000_000_000
-# With TensorFlow or torch, which get their working memory late, and for lip-sync of hours.
-HEAVY_SPARE_BYTES = 4_000_000_000
+HEAVY_SPARE_BYTES = 4_000_000_000  # with TensorFlow or torch, which get their working memory late
 FILE_FACTOR = 8  # an honest large file needs some times its size ...
 MOST_FOR_FILE_BYTES = 1_000_000_000  # ... up to here: archives and films are read in parts
 OUT_OF_MEMORY = "needs more memory than a file of its size may take"
@@ -28,16 +27,16 @@ _HEAVY = ("torch", "tensorflow")
 _STATUS = Path("/proc/self/status")
 
 
-def spare_bytes(file_bytes: int, *, is_heavy: bool = False) -> int:
+def spare_bytes(file_bytes: int, least: int = SPARE_BYTES) -> int:
     """Memory that reading a file of `file_bytes` may take in this process.
 
     Args:
         file_bytes: Its size.
-        is_heavy: TensorFlow or torch are loaded, or will be, or films are held as a whole.
+        least: For a small file.
     """
-    is_heavy = is_heavy or any(name in sys.modules for name in _HEAVY)
-    spare = HEAVY_SPARE_BYTES if is_heavy else SPARE_BYTES
-    return spare + min(FILE_FACTOR * file_bytes, MOST_FOR_FILE_BYTES)
+    if any(name in sys.modules for name in _HEAVY):
+        least = max(least, HEAVY_SPARE_BYTES)
+    return least + min(FILE_FACTOR * file_bytes, MOST_FOR_FILE_BYTES)
 
 
 class MemoryLimit:
@@ -82,12 +81,12 @@ class MemoryLimit:
 
 
 @contextlib.contextmanager
-def memory_limit(*paths: str | Path, is_heavy: bool = False) -> Iterator[None]:
+def memory_limit(*paths: str | Path, least: int = SPARE_BYTES) -> Iterator[None]:
     """Limits the memory that one item may take in this process, where the system can do that.
 
     Args:
         paths: The item's files.
-        is_heavy: As in `spare_bytes`.
+        least: As in `spare_bytes`.
 
     Raises:
         UserError: It needs more.
@@ -96,7 +95,7 @@ def memory_limit(*paths: str | Path, is_heavy: bool = False) -> Iterator[None]:
         yield
         return
     former = resource.getrlimit(resource.RLIMIT_DATA)
-    MemoryLimit().set(spare_bytes(largest_bytes(paths), is_heavy=is_heavy))
+    MemoryLimit().set(spare_bytes(largest_bytes(paths), least))
     try:
         yield
     except MemoryError:

@@ -11,7 +11,7 @@ MAX_SCANS = 64
 # Markers of a JPEG, with the bytes between them that are none; 255 hold the largest colour profile.
 MAX_MARKERS = 20_000
 MAX_CHUNKS = 100_000
-_FREE_CHUNKS = 1000
+_FREE_CHUNKS = 10_000  # an animated PNG has two for each picture
 _CHUNK_BYTES = 2048  # of the file for each further chunk; encoders write 8 kB and more in one
 _NOT_FILL = re.compile(b"[^\xff]")
 # In coded data a byte FF is followed by 00, or by the number of a restart.

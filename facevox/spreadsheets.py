@@ -54,6 +54,8 @@ class TableReader(_Reader):
         """
         try:
             row = super().__next__()
+            if any("\0" in value for value in row.values() if isinstance(value, str)):
+                raise csv.Error("a NUL character, which no name of a file has")
         except csv.Error as error:
             if not self._name:
                 raise

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnContext
 from pathlib import Path
@@ -92,7 +92,7 @@ class Job(Protocol[_ItemT]):
     """The work of a worker; see `facevox.batch.Task`."""
 
     @property
-    def is_heavy(self) -> bool: ...
+    def spare_bytes(self) -> int: ...
     def open(self, output_dir: Path) -> None: ...
     def process_chunk(self, items: Sequence[_ItemT]) -> Iterator[Outcome]: ...
     def close(self) -> None: ...
@@ -162,7 +162,7 @@ def _worker_main(pipe: Connection, job: Job[ItemT], output_dir: Path, token: str
         send("ready")
         while (chunk := pipe.recv()) is not None:
             paths = [path for item in chunk for path in (item.path, *item.further_paths) if path]
-            limit.set(spare_bytes(largest_bytes(paths), is_heavy=job.is_heavy))
+            limit.set(spare_bytes(largest_bytes(paths), job.spare_bytes))
             try:
                 for _, outcome, seconds in _timed(job, chunk):
                     send("outcome", outcome, seconds)
@@ -265,6 +265,7 @@ class WorkerPool(Generic[ItemT]):
         os.environ.update(dict.fromkeys(names, threads))
         # Blocked while the process starts, and so in the new process until it ignores them: schedulers
         # signal the whole group, and a worker that it kills during its imports would look like a broken one.
+        resource_tracker.ensure_running()  # it would start with the first worker, and lift the block then
         former = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
             self._workers.append(self._make())

@@ -316,9 +316,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = load_settings(args.config, args.overrides)
     if args.batch is not None:
         return _run_batch(args, settings)
+    from lipsync.clips.clip_task import clip_bytes
+
     paths = [path for path in (args.video, args.audio) if path is not None]
     # A signal while a file is written leaves nothing half done.
-    with StopFlag(), memory_limit(*paths, is_heavy=True):
+    with StopFlag(), memory_limit(*paths, least=clip_bytes(settings.data)):
         return _do_one(args, settings)
 
 
@@ -359,6 +361,7 @@ def _do_one(args: argparse.Namespace, settings: Settings) -> int:
 
 def _run_batch(args: argparse.Namespace, settings: Settings) -> int:
     from facevox.batch import BatchConfig, run_batch
+    from lipsync.clips.clip_task import clip_bytes
     from lipsync.sync.pair_task import COLUMNS, PairTask, batch_settings, plan_pairs
 
     batch = cli.build(
@@ -375,7 +378,9 @@ def _run_batch(args: argparse.Namespace, settings: Settings) -> int:
         unit="pair",
     )
     make_scorer = functools.partial(LipSyncInference, args.checkpoint, settings=settings)
-    task = PairTask(make_scorer, uses_torch=args.checkpoint is not None)
+    task = PairTask(
+        make_scorer, uses_torch=args.checkpoint is not None, spare_bytes=clip_bytes(settings.data)
+    )
     return run_batch(task, plan_pairs(args.batch), batch).exit_code
 
 

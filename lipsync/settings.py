@@ -31,6 +31,7 @@ from facevox.options import (
     whole,
 )
 from facevox.sound_choice import CHANNEL, CHANNEL_HELP, MIX, TRACK, TRACK_HELP, SoundChoice
+from facevox.yaml_text import parse_yaml
 
 CONFIG_FILE = Path(__file__).resolve().parent / "config.yaml"
 SMALL_SET_FILE = CONFIG_FILE.with_name("small.yaml")  # for minutes of clips
@@ -40,7 +41,7 @@ MAX_CONFIG_BYTES = 1_000_000
 def _is_pattern(value: str) -> bool:
     try:
         return not value or re.compile(value).groups >= 1
-    except re.error:
+    except (re.error, RecursionError, OverflowError):
         return False
 
 
@@ -269,7 +270,7 @@ def _read_yaml(file: Path) -> Mapping[object, object]:
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: not UTF-8 text (byte {error.start}); a YAML file is expected") from None
     try:
-        content = _parse_yaml(text)
+        content = parse_yaml(text)
     except ValueError as error:
         raise UserError(f"{file}: not YAML: {one_line(error)}") from None
     if content is None:
@@ -277,16 +278,6 @@ def _read_yaml(file: Path) -> Mapping[object, object]:
     if not isinstance(content, Mapping):
         raise UserError(f"{file}: sections with keys are expected, not {type(content).__name__}")
     return content
-
-
-def _parse_yaml(text: str) -> object:
-    """The value of a YAML text. Raises ValueError where it is none."""
-    import yaml  # not before the arguments are read, which `--help` ends
-
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(error) from None
 
 
 def _override(
@@ -303,7 +294,7 @@ def _override(
         faults.append(f"--set {text}: no such section; there are {', '.join(plain)}")
     else:
         try:
-            parsed = _parse_yaml(value)
+            parsed = parse_yaml(value)
         except ValueError:
             parsed = value
         is_text = kinds[section].get(key) in (FOLDER, PATTERN) or isinstance(parsed, (str, dict))

@@ -31,6 +31,7 @@ from emotion.landmarks.table import LandmarkTable, load_table
 from facevox.batch import BatchConfig, BatchOptions, Item, Outcome, Summary, Task, run_batch
 from facevox.errors import ExitCode, NoFaceError, UserError, one_line
 from facevox.files import replacing, scratch_folder
+from facevox.limits import SPARE_BYTES
 from facevox.manifest import NOBODY, empty_text, find_programs, is_too_much, read_manifest, status_text
 from facevox.mesh.face_landmarker import NUM_BLENDSHAPES, require_mediapipe
 from facevox.mesh.kinds import FACE_LANDMARKER, FACE_MESH, describe_mesh
@@ -90,7 +91,7 @@ class PictureJob:
         mesh: One of `facevox.mesh.kinds.MESHES`.
     """
 
-    is_heavy = False
+    spare_bytes = SPARE_BYTES
 
     def __init__(self, mesh: str = FACE_MESH) -> None:
         self.mesh = mesh

@@ -17,9 +17,9 @@ from facevox.errors import UserError
 from facevox.media import (
     Frame,
     MediaError,
+    iter_audio,
     iter_frames,
     probe,
-    read_audio,
     read_first_frame,
     write_timed_video,
 )
@@ -93,10 +93,23 @@ def annotate_video(
     )
 
 
-def _sound(path: Path, rate_hz: int) -> NDArray[np.float32] | None:
-    """The sound of a video; None, with a warning, where it cannot be read."""
+def _sound(path: Path, rate_hz: int) -> Iterator[NDArray[np.float32]] | None:
+    """The sound of a video in blocks; None, with a warning, where it cannot be read."""
+    blocks = iter_audio(path, rate_hz)
     try:
-        return read_audio(path, rate_hz)
+        first = next(blocks, None)
     except MediaError as error:
         logger.warning(f"{error}: the annotated video has no sound")
         return None
+    return None if first is None else _until_fault(first, blocks)
+
+
+def _until_fault(
+    first: NDArray[np.float32], blocks: Iterator[NDArray[np.float32]]
+) -> Iterator[NDArray[np.float32]]:
+    """The sound up to where it cannot be read, with a warning."""
+    yield first
+    try:
+        yield from blocks
+    except MediaError as error:
+        logger.warning(f"{error}: the sound of the annotated video ends there")

@@ -35,6 +35,7 @@ def _too_many() -> bytes:
 
 
 _TOO_MANY = _too_many()
+_NO_HANDSHAKE = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
 class FrameProtocol(WebSocketsSansIOProtocol):
@@ -216,6 +217,13 @@ class RequestProtocol(H11Protocol):
         """The connection becomes a WebSocket."""
         self._clear_deadline()
         super().handle_websocket_upgrade(event)
+        # The other parser takes fewer heads than h11 (none with a body, long lines, control characters): of
+        # the others it waits for more, for ever.
+        protocol = self.transport.get_protocol()
+        if isinstance(protocol, FrameProtocol) and not protocol.handshake_initiated:
+            self.transport.write(_NO_HANDSHAKE)
+            self.transport.close()
+            self.loop.call_later(FAREWELL_S, self.transport.abort)
 
     def on_response_complete(self) -> None:
         """The answer was written; the next request may come, and the rest of this one must."""

@@ -22,6 +22,7 @@ from typing import Any
 from facevox.cluster.jobs import ProgramTable, Request
 from facevox.cluster.resources import Resources, is_name
 from facevox.errors import UserError
+from facevox.yaml_text import parse_yaml
 
 SECTIONS = ("settings", "resources", "stages")
 STAGE_KEYS = ("job", "after", "resources", "options")
@@ -163,17 +164,15 @@ def _substitute(value: object, values: Mapping[str, str], name: str) -> str:
 
 
 def _read(file: Path) -> object:
-    import yaml
-
     try:
         if file.stat().st_size > MAX_BYTES:
             raise UserError(f"{file}: more than {MAX_BYTES} bytes; that is not a pipeline")
-        return yaml.safe_load(file.read_text(encoding="utf-8"))
+        return parse_yaml(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{file}: there is no such file; examples/pipeline.yaml is one") from None
     except UserError:
         raise
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{file}: not YAML: {' '.join(str(error).split())[:200]}") from None
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import av
 import numpy as np
 
+from facevox.growing import GrowingArray
 from facevox.media.container import MAX_GAP_S, Clock, MediaError, decoded_frames, open_media, seek
 from facevox.media.streams import played_stream, track_text
 from facevox.sound_choice import LEFT, MIX, PLAYED, RIGHT, SoundChoice
@@ -315,12 +316,9 @@ def read_audio(
     Raises MediaError as `iter_audio`.
     """
     limit = math.inf if duration_s is None else round(duration_s * rate_hz)
-    blocks: list[NDArray[np.float32]] = []
-    count = 0
+    samples = GrowingArray(np.float32)
     for block in iter_audio(path, rate_hz, start_s, choice, notes):
-        blocks.append(block)
-        count += len(block)
-        if count >= limit:
+        samples.add(block[: int(min(limit - len(samples), len(block)))])
+        if len(samples) >= limit:
             break
-    samples = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
-    return samples if math.isinf(limit) else samples[: int(limit)]
+    return samples.take()

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 LEAST_TICKS_PER_S, MOST_TICKS_PER_S = 90_000, 10_000_000
 # For x264's choice of a level alone: where headers have no rate, and where they exaggerate.
 DEFAULT_RATE_HZ, MAX_RATE_HZ = 25.0, 240.0
+AAC_SAMPLES = 1024  # of a frame
 _MOST_WAV_BYTES = 4_294_967_000  # its header counts in 32 bits
 
 
@@ -58,14 +59,15 @@ def write_video(
     stamped = ((image, number, 1) for number, image in enumerate(frames))
     options = {"crf": str(crf), "preset": preset}
     with replacing(path) as file, av.open(file, "w", format="mp4") as container:
-        _write(container, path, stamped, 1 / rate, rate, audio, audio_rate_hz, options)
+        blocks = None if audio is None else [np.asarray(audio, np.float32).ravel()]
+        _write(container, path, stamped, 1 / rate, rate, blocks, audio_rate_hz, options)
 
 
 def write_timed_video(
     path: str | Path,
     frames: Iterable[Frame],
     info: MediaInfo,
-    audio: "NDArray[np.float32] | None" = None,
+    audio: "Iterable[NDArray[np.float32]] | None" = None,
     audio_rate_hz: int = 16000,
 ) -> None:
     """Writes frames of a video as `write_video` does, each at its own time, to a tick of the video's clock.
@@ -74,7 +76,7 @@ def write_timed_video(
         path: The file; it appears as a whole or not at all.
         frames: In presentation order, with RGB pictures.
         info: Of the video that they are from.
-        audio: As in `write_video`.
+        audio: Blocks of (n,) mono samples; read after the pictures.
         audio_rate_hz: Its rate.
 
     Raises:
@@ -111,7 +113,7 @@ def _write(
     stamped: Iterable[tuple["NDArray[np.uint8]", int, int]],
     time_base: Fraction,
     rate: Fraction,
-    audio: "NDArray[np.float32] | None",
+    audio: "Iterable[NDArray[np.float32]] | None",
     audio_rate_hz: int,
     options: dict[str, str],
 ) -> None:
@@ -147,16 +149,29 @@ def _write(
 
 
 def _encoded_audio(
-    stream: "AudioStream", audio: "NDArray[np.float32]", rate_hz: int
+    stream: "AudioStream", audio: Iterable["NDArray[np.float32]"], rate_hz: int
 ) -> Iterator["Packet[AudioStream]"]:
-    samples = np.ascontiguousarray(audio, np.float32).reshape(1, -1)
-    for start in range(0, samples.shape[1], 1024):  # the length of AAC's frames
-        block = av.AudioFrame.from_ndarray(samples[:, start : start + 1024], format="fltp", layout="mono")
+    start = 0
+    for samples in _aac_blocks(audio):
+        block = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
         block.sample_rate = rate_hz
         block.pts = start
         block.time_base = Fraction(1, rate_hz)
         yield from stream.encode(block)
+        start += len(samples)
     yield from stream.encode(None)
+
+
+def _aac_blocks(audio: Iterable["NDArray[np.float32]"]) -> Iterator["NDArray[np.float32]"]:
+    """The same samples in blocks of AAC_SAMPLES; the last one may be shorter."""
+    rest = np.zeros(0, np.float32)
+    for samples in audio:
+        rest = np.concatenate([rest, samples], dtype=np.float32)
+        num_whole = len(rest) // AAC_SAMPLES * AAC_SAMPLES
+        yield from rest[:num_whole].reshape(-1, AAC_SAMPLES)
+        rest = rest[num_whole:]
+    if len(rest):
+        yield rest
 
 
 def write_wav(

@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from facevox.errors import UserError
+from facevox.limits import MemoryLimit, spare_bytes
 from facevox.signals import end_children_at_exit, ignore_stop_signals
 
 _Item = TypeVar("_Item")
@@ -87,7 +88,7 @@ def make_loader(
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=device.type == "cuda",
-        worker_init_fn=_start_worker,
+        worker_init_fn=start_worker,
         # A separate generator: the loader would draw its workers' seed from the global one, and a resumed
         # run, which makes one more loader, would continue with other random numbers.
         generator=torch.Generator().manual_seed(0),
@@ -103,9 +104,11 @@ def end_workers(loader: Iterable[object]) -> None:
         loader._iterator = None
 
 
-def _start_worker(number: int) -> None:
+def start_worker(number: int) -> None:
+    """Prepares a process of a loader: one thread, no stop signals, and a limit to its memory."""
     import cv2  # here: data sets without pictures need none
 
     ignore_stop_signals()
+    MemoryLimit().set(spare_bytes(0))
     torch.set_num_threads(1)
     cv2.setNumThreads(0)  # threads of many workers would compete for the cores, and do not survive a fork

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 SEEKABLE_SUFFIXES = frozenset({".wav", ".flac", ".ogg"})
 # Read on both sides of a crop that is resampled: soxr's longest filter at a third of the rate spans 20 ms.
 MARGIN_S = 0.1
+MOST_SOUND_S = 3600.0  # read of a recording whose header has no length
 _MAX_FRAMES = 2**40  # where a header has no length, libsndfile returns a larger number
 VOICES_OF = ("clip", "person")
 # What picks the first sample: (samples of the whole recording) → 0 to total - 1.
@@ -320,9 +321,9 @@ def _read_container(
         samples = read_audio(path, rate_hz, start / rate_hz, num_samples / rate_hz)
         if len(samples) == num_samples:
             return samples
-    # It is short, or its headers have no length, or a wrong one: read it all.
+    # It is short, or its headers have no length, or a wrong one: read it all, but not weeks of silence.
     try:
-        samples = read_audio(path, rate_hz)
+        samples = read_audio(path, rate_hz, duration_s=max(MOST_SOUND_S, num_samples / rate_hz))
     except MediaError:
         if duration_s == 0 and path.suffix.lower() in SEEKABLE_SUFFIXES:
             raise UserError(f"{path}: holds no sound (0 samples)") from None

@@ -28,8 +28,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from facevox.errors import UserError, one_line
 from facevox.progress import Progress, duration_text
-from facevox.signals import StopFlag, end_children_at_exit, ignore_stop_signals
+from facevox.signals import StopFlag, end_children_at_exit
 from facevox.training import distributed
+from facevox.training.batches import start_worker
 from lc_pytorch.evaluation.options import PassOptions
 from lc_pytorch.evaluation.readers import MediaFiles
 from lc_pytorch.faces.embedding_store import FACTS, VectorStore
@@ -230,10 +231,6 @@ def _as_list(items: list[_Item]) -> list[_Item]:
     return items
 
 
-def _ignore_signals(worker: int) -> None:
-    ignore_stop_signals()
-
-
 def _embed_share(
     model: TwoTowerModel,
     media: MediaFiles,
@@ -293,7 +290,7 @@ def _batches(
         batch_size=options.batch_size,
         num_workers=min(options.num_workers, len(rows)),
         collate_fn=_as_list,
-        worker_init_fn=_ignore_signals,
+        worker_init_fn=start_worker,
         pin_memory=device.type == "cuda",
         # A separate one: a validation must not draw from the generator of the training.
         generator=torch.Generator().manual_seed(0),

@@ -16,6 +16,7 @@ from facevox.batch import Item, Outcome, Task
 from facevox.errors import one_line
 from facevox.faces import align_five_points
 from facevox.files import decode_image, read_image_bytes
+from facevox.limits import HEAVY_SPARE_BYTES
 from facevox.signs import report_progress
 from facevox.workers import raise_if_disk_full
 from lc_pytorch.faces.crops import cut_face
@@ -64,7 +65,8 @@ class EmbedTask(Task[FaceItem]):
         self._model = model
         self._device = device
         self._use_store = use_store
-        self.is_heavy = not model.preprocessing  # torch; ONNX models run without it
+        if not model.preprocessing:  # torch; ONNX models run without it
+            self.spare_bytes = HEAVY_SPARE_BYTES
 
     def open(self, output_dir: Path) -> None:
         """Opens the store; the model and FaceMesh are loaded when the first face needs them."""

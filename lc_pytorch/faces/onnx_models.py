@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from facevox.errors import UserError
 from facevox.file_kinds import file_fault
+from facevox.limits import SPARE_BYTES
 from facevox.workers import Item, Outcome, WorkerPool
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class OnnxModel:
 class _CheckTask:
     """Loads a model and embeds a grey picture with it."""
 
-    is_heavy = False
+    spare_bytes = SPARE_BYTES
 
     def __init__(self, preprocessing: str) -> None:
         self._preprocessing = preprocessing

@@ -68,12 +68,12 @@ def write_clip(path: str | Path, clip: ClipFeatures, source: Mapping[str, str], 
     if not clip.tracks:
         raise ValueError(f"{path}: there is no face in this clip")
     tracks = clip.tracks
-    content: dict[str, NDArray[np.generic] | np.int64] = {
+    content: dict[str, NDArray[np.generic] | np.int64 | list[NDArray[np.uint8]]] = {
         "format": np.int64(FORMAT),
         "num_frames": np.int64(clip.num_frames),
         "shot_starts": np.array(clip.shot_starts, np.int64),
         "tracks": np.array([(t.track_id, t.start, t.shot, len(t)) for t in tracks], np.int64),
-        "mouths": np.concatenate([t.mouths for t in tracks]),
+        "mouths": [t.mouths for t in tracks],
         "lips": np.concatenate([t.lips for t in tracks]).astype(np.float16),
         "opening": np.concatenate([t.opening for t in tracks]),
         "boxes_px": np.concatenate([t.boxes_px for t in tracks]),

@@ -11,6 +11,7 @@ import numpy as np
 from facevox.batch import FileItem, Outcome, Task
 from facevox.errors import NoFaceError, UserError
 from facevox.files import VIDEO_PATTERNS, find_files, relative_name, require_folder
+from facevox.limits import SPARE_BYTES
 from facevox.media import MediaInfo, changed_kinds, probe
 from facevox.mesh.kinds import FACE_MESH, describe_mesh
 from facevox.naming import plan_names
@@ -27,6 +28,9 @@ COLUMNS = (
     "video", "audio", "clip_file", "speaker", "duration_s", "sound_s", "num_frames", "num_tracks",
     "num_shots", "face_share", "source_rate_hz", "note",
 )  # fmt: skip
+# Measured: of a face in a frame beside its mouth (points, similarities), of sound with its features, and of
+# the decoders and libraries.
+_FACE_BYTES, _SOUND_BYTES_PER_S, _DECODING_BYTES = 2500, 200_000, 250_000_000
 MAX_LENGTH_DIFFERENCE_S = 1.0  # of picture and sound, before it is noted
 
 
@@ -53,15 +57,22 @@ def changed_clip(video: str, audio: str) -> list[str]:
     return [*kinds, *(changed_kinds(audio, sound=True) if audio else [])]
 
 
+def clip_bytes(data: DataSettings) -> int:
+    """Memory that reading and scoring a clip may take: as many faces and as long as the settings allow."""
+    face_bytes = data.mouth_crop_px**2 + _FACE_BYTES
+    second_bytes = FRAME_HZ * data.max_faces * face_bytes + _SOUND_BYTES_PER_S
+    return max(SPARE_BYTES, round(data.max_duration_s * second_bytes) + _DECODING_BYTES)
+
+
 class ClipTask(Task[ClipItem]):
     """Writes `<video without suffix>.npz` below the output folder for each video."""
 
-    is_heavy = True  # an hour of a face takes a gigabyte
     detector = describe_mesh(FACE_MESH)
 
     def __init__(self, data: DataSettings, audio: AudioSettings) -> None:
         self.data = data
         self.audio = audio
+        self.spare_bytes = clip_bytes(data)
 
     def check(self) -> None:
         """Refuses librosa where it is not installed, before the workers start."""

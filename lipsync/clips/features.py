@@ -11,7 +11,7 @@ arrays. The sound is in `lipsync.clips.sounds`. `extract_clip` does all of it fo
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from facevox.faces import mouth_opening
+from facevox.growing import GrowingArray
 from facevox.media import MediaInfo, iter_frames, phase_s, probe, read_audio
 from facevox.sound_choice import PLAYED, SoundChoice
 from lipsync.clips.clock import FRAME_HZ
@@ -256,14 +257,41 @@ def iter_face_features(
         yield from stream.finish()
 
 
-@dataclass
 class _Growing:
-    """A track whose frames are still coming."""
+    """A track whose frames are still coming; of its pictures of the face only the first is kept."""
 
-    first: FaceFeatures
-    start: int
-    shot: int
-    entries: list[FaceFeatures] = field(default_factory=list)
+    def __init__(self, first: FaceFeatures, start: int, shot: int) -> None:
+        self.first, self.start, self.shot = first, start, shot
+        self._mouths = GrowingArray(np.uint8, first.mouth.shape)
+        self._lips = GrowingArray(np.float32, first.lips.shape)
+        self._opening = GrowingArray(np.float32)
+        self._boxes_px = GrowingArray(np.float32, first.box_px.shape)
+        self._is_measured = GrowingArray(np.bool_)
+
+    def __len__(self) -> int:
+        return len(self._opening)
+
+    def add(self, face: FaceFeatures) -> None:
+        """Appends the next frame."""
+        self._mouths.add(face.mouth[None])
+        self._lips.add(face.lips[None])
+        self._opening.add([face.opening])
+        self._boxes_px.add(face.box_px[None])
+        self._is_measured.add([face.is_measured])
+
+    def take(self) -> FaceTrack:
+        """All frames as arrays; this object is empty afterwards."""
+        return FaceTrack(
+            track_id=self.first.track_id,
+            start=self.start,
+            shot=self.shot,
+            mouths=self._mouths.take(),
+            lips=self._lips.take(),
+            opening=self._opening.take(),
+            boxes_px=self._boxes_px.take(),
+            is_measured=self._is_measured.take(),
+            face_rgb=self.first.face_rgb,
+        )
 
 
 def collect_tracks(
@@ -279,32 +307,11 @@ def collect_tracks(
         num_frames += 1
         shots.setdefault(frame.shot, frame.index)
         for face in frame.faces:
-            track = growing.setdefault(face.track_id, _Growing(face, frame.index, frame.shot))
-            # The 200 kB crop is kept of the first frame only.
-            track.entries.append(face if face is track.first else _without_picture(face, track.first))
-    tracks = sorted(growing.values(), key=lambda track: (-len(track.entries), track.start))
-    return tuple(map(_arrays, tracks)), num_frames, tuple(shots.values())
-
-
-def _without_picture(face: FaceFeatures, first: FaceFeatures) -> FaceFeatures:
-    return FaceFeatures(
-        face.track_id, face.box_px, face.mouth, face.lips, face.opening, face.is_measured, first.face_rgb
-    )
-
-
-def _arrays(track: _Growing) -> FaceTrack:
-    entries = track.entries
-    return FaceTrack(
-        track_id=track.first.track_id,
-        start=track.start,
-        shot=track.shot,
-        mouths=np.stack([face.mouth for face in entries]),
-        lips=np.stack([face.lips for face in entries]),
-        opening=np.array([face.opening for face in entries], np.float32),
-        boxes_px=np.stack([face.box_px for face in entries]),
-        is_measured=np.array([face.is_measured for face in entries], np.bool_),
-        face_rgb=track.first.face_rgb,
-    )
+            if face.track_id not in growing:
+                growing[face.track_id] = _Growing(face, frame.index, frame.shot)
+            growing[face.track_id].add(face)
+    tracks = sorted(growing.values(), key=lambda track: (-len(track), track.start))
+    return tuple(track.take() for track in tracks), num_frames, tuple(shots.values())
 
 
 def extract_clip(

@@ -52,11 +52,11 @@ class PairTask(Task[PairItem]):
     Args:
         make_scorer: Picklable; called in the process that scores.
         uses_torch: Whether to limit torch to one thread: the workers share the cores.
+        spare_bytes: Memory that a pair may take (`lipsync.clips.clip_task.clip_bytes`).
     """
 
-    is_heavy = True  # an hour of a face takes a gigabyte
-
-    def __init__(self, make_scorer: Callable[[], Scorer], *, uses_torch: bool) -> None:
+    def __init__(self, make_scorer: Callable[[], Scorer], *, uses_torch: bool, spare_bytes: int) -> None:
+        self.spare_bytes = spare_bytes
         self._make_scorer = make_scorer
         self._uses_torch = uses_torch
         self._scorer: Scorer | None = None

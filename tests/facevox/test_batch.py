@@ -610,8 +610,14 @@ def test_dead_run_of_another_split_is_cleared_away_and_said(
     assert not list(out.glob(".*.tmp"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-@pytest.mark.parametrize("delay_s", [0.15, 0.3, 0.6])
+@pytest.mark.parametrize(
+    ("number", "delay_s"),
+    [
+        (signal.SIGTERM, 0.15),
+        (signal.SIGUSR1, 0.3),
+        *((signal.SIGINT, delay_s) for delay_s in (0.0, 0.15, 0.4)),
+    ],
+)
 def test_signal_to_the_whole_group_while_workers_start_gives_75(
     source: Path, tmp_path: Path, number: signal.Signals, delay_s: float
 ) -> None:
@@ -629,6 +635,7 @@ def test_signal_to_the_whole_group_while_workers_start_gives_75(
     let_go(out)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 75, errors
+    assert b"Traceback" not in errors  # of a worker
 
 
 def items_with_further(folder: Path) -> list[Item]:

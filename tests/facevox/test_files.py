@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import warnings
+import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from PIL import Image
 
 from facevox import files
 from facevox.errors import UserError
-from facevox.files import ImageError, find_files, read_image, replacing, write_image
+from facevox.files import ImageError, find_files, read_image, replacing, write_arrays, write_image
 
 
 def test_replacing_shows_the_old_file_until_the_new_one_is_whole(tmp_path: Path) -> None:
@@ -347,3 +348,16 @@ def test_tiff_that_pillow_reads_wrongly_is_refused(tmp_path: Path) -> None:
     Image.fromarray(np.full((4, 4), 0.5, np.float32)).save(tmp_path / "f.tif")
     with pytest.raises(ImageError, match=r"f\.tif: floating-point values"):
         read_image(tmp_path / "f.tif")
+
+
+def test_arrays_in_parts_are_written_as_one(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    whole = rng.integers(0, 255, (2500, 3, 2)).astype(np.uint8)
+    parts = [whole[:1], whole[1:1], whole[1:1200], whole[1200:][:, ::-1][:, ::-1]]
+    write_arrays(tmp_path / "parts.npz", {"a": parts, "b": whole[0]}, compression=zipfile.ZIP_DEFLATED)
+    write_arrays(tmp_path / "whole.npz", {"a": whole, "b": whole[0]}, compression=zipfile.ZIP_DEFLATED)
+    contents = []
+    for name in ("parts", "whole"):
+        with zipfile.ZipFile(tmp_path / f"{name}.npz") as archive:
+            contents.append({member: archive.read(member) for member in archive.namelist()})
+    assert contents[0] == contents[1]

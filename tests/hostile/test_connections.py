@@ -241,3 +241,32 @@ def test_honest_clients_beside_three_hundred_sockets_and_two_cameras(
         assert server.memory_mb() < before_mb + 30
         assert server.stop() == 0
     assert "Traceback" not in server.output
+
+
+HANDSHAKE = (
+    b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n"
+)
+ODD_HANDSHAKES = {
+    "with a body": HANDSHAKE + b"Content-Length: 5\r\n\r\nabcde",
+    "with a body to come": HANDSHAKE + b"Content-Length: 5\r\n\r\n",
+    "in chunks": HANDSHAKE + b"Transfer-Encoding: chunked\r\n\r\n",
+    "with a control character": HANDSHAKE + b"X: \x1b[31m\r\n\r\n",
+    "with a long header": HANDSHAKE + b"X: " + b"a" * 20_000 + b"\r\n\r\n",
+    "with many headers": HANDSHAKE + b"a: b\r\n" * 300 + b"\r\n",
+    "of another version": HANDSHAKE.replace(b": 13", b": 7") + b"\r\n",
+    "without a key": HANDSHAKE.replace(b"Sec-WebSocket-Key", b"X") + b"\r\n",
+    "of POST": HANDSHAKE.replace(b"GET", b"POST") + b"\r\n",
+}
+
+
+@pytest.mark.parametrize("name", ODD_HANDSHAKES)
+def test_handshake_that_cannot_be_is_answered_and_ended(
+    server: LiveServer, opened: contextlib.ExitStack, name: str
+) -> None:
+    client = opened.enter_context(connect(server, "127.0.0.2", ODD_HANDSHAKES[name]))
+    client.settimeout(HANG_S)
+    start_s = time.monotonic()
+    answer = read_all(client)
+    assert answer.startswith(b"HTTP/1.1 4") or (not answer and name == "with a control character"), answer
+    assert time.monotonic() - start_s < 4

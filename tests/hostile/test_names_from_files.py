@@ -31,6 +31,7 @@ from facevox.errors import UserError
 from facevox.files import read_json
 from facevox.manifest import find_manifests, load_manifest
 from facevox.shards import merge_manifests
+from facevox.spreadsheets import TableReader
 from facevox_programs.jobs import TABLE
 from lc_pytorch.datasets.identity_table import IdentityTable
 from lc_pytorch.datasets.matched_files import iter_matched_file, write_matched_files
@@ -336,3 +337,11 @@ def test_what_sbatch_takes_passes(text: str) -> None:
 @pytest.mark.parametrize("text", ["a\nb", "a\rb", "a\tb", "'", '"', "`", "$", ";", "#", "é", "\x1b", "\x7f"])
 def test_what_ends_or_escapes_an_sbatch_line_does_not_pass(text: str) -> None:
     assert not is_sbatch_text(text)
+
+
+def test_name_with_a_nul_character_is_refused_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "pairs.csv").write_text("video,audio\nx.mp4,\ny.mp4\0,\n")
+    with pytest.raises(UserError, match=r"pairs\.csv:3: not CSV: a NUL character"):
+        plan_pairs(tmp_path / "pairs.csv")
+    with (tmp_path / "pairs.csv").open() as file, pytest.raises(UserError, match="not a table after line 3"):
+        list(TableReader(file))

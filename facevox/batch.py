@@ -7,6 +7,7 @@ and there is progress, a manifest (see `facevox.manifest`), a table and a summar
 
 import itertools
 import logging
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
@@ -297,6 +298,7 @@ def _run_locked(
     fingerprints: dict[str, object] = {}
     failures: list[tuple[str, str]] = []
     counts = Counter({"done": 0, "failed": 0})
+    written: list[str] = []
     with ManifestWriter(own_file, config.header, resumed.end if resumed else 0) as writer:
         writer.append(started_record([item.name for item in everything], config.media_reader))
         part = f" [{config.shard_index}/{config.num_shards}]" if config.num_shards > 1 else ""
@@ -315,6 +317,7 @@ def _run_locked(
                     again.update(outcome.changes)
                     num_again += bool(outcome.changes)
                 counts[outcome.status] += 1
+                written += outcome.outputs
                 if outcome.status == "failed" and len(failures) < SHOWN_FAILURES:
                     failures.append((item.name, outcome.reason))
                 progress.update(1, f"{counts['failed']} failed" if counts["failed"] else "")
@@ -325,6 +328,7 @@ def _run_locked(
         table = None
         if config.num_shards == 1:
             table = _write_table(config, everything)
+        _refuse_lost(written, config)
         # A signal during the last item has stopped nothing.
         stopped = stop.signal_name if counts.total() < len(todo) else ""
         nobody = {status: counts[status] for status in NOBODY if counts[status]}
@@ -421,6 +425,9 @@ def _results(
     def should_stop() -> bool:
         return bool(stop) or lock.lost
 
+    def must_stop() -> bool:
+        return stop.is_overdue
+
     def make_chunks() -> Iterator[list[ItemT]]:
         for start in range(0, len(todo), size):
             chunk = todo[start : start + size]
@@ -432,7 +439,7 @@ def _results(
     if not todo:
         return
     yield from _run_chunks(
-        task, config.output_dir, chunks, -(-len(todo) // size), config, should_stop, lock.token
+        task, config.output_dir, chunks, -(-len(todo) // size), config, should_stop, must_stop, lock.token
     )
 
 
@@ -443,6 +450,7 @@ def _run_chunks(
     num_chunks: int,
     options: BatchOptions,
     should_stop: Callable[[], bool],
+    must_stop: Callable[[], bool] = lambda: False,
     token: str = "",
 ) -> Iterator[Result[ItemT]]:
     """Processes the chunks in worker processes, or in this one for `--debug`."""
@@ -452,7 +460,7 @@ def _run_chunks(
     # At least one: a file that crashes a decoder, or never ends, must not end the batch.
     num_workers = min(max(options.workers, 1), num_chunks)
     with WorkerPool(task, output_dir, num_workers, token, options.item_timeout_s) as pool:
-        yield from pool.run(chunks, should_stop)
+        yield from pool.run(chunks, should_stop, must_stop)
 
 
 def _outcome_on_disk(outcome: Outcome, output_dir: Path) -> Outcome:
@@ -461,6 +469,16 @@ def _outcome_on_disk(outcome: Outcome, output_dir: Path) -> Outcome:
         if file_size(output_dir / name) < 0:
             return Outcome.without_result(f"{name}: was written, and is gone from the output folder")
     return outcome
+
+
+def _refuse_lost(names: Sequence[str], config: BatchConfig) -> None:
+    """Raises UserError where files that were written are gone: the summary is of what is on the disk."""
+    lost = [name for name in names if not os.path.lexists(config.output_dir / name)]
+    if lost:
+        raise UserError(
+            f"{config.output_dir}: {len(lost)} of {len(names)} files that this run has written were removed "
+            f"meanwhile ({lost[0]} …); run the same command again to make them again"
+        )
 
 
 def _record(item: Item, outcome: Outcome, seconds: float, output_dir: Path, fingerprint: object) -> Record:

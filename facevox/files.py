@@ -178,6 +178,8 @@ def replacing(
         report_progress()
     except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, FileNotFoundError) and error.filename == str(temporary):
+            raise UserError(f"{target}: its folder was removed while it was written") from None
         if isinstance(error, OSError) and error.errno and not error.filename:
             error.filename = str(target)  # a full disk does not say what it is full of
         raise

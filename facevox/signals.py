@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import math
 import multiprocessing.util  # registers its exit hook, which must come before ours: hooks run backwards
 import os
 import signal
@@ -13,6 +14,9 @@ from types import FrameType, TracebackType
 
 from facevox.program import STOP_SIGNALS as STOP_SIGNALS  # workers import it from here
 
+# From a signal on, for the item at hand: SLURM kills 30 s after SIGTERM, and our jobs get the others 300 s
+# before their end. A person who presses Ctrl-C may press it again.
+PATIENCE_S = {"SIGTERM": 20.0, "SIGUSR1": 240.0, "SIGUSR2": 240.0}
 EXIT_GRACE_S = 1.0  # for worker processes that are left over when a program ends
 
 
@@ -26,15 +30,22 @@ class StopFlag:
 
     def __init__(self) -> None:
         self.signal_name = ""
+        self._raised_s = math.inf
         self._former: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
 
     def __bool__(self) -> bool:
         return bool(self.signal_name)
 
+    @property
+    def is_overdue(self) -> bool:
+        """True once the item at hand has had its `PATIENCE_S`; who sent the signal will soon kill."""
+        return time.monotonic() - self._raised_s > PATIENCE_S.get(self.signal_name, math.inf)
+
     def _raise_flag(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.signal_name:
             raise KeyboardInterrupt
         self.signal_name = signal.Signals(number).name
+        self._raised_s = min(self._raised_s, time.monotonic())
         if number == signal.SIGINT:
             _write_to_terminal("stopping cleanly; Ctrl-C again stops at once")
 

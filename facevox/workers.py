@@ -274,10 +274,16 @@ class WorkerPool(Generic[ItemT]):
             for name in names:
                 del os.environ[name]
 
-    def run(self, chunks: Iterable[list[ItemT]], should_stop: Callable[[], bool]) -> Iterator[Result[ItemT]]:
+    def run(
+        self,
+        chunks: Iterable[list[ItemT]],
+        should_stop: Callable[[], bool],
+        must_stop: Callable[[], bool] = lambda: False,
+    ) -> Iterator[Result[ItemT]]:
         """Distributes the chunks and yields the results, in the order of finishing.
 
-        When `should_stop` becomes true, the chunks in the workers are finished and no others are started.
+        When `should_stop` becomes true, the chunks in the workers are finished and no others are started;
+        when `must_stop` does, they are given up, without a result.
 
         Raises:
             UserError: A worker refuses to start (missing weights), the workers keep dying while they
@@ -288,6 +294,9 @@ class WorkerPool(Generic[ItemT]):
         exhausted = False
         while True:
             stopping = should_stop() or self._refusal is not None
+            if stopping and must_stop():
+                self._give_up()
+                return
             # At the start, or after workers died: a new one for each chunk, up to their number.
             while not stopping and len(self._workers) < self._num_workers and not (exhausted and not retries):
                 first = retries.popleft() if retries else next(source, None)
@@ -313,6 +322,12 @@ class WorkerPool(Generic[ItemT]):
                     return
                 continue  # the last worker died and left chunks to do again
             yield from self._collect(retries)
+
+    def _give_up(self) -> None:
+        for worker in [worker for worker in self._workers if worker.pending]:
+            self._workers.remove(worker)
+            worker.end()
+            self._has_replaced = True
 
     def _collect(self, retries: deque[list[ItemT]]) -> Iterator[Result[ItemT]]:
         """Waits for a message or the end of any worker, and yields the outcomes that came."""

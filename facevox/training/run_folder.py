@@ -48,3 +48,14 @@ def _lock(stack: ExitStack, save_dir: Path, option: str, work: str) -> None:
     lock.clear_dead_run(work, save_dir)
     set_run_token(lock.token)
     stack.callback(set_run_token, "")
+    stack.enter_context(_kept_folder(save_dir, lock))
+
+
+@contextmanager
+def _kept_folder(save_dir: Path, lock: OutputLock) -> Iterator[None]:
+    """Checks at the end of a run that its folder is still the one that it began in."""
+    yield
+    if lock.lost or not lock.path.exists():
+        raise UserError(
+            f"{save_dir}: was removed or replaced while the run wrote into it; run the same command again"
+        )

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import batch_jobs
 import pytest
 from batch_jobs import config_of, items_of
 
-from facevox import cli
+from facevox import cli, signals
 from facevox.batch import FileItem, Item, run_batch
 from facevox.batch_options import BatchOptions
 from facevox.errors import UserError
@@ -372,6 +373,30 @@ def test_signal_ends_the_run_after_the_current_item_with_75(
     assert summary.skipped == len(done)
     assert set(times_done(out).values()) == {1}
     assert len(times_done(out)) == 12
+
+
+def test_item_that_takes_too_long_after_a_signal_is_left_for_the_next_run(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    make_wait(source, 3)
+    monkeypatch.setitem(signals.PATIENCE_S, "SIGTERM", 0.3)
+
+    def stop() -> None:
+        wait_until(lambda: (out / "log").exists() and times_done(out).total() >= 3)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    start_s = time.monotonic()
+    summary = run_batch(batch_jobs.Upper(), items_of(source), config_of(out, workers=2))
+    thread.join()
+    assert time.monotonic() - start_s < 60  # and not for ever: nobody lets them go
+    assert (summary.stopped, summary.done, summary.failed) == ("SIGTERM", 3, 0)
+    assert not list(out.glob(".*.tmp"))
+    let_go(out)
+    assert run_batch(batch_jobs.Upper(), items_of(source), config_of(out, workers=2)).skipped == 3
+    assert set(times_done(out).values()) == {1}
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -5,10 +5,11 @@ import pty
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
-from facevox.signals import STOP_SIGNALS, StopFlag
+from facevox.signals import PATIENCE_S, STOP_SIGNALS, StopFlag
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
@@ -88,3 +89,18 @@ def test_program_ends_though_a_worker_ignores_the_signals() -> None:
     done = subprocess.run(command, check=True, timeout=120, capture_output=True, text=True)
     with pytest.raises(ProcessLookupError):
         os.kill(int(done.stdout), 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGINT])
+def test_patience_for_the_item_at_hand(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    with StopFlag() as stop:
+        assert not stop.is_overdue
+        os.kill(os.getpid(), number)
+        most_s = PATIENCE_S.get(number.name, 1e9)
+        now_s += most_s - 1
+        assert stop
+        assert not stop.is_overdue
+        now_s += 2
+        assert stop.is_overdue == (number != signal.SIGINT)

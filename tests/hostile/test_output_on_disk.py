@@ -14,6 +14,7 @@ from facevox import cli
 from facevox.batch import Item, Outcome, run_batch
 from facevox.errors import ExitCode, UserError
 from facevox.files import replacing
+from facevox.training.run_folder import run_folder
 
 NAMES = ("a", "b", "c", "d")
 
@@ -50,6 +51,11 @@ def replace(folder: Path) -> None:
     folder.with_name("copy").rename(folder)
 
 
+def replace_and_empty(folder: Path) -> None:
+    rename(folder)
+    folder.mkdir()
+
+
 @pytest.mark.parametrize("after", ["a", "d"])
 @pytest.mark.parametrize(
     "change", [shutil.rmtree, rename, replace, lambda folder: shutil.rmtree(folder / "manifests")]
@@ -84,6 +90,43 @@ def test_result_that_is_gone_is_no_result(source: Path, tmp_path: Path) -> None:
     assert summary.failures[0][0] == "b"
     assert "b.out: was written, and is gone" in (tmp_path / "out" / "upper.csv").read_text()
     assert run_batch(Upper(), items_of(source), config_of(tmp_path / "out")).done == 1
+
+
+def test_results_that_go_later_are_no_success(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    task = Removing(lambda folder: (folder / "b.out").unlink(), "c")
+
+    def main(argv: object) -> int:
+        return run_batch(task, items_of(source), config_of(out)).exit_code
+
+    assert cli.run(main, []) == ExitCode.USAGE
+    shown = capsys.readouterr()
+    assert "1 of 4 files that this run has written were removed meanwhile (b.out …)" in shown.err
+    assert "4 done" not in shown.out
+    summary = run_batch(Upper(), items_of(source), config_of(out))
+    assert (summary.done, summary.skipped, summary.exit_code) == (1, 3, ExitCode.DONE)
+    assert all((out / f"{name}.out").exists() for name in NAMES)
+
+
+@pytest.mark.parametrize("change", [shutil.rmtree, rename, replace_and_empty])
+def test_training_whose_folder_goes_away_is_no_success(
+    change: Callable[[Path], object], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="was removed or replaced"), run_folder(tmp_path / "run"):
+        change(tmp_path / "run")
+    with run_folder(tmp_path / "run"):
+        (tmp_path / "run" / "last.pth").touch()
+    with pytest.raises(ValueError, match="its own"), run_folder(tmp_path / "run"):
+        shutil.rmtree(tmp_path / "run")
+        raise ValueError("its own")
+
+
+def test_file_in_a_folder_that_goes_away_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="its folder was removed"), replacing(tmp_path / "run" / "x") as file:
+        file.write(b"x")
+        shutil.rmtree(tmp_path / "run")
 
 
 class Full(io.FileIO):

@@ -1,6 +1,7 @@
 """uvicorn's connections, which end even if a stranger does not close his side."""
 
 import asyncio
+import contextlib
 import json
 import socket
 import time
@@ -153,7 +154,8 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         if self.transport.is_closing():
             return
         self.transport.write(b"".join(self.conn.data_to_send()))
-        self.transport.write_eof()
+        with contextlib.suppress(OSError):  # a client that is gone, which a paused reader has not noticed
+            self.transport.write_eof()
         self.transport.resume_reading()
         if self.close_timer is not None:
             self.close_timer.cancel()

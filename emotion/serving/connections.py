@@ -7,6 +7,8 @@ from asyncio import BaseTransport, Transport
 from collections import Counter
 from collections.abc import Sequence
 
+ARRIVAL_S = 0.5  # of a request or a first frame, after the connection
+
 
 @functools.lru_cache(maxsize=4096)
 def address_key(address: str) -> str:
@@ -72,14 +74,20 @@ class Connections:
         return any(parsed in network for network in self._proxies)
 
     def _end_idle(self) -> bool:
-        """Ends the connection that is idle longest, of the address that has most; False: none is idle."""
+        """Ends the connection that is idle longest, of the address that has most; False: none is idle.
+
+        One whose request may still be on its way is ended only where there is no other.
+        """
         now_s = time.monotonic()
         longest: Transport | None = None
-        most = (0, 0.0)
+        most = (False, 0, 0.0)
         for transport, key in self._open.items():
             since_s = transport.get_protocol().idle_since_s  # type: ignore[attr-defined]
-            if since_s is not None and (self._counts[key], now_s - since_s) > most:
-                longest, most = transport, (self._counts[key], now_s - since_s)  # type: ignore[assignment]
+            if since_s is None:
+                continue
+            rank = (now_s - since_s > ARRIVAL_S, self._counts[key], now_s - since_s)
+            if rank > most:
+                longest, most = transport, rank  # type: ignore[assignment]
         if longest is None:
             return False
         self.remove(longest)

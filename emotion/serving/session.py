@@ -12,7 +12,7 @@ import numpy as np
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from emotion.live.face_tracks import FaceTracks
-from emotion.serving.connections import address_key
+from emotion.serving.connections import ARRIVAL_S, address_key
 from emotion.serving.probation import Address
 from emotion.serving.refusals import Refusal
 from emotion.serving.service import Service
@@ -120,7 +120,7 @@ class CameraSession:
 
         That one is silent, or comes from elsewhere and has sent no frame yet; where there is none, its
         address has more clients than this one's will have. Of several it is one of the address with most
-        clients, and silent longest.
+        clients, and silent longest; one whose first frame may be on its way only where there is no other.
         """
         sessions, config = self._service.sessions, self._service.config
         counts = Counter(session.address for session in sessions)
@@ -137,7 +137,14 @@ class CameraSession:
         ] or [session for session in sessions if counts[session.address] > present + 1]
         if not endable:
             return False
-        longest = max(endable, key=lambda session: (counts[session.address], -session.heard_s))
+        longest = max(
+            endable,
+            key=lambda session: (
+                now_s - session.heard_s > ARRIVAL_S,
+                counts[session.address],
+                -session.heard_s,
+            ),
+        )
         sessions.discard(longest)
         longest.evict()
         return True

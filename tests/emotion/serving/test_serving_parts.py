@@ -12,7 +12,9 @@ import threading
 import zlib
 from pathlib import Path
 from time import monotonic, sleep
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from starlette.testclient import TestClient
 from emotion.serving import refusals, session
 from emotion.serving.app import make_app
 from emotion.serving.config import ServerConfig
+from emotion.serving.connections import Connections
 from emotion.serving.guard import is_host_known, is_origin_allowed
 from emotion.serving.metrics import BUCKETS_S, STAGES, Metrics
 from emotion.serving.pictures import decode_frame, decode_upload
@@ -333,3 +336,22 @@ def test_page_of_an_allowed_origin_may_read_the_answers() -> None:
     with TestClient(app, base_url="http://localhost") as http:
         assert http.get("/api/model", headers={"Origin": origin}).headers[CORS] == origin
         assert CORS not in http.get("/api/model", headers={"Origin": "https://evil.example"}).headers
+
+
+def test_connection_whose_request_may_be_on_its_way_gives_way_last() -> None:
+    connections, ended = Connections(3, 9, ()), list[str]()
+
+    def admit(name: str, address: str, idle_s: float) -> bool:
+        protocol = SimpleNamespace(idle_since_s=monotonic() - idle_s)
+        transport = MagicMock(get_protocol=lambda: protocol, abort=lambda: ended.append(name))
+        return connections.admit(transport, address)
+
+    for name, idle_s in (("waits", 2.0), ("has just come", 0.1)):
+        assert admit(name, "192.0.2.1", idle_s)
+    assert admit("other", "192.0.2.2", 3.0)
+    assert admit("newcomer", "192.0.2.3", 0.0)
+    assert ended == ["waits"]
+    assert admit("newcomer", "192.0.2.4", 0.0)
+    assert ended == ["waits", "other"]
+    assert admit("newcomer", "192.0.2.5", 0.0)  # none has been idle for long
+    assert ended == ["waits", "other", "has just come"]

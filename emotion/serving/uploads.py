@@ -17,6 +17,7 @@ FIELD = b"file"
 ENVELOPE_BYTES = 10_000  # boundaries, part headers, small fields next to the file
 ARRIVAL_S = 120.0  # of a whole file
 CHUNK_S = 10.0  # of its next piece
+MOST_PARTS = 100  # of a form
 # After t seconds (t - START_S) * LEAST_BYTES_PER_S must have arrived: the slowest mobile networks do that.
 START_S, LEAST_BYTES_PER_S = 5.0, 10_000
 
@@ -28,10 +29,13 @@ class _FilePart:
         self._file = file
         self._name, self._value = bytearray(), bytearray()
         self._is_file = False
-        self.num_files = 0
+        self.num_files = self._num_parts = 0
 
     def on_part_begin(self) -> None:
         self._is_file = False
+        self._num_parts += 1
+        if self._num_parts > MOST_PARTS:
+            raise Refusal("missing_file")
 
     def on_header_field(self, data: bytes, start: int, end: int) -> None:
         self._name += data[start:end]

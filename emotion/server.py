@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from emotion.serving.service import Service
 
+BACKLOG = 256  # connections that the system keeps until they are accepted
+ACCEPTED = 8  # at a time: asyncio accepts as many before it does anything else, and each takes 0.1 ms
 PING_S = 20.0  # a client that answers no ping for as long again is cut off
 GRACE_S = 3  # for answers that are being sent when the server is to stop; five seconds are all it may take
 
@@ -62,7 +64,7 @@ def _listen(host: str, port: int) -> socket.socket:
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=256)
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except (OSError, UnicodeError) as error:
         raise UserError(
             f"SERVER_HOST={host}, SERVER_PORT={port}: cannot listen there: {error}; take another port "
@@ -93,6 +95,11 @@ def make_server(service: "Service", stop: StopFlag) -> "uvicorn.Server":
     from emotion.serving import app, protocols
 
     class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            for listener in sockets or []:
+                listener.listen(BACKLOG)  # asyncio has made it ACCEPTED
+
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             service.going_down.set()
             await super().shutdown(sockets)
@@ -110,6 +117,7 @@ def make_server(service: "Service", stop: StopFlag) -> "uvicorn.Server":
         ws_ping_interval=PING_S,
         ws_ping_timeout=PING_S,
         timeout_graceful_shutdown=GRACE_S,
+        backlog=ACCEPTED,
         callback_notify=check_flag,
         timeout_notify=0,  # at every tick, of a second
         log_config=None,

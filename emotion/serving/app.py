@@ -53,7 +53,7 @@ for a refused one  {"type": "error", "code": "not_an_image", "frame": n,
                     "message": {"en": "...", "ko": "..."}}
 
 frame is the number of your message, from 1; dropped counts your frames that a newer one replaced.
-Close codes: 1003 a text message, 1008 answers not read, frames too costly, 1009 a frame over the byte
+Close codes: 1003 a text message, 1008 answers not read, too costly or empty frames, 1009 one over the byte
 limit, 1012 the server goes down (connect again), 1013 too many connections (try later). Instead of a
 connection: 401 without the token, 403 a foreign Origin, 421 a foreign Host, 503 too many of an address.
 """
@@ -74,7 +74,8 @@ def make_app(service: Service, static_dir: Path = STATIC_DIR) -> Guard:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         service.start()
-        yield {"connections": service.connections}  # for the protocols, which have uvicorn's state alone
+        # For the protocols, which have uvicorn's state alone.
+        yield {"connections": service.connections, "loop_time": service.loop_time}
         await service.stop()
 
     app = FastAPI(

@@ -48,7 +48,7 @@ class Connections:
     def admit(self, transport: Transport, address: str) -> bool:
         """Counts a new connection; False if there is no room for it."""
         key = address_key(address)
-        if self._counts[key] >= self._most_each and not self._is_proxy(address):
+        if self._counts[key] >= self._most_each and not self.is_proxy(address):
             return False
         if len(self._open) >= self._most and not self._end_idle():
             return False
@@ -64,7 +64,8 @@ class Connections:
             if not self._counts[key]:
                 del self._counts[key]
 
-    def _is_proxy(self, address: str) -> bool:
+    def is_proxy(self, address: str) -> bool:
+        """True if the address is that of a trusted proxy."""
         if not self._proxies:
             return False
         try:

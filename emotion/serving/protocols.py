@@ -13,7 +13,9 @@ from uvicorn.protocols.utils import get_remote_addr
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode, Frame
 
-from emotion.serving.connections import Connections
+from emotion.serving.connections import Connections, address_key
+from emotion.serving.intake import Intake
+from emotion.serving.loop_time import LoopTime
 from emotion.serving.refusals import Refusal
 
 if TYPE_CHECKING:
@@ -24,6 +26,10 @@ UNREAD_BYTES = 32_768  # in our buffer and in the system's: some fifty results
 MOST_FRAGMENTS = 1000  # of a message; a client that sends pictures needs none
 HEAD_S = 10.0  # from the connection or the last answer until the head of the next request is there
 UNREAD_S = 10.0  # a client that reads nothing of a long answer is cut off
+MESSAGE_S = 1e-4  # of the loop's time for a message that has bytes, of which clients send a limited number
+HEAD_PARSE_S = 3e-4  # of it for the head of a request
+REQUEST_S = 1e-3  # what its answer takes of it; this is counted, and so is a connection:
+CONNECTION_S = 3e-4
 
 
 def _too_many() -> bytes:
@@ -54,6 +60,8 @@ class FrameProtocol(WebSocketsSansIOProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection has become a WebSocket."""
         super().connection_made(transport)
+        self._intake: Intake = self.transport  # type: ignore[assignment]
+        self._intake.become_camera(super().data_received, self._end_waste)
         self._start_s = time.monotonic()
         # A slow reader should wait for its next result, not get megabytes of old ones.
         self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNREAD_BYTES)
@@ -62,7 +70,8 @@ class FrameProtocol(WebSocketsSansIOProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection ended."""
         connections: Connections = self.app_state["connections"]
-        connections.remove(self.transport)
+        connections.remove(self._intake.transport)
+        self._intake.drop()
         super().connection_lost(exc)
 
     @property
@@ -72,8 +81,23 @@ class FrameProtocol(WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         """The client sent something; after our close message it is dropped."""
-        if not self._is_leaving:
+        if self._is_leaving:
+            return
+        if self.handshake_initiated:
+            self._intake.put(data)
+        else:  # the head, which RequestProtocol has parsed already
             super().data_received(data)
+
+    def send_receive_event_to_app(self) -> None:
+        """A message is whole; after our close message it goes nowhere."""
+        if any(self.frames) and not self.close_sent:
+            self._intake.add_credit(MESSAGE_S)
+        super().send_receive_event_to_app()
+
+    def _end_waste(self) -> None:
+        """The client wastes time."""
+        self.conn.fail(CloseCode.POLICY_VIOLATION, "too many small or empty frames")
+        self.handle_parser_exception()
 
     async def send(self, message: "ASGISendEvent") -> None:
         """Sends a message of the application."""
@@ -149,6 +173,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
             return
         self._is_leaving = self.close_sent = True
         self.frames = []
+        self._intake.drop()
         self.stop_keepalive()
         self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
         if self.transport.is_closing():
@@ -177,20 +202,31 @@ class RequestProtocol(H11Protocol):
         """A client connected."""
         self._connections: Connections = self.app_state["connections"]
         address, _ = get_remote_addr(transport) or ("", 0)
+        loop_time: LoopTime = self.app_state["loop_time"]
+        account = loop_time.of_address(address_key(address))
+        is_proxy = self._connections.is_proxy(address)
+        parse = super().data_received
+        self._intake = Intake(transport, loop_time, None if is_proxy else account, parse, transport.abort)
+        self._intake.add_work(CONNECTION_S)
         if not self._connections.admit(transport, address):
             self.transport = transport
             transport.write(_TOO_MANY)
             transport.close()
             return
-        super().connection_made(transport)
+        super().connection_made(self._intake)  # type: ignore[arg-type]
         self._idle_since_s = time.monotonic()
         self._set_deadline(HEAD_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection ended."""
-        self._connections.remove(self.transport)
+        self._connections.remove(self._intake.transport)
+        self._intake.drop()
         self._clear_deadline()
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """The client sent something."""
+        self._intake.put(data)
 
     @property
     def idle_since_s(self) -> float | None:
@@ -204,7 +240,11 @@ class RequestProtocol(H11Protocol):
 
     def handle_events(self) -> None:
         """Handles what the client sent; the head of a request may have become whole."""
+        former = self.scope
         super().handle_events()
+        if self.scope is not former:
+            self._intake.add_credit(HEAD_PARSE_S)
+            self._intake.add_work(REQUEST_S)
         if self._is_in_progress:
             self._clear_deadline()
 
@@ -217,6 +257,7 @@ class RequestProtocol(H11Protocol):
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         """The connection becomes a WebSocket."""
+        self._intake.add_work(REQUEST_S)  # twice as much as an ordinary request
         self._clear_deadline()
         super().handle_websocket_upgrade(event)
         # The other parser takes fewer heads than h11 (none with a body, long lines, control characters): of
@@ -234,7 +275,7 @@ class RequestProtocol(H11Protocol):
         self._set_deadline(FAREWELL_S if is_body_missing else HEAD_S)
         # Hundreds of requests in one packet would have the server to themselves. Browsers send the next one
         # after the answer, and others may do so after a close, too (RFC 9112, 9.3.2).
-        if self.conn.their_state is h11.DONE and self.conn.trailing_data[0]:
+        if self.conn.their_state is h11.DONE and (self.conn.trailing_data[0] or self._intake.has_rest):
             self.transport.close()
         super().on_response_complete()
 

@@ -11,6 +11,7 @@ from emotion.live.face_tracks import Face, FaceAnswer, face_json
 from emotion.logger_config import get_logger
 from emotion.serving.config import ServerConfig
 from emotion.serving.connections import Connections
+from emotion.serving.loop_time import LoopTime
 from emotion.serving.metrics import Metrics, resident_bytes
 from emotion.serving.probation import Addresses
 from emotion.serving.workers import AnalysisWorkers
@@ -60,6 +61,7 @@ class Service:
             config.max_connections_per_address,
             config.trusted_proxies,
         )
+        self.loop_time = LoopTime()
         self.workers = AnalysisWorkers(config)
         self.class_names: tuple[str, ...] = ()
         if config.model is not None:

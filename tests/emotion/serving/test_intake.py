@@ -167,6 +167,22 @@ def test_pictures_are_parsed_at_once_and_never_counted(clock: Clock) -> None:
 
 
 @pytest.mark.usefixtures("worked")
+def test_packets_of_a_network_are_not_counted_and_single_bytes_are(clock: Clock) -> None:
+    times = LoopTime(clock)
+    packets, single = Line(times, address="192.0.2.1"), Line(times, address="192.0.2.2")
+    for _ in range(1000):
+        packets.intake.put(bytes(1448))
+    assert times.of_address("192.0.2.1").level_s(clock()) == 0
+
+    async def run() -> None:
+        for _ in range(1000):
+            single.intake.put(b"x")
+
+    asyncio.run(run())
+    assert times.of_address("192.0.2.2").level_s(clock()) > FREE_S
+
+
+@pytest.mark.usefixtures("worked")
 def test_waste_stops_reading_until_its_turn_and_ends_in_a_cut(clock: Clock) -> None:
     times = LoopTime(clock)
     line = Line(times)

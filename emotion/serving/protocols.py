@@ -195,6 +195,7 @@ class RequestProtocol(H11Protocol):
     after: a request's head, a body that still comes after its answer, an answer that nobody reads.
     """
 
+    _intake: Intake
     _deadline: asyncio.TimerHandle | None = None
     _idle_since_s = 0.0
 

@@ -76,6 +76,7 @@ def test_nobody_is_measured_who_was_fitted_on(monkeypatch: pytest.MonkeyPatch) -
     assert accuracy(found[NETWORK], 50).value > 0.9
 
 
+@pytest.mark.slow
 def test_folds_that_are_kept_are_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     takes = [make_take(seed, 160, speaker=f"s{seed}", noise=1.5) for seed in range(4)]
     folds = deal_folds(takes, 2)

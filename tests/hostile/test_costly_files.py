@@ -131,6 +131,7 @@ def test_picture_in_strips_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
             np.testing.assert_array_equal(decode_image(content.getvalue(), "x"), whole)
 
 
+@pytest.mark.slow
 def test_largest_picture_takes_a_gigabyte_at_most(tmp_path: Path) -> None:
     """A flat picture of a few bytes, in a process of its own."""
     file = tmp_path / "flat.png"

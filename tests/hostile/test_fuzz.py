@@ -18,7 +18,7 @@ from fuzz_targets import CONTENT, FORMS, LIGHT, Target
 from facevox import cli
 from facevox.errors import UserError
 
-NUM_MUTATIONS = 120
+NUM_MUTATIONS = 60
 WHOLE = bytes(range(256)) * 4
 
 

@@ -56,7 +56,7 @@ def seen_faces(num_frames: int, num_faces: int) -> Iterator[FrameFeatures]:
 
 
 def test_faces_are_held_once_and_written_in_parts(tmp_path: Path) -> None:
-    num_frames, num_faces = 1000, 2
+    num_frames, num_faces = 2000, 2
     held = num_frames * num_faces * 96 * 96
     clips: list[ClipFeatures] = []
 

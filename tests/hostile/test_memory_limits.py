@@ -30,8 +30,8 @@ class Greedy(Upper):
                 blocks.append(bytearray(GIGABYTE // 10))
                 time.sleep(0.02)
             return Outcome(rows=[{"length": len(blocks)}])
-        for _ in range(10 if "long" in text else 0):
-            time.sleep(0.2)
+        for _ in range(8 if "long" in text else 0):
+            time.sleep(0.1)
             report_progress()
         return super().process(item)
 
@@ -77,8 +77,8 @@ def test_watchdog_ends_the_item_elsewhere(run: Callable[..., dict[str, str]]) ->
 
 
 def test_time_limit_counts_from_the_last_progress(run: Callable[..., dict[str, str]]) -> None:
-    """Two seconds of work with a limit of one."""
-    reasons = run(Greedy(), "long", "hang", "b", item_timeout_s=1.0)
+    """0.8 s of work with a limit of 0.5."""
+    reasons = run(Greedy(), "long", "hang", "b", item_timeout_s=0.5)
     assert (reasons["0"], reasons["2"]) == ("", "")
     assert reasons["1"].startswith("made no progress for ")
 

@@ -367,7 +367,7 @@ def attack(
 
 
 @linux  # other systems have no 127.0.1.2
-@pytest.mark.parametrize("name", ["scans", "chunks"])
+@pytest.mark.parametrize("name", ["scans", pytest.param("chunks", marks=pytest.mark.slow)])
 def test_honest_client_keeps_its_answers_beside_bombs(name: str, server: LiveServer) -> None:
     number, frame = {"scans": (1, SCANS), "chunks": (2, CHUNKS)}[name]
     is_over = threading.Event()

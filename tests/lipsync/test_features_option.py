@@ -53,7 +53,7 @@ def test_option_is_short_for_its_setting_and_the_last_one_counts(program: Any, c
     assert "argument --features: 'torch' is not one of numpy, librosa" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("program", [inference, realtime])
+@pytest.mark.parametrize("program", [inference, pytest.param(realtime, marks=pytest.mark.slow)])
 def test_scores_by_librosa_are_the_same(
     program: Any, talking: tuple[Path, ...], spectra: Counter[str], capsys
 ) -> None:

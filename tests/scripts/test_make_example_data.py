@@ -83,6 +83,7 @@ def test_vox_tree_is_what_its_metadata_say(small_set):
     assert named == there
 
 
+@pytest.mark.slow
 @pytest.mark.numeric
 def test_workers_and_the_number_of_people_do_not_change_a_byte(script, small_set, tmp_path):
     more = [*SMALL, "--workers", "2", "--num_people", "3"]

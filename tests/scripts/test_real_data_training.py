@@ -29,6 +29,7 @@ def encoders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return write_tiny_encoders(tmp_path_factory.mktemp("encoders"), image_size=32)
 
 
+@pytest.mark.slow
 def test_vox_tree_is_listed_trained_on_and_evaluated(
     load_script, real_data_dir: Path, encoders: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -208,7 +208,7 @@ def whole(base: Path, tmp_path_factory: pytest.TempPathFactory, load_script: Any
 @pytest.mark.parametrize(
     ("numbers", "interval"),
     [
-        ([signal.SIGTERM, signal.SIGKILL], 1),
+        ([signal.SIGTERM], 1),
         pytest.param([signal.SIGUSR1, signal.SIGUSR2], 100, marks=pytest.mark.slow),
         pytest.param([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM], 2, marks=pytest.mark.slow),
     ],

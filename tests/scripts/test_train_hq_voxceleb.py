@@ -58,7 +58,7 @@ def test_missing_split_names_the_program_that_makes_it(
     assert said.count("\n") == 1
 
 
-@pytest.mark.parametrize("pooling", ["flatten", "attentive"])
+@pytest.mark.parametrize("pooling", [pytest.param("flatten", marks=pytest.mark.slow), "attentive"])
 def test_split_training_and_evaluation_leave_what_the_document_lists(
     load_script: Any, tree: Path, vit: Path, tmp_path: Path, pooling: str
 ) -> None:

@@ -97,6 +97,7 @@ def test_other_import_errors_are_passed_on(doctor):
     assert "cv2: numpy.core failed" in doctor.describe_problems({"cv2": "numpy.core failed"}, ["libGL.so.1"])
 
 
+@pytest.mark.slow
 def test_only_imports_can_be_asked_for(doctor, monkeypatch, capsys):
     assert doctor.main(["--imports_only", "--timeout_s", "240"]) == 0
     monkeypatch.setattr(doctor, "_ask", lambda *_: ("cv2\tlibGL.so.1: cannot open shared object file", ""))

@@ -1,4 +1,4 @@
-"""The three formats of the real network: equal outputs in a process that knows nothing of training."""
+"""The three formats of the network: equal outputs in a process that knows nothing of training."""
 
 import json
 import os
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from emotion.classifier import backbone
 from emotion.classifier.averaging import StatisticsProbe
 from emotion.classifier.export import describe_model, export_model, make_classifier, model_name
 from emotion.classifier.network import batch_norms, build_network
@@ -56,9 +57,25 @@ for load in (tflite, savedmodel, h5):
 """
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray, np.ndarray]:
+# A block of every kind: of both activations, with and without a squeeze, a stride, an added input.
+SOME_BLOCKS = (*backbone.BLOCKS[1:4], *backbone.BLOCKS[9:12])
+
+
+@pytest.fixture(
+    scope="module",
+    params=[SOME_BLOCKS, pytest.param(backbone.BLOCKS, marks=pytest.mark.slow)],
+    ids=["some blocks", "all blocks"],
+)
+def exported(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, np.ndarray, np.ndarray]:
     """The folder, pictures, and their probabilities by the network itself."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backbone, "BLOCKS", request.param)
+        return export_small_pictures(tmp_path_factory.mktemp("models 모델"))
+
+
+def export_small_pictures(folder: Path) -> tuple[Path, np.ndarray, np.ndarray]:
     import tensorflow as tf
 
     network = build_network(SIZE, len(CLASSES), 0.25, seed=3)
@@ -70,14 +87,13 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray
     probe = StatisticsProbe(network, batch_norms(network.layers), tf.distribute.get_strategy())
     probe.update(iter([(images,)]))
     # As fine-tuning leaves a network: frozen layers would change the order of the weights in a file.
-    for layer in network.layers[:100]:
+    for layer in network.layers[: len(network.layers) // 2]:
         layer.trainable = False
     last = network.get_layer("logits")
     last.kernel.assign(2 * last.kernel / np.abs(np.asarray(network(images, training=False))).max())
     logits = np.asarray(network(images, training=False))  # small enough for shares between 0 and 1
     weights = {weight.path: weight.numpy() for weight in network.weights}
     classifier = make_classifier(weights, SIZE, len(CLASSES), 0.25, TEMPERATURE)
-    folder = tmp_path_factory.mktemp("models 모델")
     (folder / f"{NAME}_savedmodel").mkdir()
     (folder / f"{NAME}_savedmodel" / "of an earlier model").touch()
     export_model(classifier, describe_model(CLASSES, SIZE, 0.25, TEMPERATURE), folder)

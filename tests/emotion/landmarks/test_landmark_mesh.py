@@ -129,14 +129,8 @@ def test_folder_of_before_the_mark_is_facemeshs_and_goes_on(tmp_path: Path, arch
     assert load_table(make_folder(tmp_path / "made")).mesh == FACE_MESH
 
 
-@pytest.mark.parametrize(
-    "inputs",
-    [
-        pytest.param("landmarks", marks=pytest.mark.slow),
-        pytest.param("blendshapes", marks=pytest.mark.slow),
-        "both",
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("inputs", ["landmarks", "blendshapes", "both"])
 def test_network_learns_from_each_kind_of_inputs(tmp_path: Path, run_train, inputs: str) -> None:
     folder = add_blendshapes(make_folder(tmp_path / "landmarks", num_people=30))
     options = ("--landmarks_dir", str(folder), "--save_dir", str(tmp_path / "run"), "--num_epochs", "30")

@@ -211,6 +211,7 @@ def raw_client(server: LiveServer, receive_bytes: int) -> socket.socket:
     return client
 
 
+@pytest.mark.slow
 def test_client_that_reads_nothing_is_cut_off(model_path: Path, tmp_path: Path) -> None:
     # Every frame above the rate is answered: that fills the buffers on the way.
     with (

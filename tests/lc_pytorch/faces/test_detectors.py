@@ -470,6 +470,7 @@ def test_second_look_is_taken_only_where_the_first_finds_nothing(monkeypatch: py
     detector.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["opencv", "mediapipe"])
 def test_second_look_adds_no_face_where_nobody_is(backend: str):
     import skimage.data

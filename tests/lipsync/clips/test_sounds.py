@@ -95,6 +95,7 @@ def test_example_voices_have_librosas_rows_at_every_rate_that_they_come_in(tmp_p
         assert_alike(sound_features(samples), librosas(samples))
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_real_voices_have_librosas_rows(real_data_dir: Path) -> None:
     files = [file for folder in ("voices", "talking") for file in (real_data_dir / folder).rglob("*.*")]

@@ -128,7 +128,9 @@ def test_blocks_of_sound_change_nothing(talking: tuple[Path, ...], replayed: Non
     assert answers[0] == pytest.approx(answers[2], abs=1e-6)
 
 
-@pytest.mark.parametrize(("late_s", "step_s"), [(1.5, 1.0), (1.96, 1.0), (1.96, 0.2)])
+@pytest.mark.parametrize(
+    ("late_s", "step_s"), [(1.5, 1.0), (1.96, 1.0), pytest.param(1.96, 0.2, marks=pytest.mark.slow)]
+)
 def test_sound_that_comes_late_changes_nothing(
     talking: tuple[Path, ...], replayed: None, late_s: float, step_s: float
 ) -> None:

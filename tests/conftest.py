@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,10 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
 # programs none loads both.
 if importlib.util.find_spec("triton") is not None:
     importlib.import_module("triton._C.libtriton")
+
+# Ignored under nohup and in a shell's background, and so by all programs that tests start and interrupt.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -639,8 +639,10 @@ def test_dead_run_of_another_split_is_cleared_away_and_said(
     ("number", "delay_s"),
     [
         (signal.SIGTERM, 0.15),
-        (signal.SIGUSR1, 0.3),
-        *((signal.SIGINT, delay_s) for delay_s in (0.0, 0.15, 0.4)),
+        (signal.SIGINT, 0.0),
+        (signal.SIGINT, 0.15),
+        pytest.param(signal.SIGINT, 0.4, marks=pytest.mark.slow),
+        pytest.param(signal.SIGUSR1, 0.3, marks=pytest.mark.slow),
     ],
 )
 def test_signal_to_the_whole_group_while_workers_start_gives_75(

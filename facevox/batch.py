@@ -7,7 +7,6 @@ and there is progress, a manifest (see `facevox.manifest`), a table and a summar
 
 import itertools
 import logging
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
@@ -321,13 +320,8 @@ def _run_locked(
                 if outcome.status == "failed" and len(failures) < SHOWN_FAILURES:
                     failures.append((item.name, outcome.reason))
                 progress.update(1, f"{counts['failed']} failed" if counts["failed"] else "")
-        if lock.lost:
-            raise UserError(
-                f"{config.output_dir}: another run took its lock, or it was removed; what is done is kept"
-            )
-        table = None
-        if config.num_shards == 1:
-            table = _write_table(config, everything)
+        _check_lock(lock, config)
+        table = _write_table(config, everything) if config.num_shards == 1 else None
         _refuse_lost(written, config)
         # A signal during the last item has stopped nothing.
         stopped = stop.signal_name if counts.total() < len(todo) else ""
@@ -471,9 +465,17 @@ def _outcome_on_disk(outcome: Outcome, output_dir: Path) -> Outcome:
     return outcome
 
 
+def _check_lock(lock: OutputLock, config: BatchConfig) -> None:
+    """Raises UserError where the folder is another run's now."""
+    if lock.lost:
+        raise UserError(
+            f"{config.output_dir}: another run took its lock, or it was removed; what is done is kept"
+        )
+
+
 def _refuse_lost(names: Sequence[str], config: BatchConfig) -> None:
     """Raises UserError where files that were written are gone: the summary is of what is on the disk."""
-    lost = [name for name in names if not os.path.lexists(config.output_dir / name)]
+    lost = [name for name in names if file_size(config.output_dir / name) < 0]
     if lost:
         raise UserError(
             f"{config.output_dir}: {len(lost)} of {len(names)} files that this run has written were removed "

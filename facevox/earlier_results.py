@@ -95,7 +95,7 @@ def fingerprint_of(item: Item) -> object:
 def _stamp(path: str) -> list[int] | None:
     try:
         status = Path(path).stat()
-    except OSError:
+    except (OSError, ValueError):  # a name with a NUL character
         return None
     return [status.st_size, status.st_mtime_ns]
 
@@ -103,5 +103,5 @@ def _stamp(path: str) -> list[int] | None:
 def file_size(path: Path) -> int:
     try:
         return path.stat().st_size
-    except OSError:
+    except (OSError, ValueError):
         return -1

@@ -30,7 +30,7 @@ class StopFlag:
 
     def __init__(self) -> None:
         self.signal_name = ""
-        self._raised_s = math.inf
+        self._deadline_s = math.inf  # of the item at hand
         self._former: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
 
     def __bool__(self) -> bool:
@@ -39,13 +39,14 @@ class StopFlag:
     @property
     def is_overdue(self) -> bool:
         """True once the item at hand has had its `PATIENCE_S`; who sent the signal will soon kill."""
-        return time.monotonic() - self._raised_s > PATIENCE_S.get(self.signal_name, math.inf)
+        return time.monotonic() > self._deadline_s
 
     def _raise_flag(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.signal_name:
             raise KeyboardInterrupt
         self.signal_name = signal.Signals(number).name
-        self._raised_s = min(self._raised_s, time.monotonic())
+        patience_s = PATIENCE_S.get(self.signal_name, math.inf)
+        self._deadline_s = min(self._deadline_s, time.monotonic() + patience_s)
         if number == signal.SIGINT:
             _write_to_terminal("stopping cleanly; Ctrl-C again stops at once")
 
@@ -54,8 +55,10 @@ class StopFlag:
             for number in STOP_SIGNALS:
                 self._former[number] = signal.signal(number, self._raise_flag)
             outer = {getattr(former, "__self__", None) for former in self._former.values()}
-            names = [flag.signal_name for flag in outer if isinstance(flag, StopFlag) and flag]
-            self.signal_name = self.signal_name or (names[0] if names else "")
+            for flag in outer:
+                if isinstance(flag, StopFlag) and flag:
+                    self.signal_name = self.signal_name or flag.signal_name
+                    self._deadline_s = min(self._deadline_s, flag._deadline_s)
         return self
 
     def __exit__(

@@ -178,7 +178,7 @@ class LipSyncInference:
             def on_frame() -> None:
                 progress.update()
                 if stop:  # nothing is kept of half a clip
-                    raise KeyboardInterrupt
+                    raise KeyboardInterrupt(stop.signal_name)
 
             yield on_frame
 

@@ -56,7 +56,7 @@ def annotate_video(
     read_first_frame(path)  # before the model is loaded
     info = probe(path)
     audio_rate_hz = info.audio_rate_hz if info.audio_rate_hz in AAC_RATES_HZ else 44100
-    audio = _sound(path, audio_rate_hz) if info.has_audio else None
+    audio = _sound(path, audio_rate_hz, stop) if info.has_audio else None
     classifier, analyser, annotator = config.open()
     names = classifier.class_names
     target = output_dir / plan_names([path.name], ".mp4")[0]
@@ -93,23 +93,26 @@ def annotate_video(
     )
 
 
-def _sound(path: Path, rate_hz: int) -> Iterator[NDArray[np.float32]] | None:
-    """The sound of a video in blocks; None, with a warning, where it cannot be read."""
+def _sound(path: Path, rate_hz: int, stop: StopFlag) -> Iterator[NDArray[np.float32]] | None:
+    """The sound of a video in blocks, until it stops; None, with a warning, where it cannot be read."""
     blocks = iter_audio(path, rate_hz)
     try:
         first = next(blocks, None)
     except MediaError as error:
         logger.warning(f"{error}: the annotated video has no sound")
         return None
-    return None if first is None else _until_fault(first, blocks)
+    return None if first is None else _until_fault(first, blocks, stop)
 
 
 def _until_fault(
-    first: NDArray[np.float32], blocks: Iterator[NDArray[np.float32]]
+    first: NDArray[np.float32], blocks: Iterator[NDArray[np.float32]], stop: StopFlag
 ) -> Iterator[NDArray[np.float32]]:
     """The sound up to where it cannot be read, with a warning."""
     yield first
     try:
-        yield from blocks
+        for block in blocks:
+            if stop:
+                raise Stopped
+            yield block
     except MediaError as error:
         logger.warning(f"{error}: the sound of the annotated video ends there")

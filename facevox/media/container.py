@@ -58,8 +58,8 @@ def open_media(path: str | Path) -> Iterator["InputContainer"]:
     file = Path(path)
     try:
         size = file.stat().st_size
-    except OSError as error:
-        raise MediaError(f"{path}: {error.strerror or 'cannot be read'}") from None
+    except (OSError, ValueError) as error:  # a name with a NUL character
+        raise MediaError(f"{path}: {getattr(error, 'strerror', None) or 'cannot be read'}") from None
     if size == 0:
         raise MediaError(f"{path}: the file is empty (0 bytes)")
     _refuse_by_header(file, size)

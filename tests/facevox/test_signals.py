@@ -104,3 +104,18 @@ def test_patience_for_the_item_at_hand(number: signal.Signals, monkeypatch: pyte
         assert not stop.is_overdue
         now_s += 2
         assert stop.is_overdue == (number != signal.SIGINT)
+
+
+def test_second_signal_can_only_shorten_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    with StopFlag() as stop:
+        os.kill(os.getpid(), signal.SIGUSR2)
+        now_s += 100
+        os.kill(os.getpid(), signal.SIGTERM)
+        now_s += PATIENCE_S["SIGTERM"] - 1
+        assert not stop.is_overdue
+        now_s += 2
+        assert stop.is_overdue
+        with StopFlag() as inner:
+            assert inner.is_overdue

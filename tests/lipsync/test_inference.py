@@ -454,7 +454,7 @@ def test_signal_while_pictures_are_read_leaves_nothing(
     write_wav(tmp_path / "v.wav", shifted(voice_of(talking[0]), 200), RATE_HZ)
     options = ("--video", talking[0], "--audio", tmp_path / "v.wav", "--output", tmp_path / "x.mp4")
     assert run(*options) == 75
-    assert "run the same command again" in capsys.readouterr().err
+    assert "stopped by SIGTERM; run the same command again" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["v.wav"]
 
 

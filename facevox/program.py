@@ -35,6 +35,9 @@ def begin() -> None:
     if file is None or not (path := Path(file).resolve()).is_relative_to(root):
         return
     if path.relative_to(root).parts[0] in _FOLDERS:
+        # Python puts the program's folder first: benchmarks/lipsync.py would hide the package of that name.
+        if sys.path and path.parent != root and Path(sys.path[0] or ".").resolve() == path.parent:
+            del sys.path[0]
         open_closed()
         _handle(_end)
 

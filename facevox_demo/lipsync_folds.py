@@ -8,15 +8,13 @@ windows without overlap (`lipsync.network.evaluation`).
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from facevox.calibration import expected_calibration_error
 from facevox.errors import UserError
 from facevox.files import read_json, scratch_folder, write_json
 from facevox.intervals import Measure, bootstrap_over_groups
@@ -24,46 +22,44 @@ from facevox.spreadsheets import TableReader
 from facevox.training.distributed import World
 from facevox.training.trainer import DONE, STOPPED
 from lipsync.clips.clip_files import load_clip, write_clip
-from lipsync.clips.features import ClipFeatures, extract_clip
+from lipsync.clips.features import extract_clip
 from lipsync.network.estimator import NetworkEstimator
 from lipsync.network.evaluation import (
-    KINDS,
+    SEARCH_MS,
     Measurements,
-    Probabilities,
     area_by_draw,
+    calibration_examples,
     foreign_of,
     mean_over_speakers,
     measure_take,
-    probabilities_by,
-    with_owners,
 )
 from lipsync.network.model import LipSyncNetwork
 from lipsync.network.takes import Take, takes_of
 from lipsync.network.task import fit_ridge, make_network, make_trainer
 from lipsync.settings import SMALL_SET_FILE, ModelSettings, Settings, TrainingSettings, load_settings
-from lipsync.sync.calibration import SyncCalibration, calibration_examples
 from lipsync.sync.estimators import LoudnessEstimator, RidgeEstimator, SyncEstimator
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from lipsync.sync.offset import search_lags
+from lipsync.sync.posterior import Example, fit_calibration
 
 NETWORK, ALONE, RIDGE, UNTRAINED = ESTIMATORS = ("network", "network alone", "ridge", "untrained")
-RECIPE = load_settings(SMALL_SET_FILE).training  # what users of small sets train with
+_SMALL = load_settings(SMALL_SET_FILE)
+RECIPE, RECIPE_MODEL = _SMALL.training, _SMALL.model  # what users of small sets train with
 MIN_Z = 4.0  # of a known offset, to be taken for known
-LAB_PREFIX = "grid_"  # recorded in a laboratory: offset 0
+LAB_PREFIX = "grid_"  # recorded in a laboratory: known whatever its z
 MOUTH_PX = 96
-NUM_BINS = 10  # of the calibration error: there are a hundred windows
 
 
 @dataclass
-class FoldMeasurements(Measurements):
-    """Measurements, and the examples that calibrations are fitted on.
+class FoldEstimators:
+    """The estimators of a fold, fitted on everybody else.
 
     Attributes:
-        examples: By fold: (features, is in sync) of the windows that training would calibrate on.
+        estimators: By name.
+        examples: By name: windows of the fold's own speakers, to calibrate other folds on.
     """
 
-    examples: dict[int, list[tuple[NDArray[np.float64], bool]]] = field(default_factory=dict)
+    estimators: dict[str, SyncEstimator]
+    examples: dict[str, list[Example]] = field(default_factory=dict)
 
 
 def real_takes(data_dir: Path, features_dir: Path) -> list[Take]:
@@ -95,32 +91,11 @@ def real_takes(data_dir: Path, features_dir: Path) -> list[Take]:
         if not features_file.exists():
             features_dir.mkdir(parents=True, exist_ok=True)
             write_clip(features_file, extract_clip(video), {"video": video.name, "speaker": row["identity"]})
-        offset_ms = 0.0 if is_lab else float(row["est_offset_ms"])
+        offset_ms = float(row["est_offset_ms"] or 0)
         takes += takes_of(load_clip(features_file)[0], video.name, row["identity"], offset_ms)
     if not takes:
         raise UserError(f"{manifest}: no clip whose offset is known")
     return takes
-
-
-def deal_folds(takes: Sequence[Take], num_folds: int) -> list[list[str]]:
-    """The speakers in `num_folds` groups of about the same number of frames each.
-
-    Raises:
-        UserError: Fewer than two folds, or more than speakers.
-    """
-    frames: dict[str, int] = {}
-    for take in takes:
-        frames[take.speaker] = frames.get(take.speaker, 0) + len(take.track)
-    if not 2 <= num_folds <= len(frames):
-        raise UserError(f"{num_folds} folds of {len(frames)} speakers: 2 to {len(frames)} are possible")
-    folds: list[list[str]] = [[] for _ in range(num_folds)]
-    sizes = [0] * num_folds
-    for speaker in sorted(frames, key=lambda name: (-frames[name], name)):
-        # The smallest fold; of equal ones that with fewest speakers.
-        number = min(range(num_folds), key=lambda k: (sizes[k], len(folds[k])))
-        folds[number].append(speaker)
-        sizes[number] += frames[speaker]
-    return folds
 
 
 def train_fold(takes: Sequence[Take], model: ModelSettings, training: TrainingSettings) -> LipSyncNetwork:
@@ -131,8 +106,7 @@ def train_fold(takes: Sequence[Take], model: ModelSettings, training: TrainingSe
         KeyboardInterrupt: A stop signal came: half a training is none to measure.
     """
     first = takes[0].sound
-    num_values = first.log_mel.shape[1] + first.mfcc.shape[1]
-    network = make_network(model, num_values, MOUTH_PX, training.seed)
+    network = make_network(model, first.log_mel.shape[1], first.mfcc.shape[1], MOUTH_PX, training.seed)
     with scratch_folder() as folder:
         trainer = make_trainer(
             network,
@@ -158,48 +132,91 @@ def cross_validate(
     folds: Sequence[Sequence[str]],
     model: ModelSettings | None = None,
     training: TrainingSettings = RECIPE,
-) -> dict[str, FoldMeasurements]:
-    """All four on the same windows, each speaker held out once.
+) -> dict[str, Measurements]:
+    """All four on the same windows, each speaker held out once; also of what is reported of the windows.
+
+    The calibration of a fold is fitted on the windows of the other folds, each by the estimators that have
+    not seen them.
 
     Args:
         takes: With known offsets, which the fits also use.
-        folds: Speakers, from `deal_folds`.
+        folds: Speakers, from `lipsync.network.split.deal_folds`.
         model: Of the network (None: the shipped configuration).
         training: Its training settings (by default those of small.yaml).
     """
-    measurements = {name: FoldMeasurements() for name in ESTIMATORS}
+    fitted = []
     for number in range(len(folds)):
-        measure_fold(measurements, takes, folds, number, model or ModelSettings(), training)
+        fold = fit_fold(takes, folds, number, model or RECIPE_MODEL, training)
+        held_out = [take for take in takes if take.speaker in folds[number]]
+        # A fold of one speaker has to borrow a sound to swap.
+        lent = [] if len({take.speaker for take in held_out}) > 1 else [_lender(takes, folds[number])]
+        for name, estimator in fold.estimators.items():
+            examples = calibration_examples([*held_out, *lent], estimator, training.seed)
+            fold.examples[name] = [example for example in examples if example.person in folds[number]]
+        fitted.append(fold)
+    measurements = {name: Measurements() for name in ESTIMATORS}
+    for number, fold in enumerate(fitted):
+        others = [other for other in fitted if other is not fold]
+        measure_fold(measurements, takes, folds, number, fold.estimators, others, training.seed)
     return measurements
 
 
-def measure_fold(
-    measurements: dict[str, FoldMeasurements],
+def _lender(takes: Sequence[Take], fold: Sequence[str]) -> Take:
+    return next(take for take in takes if take.speaker not in fold)
+
+
+def fit_fold(
     takes: Sequence[Take],
     folds: Sequence[Sequence[str]],
     number: int,
     model: ModelSettings,
     training: TrainingSettings,
-) -> None:
-    """Adds the results of all four on the speakers of fold `number`, fitted on everybody else."""
+) -> FoldEstimators:
+    """All four for the speakers of fold `number`, fitted on everybody else."""
     learned = [take for take in takes if take.speaker not in folds[number]]
-    held_out = [take for take in takes if take.speaker in folds[number]]
     network, ridge = train_fold(learned, model, training), fit_ridge(learned)
     if ridge is None:
         raise UserError(f"the ridge needs {RidgeEstimator.NUM_BANDS} mel bands (audio.num_mels)")
-    estimators: dict[str, SyncEstimator] = {
-        NETWORK: NetworkEstimator(network, ridge),
-        ALONE: NetworkEstimator(network),
-        RIDGE: ridge,
-        UNTRAINED: LoudnessEstimator(),
-    }
+    return FoldEstimators(
+        {
+            NETWORK: NetworkEstimator(network, ridge),
+            ALONE: NetworkEstimator(network),
+            RIDGE: ridge,
+            UNTRAINED: LoudnessEstimator(),
+        }
+    )
+
+
+def measure_fold(
+    measurements: dict[str, Measurements],
+    takes: Sequence[Take],
+    folds: Sequence[Sequence[str]],
+    number: int,
+    estimators: Mapping[str, SyncEstimator],
+    others: Sequence[FoldEstimators],
+    seed: int,
+) -> None:
+    """Adds the results of all four on the speakers of fold `number`.
+
+    Args:
+        measurements: By name; are added to.
+        takes: Of all folds.
+        folds: Speakers.
+        number: Of the fold.
+        estimators: Fitted on everybody else.
+        others: Whose examples the calibrations are fitted on; none: only where the best lag is, is measured.
+        seed: Of the shifts.
+    """
+    learned = [take for take in takes if take.speaker not in folds[number]]
+    held_out = [take for take in takes if take.speaker in folds[number]]
     for name, estimator in estimators.items():
-        rng = np.random.default_rng([training.seed, number])  # the same windows for each
+        examples = [example for other in others for example in other.examples[name]]
+        calibration = fit_calibration(examples, search_lags()) if examples else None
+        rng = np.random.default_rng([seed, number])  # the same windows for each
         for index, take in enumerate(held_out):
             # A fold of one speaker has to borrow the foreign sound from others.
             foreign = foreign_of(held_out, index) or foreign_of([take, *learned], 0)
-            measure_take(measurements[name], take, foreign, estimator, rng)
-        add_examples(measurements[name], number, held_out, learned[0], estimator)
+            measure_take(measurements[name], take, foreign, estimator, calibration, rng)
 
 
 def offsets_fold_by_fold(
@@ -234,16 +251,20 @@ def offsets_fold_by_fold(
         file = kept_dir / f"fold_{number + 1}_of_{len(folds)}.json"
         results = read_json(file) if file.exists() else {}
         if results.get("made_of") != made_of:
-            measurements = {name: FoldMeasurements() for name in ESTIMATORS}
-            measure_fold(measurements, takes, folds, number, settings.model, settings.training)
+            measurements = {name: Measurements() for name in ESTIMATORS}
+            fold_fitted = fit_fold(takes, folds, number, settings.model, settings.training)
+            measure_fold(
+                measurements, takes, folds, number, fold_fitted.estimators, (), settings.training.seed
+            )
             results = {
                 "made_of": made_of,
                 "hits": {name: measured.hits for name, measured in measurements.items()},
             }
             write_json(file, results)
         for name, measured in whole.items():
-            for length, hits in results["hits"][name].items():  # in JSON the lengths are text
-                measured.hits[int(length)].update(hits)
+            for search, by_length in results["hits"][name].items():  # in JSON numbers as keys are text
+                for length, hits in by_length.items():
+                    measured.hits[float(search)][int(length)].update(hits)
     return whole
 
 
@@ -252,103 +273,32 @@ def pool_seeds(by_seed: Sequence[dict[str, Measurements]]) -> dict[str, Measurem
     pooled = {name: Measurements() for name in ESTIMATORS}
     for measurements in by_seed:
         for name, measured in measurements.items():
-            for length, by_speaker in measured.hits.items():
-                for speaker, hits in by_speaker.items():
-                    pooled[name].hits[length].setdefault(speaker, []).extend(hits)
+            for search, by_length in measured.hits.items():
+                for length, by_speaker in by_length.items():
+                    for speaker, hits in by_speaker.items():
+                        pooled[name].hits[search][length].setdefault(speaker, []).extend(hits)
     return pooled
 
 
-def add_examples(
-    measured: FoldMeasurements, fold: int, takes: Sequence[Take], lender: Take, estimator: SyncEstimator
-) -> None:
-    """Adds the calibration examples of a fold, made as training makes them of its validation clips.
-
-    Args:
-        measured: Gets the examples.
-        fold: Its number.
-        takes: Of the fold.
-        lender: Lends its sound to swap where the fold has one take alone.
-        estimator: Not fitted on `takes`.
-    """
-    clips = [clip_in_sync(take) for take in (takes if len(takes) > 1 else [*takes, lender])]
-    measured.examples[fold] = list(calibration_examples(clips, estimator, seed=fold))
-
-
-def clip_in_sync(take: Take) -> ClipFeatures:
-    """A clip of one face whose sound is moved by its known offset, in whole rows."""
-    rows = np.arange(len(take.sound.log_mel)) - take.lag
-    exists = (rows >= 0) & (rows < len(rows))
-    # Rows before the recording repeat its first row: less than half a second.
-    rows = np.clip(rows[: len(rows) if take.lag >= 0 else int(exists.sum())], 0, len(rows) - 1)
-    sound = replace(take.sound, log_mel=take.sound.log_mel[rows], mfcc=take.sound.mfcc[rows])
-    return ClipFeatures(take.track.start + len(take.track), (0,), (take.track,), sound)
-
-
-def accuracy_difference(one: Measurements, other: Measurements, length: int) -> Measure:
+def accuracy_difference(
+    one: Measurements, other: Measurements, length: int, search_ms: float = SEARCH_MS
+) -> Measure:
     """Accuracy of `one` minus that of `other` on the same windows."""
     return mean_over_speakers(
         {
             speaker: [
                 int(hit) - int(other_hit)
-                for hit, other_hit in zip(hits, other.hits[length][speaker], strict=True)
+                for hit, other_hit in zip(hits, other.hits[search_ms][length][speaker], strict=True)
             ]
-            for speaker, hits in one.hits[length].items()
+            for speaker, hits in one.hits[search_ms][length].items()
         }
     )
 
 
-def calibrated(measured: Measurements, folds: Sequence[Sequence[str]]) -> Probabilities:
-    """Probabilities of being in sync, each by a calibration fitted on the speakers of the other folds."""
-    fitted = []
-    for fold in folds:
-        rows = [
-            (features, kind == KINDS[0])
-            for (_, kind), entries in measured.features.items()
-            for speaker, features in entries
-            if speaker not in fold and kind != KINDS[2]
-        ]
-        features, labels = zip(*rows, strict=True)
-        fitted.append(SyncCalibration.fit(np.stack(features), np.array(labels)))
-    number_of = {speaker: number for number, fold in enumerate(folds) for speaker in fold}
-    return {
-        key: [
-            (speaker, float(fitted[number_of[speaker]].probabilities(features[None])[0]))
-            for speaker, features in entries
-        ]
-        for key, entries in measured.features.items()
-    }
-
-
-def calibrated_as_trained(measured: FoldMeasurements, folds: Sequence[Sequence[str]]) -> Probabilities:
-    """Like `calibrated`, but fitted as in training: on the examples of `add_examples` of the other folds."""
-    likely: dict[tuple[int, str], list[tuple[str, float]]] = {key: [] for key in measured.features}
-    for number, fold in enumerate(folds):
-        rows = [row for other, examples in measured.examples.items() if other != number for row in examples]
-        features, labels = zip(*rows, strict=True)
-        fitted = SyncCalibration.fit(np.stack(features), np.array(labels))
-        for key, entries in probabilities_by(measured, fitted).items():
-            likely[key] += [(speaker, value) for speaker, value in entries if speaker in fold]
-    return likely
-
-
-def auc_difference(one: Probabilities, other: Probabilities, length: int, kind: str) -> Measure:
+def auc_difference(one: Measurements, other: Measurements, length: int, kind: str) -> Measure:
     """AUC of `one` minus that of `other`, on the same windows and the same draws of speakers."""
-    speakers = sorted({speaker for speaker, _ in one[length, kind]})
-    first, second = (area_by_draw(likely, length, kind, speakers) for likely in (one, other))
+    speakers = sorted({answer.speaker for answer in one.answers[length, kind]})
+    first, second = (area_by_draw(measured, length, kind, speakers) for measured in (one, other))
     return bootstrap_over_groups(
-        lambda times_DG: first(times_DG) - second(times_DG), len(speakers), num=len(one[length, kind])
-    )
-
-
-def calibration_error(likely: Probabilities, length: int) -> Measure:
-    """ECE on as many windows in sync as out of sync, these shifted by 7+ frames and swapped in turns."""
-    in_sync = likely[length, KINDS[0]]
-    chosen = [*in_sync, *(row for turn in (0, 1) for row in likely[length, KINDS[1 + 2 * turn]][turn::2])]
-    speakers = sorted({speaker for speaker, _ in chosen})
-    probabilities, owners = with_owners(chosen, speakers)
-    is_sync = np.arange(len(chosen)) < len(in_sync)
-    return bootstrap_over_groups(
-        lambda times_DG: expected_calibration_error(probabilities, is_sync, NUM_BINS, times_DG[:, owners]),
-        len(speakers),
-        num=len(chosen),
+        lambda times_DG: first(times_DG) - second(times_DG), len(speakers), num=len(one.answers[length, kind])
     )

@@ -22,7 +22,13 @@ from facevox import cli
 from facevox.batch_options import BatchOptions
 from facevox.cluster.job import MERGE, Job
 from facevox.sound_choice import PLAYED
-from lipsync.settings import add_audio_options, add_config_arguments, folder_finder, load_settings
+from lipsync.settings import (
+    Settings,
+    add_audio_options,
+    add_config_arguments,
+    folder_finder,
+    load_settings,
+)
 
 JOB = Job(join=MERGE, inputs=("config",), output=folder_finder("processed_dir"))
 
@@ -39,7 +45,16 @@ def get_args_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Processes the videos; returns the exit code."""
     args = get_args_parser().parse_args(argv)
-    settings = load_settings(args.config, args.overrides)
+    return process_videos(load_settings(args.config, args.overrides), args)
+
+
+def process_videos(settings: Settings, args: argparse.Namespace) -> int:
+    """Processes the videos of the settings; returns the exit code.
+
+    Args:
+        settings: All of them.
+        args: With the options of `BatchOptions`.
+    """
     from facevox.batch import BatchConfig, run_batch  # not before the arguments are read: they take a while
     from lipsync.clips.clip_task import COLUMNS, ClipTask, plan_clips
 

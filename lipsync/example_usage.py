@@ -31,7 +31,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         "--checkpoint",
         type=Path,
         metavar="FILE",
-        help="best_model.pth of train.py (default: none, lip movement against loudness)",
+        help="best_model.pth of train.py (default: none, the model that comes with the package)",
     )
     add("--output_dir", type=Path, default=Path("outputs"), metavar="DIR", help="folder for the results")
     return parser

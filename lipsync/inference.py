@@ -8,7 +8,8 @@
     python lipsync/inference.py --batch pairs.csv --output_dir outputs/scores
 
 offset_ms > 0 means that the audio is early: delay it by that much. The score is the probability of being in
-sync. Without --checkpoint the movements of the lips are compared with the loudness of the voice.
+sync. Without --checkpoint the small network that comes with the package compares lips and sound; --method
+untrained compares the opening of the mouth with the loudness of the voice.
 pairs.csv has the columns video and audio (empty: the video's own sound); a batch writes sync.csv, one JSON
 file a pair and manifests/inference.jsonl, and resumes where it was stopped.
 Exit codes: 0 done (in sync or not); 1 no answer is possible, the file would not be better, or more pairs of
@@ -38,7 +39,14 @@ from facevox.progress import Progress
 from facevox.signals import StopFlag
 from facevox.sound_choice import PLAYED, SoundChoice
 from lipsync.clips.clock import FRAME_HZ
-from lipsync.settings import Settings, add_audio_options, add_config_arguments, load_settings
+from lipsync.settings import (
+    Settings,
+    add_audio_options,
+    add_config_arguments,
+    add_method_option,
+    load_settings,
+)
+from lipsync.sync.methods import AUTO, check_method, open_method
 
 # The modules that do the work are imported where they are used: PyAV, OpenCV, SciPy and torch take from a
 # tenth of a second to several, for which neither `--help` nor a batch without a checkpoint should wait.
@@ -46,7 +54,6 @@ if TYPE_CHECKING:
     from facevox.media import MediaInfo
     from lipsync.clips.features import ClipFeatures
     from lipsync.sync.answers import Details
-    from lipsync.sync.estimators import SyncEstimator
     from lipsync.sync.scoring import ClipScore
 
 
@@ -54,13 +61,14 @@ class LipSyncInference:
     """Scores clips and corrects files.
 
     Args:
-        checkpoint_path: `best_model.pth` of train.py; None: the untrained estimator (lip movement against
-            loudness), named in `details["method"]`.
+        checkpoint_path: `best_model.pth` of train.py; None: `method`.
         settings: Of config.yaml; its sections data and audio decide what is read of a clip.
+        method: auto and shipped: the model that comes with the package; untrained: mouth opening against
+            loudness. `details["method"]` begins with what is used: checkpoint, shipped or untrained.
 
     Raises:
-        UserError: No such checkpoint, or the file is something else; librosa is in the settings and not
-            installed.
+        UserError: No such checkpoint, or the file is something else; a checkpoint and a method; librosa is in
+            the settings and not installed.
     """
 
     def __init__(
@@ -68,21 +76,13 @@ class LipSyncInference:
         checkpoint_path: str | Path | None = None,
         *,
         settings: Settings | None = None,
+        method: str = AUTO,
     ) -> None:
         from lipsync.clips.sounds import require_features
 
         self.settings = settings or Settings()
         require_features(self.settings.audio.features)
-        if checkpoint_path is None:
-            from lipsync.sync import calibration, estimators
-
-            self.estimator: SyncEstimator = estimators.LoudnessEstimator()
-            self.calibration = calibration.LOUDNESS_CALIBRATION
-        else:
-            from lipsync.network.estimator import load_estimator
-
-            device = self.settings.training.device
-            self.estimator, self.calibration = load_estimator(checkpoint_path, device)
+        self.method = open_method(method, checkpoint_path, self.settings.training.device)
 
     def compute_sync_score(
         self, video_path: str | Path, audio_path: str | Path | None = None
@@ -118,7 +118,7 @@ class LipSyncInference:
         clip = self.read_clip(video, audio, num_frames=num_frames, info=info, notes=notes)
         source = answers.Source(str(video), str(audio or ""), info, notes, max_duration_s)
         score = self.score_clip(clip)
-        return score, answers.make_details(clip, score, source, self.estimator.name)
+        return score, answers.make_details(clip, score, source, self.method)
 
     def read_clip(
         self,
@@ -164,7 +164,7 @@ class LipSyncInference:
         """The score of features from `read_clip`."""
         from lipsync.sync import scoring
 
-        return scoring.score_clip(clip, self.estimator, self.calibration)
+        return scoring.score_clip(clip, self.method.estimator, self.method.calibration)
 
     @contextlib.contextmanager
     def _progress(self, label: str, total: int) -> Iterator[Callable[[], None]]:
@@ -206,7 +206,7 @@ class LipSyncInference:
             UserError: The output's container cannot hold the pictures, or the output is the input.
         """
         from lipsync.repair import correction, shift
-        from lipsync.sync import answers, verdicts
+        from lipsync.sync import verdicts
 
         video, output = Path(video_path), Path(output_path)
         audio = None if audio_path is None else Path(audio_path)
@@ -215,14 +215,14 @@ class LipSyncInference:
             score, _ = self.analyse(video, audio)
         verdict = score.judgement.verdict
         if score.change is not None:
-            change = answers.change_text(score.change)
+            change = verdicts.change_text(score.change)
             return False, f"{change}; one shift cannot correct that, nothing was written"
         if verdict.kind not in (verdicts.AUDIO_EARLY, verdicts.AUDIO_LATE):
             return False, f"{verdict.text}; nothing was written"
         offset_ms = round(score.judgement.offset_ms, 1)  # as in the details
         choice = self.settings.audio.choice
         read_clip = functools.partial(
-            self.read_clip, num_frames=len(score.similarities), choice=SoundChoice(choice.channel)
+            self.read_clip, num_frames=score.num_frames, choice=SoundChoice(choice.channel)
         )
         try:
             done = correction.write_corrected(
@@ -250,8 +250,9 @@ def get_args_parser() -> argparse.ArgumentParser:
         "--checkpoint",
         type=Path,
         metavar="FILE",
-        help="best_model.pth of train.py (default: none, lip movement against loudness)",
+        help="best_model.pth of train.py (default: none, the model that comes with the package)",
     )
+    add_method_option(parser)
     add("--video", type=Path, metavar="FILE", help="the video (default: none; this or --batch is needed)")
     add("--audio", type=Path, metavar="FILE", help="the sound (default: the video's own track)")
     add("--score-only", "--score_only", action="store_true", help="score and write no video")
@@ -313,6 +314,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Scores, corrects or runs a batch, by the arguments; returns the exit code."""
     args = get_args_parser().parse_args(argv)
     check_usage(args)
+    check_method(args.method, args.checkpoint)
     settings = load_settings(args.config, args.overrides)
     if args.batch is not None:
         return _run_batch(args, settings)
@@ -342,12 +344,12 @@ def _do_one(args: argparse.Namespace, settings: Settings) -> int:
         is_done = True
         lines = [f"{done.output_file}: {verdicts.offset_text(done.offset_ms)}: done", *done.notes]
     else:
-        inference = LipSyncInference(args.checkpoint, settings=settings)
+        inference = LipSyncInference(args.checkpoint, settings=settings, method=args.method)
         score, details = inference.analyse(args.video, args.audio)
         if args.plot is not None:
             plots.write_sync_plot(args.plot, score, args.video.name)
         plain = {**details}
-        is_done, lines = not math.isnan(details["score"]), answers.summary_lines(details)
+        is_done, lines = details["verdict"] != verdicts.CANNOT_TELL, answers.summary_lines(details)
         if args.output is not None:
             is_done, message = inference.sync_video_audio(args.video, args.audio, args.output, score)
             plain |= {"is_corrected": is_done, "message": message}
@@ -372,12 +374,12 @@ def _run_batch(args: argparse.Namespace, settings: Settings) -> int:
         table="sync.csv",
         columns=COLUMNS,
         item_column="pair",
-        settings=batch_settings(settings, args.checkpoint),
+        settings=batch_settings(settings, args.method, args.checkpoint),
         implied={"sound": asdict(PLAYED)},
         reads_media=True,
         unit="pair",
     )
-    make_scorer = functools.partial(LipSyncInference, args.checkpoint, settings=settings)
+    make_scorer = functools.partial(LipSyncInference, args.checkpoint, settings=settings, method=args.method)
     task = PairTask(
         make_scorer, uses_torch=args.checkpoint is not None, spare_bytes=clip_bytes(settings.data)
     )

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -28,7 +27,8 @@ from facevox.native_silence import native_silence
 from facevox.signals import StopFlag
 from lipsync.clips.clock import FRAME_HZ
 from lipsync.inference import LipSyncInference
-from lipsync.settings import add_audio_options, add_config_arguments, load_settings
+from lipsync.settings import add_audio_options, add_config_arguments, add_method_option, load_settings
+from lipsync.sync.methods import check_method
 
 if TYPE_CHECKING:
     from lipsync.clips.sources import Piece
@@ -47,8 +47,9 @@ def get_args_parser() -> argparse.ArgumentParser:
         "--checkpoint",
         type=Path,
         metavar="FILE",
-        help="best_model.pth of train.py (default: none, lip movement against loudness)",
+        help="best_model.pth of train.py (default: none, the model that comes with the package)",
     )
+    add_method_option(parser)
     add(
         "--max_duration_s",
         type=cli.positive_float,
@@ -84,12 +85,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("one of --video and --camera is required")
     if args.audio is not None and args.video is None:
         raise UserError("--audio goes with --video; the sound of a camera comes from --microphone")
+    check_method(args.method, args.checkpoint)
     settings = load_settings(args.config, args.overrides)
     # Not before the arguments are read: PyAV and OpenCV.
     from lipsync.clips.sources import open_devices, read_file
     from lipsync.sync.streaming import SyncStream, live_plain, live_text
+    from lipsync.sync.verdicts import CANNOT_TELL
 
-    inference = LipSyncInference(args.checkpoint, settings=settings)
+    inference = LipSyncInference(args.checkpoint, settings=settings, method=args.method)
     data, audio = settings.data, settings.audio
     with ExitStack() as stack:
         stop = stack.enter_context(StopFlag())
@@ -100,8 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         stack.enter_context(native_silence())
         stream = stack.enter_context(
             SyncStream(
-                inference.estimator,
-                inference.calibration,
+                inference.method,
                 max_faces=data.max_faces,
                 crop_px=data.mouth_crop_px,
                 num_mels=audio.num_mels,
@@ -112,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         start_s, end_s, num_scored = time.monotonic(), 0.0, 0
         for live in run_stream(pieces, stream, args.max_duration_s):
             print(json.dumps(live_plain(live)) if args.json else live_text(live), flush=True)
-            num_scored += not math.isnan(live.score.judgement.score)
+            num_scored += live.score.judgement.verdict.kind != CANNOT_TELL
             end_s = live.end_s
             if stop:
                 break

@@ -32,6 +32,7 @@ from facevox.options import (
 )
 from facevox.sound_choice import CHANNEL, CHANNEL_HELP, MIX, TRACK, TRACK_HELP, SoundChoice
 from facevox.yaml_text import parse_yaml
+from lipsync.sync.methods import AUTO, METHODS
 
 CONFIG_FILE = Path(__file__).resolve().parent / "config.yaml"
 SMALL_SET_FILE = CONFIG_FILE.with_name("small.yaml")  # for minutes of clips
@@ -120,10 +121,15 @@ class ModelSettings:
 
     visual_frontend: str = option(
         "lip_landmarks",
-        choice("mouth_cnn", "lip_landmarks"),
-        "lip_landmarks (small: CPU, few clips) | mouth_cnn (GPU, many clips)",
+        choice("mouth_cnn", "lip_landmarks", "lip_distances"),
+        "lip_landmarks (CPU) | lip_distances (CPU, a minute of clips) | mouth_cnn (GPU, many clips)",
     )
-    temporal: str = option("lstm", choice("lstm", "transformer"), "lstm | transformer")
+    temporal: str = option(
+        "lstm", choice("lstm", "transformer", "none"), "lstm | transformer | none (convolutions alone)"
+    )
+    sound_bands: int = option(
+        0, whole(0, 128), "groups of log-mel bands whose means are all that it hears; 0: all bands and MFCC"
+    )
     hidden_dim: int = option(32, WIDTH, "width of the layers, a multiple of 8; mouth_cnn on many clips: 128")
     embedding_dim: int = option(16, whole(2, 1024), "numbers of an embedding; mouth_cnn on many clips: 64")
     dropout: float = option(0.1, number(0, 0.9), "share of channels switched off in training")
@@ -168,6 +174,11 @@ class Settings:
                 f"audio.num_mfcc: {self.audio.num_mfcc} coefficients cannot come from "
                 f"audio.num_mels = {self.audio.num_mels} bands"
             )
+        if self.model.sound_bands > self.audio.num_mels:
+            faults.append(
+                f"model.sound_bands: {self.model.sound_bands} groups of audio.num_mels = "
+                f"{self.audio.num_mels} bands"
+            )
         if faults:
             raise UserError("; ".join(faults))
 
@@ -184,6 +195,17 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="SECTION.KEY=VALUE",
         help="change one setting, as in training.batch_size=8; may be repeated (default: none)",
+    )
+
+
+def add_method_option(parser: argparse.ArgumentParser) -> None:
+    """Adds `--method`."""
+    parser.add_argument(
+        "--method",
+        choices=METHODS,
+        default=AUTO,
+        help="without --checkpoint; auto, shipped: the small network that comes with the package; untrained: "
+        "mouth opening against loudness",
     )
 
 

@@ -17,7 +17,7 @@ from facevox.mesh.kinds import FACE_MESH, describe_mesh
 from facevox.naming import plan_names
 from facevox.suffixes import SOUND_SUFFIXES, patterns
 from lipsync.clips.clip_files import write_clip
-from lipsync.clips.clock import FRAME_HZ, ROW_HZ
+from lipsync.clips.clock import CLOCK, FRAME_HZ, ROW_HZ
 from lipsync.clips.features import ClipFeatures, extract_clip
 from lipsync.clips.sounds import SILENCE_DB, require_features
 from lipsync.settings import AudioSettings, DataSettings, Settings
@@ -131,7 +131,7 @@ class ClipTask(Task[ClipItem]):
         clip = replace(clip, tracks=tracks)
         names = {"video": item.name, "audio": item.audio_name, "speaker": item.speaker}
         target = item.output
-        source = names | {"features": self.audio.features, "mesh": FACE_MESH}
+        source = names | {"features": self.audio.features, "mesh": FACE_MESH, "clock": str(CLOCK)}
         write_clip(self.output_dir / target, clip, source, sync=False)
         has_face = np.zeros(clip.num_frames, np.bool_)
         for track in tracks:

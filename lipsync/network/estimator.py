@@ -4,8 +4,8 @@ A network trained on minutes of speech and a ridge regression fitted on the same
 errors. The estimator adds their similarities, as both are logarithms of likelihoods.
 
 best_model.pth of format 1 holds plain values and weights: {"format", "kind": "lipsync", "network" (sizes),
-"model" (weights), "ridge" ({"weights", "variances"} or None), "calibration" (or None), "settings",
-"versions"}.
+"model" (weights), "ridge" ({"weights", "variances", "share"} or None), "calibration" (or None), "settings",
+"versions"}. Settings without "clock" and a calibration with "weights" are of an earlier version.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,29 +24,34 @@ from facevox.errors import UserError, one_line
 from facevox.mesh.kinds import FACE_MESH, require_face_mesh
 from facevox.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from facevox.training.distributed import choose_device
-from lipsync.clips.clock import ROWS_PER_FRAME
+from lipsync.clips.clock import CLOCK, ROWS_PER_FRAME
 from lipsync.clips.features import FaceTrack
 from lipsync.clips.sounds import SoundFeatures
 from lipsync.network.augmentation import crop_mouths
-from lipsync.network.model import (
+from lipsync.network.model import TEMPORAL_REACH, LipSyncNetwork, NetworkConfig
+from lipsync.network.takes import face_values
+from lipsync.sync.estimators import RidgeEstimator, SyncEstimator
+from lipsync.sync.inputs import (
     FACE_KERNEL,
+    INPUT_CONTEXT_FRAMES,
+    MOUTH_CNN,
     NUM_FACE_BLOCKS,
     SOUND_DILATIONS,
     SOUND_KERNEL,
-    TEMPORAL_REACH,
-    LipSyncNetwork,
-    NetworkConfig,
+    sound_values,
 )
-from lipsync.network.takes import INPUT_CONTEXT_FRAMES, MOUTH_CNN, face_values, sound_values
-from lipsync.sync.calibration import SyncCalibration
-from lipsync.sync.estimators import RidgeEstimator, SyncEstimator
+from lipsync.sync.methods import CHECKPOINT, Method
 from lipsync.sync.offset import rows_of_frames
+from lipsync.sync.posterior import SyncCalibration
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FORMAT = 1
 KIND = "lipsync"
+RIDGE_SHARE, FORMER_RIDGE_SHARE, MOST_RIDGE_SHARE = 0.25, 1.0, 100.0
+# For checkpoints of the former kind: about that of the shipped model, whose similarities have the same scale.
+STAND_IN = SyncCalibration(sharpness=0.14, weight=0.8, bias=-0.45, spread_ms=5.0)
 CHUNK_FRAMES = 500  # embedded at once; memory does not grow with the recording
 # Frames (or rows in frames) that convolutions and temporal parts see to each side. An LSTM sees everything;
 # what is beyond this changes similarities by less than 0.01 (tested).
@@ -58,17 +63,18 @@ NETWORK_CONTEXT_FRAMES = _CONVOLUTION_FRAMES + TEMPORAL_REACH
 
 
 class NetworkEstimator(SyncEstimator):
-    """The products of a network's embeddings times its learned scale, plus the similarities of a ridge.
+    """The products of a network's embeddings times its learned scale, plus a share of a ridge's similarities.
 
     Args:
         network: On the CPU or a GPU; put into evaluation mode.
         ridge: Fitted on the same clips; None: the network alone.
+        ridge_share: Factor on its similarities: 0.1 to 0.5 do equally well on people left out, 1 worse.
     """
 
-    spread_ms = 20.0
-
-    def __init__(self, network: LipSyncNetwork, ridge: RidgeEstimator | None = None) -> None:
-        self.network, self.ridge = network.eval(), ridge
+    def __init__(
+        self, network: LipSyncNetwork, ridge: RidgeEstimator | None = None, ridge_share: float = RIDGE_SHARE
+    ) -> None:
+        self.network, self.ridge, self.ridge_share = network.eval(), ridge, ridge_share
         parts = [network.config.visual_frontend, network.config.temporal] + ["ridge"] * (ridge is not None)
         self.name = f"network ({', '.join(parts)})"
         self.context_frames = INPUT_CONTEXT_FRAMES + NETWORK_CONTEXT_FRAMES
@@ -119,7 +125,7 @@ class NetworkEstimator(SyncEstimator):
             result[part] = scale * np.take_along_axis(product_TR, rows[part] - near.start, axis=1)
         result[~(exists & track.is_measured[:, None])] = np.nan
         if self.ridge is not None:
-            result += self.ridge.similarities(track, sound, lags)
+            result += np.float32(self.ridge_share) * self.ridge.similarities(track, sound, lags)
         return result
 
     def _in_chunks(
@@ -144,19 +150,23 @@ class SavedModel:
     Attributes:
         network: On the device that it was loaded to.
         ridge: Fitted on the same clips; None where the sound has too few bands for it.
+        ridge_share: As in `NetworkEstimator`.
         calibration: Of the score; None: there were no clips to fit it on, or training is not finished.
         settings: Plain values that describe what it was trained on.
+        notes: Sentences about what an earlier version left in it.
     """
 
     network: LipSyncNetwork
     ridge: RidgeEstimator | None
     calibration: SyncCalibration | None
     settings: Mapping[str, object]
+    ridge_share: float = RIDGE_SHARE
+    notes: tuple[str, ...] = ()
 
     @property
     def estimator(self) -> NetworkEstimator:
         """Network and ridge as one."""
-        return NetworkEstimator(self.network, self.ridge)
+        return NetworkEstimator(self.network, self.ridge, self.ridge_share)
 
 
 def save_model(path: Path, model: SavedModel) -> None:
@@ -165,7 +175,11 @@ def save_model(path: Path, model: SavedModel) -> None:
     state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
     linear = None
     if ridge is not None:
-        linear = {"weights": ridge.weights.tolist(), "variances": ridge.variances.tolist()}
+        linear = {
+            "weights": ridge.weights.tolist(),
+            "variances": ridge.variances.tolist(),
+            "share": model.ridge_share,
+        }
     save_checkpoint(
         path,
         {
@@ -204,19 +218,50 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> SavedMod
     try:
         network = LipSyncNetwork(NetworkConfig(**content["network"]))
         plain, linear = content["calibration"], content["ridge"]
-        calibration = SyncCalibration.from_plain(plain) if plain is not None else None
-        ridge = None
+        notes = notes_on(content, path)
+        if plain is not None and "weights" in plain:  # of the former kind
+            calibration: SyncCalibration | None = STAND_IN
+        else:
+            calibration = SyncCalibration.from_plain(plain) if plain is not None else None
+        ridge, ridge_share = None, RIDGE_SHARE
         if linear is not None:
+            ridge_share = float(linear.get("share", FORMER_RIDGE_SHARE))
+            if not 0 <= ridge_share <= MOST_RIDGE_SHARE:
+                raise ValueError(f"a ridge's share of {ridge_share}")
             ridge = RidgeEstimator(*(np.array(linear[name], float) for name in ("weights", "variances")))
         settings = dict(content["settings"])
     except Exception as error:  # of values that do not fit torch raises anything
         raise UserError(f"{path}: no lip-sync model of this version ({one_line(error)})") from None
     load_weights(network, content.get("model"), path)
-    return SavedModel(network=network.to(device), ridge=ridge, calibration=calibration, settings=settings)
+    return SavedModel(
+        network=network.to(device),
+        ridge=ridge,
+        calibration=calibration,
+        settings=settings,
+        ridge_share=ridge_share,
+        notes=notes,
+    )
 
 
-def load_estimator(path: str | Path, device: str = "cpu") -> tuple[NetworkEstimator, SyncCalibration]:
-    """The estimator of a checkpoint and the calibration that makes probabilities of its curves.
+def notes_on(content: Mapping[str, Any], path: str | Path) -> tuple[str, ...]:
+    """Sentences about what an earlier version left in a checkpoint."""
+    notes = []
+    plain, settings = content["calibration"], content["settings"]
+    if plain is not None and "weights" in plain:
+        notes.append(
+            f"{Path(path).name} is of an earlier version: how it makes probabilities of similarities is "
+            "replaced by what other models do; train it again for its own"
+        )
+    if settings.get("clock") != CLOCK:
+        notes.append(
+            f"{Path(path).name} was trained on clips whose pictures may have been up to 40 ms late; process "
+            "them again and train it again"
+        )
+    return tuple(notes)
+
+
+def load_method(path: str | Path, device: str = "cpu") -> Method:
+    """The estimator of a checkpoint, and the calibration that makes probabilities of its similarities.
 
     Args:
         path: The checkpoint.
@@ -231,4 +276,4 @@ def load_estimator(path: str | Path, device: str = "cpu") -> tuple[NetworkEstima
             f"{path}: without a calibration of its score: training was stopped before its end (run train.py "
             "again), or the validation clips are too short"
         )
-    return model.estimator, model.calibration
+    return Method(f"{CHECKPOINT}: {model.estimator.name}", model.estimator, model.calibration, model.notes)

@@ -2,8 +2,10 @@
 
     mouth_cnn       2D convolutions over each crop, the first over five frames as well
     lip_landmarks   1D convolutions over the movements of the lips; about 50,000 weights in all
+    lip_distances   the same over heights and widths of the mouth alone: for minutes of clips
     sound           1D convolutions over log-mel bands and MFCC, 100 rows a second
-    temporal        a bidirectional LSTM, or a Transformer that sees half a second to each side, on both sides
+    temporal        on both sides a bidirectional LSTM, a Transformer that sees half a second to each side, or
+                    nothing: the convolutions see 0.2 s to each side
 
 Embeddings have length 1; their product measures how well a frame and a row fit. Four rows are one frame: so
 that a step means the same time on both sides, the temporal part of the sound runs over every fourth row, four
@@ -24,12 +26,20 @@ from torch.nn import functional
 
 from lipsync.clips.clock import ROWS_PER_FRAME
 from lipsync.network.augmentation import CROP_SHARE
-from lipsync.network.takes import LIP_LANDMARKS, MOUTH_CNN, NUM_LIP_VALUES
+from lipsync.sync.inputs import (
+    DISTANCES_FROM,
+    DISTANCES_LESS,
+    FACE_KERNEL,
+    LIP_DISTANCES,
+    LIP_LANDMARKS,
+    MOUTH_CNN,
+    NUM_DISTANCES,
+    NUM_FACE_BLOCKS,
+    NUM_LIP_VALUES,
+    SOUND_DILATIONS,
+    SOUND_KERNEL,
+)
 
-FACE_KERNEL = 5  # frames of each convolution
-SOUND_KERNEL = 7  # rows
-SOUND_DILATIONS = (1, 2, 2)  # 15 rows to each side together
-NUM_FACE_BLOCKS = 2
 TEMPORAL_REACH = 12  # frames (0.5 s) that a Transformer looks to each side
 HEADS = 4
 MAX_SIZE = 1024  # of a layer, an embedding, a row of sound, a mouth
@@ -44,13 +54,15 @@ class NetworkConfig:
     """Sizes of a network; plain values, kept in its checkpoint.
 
     Attributes:
-        visual_frontend: `mouth_cnn` or `lip_landmarks`.
-        temporal: `lstm` or `transformer`.
+        visual_frontend: `mouth_cnn`, `lip_landmarks` or `lip_distances`.
+        temporal: `lstm`, `transformer` or `none`.
         hidden_dim: H, a multiple of 4.
         embedding_dim: D.
         dropout: Share of channels switched off in training.
         num_sound_values: C.
         mouth_px: Side of the mouth crops that it is for, before they are cut.
+        num_mels: Of the C values, the bands, which come first.
+        sound_bands: Groups of bands whose means are all that it hears; 0: all C values.
     """
 
     visual_frontend: str
@@ -60,6 +72,18 @@ class NetworkConfig:
     dropout: float = 0.1
     num_sound_values: int = 53
     mouth_px: int = 96
+    num_mels: int = 40
+    sound_bands: int = 0
+
+    @property
+    def num_face_inputs(self) -> int:
+        """Values of a frame that the first convolution over lips takes."""
+        return NUM_DISTANCES if self.visual_frontend == LIP_DISTANCES else NUM_LIP_VALUES
+
+    def band_edges(self) -> list[int]:
+        """First band of each group that the network hears, and the end of the last."""
+        steps = range(self.sound_bands + 1)
+        return [round(step * self.num_mels / self.sound_bands) for step in steps]
 
     def __post_init__(self) -> None:
         """Checks values that may be out of a file.
@@ -67,9 +91,14 @@ class NetworkConfig:
         Raises:
             ValueError: A part that there is none of, or a size beyond those of the settings.
         """
-        parts = (self.visual_frontend in (MOUTH_CNN, LIP_LANDMARKS), self.temporal in ("lstm", "transformer"))
-        sizes = (self.hidden_dim, self.embedding_dim, self.num_sound_values, self.mouth_px)
-        if not all(parts) or not all(0 < size <= MAX_SIZE for size in sizes):
+        parts = (
+            self.visual_frontend in (MOUTH_CNN, LIP_LANDMARKS, LIP_DISTANCES),
+            self.temporal in ("lstm", "transformer", "none"),
+        )
+        sizes = (self.hidden_dim, self.embedding_dim, self.num_sound_values, self.mouth_px, self.num_mels)
+        # A former checkpoint has no num_mels, and then hears all values.
+        has_bands = not self.sound_bands or 0 < self.sound_bands <= self.num_mels <= self.num_sound_values
+        if not all(parts) or not all(0 < size <= MAX_SIZE for size in sizes) or not has_bands:
             raise ValueError(f"a network of {list(vars(self).values())}"[:200])
 
     def to_plain(self) -> dict[str, object]:
@@ -185,16 +214,18 @@ class LipSyncNetwork(nn.Module):
         if config.visual_frontend == MOUTH_CNN:
             self.face_input: nn.Module = _MouthCnn(width, config.mouth_px)
         else:
-            self.face_input = nn.Conv1d(NUM_LIP_VALUES, width, 1)
+            self.face_input = nn.Conv1d(config.num_face_inputs, width, 1)
         self.face_blocks = nn.Sequential(
             *(_Block(width, FACE_KERNEL, 1, dropout) for _ in range(NUM_FACE_BLOCKS))
         )
-        self.sound_input = nn.Conv1d(config.num_sound_values, width, 1)
+        self.sound_input = nn.Conv1d(config.sound_bands or config.num_sound_values, width, 1)
         self.sound_blocks = nn.Sequential(
             *(_Block(width, SOUND_KERNEL, dilation, dropout) for dilation in SOUND_DILATIONS)
         )
-        self.face_temporal = _Temporal(config.temporal, width, dropout)
-        self.sound_temporal = _Temporal(config.temporal, width, dropout)
+        self.face_temporal, self.sound_temporal = (
+            nn.Identity() if config.temporal == "none" else _Temporal(config.temporal, width, dropout)
+            for _ in range(2)
+        )
         self.face_output = nn.Conv1d(width, config.embedding_dim, 1)
         self.sound_output = nn.Conv1d(width, config.embedding_dim, 1)
         self.log_scale = nn.Parameter(torch.tensor(FIRST_SCALE))
@@ -202,6 +233,9 @@ class LipSyncNetwork(nn.Module):
 
     def embed_face(self, face: Tensor) -> Tensor:
         """(B, T, S, S) uint8 crops cut to CROP_SHARE, or (B, T, NUM_LIP_VALUES) float32, to (B, T, D)."""
+        if self.config.visual_frontend == LIP_DISTANCES:
+            less = functional.pad(face[..., list(DISTANCES_LESS)], (0, NUM_DISTANCES - len(DISTANCES_LESS)))
+            face = face[..., list(DISTANCES_FROM)] - less
         if self.config.visual_frontend != MOUTH_CNN:
             face = face.transpose(1, 2)
         values_BHT = self.face_temporal(self.face_blocks(self.face_input(face)))
@@ -209,7 +243,12 @@ class LipSyncNetwork(nn.Module):
 
     def embed_sound(self, sound_BRC: Tensor) -> Tensor:
         """(B, R, C) to (B, R, D)."""
+        if self.config.sound_bands:
+            bounds = itertools.pairwise(self.config.band_edges())
+            sound_BRC = torch.stack([sound_BRC[..., low:high].mean(dim=2) for low, high in bounds], dim=2)
         rows_BHR = self.sound_blocks(self.sound_input(sound_BRC.transpose(1, 2)))
+        if self.config.temporal == "none":
+            return functional.normalize(self.sound_output(rows_BHR).transpose(1, 2), dim=2)
         num_rows = rows_BHR.shape[2]
         missing = -num_rows % ROWS_PER_FRAME
         padded = functional.pad(rows_BHR, (0, missing))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -20,17 +20,19 @@ from facevox.training.distributed import World
 from facevox.training.history import write_curves
 from facevox.training.run_folder import run_folder
 from facevox.training.trainer import STOPPED, Estimate, TrainingResult
-from lipsync.clips.features import ClipFeatures
+from lipsync.clips.clock import CLOCK
 from lipsync.clips.sounds import require_features
 from lipsync.network.estimator import NetworkEstimator, load_model, save_model
-from lipsync.network.evaluation import Measurements, foreign_of, measure_take
+from lipsync.network.evaluation import Measurements, calibration_examples, foreign_of, measure_take
 from lipsync.network.model_card import write_model_card
 from lipsync.network.split import PARTS, Split, split_clips
-from lipsync.network.takes import LIP_LANDMARKS, Take, list_clips, load_takes
+from lipsync.network.takes import Take, list_clips, load_takes
 from lipsync.network.task import BEST_FILE, fit_ridge, make_network, make_trainer, notes_of
 from lipsync.settings import Settings
-from lipsync.sync.calibration import SyncCalibration, fit_calibration
-from lipsync.sync.estimators import LoudnessEstimator, SyncEstimator
+from lipsync.sync.estimators import UNTRAINED_CALIBRATION, LoudnessEstimator, SyncEstimator
+from lipsync.sync.inputs import MOUTH_CNN
+from lipsync.sync.offset import search_lags
+from lipsync.sync.posterior import SyncCalibration, fit_calibration
 
 logger = logging.getLogger(__name__)
 NETWORK, RIDGE, UNTRAINED = "network", "ridge", "untrained"
@@ -42,7 +44,7 @@ RECOMMENDED_CLIPS = 100
 def start_training(settings: Settings, resume: str, *, dry_run: bool) -> int:
     """Runs `run_training` on the device of this process; returns the exit code."""
     world = distributed.init(settings.training.device)
-    if world.device.type == "cpu" and settings.model.visual_frontend == LIP_LANDMARKS:
+    if world.device.type == "cpu" and settings.model.visual_frontend != MOUTH_CNN:
         # Layers this small lose more by handing work to threads than they gain; next to other work they
         # would lose all of the gain.
         torch.set_num_threads(1)
@@ -81,6 +83,7 @@ def run_training(
         if not takes:
             raise UserError("the training clips hold no face")
         num_clips = len(split.train)
+        clock = min(take.clock for take in [*takes, *validation])
         if world.is_main:
             counts = ", ".join(f"{len(getattr(split, part))} {part}" for part in PARTS)
             logger.info(
@@ -88,12 +91,14 @@ def run_training(
             )
             if num_clips < RECOMMENDED_CLIPS:
                 logger.info(f"{num_clips} clips to train on; at least {RECOMMENDED_CLIPS} are recommended")
-        audio = settings.audio
+            if clock != CLOCK:
+                logger.info(
+                    "some clips were processed by an earlier version, with pictures up to 40 ms late: run "
+                    "data_processing.py again; until then every answer of the model says so"
+                )
+        audio, mouth_px = settings.audio, settings.data.mouth_crop_px
         network = make_network(
-            settings.model,
-            audio.num_mels + audio.num_mfcc,
-            settings.data.mouth_crop_px,
-            settings.training.seed,
+            settings.model, audio.num_mels, audio.num_mfcc, mouth_px, settings.training.seed
         )
         trainer = make_trainer(
             network,
@@ -104,7 +109,7 @@ def run_training(
             world,
             run_dir=save_dir,
             save_dir=save_dir,
-            notes=notes_of(settings, split),
+            notes=notes_of(settings, split, clock),
             resume=resume,
             events_dir=Path(settings.paths.log_dir),
         )
@@ -114,7 +119,7 @@ def run_training(
                 for line in result.lines():
                     logger.info(line)
         elif world.is_main:
-            _finish(settings, split, validation, result)
+            _finish(settings, split, takes, validation, result)
     return result
 
 
@@ -133,6 +138,7 @@ def _keep_split(file: Path, settings: Settings, split: Split, resume: str) -> No
 def _finish(
     settings: Settings,
     split: Split,
+    takes: Sequence[Take],
     validation: Sequence[Take],
     result: TrainingResult,
 ) -> None:
@@ -147,7 +153,7 @@ def _finish(
     later = [] if is_stopped else sorted(save_dir.glob("epoch_*.pth"))
     for file in [save_dir / BEST_FILE, *later]:
         if file.is_file():
-            calibrate_file(file, validation)
+            calibrate_file(file, validation, takes)
     if is_stopped or not result.history:
         return
     write_curves(save_dir, result.history, result.best_epoch)
@@ -156,8 +162,9 @@ def _finish(
     if model.ridge is not None:
         estimators |= {f"{NETWORK} alone": NetworkEstimator(model.network), RIDGE: model.ridge}
     estimators[UNTRAINED] = LoudnessEstimator()
+    calibrations = {NETWORK: model.calibration, UNTRAINED: UNTRAINED_CALIBRATION}
     takes = list(load_takes(split.test, settings.audio.features))
-    results = measure_all(estimators, takes, settings.training.seed)
+    results = measure_all(estimators, calibrations, takes, settings.training.seed)
     notes = notes_of(settings, split)
     write_model_card(save_dir, settings, notes, result, results, model.calibration)
     logger.info(f"model: {save_dir / BEST_FILE}")
@@ -167,7 +174,7 @@ def _is_newer(file: Path, than: Path) -> bool:
     return file.is_file() and than.is_file() and file.stat().st_mtime_ns >= than.stat().st_mtime_ns
 
 
-def calibrate_file(file: Path, validation: Sequence[Take]) -> None:
+def calibrate_file(file: Path, validation: Sequence[Take], lenders: Sequence[Take]) -> None:
     """Adds a calibration, fitted on the takes held out, to a checkpoint without one.
 
     Where that is not possible (faces too short), the file stays as it is and a message has the reason.
@@ -176,28 +183,30 @@ def calibrate_file(file: Path, validation: Sequence[Take]) -> None:
     if model.calibration is not None:
         return
     try:
-        fitted = calibrate(model.estimator, validation)
+        fitted = calibrate(model.estimator, validation, lenders)
     except ValueError as error:  # UserError is one
         logger.info(f"{file}: without a calibration of its score: {one_line(error)}")
         return
     save_model(file, replace(model, calibration=fitted))
 
 
-def calibrate(estimator: SyncEstimator, takes: Sequence[Take]) -> SyncCalibration:
-    """The calibration of an estimator on takes that are in sync.
+def calibrate(
+    estimator: SyncEstimator, takes: Sequence[Take], lenders: Sequence[Take] = ()
+) -> SyncCalibration:
+    """The calibration of an estimator on takes of known offset; `lenders` as in `calibration_examples`.
 
     Raises:
         ValueError: Too few, or all too short.
     """
-    clips = [
-        ClipFeatures(take.track.start + len(take.track), (0,), (take.track,), take.sound)
-        for take in takes[:MAX_CALIBRATION_TAKES]
-    ]
-    return fit_calibration(clips, estimator)
+    examples = calibration_examples(takes[:MAX_CALIBRATION_TAKES], estimator, seed=0, lenders=lenders)
+    return fit_calibration(examples, search_lags())
 
 
 def measure_all(
-    estimators: dict[str, SyncEstimator], takes: Sequence[Take], seed: int
+    estimators: Mapping[str, SyncEstimator],
+    calibrations: Mapping[str, SyncCalibration | None],
+    takes: Sequence[Take],
+    seed: int,
 ) -> dict[str, Measurements]:
     """Measurements of each estimator on the same windows of takes that none of them was fitted on."""
     results = {}
@@ -205,5 +214,6 @@ def measure_all(
         rng = np.random.default_rng(seed)  # drawn again for each: the same windows
         results[name] = Measurements()
         for number, take in enumerate(takes):
-            measure_take(results[name], take, foreign_of(takes, number), estimator, rng)
+            foreign = foreign_of(takes, number)
+            measure_take(results[name], take, foreign, estimator, calibrations.get(name), rng)
     return results

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from facevox.errors import UserError
 from facevox.splits import drawn_order
-from lipsync.network.takes import ClipEntry
+from lipsync.network.takes import ClipEntry, Take
 
 PARTS = ("train", "validation", "test")
 
@@ -64,3 +64,24 @@ def split_clips(entries: Sequence[ClipEntry], shares: Sequence[int], seed: int) 
             "on two others and test on a third; add videos, or set the last share of training.split to 0"
         )
     return Split(**{part: tuple(sorted(clips, key=lambda e: e.name)) for part, clips in parts.items()})
+
+
+def deal_folds(takes: Sequence[Take], num_folds: int) -> list[list[str]]:
+    """The speakers in `num_folds` groups of about the same number of frames each.
+
+    Raises:
+        UserError: Fewer than two folds, or more than speakers.
+    """
+    frames: dict[str, int] = {}
+    for take in takes:
+        frames[take.speaker] = frames.get(take.speaker, 0) + len(take.track)
+    if not 2 <= num_folds <= len(frames):
+        raise UserError(f"{num_folds} folds of {len(frames)} speakers: 2 to {len(frames)} are possible")
+    folds: list[list[str]] = [[] for _ in range(num_folds)]
+    sizes = [0] * num_folds
+    for speaker in sorted(frames, key=lambda name: (-frames[name], name)):
+        # The smallest fold; of equal ones that with fewest speakers.
+        number = min(range(num_folds), key=lambda k: (sizes[k], len(folds[k])))
+        folds[number].append(speaker)
+        sizes[number] += frames[speaker]
+    return folds

@@ -18,14 +18,16 @@ from facevox.training.distributed import World
 from facevox.training.schedule import Interval
 from facevox.training.seeding import RandomState, seed_everything
 from facevox.training.trainer import Trainer, TrainerConfig, TrainingTask
+from lipsync.clips.clock import CLOCK
 from lipsync.network.estimator import KIND, SavedModel, save_model
 from lipsync.network.losses import RIGHT_ROWS, Stretch, at_lags, contrast_over_time
 from lipsync.network.model import LipSyncNetwork, NetworkConfig
 from lipsync.network.split import PARTS, Split
-from lipsync.network.takes import MOUTH_CNN, Take
+from lipsync.network.takes import Take
 from lipsync.network.windows import MARGIN_ROWS, SegmentDataset
 from lipsync.settings import ModelSettings, Settings, TrainingSettings
 from lipsync.sync.estimators import RidgeEstimator, RidgeExample
+from lipsync.sync.inputs import MOUTH_CNN
 
 BEST_FILE = "best_model.pth"
 CHECKPOINT_INTERVAL = Interval(seconds=300.0)
@@ -133,7 +135,9 @@ def _right_offsets(stretch: Stretch) -> list[bool]:
     return hits
 
 
-def make_network(model: ModelSettings, num_sound_values: int, mouth_px: int, seed: int) -> LipSyncNetwork:
+def make_network(
+    model: ModelSettings, num_mels: int, num_mfcc: int, mouth_px: int, seed: int
+) -> LipSyncNetwork:
     """A network with fresh weights, the same for a seed."""
     seed_everything(seed)
     return LipSyncNetwork(
@@ -143,8 +147,10 @@ def make_network(model: ModelSettings, num_sound_values: int, mouth_px: int, see
             hidden_dim=model.hidden_dim,
             embedding_dim=model.embedding_dim,
             dropout=model.dropout,
-            num_sound_values=num_sound_values,
+            num_sound_values=num_mels + num_mfcc,
             mouth_px=mouth_px,
+            num_mels=num_mels,
+            sound_bands=model.sound_bands,
         )
     )
 
@@ -215,7 +221,7 @@ def make_trainer(
     lasting = asdict(training) | {"split": list(training.split)}
     for free in ("num_epochs", "checkpoint_interval", "device", "num_workers"):
         del lasting[free]
-    lasting_notes = {name: value for name, value in notes.items() if name != "features"}
+    lasting_notes = {name: value for name, value in notes.items() if name not in ("features", "clock")}
     config = TrainerConfig(
         save_dir=run_dir,
         num_epochs=training.num_epochs,
@@ -252,22 +258,24 @@ def _check_sizes(takes: Sequence[Take], config: NetworkConfig) -> None:
 
 
 class Notes(TypedDict):
-    """Plain values that describe what a model is trained on: numbers by part, hash of the split."""
+    """Plain values that describe what a model is trained on: numbers by part, clock, hash of the split."""
 
     audio: dict[str, object]
     features: str
     data: dict[str, object]
+    clock: int
     split_hash: str
     num_clips: dict[str, int]
     num_speakers: dict[str, int]
 
 
-def notes_of(settings: Settings, split: Split) -> Notes:
-    """The notes of a run on these clips."""
+def notes_of(settings: Settings, split: Split, clock: int = CLOCK) -> Notes:
+    """The notes of a run on these clips, the oldest of which has that clock."""
     return {
         "audio": settings.audio.sizes(),
         "features": settings.audio.features,
         "data": {"mouth_crop_px": settings.data.mouth_crop_px},
+        "clock": clock,
         "split_hash": split.hash,
         "num_clips": {part: len(getattr(split, part)) for part in PARTS},
         "num_speakers": {part: len({entry.group for entry in getattr(split, part)}) for part in PARTS},

@@ -26,7 +26,7 @@ from lipsync.clips.clock import FRAME_HZ
 from lipsync.clips.features import ClipFeatures, FaceTrack
 from lipsync.clips.sounds import SAMPLE_RATE_HZ, sound_features
 from lipsync.repair.shift import ShiftedFile, checked_format, shift_audio
-from lipsync.sync.verdicts import IN_SYNC_MS
+from lipsync.sync.posterior import IN_SYNC_MS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, TypedDict
 import numpy as np
 
 from lipsync.clips.clock import FRAME_HZ, ROW_HZ
-from lipsync.sync.offset import MAX_OFFSET_MS, Drift, Jump
+from lipsync.sync.changes import Drift, Jumps
+from lipsync.sync.offset import MAX_OFFSET_MS
 from lipsync.sync.scoring import ClipScore, FaceScore, Judgement
+from lipsync.sync.verdicts import change_text, guess_odds
 
 if TYPE_CHECKING:
     from facevox.media import MediaInfo
     from lipsync.clips.features import ClipFeatures
+    from lipsync.sync.methods import Method
 
 LENGTHS_DIFFER_S = 1.0  # of picture and sound, before it is worth a warning
 FEW_FACES_SHARE = 0.7  # of the frames with a face
@@ -41,12 +44,18 @@ class Source:
 
 
 class Judged(TypedDict):
-    """Score, offset and verdict of a clip or a face."""
+    """Score, offset and verdict of a clip or a face; all come from one posterior.
 
-    score: float
+    Without a verdict that stands for an offset (cannot_tell, no_match), the offset and its interval are nan;
+    then the best guess says what would be likeliest, and how likely. With one they are nan.
+    """
+
+    score: float  # probability of being in sync; nan where nothing can be compared
     offset_ms: float  # positive: audio early
     offset_interval_ms: list[float]  # 90 %
-    confidence: float
+    best_guess_ms: float
+    best_guess_odds: float  # that it is right to 40 ms: 3 stands for 3 to 1
+    confidence: float  # probability that the likeliest offset is right to 40 ms
     verdict: str
     text: str
     reason: str
@@ -79,6 +88,14 @@ class JumpDetails(TypedDict):
     after_ms: float
 
 
+class PartDetails(TypedDict):
+    """A stretch with one offset."""
+
+    start_s: float
+    end_s: float
+    offset_ms: float
+
+
 class Details(Judged):
     """All about a clip; unknown numbers are nan.
 
@@ -91,7 +108,8 @@ class Details(Judged):
     faces: list[FaceDetails]
     speaking_face: int | None
     drift_ppm: int | None
-    jump: JumpDetails | None
+    jump: JumpDetails | None  # the first one
+    parts: list[PartDetails]  # between the jumps
     duration_s: float
     fps: float
     num_frames: int
@@ -101,7 +119,7 @@ class Details(Judged):
     warnings: list[str]
 
 
-def make_details(clip: ClipFeatures, score: ClipScore, source: Source, method: str) -> Details:
+def make_details(clip: ClipFeatures, score: ClipScore, source: Source, method: Method) -> Details:
     """All about a clip as plain values."""
     judgement = score.judgement
     speaking = [face for face in score.faces if face.is_speaking]
@@ -109,9 +127,9 @@ def make_details(clip: ClipFeatures, score: ClipScore, source: Source, method: s
     fps = source.info.rate_hz or FRAME_HZ
     change = score.change
     return {
-        **_judged(judgement),
+        **judged_details(judgement),
         "offset_frames": _rounded(judgement.offset_ms * fps / 1000, 2),
-        "method": method,
+        "method": method.name,
         "curve": [
             {
                 "time_s": point.time_s,
@@ -123,14 +141,15 @@ def make_details(clip: ClipFeatures, score: ClipScore, source: Source, method: s
         "faces": [_face(face) for face in score.faces],
         "speaking_face": None if chosen is None else chosen.track.track_id,
         "drift_ppm": round(change.ppm) if isinstance(change, Drift) else None,
-        "jump": _jump(change) if isinstance(change, Jump) else None,
+        "jump": _first_jump(change) if isinstance(change, Jumps) else None,
+        "parts": _parts(change) if isinstance(change, Jumps) else [],
         "duration_s": round(clip.num_frames / FRAME_HZ, 3),
         "fps": round(source.info.rate_hz, 3),
         "num_frames": clip.num_frames,
         "video": source.video,
         "audio": source.audio,
         "max_offset_ms": MAX_OFFSET_MS,
-        "warnings": _warnings(clip, score, source),
+        "warnings": [*method.notes, *_warnings(clip, score, source)],
     }
 
 
@@ -139,15 +158,21 @@ def _rounded(value: float, digits: int) -> float:
     return round(value, digits) + 0.0
 
 
-def _judged(judgement: Judgement) -> Judged:
-    offset = judgement.offset
-    has_offset = offset is not None and not math.isnan(judgement.offset_ms)
-    interval = [_rounded(side, 1) for side in offset.interval_ms] if offset and has_offset else [math.nan] * 2
+def judged_details(judgement: Judgement) -> Judged:
+    """A judgement as plain values; unknown numbers are nan."""
+    posterior, is_reported = judgement.posterior, not math.isnan(judgement.offset_ms)
+    interval, guess, odds = [math.nan] * 2, math.nan, math.nan
+    if posterior is not None and is_reported:
+        interval = [_rounded(side, 1) for side in posterior.interval_ms]
+    elif posterior is not None:
+        guess, odds = _rounded(posterior.offset_ms, 1), float(f"{guess_odds(posterior):.2g}")
     return {
         "score": round(judgement.score, 4),
         "offset_ms": _rounded(judgement.offset_ms, 1),
         "offset_interval_ms": interval,
-        "confidence": round(offset.confidence, 3) if offset else 0.0,
+        "best_guess_ms": guess,
+        "best_guess_odds": odds,
+        "confidence": 0.0 if posterior is None else round(posterior.confidence, 3),
         "verdict": judgement.verdict.kind,
         "text": judgement.verdict.text,
         "reason": judgement.verdict.reason,
@@ -159,7 +184,7 @@ def _face(face: FaceScore) -> FaceDetails:
     track = face.track
     return {
         "face": track.track_id,
-        **_judged(face.judgement),
+        **judged_details(face.judgement),
         "is_speaking": face.is_speaking,
         "start_s": round(track.start / FRAME_HZ, 2),
         "end_s": round((track.start + len(track)) / FRAME_HZ, 2),
@@ -167,25 +192,24 @@ def _face(face: FaceScore) -> FaceDetails:
     }
 
 
-def _jump(jump: Jump) -> JumpDetails:
+def _first_jump(jumps: Jumps) -> JumpDetails:
+    before, after = jumps.parts[:2]
     return {
-        "time_s": round(jump.time_s, 1),
-        "before_ms": round(jump.before_ms, 1),
-        "after_ms": round(jump.after_ms, 1),
+        "time_s": round(after.start_s, 1),
+        "before_ms": _rounded(before.offset_ms, 1),
+        "after_ms": _rounded(after.offset_ms, 1),
     }
 
 
-def change_text(change: Drift | Jump) -> str:
-    """A drift or a jump in words."""
-    if isinstance(change, Drift):
-        return (
-            f"the offset drifts by {change.ppm:+.0f} ppm, from {change.start_ms:+.0f} ms at the start to "
-            f"{change.end_ms:+.0f} ms at the end (positive: audio early)"
-        )
-    return (
-        f"the offset jumps at about {change.time_s:.0f} s from {change.before_ms:+.0f} to "
-        f"{change.after_ms:+.0f} ms (positive: audio early)"
-    )
+def _parts(jumps: Jumps) -> list[PartDetails]:
+    return [
+        {
+            "start_s": round(part.start_s, 1),
+            "end_s": round(part.end_s, 1),
+            "offset_ms": _rounded(part.offset_ms, 1),
+        }
+        for part in jumps.parts
+    ]
 
 
 def _warnings(clip: ClipFeatures, score: ClipScore, source: Source) -> list[str]:
@@ -211,11 +235,6 @@ def _warnings(clip: ClipFeatures, score: ClipScore, source: Source) -> list[str]
             has_face[track.start : track.start + len(track)] = True
         if has_face.mean() < FEW_FACES_SHARE:
             warnings.append(f"a face is seen in {has_face.mean():.0%} of the frames")
-    unused = score.judgement.offset  # the verdict does not rest on it
-    if unused is not None and math.isnan(score.judgement.offset_ms) and score.judgement.score >= 0:
-        warnings.append(
-            f"the best of all offsets would be {unused.offset_ms:+.0f} ms, but it does not stand out"
-        )
     return warnings
 
 
@@ -240,6 +259,11 @@ def summary_lines(details: Details) -> list[str]:
             f"offset: {round(details['offset_ms']):+d} ms = "
             f"{_rounded(details['offset_frames'], 1):+.1f} frames, 90 % between "
             f"{low:+.0f} and {high:+.0f} ms (positive: audio early); {details['band']} (ITU-R BT.1359)"
+        )
+    elif not math.isnan(details["best_guess_ms"]) and details["reason"].find("best guess") < 0:
+        lines.append(
+            f"best guess: {round(details['best_guess_ms']):+d} ms, odds {details['best_guess_odds']:g} to 1 "
+            "that it is right to 40 ms"
         )
     if len(details["faces"]) > 1:
         speaking = [f"{face['face']}" for face in details["faces"] if face["is_speaking"]]

@@ -23,6 +23,7 @@ import numpy as np
 from facevox.signs import report_progress
 from lipsync.clips.clock import ROW_HZ, ROWS_PER_FRAME
 from lipsync.sync.offset import LAG_MS, rows_of_frames
+from lipsync.sync.posterior import SyncCalibration
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,14 +52,11 @@ class SyncEstimator(ABC):
         name: Its name in outputs (`details["method"]`).
         rate_hz: Lags are counted in steps of 1 / rate_hz.
         context_frames: Frames on either side of a frame that its similarities depend on.
-        spread_ms: Standard deviation of its offsets between speakers who are all in sync; a longer
-            recording does not reduce it.
     """
 
     name: str
     rate_hz: float = ROW_HZ
     context_frames: int = 0
-    spread_ms: float = 0.0
 
     @abstractmethod
     def similarities(
@@ -178,9 +176,8 @@ class LoudnessEstimator(_SignalEstimator):
     """
 
     name = "mouth opening x loudness"
-    # Root mean square over 17 real speakers: 18 ms, with offsets known to 40 ms only; not all is speakers.
-    spread_ms = 25.0
-
+    # Voices grow louder that much after lips part, over 22 clips of known offset (8 ms): counted as 0.
+    LATE_ROWS = 1
     MOUTH_DEVIATION = 0.04  # halves of the crop: 2 % of the distance between the eyes
     LOUDNESS_DEVIATION_DB = 4.0
     CORRELATION = 0.5  # of the two in real speech: 0.3 to 0.8
@@ -192,11 +189,16 @@ class LoudnessEstimator(_SignalEstimator):
     def expected_signals(self, sound: SoundFeatures) -> NDArray[np.float64]:
         level_db = smoothed(without_room(sound.log_mel).mean(axis=1), SOUND_SMOOTH_ROWS)
         fast_db = high_passed(level_db, HIGH_PASS_FRAMES * ROWS_PER_FRAME)
-        return self.CORRELATION * fast_db[:, None] / self.LOUDNESS_DEVIATION_DB
+        rows = np.minimum(np.arange(len(fast_db)) + self.LATE_ROWS, max(len(fast_db) - 1, 0))
+        return self.CORRELATION * fast_db[rows, None] / self.LOUDNESS_DEVIATION_DB
 
     @property
     def variances(self) -> NDArray[np.float64]:
         return np.array([1.0 - self.CORRELATION**2])
+
+
+# Fitted by scripts/setup/make_lipsync_model.py, on the people that the shipped model was not trained on.
+UNTRAINED_CALIBRATION = SyncCalibration(sharpness=0.458, weight=1.538, bias=-0.399, spread_ms=5.0)
 
 
 @dataclass(frozen=True)
@@ -217,7 +219,6 @@ class RidgeEstimator(_SignalEstimator):
     """
 
     name = "ridge from log-mel bands"
-    spread_ms = 20.0
     NUM_BANDS = 20
     TAPS = np.arange(-3, 4) * ROWS_PER_FRAME  # 3 frames on either side
     LOUDNESS_DEVIATION_DB = 6.0

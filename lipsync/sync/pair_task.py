@@ -24,9 +24,9 @@ from lipsync.settings import Settings
 from lipsync.sync.answers import Details, without_nan
 
 COLUMNS = (
-    "pair", "video", "audio", "score", "offset_ms", "offset_low_ms", "offset_high_ms", "confidence",
-    "verdict", "text", "band", "method", "duration_s", "num_faces", "speaking_face", "drift_ppm",
-    "jump_at_s", "warnings", "json_file",
+    "pair", "video", "audio", "score", "offset_ms", "offset_low_ms", "offset_high_ms", "best_guess_ms",
+    "best_guess_odds", "confidence", "verdict", "text", "band", "method", "duration_s", "num_faces",
+    "speaking_face", "drift_ppm", "jump_at_s", "warnings", "json_file",
 )  # fmt: skip
 MAX_CSV_BYTES = 100_000_000
 
@@ -103,8 +103,8 @@ class PairTask(Task[PairItem]):
         return Outcome(rows=[row | empty], outputs=[target])
 
 
-def batch_settings(settings: Settings, checkpoint: Path | None) -> dict[str, object]:
-    """Settings that decide the results, for the manifest: those of reading, and a hash of the checkpoint."""
+def batch_settings(settings: Settings, method: str, checkpoint: Path | None) -> dict[str, object]:
+    """Settings that decide the results, for the manifest: of reading, the method, a hash of its model."""
     digest = ""
     if checkpoint is not None:
         try:
@@ -115,6 +115,7 @@ def batch_settings(settings: Settings, checkpoint: Path | None) -> dict[str, obj
         "data": asdict(settings.data),
         "audio": settings.audio.sizes(),
         "sound": asdict(settings.audio.choice),
+        "method": method,
         "checkpoint_sha256": digest,
     }
 

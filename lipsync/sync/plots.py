@@ -1,4 +1,4 @@
-"""Pictures of a score: similarity by lag and time, by lag, and the score second by second."""
+"""Pictures of a score: evidence by lag and time, by lag, and the score second by second."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from facevox.files import replacing
 from lipsync.clips.clock import FRAME_HZ
 from lipsync.sync.estimators import smoothed
 from lipsync.sync.offset import LAG_MS
-from lipsync.sync.verdicts import DETECTABLE_MS, IN_SYNC_MS
+from lipsync.sync.posterior import BLOCK_FRAMES, IN_SYNC_MS
+from lipsync.sync.verdicts import DETECTABLE_MS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,18 +28,18 @@ HEAT_SMOOTH_S = 1.0  # deviation of the Gaussian over time: single syllables are
 HEAT_ROWS = 400  # at most, whatever the length of the clip
 
 
-def heat_map(similarities: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(rows, L) of at most HEAT_ROWS: similarities smoothed over time.
+def heat_map(evidence: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(rows, L) of at most HEAT_ROWS: evidence a block, smoothed over time.
 
-    NaN where no similarity is near enough in time.
+    NaN where no block with evidence is near enough in time.
     """
-    has_value = np.isfinite(similarities)
-    sigma = HEAT_SMOOTH_S * FRAME_HZ
-    # A mean over the values there are: smoothed sums over smoothed weights, both zero where one is missing.
-    sums = smoothed(np.where(has_value, similarities, 0.0).astype(np.float64), sigma, mode="reflect")
+    has_value = (evidence != 0).any(axis=1)
+    sigma = HEAT_SMOOTH_S * FRAME_HZ / BLOCK_FRAMES
+    # A mean over the blocks there are: smoothed sums over smoothed weights, both zero where one is missing.
+    sums = smoothed(evidence.astype(np.float64), sigma, mode="reflect")
     weights = smoothed(has_value.astype(np.float64), sigma, mode="reflect")
     with np.errstate(invalid="ignore", divide="ignore"):
-        smooth = np.where(weights > 0.1, sums / weights, np.nan)
+        smooth = np.where(weights[:, None] > 0.1, sums / weights[:, None], np.nan)
     step = -(-len(smooth) // HEAT_ROWS)
     return smooth[::step]
 
@@ -51,13 +52,13 @@ def sync_figure(score: ClipScore, title: str = "") -> Figure:
     if title:
         figure.suptitle(title)
     heat_axis, lag_axis, time_axis = figure.subplots(3, 1, height_ratios=(2, 1.3, 1))
-    if not len(score.similarities):
+    if not len(score.evidence):
         for axis in (heat_axis, lag_axis, time_axis):
             axis.set_axis_off()
         heat_axis.text(0.5, 0.5, score.judgement.verdict.text, ha="center", va="center", wrap=True)
         return figure
     lags_ms = np.multiply(score.lags, LAG_MS, dtype=np.float64)
-    total_s = len(score.similarities) / FRAME_HZ
+    total_s = score.num_frames / FRAME_HZ
     _draw_heat(heat_axis, score, lags_ms, total_s)
     _draw_lags(lag_axis, score, lags_ms)
     times = [point.time_s for point in score.curve]
@@ -68,7 +69,7 @@ def sync_figure(score: ClipScore, title: str = "") -> Figure:
 
 
 def _draw_heat(axis: Axes, score: ClipScore, lags_ms: NDArray[np.float64], total_s: float) -> None:
-    heat = heat_map(score.similarities)
+    heat = heat_map(score.evidence)
     values = heat[np.isfinite(heat)]
     low, high = np.percentile(values, [2, 99.5]) if len(values) else (0.0, 1.0)
     extent = (0.0, total_s, float(lags_ms[0]), float(lags_ms[-1]))
@@ -80,21 +81,21 @@ def _draw_heat(axis: Axes, score: ClipScore, lags_ms: NDArray[np.float64], total
     if points:
         axis.plot(*zip(*points, strict=True), "c.", markersize=4)
     axis.axhline(0, color="w", linewidth=0.6, linestyle=":")
-    axis.set(xlabel="time (s)", ylabel="lag (ms), + = audio early", title="similarity of lips and sound")
+    axis.set(xlabel="time (s)", ylabel="lag (ms), + = audio early", title="evidence for each lag")
 
 
 def _draw_lags(axis: Axes, score: ClipScore, lags_ms: NDArray[np.float64]) -> None:
-    offset = score.judgement.offset
+    posterior = score.judgement.posterior
     axis.axvspan(*DETECTABLE_MS, color="C2", alpha=0.12, label="not detectable (BT.1359)")
     axis.axvspan(-IN_SYNC_MS, IN_SYNC_MS, color="C0", alpha=0.12, label="in sync here")
-    if offset is not None:
-        axis.plot(lags_ms, offset.curve.values, color="C0")
-        axis.axvspan(*offset.interval_ms, color="C1", alpha=0.15, label="90 % interval")
-        axis.axvline(offset.offset_ms, color="C1", label=f"{offset.offset_ms:+.0f} ms")
+    if posterior is not None:
+        axis.plot(lags_ms, posterior.evidence, color="C0")
+        axis.axvspan(*posterior.interval_ms, color="C1", alpha=0.15, label="90 % interval")
+        axis.axvline(posterior.offset_ms, color="C1", label=f"{posterior.offset_ms:+.0f} ms")
     axis.set(
         xlim=(lags_ms[0], lags_ms[-1]),
         xlabel="lag (ms), + = audio early",
-        ylabel="mean similarity",
+        ylabel="evidence (log)",
         title=score.judgement.verdict.text[:110],
     )
     axis.legend(fontsize="small", loc="upper right")

@@ -9,20 +9,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lipsync.clips.clock import FRAME_HZ
-from lipsync.sync.calibration import SyncCalibration
-from lipsync.sync.offset import (
-    LAG_MS,
-    Drift,
-    Jump,
-    Offset,
-    find_change,
-    find_offset,
-    lag_curve,
-    peak_lag,
-    search_lags,
+from lipsync.sync.changes import Change, find_change, offsets_at
+from lipsync.sync.offset import search_lags
+from lipsync.sync.posterior import (
+    BLOCK_FRAMES,
+    Posterior,
+    SyncCalibration,
+    block_evidence,
+    find_posterior,
+    mixed_posterior,
 )
-from lipsync.sync.speakers import find_evidence, find_speakers
-from lipsync.sync.verdicts import CANNOT_TELL, Verdict, cannot_tell, clip_fault, face_fault, judge
+from lipsync.sync.speakers import best_gain, find_speakers
+from lipsync.sync.verdicts import Verdict, cannot_tell, clip_fault, face_fault, judge
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,24 +36,25 @@ TOO_LITTLE = "lips and sound have too little in common to compare: under a secon
 
 @dataclass(frozen=True)
 class Judgement:
-    """Score and verdict of one matrix of similarities.
+    """Score and verdict of a stretch.
 
     Attributes:
-        score: Probability of being in sync, 0 to 1; nan: cannot tell.
         verdict: In words.
-        offset: The best one; None where nothing can be compared.
+        posterior: All numbers come from it; None where nothing can be compared.
     """
 
-    score: float
     verdict: Verdict
-    offset: Offset | None = None
+    posterior: Posterior | None = None
+
+    @property
+    def score(self) -> float:
+        """Probability of being in sync, 0 to 1; nan where nothing can be compared."""
+        return math.nan if self.posterior is None else self.posterior.in_sync
 
     @property
     def offset_ms(self) -> float:
         """The offset where the verdict stands for one, else nan."""
-        if self.offset is None or not self.verdict.band:
-            return math.nan
-        return self.offset.offset_ms
+        return self.posterior.offset_ms if self.posterior is not None and self.verdict.band else math.nan
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class FaceScore:
     Attributes:
         track: The face.
         judgement: Of the whole of it.
-        evidence: Similarity at its best lag less that at the median lag, summed over its frames.
+        evidence: For its best lag, less that for the median one.
         is_speaking: Whether the clip's own judgement rests on it.
     """
 
@@ -92,35 +91,20 @@ class ClipScore:
         judgement: Of the clip.
         faces: In the order of the clip's tracks.
         curve: Second by second.
-        change: A drift or a jump.
-        similarities: (num_frames, L) of the face that speaks, NaN where none does; empty without an answer.
+        change: A drift or jumps.
+        evidence: (blocks, L) of the face that speaks (`lipsync.sync.posterior`), 0 where none does; empty
+            without an answer.
         lags: (L,).
+        num_frames: Of the clip.
     """
 
     judgement: Judgement
     faces: tuple[FaceScore, ...]
     curve: tuple[CurvePoint, ...]
-    change: Drift | Jump | None
-    similarities: NDArray[np.float32]
+    change: Change | None
+    evidence: NDArray[np.float32]
     lags: NDArray[np.int64]
-
-
-def judge_similarities(
-    similarities: NDArray[np.float32],
-    lags: NDArray[np.int64],
-    estimator: SyncEstimator,
-    calibration: SyncCalibration,
-) -> Judgement:
-    """The judgement of (frames, L) similarities."""
-    offset = find_offset(similarities, lags, spread_ms=estimator.spread_ms)
-    if offset is None:
-        return Judgement(math.nan, cannot_tell(TOO_LITTLE))
-    try:
-        probability = calibration.probability(offset.curve)
-    except ValueError:
-        return Judgement(math.nan, cannot_tell(TOO_LITTLE), offset)
-    verdict = judge(offset, probability)
-    return Judgement(math.nan if verdict.kind == CANNOT_TELL else probability, verdict, offset)
+    num_frames: int
 
 
 def score_clip(clip: ClipFeatures, estimator: SyncEstimator, calibration: SyncCalibration) -> ClipScore:
@@ -133,64 +117,105 @@ def score_clip(clip: ClipFeatures, estimator: SyncEstimator, calibration: SyncCa
     fault = clip_fault(clip)
     if fault:
         faces = tuple(
-            FaceScore(track, Judgement(math.nan, cannot_tell(face_fault(track) or fault)), 0.0, False)
+            FaceScore(track, Judgement(cannot_tell(face_fault(track) or fault)), 0.0, False)
             for track in clip.tracks
         )
-        empty = np.full((0, len(lags)), np.nan, np.float32)
-        return ClipScore(Judgement(math.nan, cannot_tell(fault)), faces, (), None, empty, lags)
-    matrices = [
-        None if face_fault(track) else estimator.similarities(track, clip.sound, lags)
+        empty = np.zeros((0, len(lags)), np.float32)
+        return ClipScore(Judgement(cannot_tell(fault)), faces, (), None, empty, lags, clip.num_frames)
+    parts = [
+        None if face_fault(track) else _evidence_of(track, clip, estimator, calibration, lags)
         for track in clip.tracks
     ]
-    speaking = find_speakers(clip.tracks, matrices, lags)
-    joined = np.full((clip.num_frames, len(lags)), np.nan, np.float32)
+    speaking = find_speakers(clip.tracks, [part and part[0] for part in parts])
+    num_blocks = -(-clip.num_frames // BLOCK_FRAMES)
+    evidence, counts = np.zeros((num_blocks, len(lags)), np.float32), np.zeros(num_blocks, np.int64)
     for number in speaking:
-        matrix, track = matrices[number], clip.tracks[number]
-        if matrix is not None:
-            joined[track.start : track.start + len(track)] = matrix
+        part, first = parts[number], clip.tracks[number].start // BLOCK_FRAMES
+        if part is not None:
+            evidence[first : first + len(part[0])] += part[0]
+            counts[first : first + len(part[1])] += part[1]
     faces = tuple(
-        _face_score(track, matrix, lags, number in speaking, estimator, calibration)
-        for number, (track, matrix) in enumerate(zip(clip.tracks, matrices, strict=True))
+        _face_score(track, part, lags, number in speaking, calibration)
+        for number, (track, part) in enumerate(zip(clip.tracks, parts, strict=True))
     )
-    judgement = judge_similarities(joined, lags, estimator, calibration)
-    change = find_change(joined, lags) if judgement.offset is not None else None
-    return ClipScore(judgement, faces, score_curve(joined, lags, calibration), change, joined, lags)
+    change = find_change(evidence, lags)
+    judgement = judge_evidence(evidence, counts, lags, calibration, change)
+    curve = score_curve(evidence, counts, lags, calibration)
+    return ClipScore(judgement, faces, curve, change, evidence, lags, clip.num_frames)
+
+
+def _evidence_of(
+    track: FaceTrack,
+    clip: ClipFeatures,
+    estimator: SyncEstimator,
+    calibration: SyncCalibration,
+    lags: NDArray[np.int64],
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Evidence and frames of the blocks of the clip that a face is in."""
+    similarities = estimator.similarities(track, clip.sound, lags)
+    # Blocks are those of the clip, so that faces that follow one another share them.
+    before = np.full((track.start % BLOCK_FRAMES, len(lags)), np.nan, np.float32)
+    return block_evidence(np.concatenate([before, similarities]), calibration.sharpness)
+
+
+def judge_evidence(
+    evidence: NDArray[np.float32],
+    counts: NDArray[np.int64],
+    lags: NDArray[np.int64],
+    calibration: SyncCalibration,
+    change: Change | None = None,
+) -> Judgement:
+    """The judgement of a stretch.
+
+    Args:
+        evidence: (blocks, L).
+        counts: (blocks,) frames with evidence.
+        lags: (L,).
+        calibration: Of the estimator.
+        change: A drift or jumps in it: the evidence is then summed along it.
+    """
+    num_frames = int(counts.sum())
+    if change is None:
+        posterior = find_posterior(evidence.sum(axis=0, dtype=np.float64), num_frames, lags, calibration)
+    else:
+        block_s = BLOCK_FRAMES / FRAME_HZ
+        times_s = np.add(np.arange(len(evidence)), 0.5, dtype=np.float64) * block_s
+        offsets_ms = offsets_at(change, times_s, 0.0)
+        posterior = mixed_posterior(evidence, num_frames, lags, calibration, offsets_ms)
+    if posterior is None:
+        return Judgement(cannot_tell(TOO_LITTLE))
+    return Judgement(judge(posterior, change), posterior)
 
 
 def _face_score(
     track: FaceTrack,
-    matrix: NDArray[np.float32] | None,
+    part: tuple[NDArray[np.float32], NDArray[np.int64]] | None,
     lags: NDArray[np.int64],
     is_speaking: bool,
-    estimator: SyncEstimator,
     calibration: SyncCalibration,
 ) -> FaceScore:
-    if matrix is None:
-        return FaceScore(track, Judgement(math.nan, cannot_tell(face_fault(track))), 0.0, False)
-    judgement = judge_similarities(matrix, lags, estimator, calibration)
-    return FaceScore(track, judgement, find_evidence(matrix, lags, None), is_speaking)
+    if part is None:
+        return FaceScore(track, Judgement(cannot_tell(face_fault(track))), 0.0, False)
+    return FaceScore(track, judge_evidence(*part, lags, calibration), best_gain(part[0]), is_speaking)
 
 
 def score_curve(
-    similarities: NDArray[np.float32], lags: NDArray[np.int64], calibration: SyncCalibration
+    evidence: NDArray[np.float32],
+    counts: NDArray[np.int64],
+    lags: NDArray[np.int64],
+    calibration: SyncCalibration,
 ) -> tuple[CurvePoint, ...]:
-    """The score of the `CURVE_WINDOW_S` around each second (less at the ends)."""
+    """The score of the `CURVE_WINDOW_S` around each second (less at the ends), in whole blocks."""
     points = []
-    half = round(CURVE_WINDOW_S / 2 * FRAME_HZ)
-    step = round(CURVE_STEP_S * FRAME_HZ)
-    for middle in range(step // 2, len(similarities), step):
-        part = similarities[max(middle - half, 0) : middle + half]
-        points.append(window_point(part, lags, calibration, middle / FRAME_HZ))
+    block_s = BLOCK_FRAMES / FRAME_HZ
+    total_s = len(evidence) * block_s
+    for time_s in np.arange(CURVE_STEP_S / 2, total_s, CURVE_STEP_S).tolist():
+        first = max(round((time_s - CURVE_WINDOW_S / 2) / block_s), 0)
+        part = slice(first, round((time_s + CURVE_WINDOW_S / 2) / block_s))
+        total = evidence[part].sum(axis=0, dtype=np.float64)
+        posterior = find_posterior(total, int(counts[part].sum()), lags, calibration)
+        if posterior is None:
+            points.append(CurvePoint(time_s, math.nan, math.nan))
+        else:
+            points.append(CurvePoint(time_s, posterior.in_sync, posterior.offset_ms))
     return tuple(points)
-
-
-def window_point(
-    similarities: NDArray[np.float32], lags: NDArray[np.int64], calibration: SyncCalibration, time_s: float
-) -> CurvePoint:
-    """Score and offset of one window, the offset by the peak alone, without an interval."""
-    curve = lag_curve(similarities, lags)
-    try:
-        score = calibration.probability(curve)
-    except ValueError:
-        return CurvePoint(time_s, math.nan, math.nan)
-    return CurvePoint(time_s, score, LAG_MS * peak_lag(curve.values, lags))

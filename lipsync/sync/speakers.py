@@ -7,32 +7,29 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lipsync.sync.offset import lag_curve
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lipsync.clips.features import FaceTrack
 
 
-def find_speakers(
-    tracks: Sequence[FaceTrack],
-    similarities: Sequence[NDArray[np.float32] | None],
-    lags: NDArray[np.int64],
-) -> set[int]:
+def find_speakers(tracks: Sequence[FaceTrack], evidence: Sequence[NDArray[np.float32] | None]) -> set[int]:
     """Indices in `tracks` of the faces that speak: at any moment at most one.
 
     The face with most evidence decides the offset; then faces are chosen by their evidence at that offset,
     as long as they share no moment with one that was chosen before.
+
+    Args:
+        tracks: The faces.
+        evidence: Of each, (blocks, L); None: it gives no answer.
     """
-    usable = {number: matrix for number, matrix in enumerate(similarities) if matrix is not None}
+    usable = {number: blocks for number, blocks in enumerate(evidence) if blocks is not None}
     if not usable:
         return set()
-    evidence = {number: find_evidence(matrix, lags, None) for number, matrix in usable.items()}
-    first = max(usable, key=lambda number: evidence[number])
-    curve = lag_curve(usable[first], lags)
-    at = None if curve.is_empty else int(np.nanargmax(curve.values))
-    at_offset = {number: find_evidence(matrix, lags, at) for number, matrix in usable.items()}
+    gains = {number: best_gain(blocks) for number, blocks in usable.items()}
+    first = max(usable, key=lambda number: gains[number])
+    at = int(usable[first].sum(axis=0, dtype=np.float64).argmax())
+    at_offset = {number: best_gain(blocks, at) for number, blocks in usable.items()}
     speaking: set[int] = set()
     for number in sorted(usable, key=lambda number: (number != first, -at_offset[number])):
         track = tracks[number]
@@ -44,11 +41,7 @@ def find_speakers(
     return speaking
 
 
-def find_evidence(matrix: NDArray[np.float32], lags: NDArray[np.int64], at: int | None) -> float:
-    """Sum over the frames at the best lag (or at lag number `at`) less that at the median lag."""
-    curve = lag_curve(matrix, lags)
-    if curve.is_empty:
-        return 0.0
-    count = float(curve.num_frames.max())
-    value = np.nanmax(curve.values) if at is None else np.nan_to_num(curve.values[at], nan=curve.middle)
-    return float(value) * count - curve.middle * count
+def best_gain(evidence: NDArray[np.float32], at: int | None = None) -> float:
+    """Evidence for the best lag (or for lag number `at`) less that for the median one."""
+    total = evidence.sum(axis=0, dtype=np.float64)
+    return float((total.max() if at is None else total[at]) - np.median(total))

@@ -25,9 +25,8 @@ from lipsync.clips.features import (
     collect_tracks,
 )
 from lipsync.clips.sounds import NUMPY, SoundFeatures, SoundFeatureStream
-from lipsync.sync.answers import without_nan
-from lipsync.sync.calibration import LOUDNESS_CALIBRATION, SyncCalibration
-from lipsync.sync.estimators import LoudnessEstimator, SyncEstimator
+from lipsync.sync.answers import judged_details, without_nan
+from lipsync.sync.methods import Method, open_method
 from lipsync.sync.scoring import ClipScore, score_clip
 
 if TYPE_CHECKING:
@@ -89,7 +88,7 @@ class SyncStream:
     """Scores a live source; use it as a context manager. Memory does not grow.
 
     Args:
-        estimator, calibration: As in `LipSyncInference`; the untrained ones by default.
+        method: As `LipSyncInference.method`; None: the model that comes with the package.
         window_s: Length of the material of each verdict.
         step_s: Time between verdicts.
         max_faces: Followed at the same time.
@@ -99,8 +98,7 @@ class SyncStream:
 
     def __init__(
         self,
-        estimator: SyncEstimator | None = None,
-        calibration: SyncCalibration = LOUDNESS_CALIBRATION,
+        method: Method | None = None,
         *,
         window_s: float = WINDOW_S,
         step_s: float = STEP_S,
@@ -110,8 +108,7 @@ class SyncStream:
         num_mfcc: int = 13,
         features: str = NUMPY,
     ) -> None:
-        self._estimator = estimator or LoudnessEstimator()
-        self._calibration = calibration
+        self._method = method or open_method()
         self._window = max(round(window_s * FRAME_HZ), 1)
         self._step = max(round(step_s * FRAME_HZ), 1)
         self._pictures = FaceFeatureStream(max_faces, crop_px)
@@ -184,7 +181,7 @@ class SyncStream:
         # The clip begins with the window: tracks and shots are counted from its first frame.
         shifted = tuple(replace(track, start=track.start - start) for track in tracks)
         clip = ClipFeatures(num_frames, tuple(shot - start for shot in shots), shifted, sound)
-        score = score_clip(clip, self._estimator, self._calibration)
+        score = score_clip(clip, self._method.estimator, self._method.calibration)
         return LiveScore(start / FRAME_HZ, end / FRAME_HZ, score)
 
     def close(self) -> None:
@@ -202,16 +199,18 @@ class SyncStream:
 
 def live_plain(live: LiveScore) -> dict[str, object]:
     """A verdict as plain values, for JSON."""
-    judgement = live.score.judgement
-    plain = {
-        "start_s": live.start_s,
-        "end_s": live.end_s,
-        "score": round(judgement.score, 4),
-        "offset_ms": round(judgement.offset_ms, 1) + 0.0,
-        "verdict": judgement.verdict.kind,
-        "reason": judgement.verdict.reason,
-    }
-    return {name: without_nan(value) for name, value in plain.items()}
+    judged = judged_details(live.score.judgement)
+    names = (
+        "score",
+        "offset_ms",
+        "offset_interval_ms",
+        "best_guess_ms",
+        "best_guess_odds",
+        "verdict",
+        "reason",
+    )
+    times = {"start_s": live.start_s, "end_s": live.end_s}
+    return times | {name: without_nan(value) for name, value in judged.items() if name in names}
 
 
 def live_text(live: LiveScore) -> str:

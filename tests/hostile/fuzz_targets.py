@@ -696,11 +696,11 @@ def make_lipsync_model(folder: Path) -> None:
 
     from lipsync.network.estimator import SavedModel, save_model
     from lipsync.network.model import LipSyncNetwork, NetworkConfig
-    from lipsync.sync.calibration import SyncCalibration
+    from lipsync.sync.posterior import SyncCalibration
 
     torch.manual_seed(0)
     network = LipSyncNetwork(NetworkConfig(visual_frontend="lip_landmarks", temporal="lstm", hidden_dim=8))
-    calibration = SyncCalibration((1.0, -2.0, 0.25), 0.5)
+    calibration = SyncCalibration(sharpness=0.5, weight=0.9, bias=-0.5, spread_ms=7.0)
     save_model(
         folder / "best_model.pth",
         SavedModel(network=network, ridge=None, calibration=calibration, settings={"x": 1}),
@@ -709,10 +709,11 @@ def make_lipsync_model(folder: Path) -> None:
 
 
 def read_lipsync_model(file: Path) -> object:
-    from lipsync.network.estimator import load_estimator
+    from lipsync.network.estimator import NetworkEstimator, load_method
 
-    estimator, calibration = load_estimator(file)
-    return estimator.network, calibration
+    method = load_method(file)
+    assert isinstance(method.estimator, NetworkEstimator)
+    return method.estimator.network, method.calibration
 
 
 def score(folder: Path, out: Path) -> tuple[str, Sequence[object]]:

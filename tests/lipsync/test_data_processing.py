@@ -67,6 +67,7 @@ def test_clip_holds_face_and_sound_on_one_clock(example_videos: Path, tmp_path: 
         "speaker": "id0001",
         "features": "numpy",
         "mesh": "face_mesh",
+        "clock": "2",
     }
     assert clip.tracks[0].mouths.shape == (13, 96, 96)
     assert len(clip.sound.log_mel) == pytest.approx(52, abs=8)  # AAC ends on a whole frame of 64 ms

@@ -38,13 +38,50 @@ def test_documented_defaults() -> None:
 
 
 def test_settings_for_small_sets_are_those_of_the_published_figures() -> None:
-    from facevox_demo.lipsync_folds import RECIPE
+    from facevox_demo.lipsync_folds import RECIPE, RECIPE_MODEL
 
     small, usual = load_settings(SMALL_SET_FILE), Settings()
-    assert small.training == RECIPE
+    assert (small.training, small.model) == (RECIPE, RECIPE_MODEL)
     assert (RECIPE.learning_rate, RECIPE.num_epochs, RECIPE.batch_size) == (0.003, 50, 16)
-    same = dataclasses.replace(small, training=usual.training)
-    assert same == usual  # audio and network: clips and checkpoints of both go together
+    same = dataclasses.replace(small, training=usual.training, model=usual.model)
+    assert same == usual  # clips are processed alike
+
+
+def test_network_for_small_sets_sees_few_numbers() -> None:
+    small, usual = load_settings(SMALL_SET_FILE), Settings()
+    assert (usual.model.visual_frontend, usual.model.temporal, usual.model.sound_bands) == (
+        "lip_landmarks", "lstm", 0
+    )  # fmt: skip
+    assert (small.model.visual_frontend, small.model.temporal) == ("lip_distances", "none")
+    assert 0 < small.model.sound_bands < small.audio.num_mels
+
+
+@pytest.mark.parametrize(("bands", "mels", "is_good"), [(40, 40, True), (0, 8, True), (20, 19, False)])
+def test_groups_of_bands_are_at_most_as_many_as_bands(bands: int, mels: int, is_good: bool) -> None:
+    overrides = [f"model.sound_bands={bands}", f"audio.num_mels={mels}", "audio.num_mfcc=4"]
+    if is_good:
+        assert load_settings(overrides=overrides).model.sound_bands == bands
+        return
+    expected = r"model\.sound_bands: 20 groups of audio\.num_mels = 19 bands"
+    with pytest.raises(UserError, match=expected):
+        load_settings(overrides=overrides)
+
+
+@pytest.mark.parametrize(
+    ("setting", "values"),
+    [
+        ("model.visual_frontend", ("mouth_cnn", "lip_landmarks", "lip_distances")),
+        ("model.temporal", ("lstm", "transformer", "none")),
+    ],
+)
+def test_words_of_the_network_are_read_as_typed(setting: str, values: tuple[str, ...]) -> None:
+    """YAML has a null and a no, but no none."""
+    key = setting.partition(".")[2]
+    for value in values:
+        assert getattr(load_settings(overrides=[f"{setting}={value}"]).model, key) == value
+    for wrong in ("null", "no", "", "None"):
+        with pytest.raises(UserError, match=f"{key}: .* is not one of {', '.join(values)}"):
+            load_settings(overrides=[f"{setting}={wrong}"])
 
 
 def test_file_may_leave_out_what_it_does_not_change(tmp_path: Path) -> None:
@@ -82,7 +119,7 @@ def test_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_all_faults_come_at_once_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text(
         "data: {max_faces: many, min_duration_s: -1, crops: 3}\n"
-        "model: {temporal: gru}\naudio: 3\nvideo: {}\n"
+        "model: {temporal: gru, sound_bands: -1}\naudio: 3\nvideo: {}\n"
         "training: {split: [1, 2], batch_size: 2.5, seed: true}\n",
         encoding="utf-8",
     )
@@ -93,7 +130,8 @@ def test_all_faults_come_at_once_in_one_line(tmp_path: Path) -> None:
         "data.max_faces: 'many' is not a whole number",
         "data.min_duration_s: -1 is not a number from 0.2 to 60",
         "data.crops: no such setting; there are mouth_crop_px, max_faces",
-        "model.temporal: 'gru' is not one of lstm, transformer",
+        "model.temporal: 'gru' is not one of lstm, transformer, none",
+        "model.sound_bands: -1 is not a whole number from 0 to 128",
         "audio: a section with keys is expected",
         "training.split: [1, 2] is not three whole numbers",
         "training.batch_size: 2.5 is not a whole number",

@@ -22,23 +22,26 @@ from facevox.training.checkpoint import load_checkpoint
 from facevox.training.distributed import World
 from lipsync import train
 from lipsync.clips.clip_files import write_clip
+from lipsync.clips.clock import CLOCK
 from lipsync.clips.features import ClipFeatures
 from lipsync.network import run as training_run
 from lipsync.network import task as training
-from lipsync.network.estimator import load_estimator, load_model
-from lipsync.network.evaluation import accuracy
-from lipsync.network.run import measure_all, run_training
+from lipsync.network.estimator import NetworkEstimator, load_method, load_model
+from lipsync.network.evaluation import SHIFTED, SWAPPED, SYNCED, accuracy, answer_measures
+from lipsync.network.run import calibrate, measure_all, run_training
 from lipsync.network.split import PARTS, split_clips
 from lipsync.network.takes import ClipEntry, list_clips, load_takes
 from lipsync.network.task import fit_ridge
-from lipsync.settings import load_settings
-from lipsync.sync.estimators import LoudnessEstimator
+from lipsync.settings import SMALL_SET_FILE, load_settings
+from lipsync.sync.estimators import UNTRAINED_CALIBRATION, LoudnessEstimator
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NUM_CLIPS = 12
 
 
-def write_processed(folder: Path, num_clips: int = NUM_CLIPS, *, num_speakers: int = 6) -> Path:
+def write_processed(
+    folder: Path, num_clips: int = NUM_CLIPS, *, num_speakers: int = 10, clock: int = CLOCK
+) -> Path:
     """A folder as data_processing.py leaves it; lips follow the voice. A name in Korean, one with a space."""
     records = []
     for number in range(num_clips):
@@ -48,7 +51,8 @@ def write_processed(folder: Path, num_clips: int = NUM_CLIPS, *, num_speakers: i
         file = folder / f"{number}.npz"
         folder.mkdir(parents=True, exist_ok=True)
         clip = ClipFeatures(len(take.track), (0,), (take.track,), take.sound)
-        write_clip(file, clip, {"video": name, "audio": "", "speaker": speaker})
+        source = {"video": name, "audio": "", "speaker": speaker, "clock": str(clock)}
+        write_clip(file, clip, source)
         records.append(
             {
                 "item": name,
@@ -121,8 +125,12 @@ def test_run_leaves_models_curves_card_and_events(trained: Path) -> None:
     assert history[-1]["val_loss"] < history[0]["val_loss"]
     card = (folder / "MODEL_CARD.md").read_text(encoding="utf-8")
     split = json.loads((folder / "split.json").read_text(encoding="utf-8"))
-    assert [len(split[part]) for part in PARTS] == [8, 2, 2]
-    assert re.search(r"\| offset within a frame, 2 s \| [\d.()-]+.* \| 2 \|", card), card
+    assert [len(split[part]) for part in PARTS] == [9, 2, 1]
+    assert re.search(r"\| offset within 40 ms of ±600 ms, 2 s \| [\d.()-]+.* \| 1 \|", card), card
+    # What is told: by the model and the untrained estimator, not by the parts of the model.
+    heads = re.search(r"\n\|  \| network \| network alone \| ridge \| untrained \| windows \|\n", card)
+    assert heads, card
+    assert re.search(r"\n\| shifted: right offset reported, 2 s \| [\d.]+ \|  \|  \| [\d.]+ \| 1 \|\n", card)
 
 
 def test_parts_share_no_speaker_and_the_model_finds_offsets_of_new_ones(
@@ -133,15 +141,26 @@ def test_parts_share_no_speaker_and_the_model_finds_offsets_of_new_ones(
     assert not speakers[0] & speakers[1]
     assert not speakers[0] & speakers[2]
     assert not speakers[1] & speakers[2]
-    estimator, calibration = load_estimator(trained / "checkpoints" / "best_model.pth")
-    found = measure_all({"network": estimator}, list(load_takes([*split.validation, *split.test])), 0)
+    method = load_method(trained / "checkpoints" / "best_model.pth")
+    assert method.notes == ()
+    takes = list(load_takes([*split.validation, *split.test]))
+    found = measure_all({"network": method.estimator}, {"network": method.calibration}, takes, 0)
     assert accuracy(found["network"], 25).value >= 0.9
-    assert calibration.weights[0] > 0  # higher is likelier in sync
+    measures = answer_measures(found["network"], 50)
+    assert measures[f"AUC, in sync against {SHIFTED}"].value > 0.9
+    assert measures[f"AUC, in sync against {SWAPPED}"].value > 0.8
 
 
 def test_every_epochs_model_is_calibrated(trained: Path) -> None:
     for file in (trained / "checkpoints").glob("epoch_*.pth"):
         assert load_model(file).calibration is not None
+
+
+def test_calibration_is_that_of_the_validation_clips(trained: Path, processed: Path) -> None:
+    model = load_model(trained / "checkpoints" / "best_model.pth")
+    split = split_clips(list_clips(processed), (8, 1, 1), 0)
+    assert model.calibration == calibrate(model.estimator, list(load_takes(split.validation)))
+    assert model.calibration != calibrate(model.estimator, list(load_takes(split.train)))
 
 
 @pytest.mark.resume
@@ -199,7 +218,7 @@ def test_two_processes_train_one_model_on_halves_of_each_batch(processed: Path, 
     (code, rows), (other_code, _) = run_ranks(train_together, 2, tmp_path, str(processed), str(tmp_path))
     assert (code, other_code) == (ExitCode.DONE, ExitCode.DONE)
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5, 6]
-    assert rows[-1]["step"] == 6 * (16 // 4)  # two segments a clip
+    assert rows[-1]["step"] == 6 * (18 // 4)  # two segments a clip
     assert rows[-1]["val_loss"] < rows[0]["val_loss"]
     model = load_model(tmp_path / "checkpoints" / "best_model.pth")
     assert model.calibration is not None
@@ -215,7 +234,7 @@ def test_dry_run_counts_estimates_and_writes_nothing(
     assert cli.run(train.main, [*arguments, "--dry_run"]) == 0
     assert list(tmp_path.iterdir()) == []
     shown = capsys.readouterr().out
-    assert "clips: 8 train, 2 validation, 2 test" in shown
+    assert "clips: 9 train, 2 validation, 1 test" in shown
     assert "100 epochs, " in shown
 
 
@@ -235,11 +254,53 @@ def test_other_settings_or_clips_are_refused_and_never_begins_anew(
 def test_mouth_cnn_trains(processed: Path, tmp_path: Path, temporal: str) -> None:
     settings = ("model.visual_frontend=mouth_cnn", f"model.temporal={temporal}", "data.mouth_crop_px=32")
     assert run(processed, tmp_path, *settings, num_epochs=1) == 0
-    estimator, _ = load_estimator(tmp_path / "checkpoints" / "best_model.pth")
+    estimator = load_method(tmp_path / "checkpoints" / "best_model.pth").estimator
     take = make_take(50, 60, mouth_px=32)
     assert np.isfinite(estimator.similarities(take.track, take.sound, np.arange(-3, 4))[5:-5]).all()
     with pytest.raises(UserError, match=r"crops of 32 pixels, here they have 48: give the same data\.mouth"):
         estimator.similarities(make_take(50, 60, mouth_px=48).track, take.sound, np.arange(-3, 4))
+
+
+def test_network_of_small_sets_trains(processed: Path, tmp_path: Path) -> None:
+    """Six distances against means of bands, convolutions alone: found in 1 s of new people."""
+    small = load_settings(SMALL_SET_FILE).model
+    names = ("visual_frontend", "temporal", "sound_bands")
+    assert [getattr(small, name) for name in names] == ["lip_distances", "none", 20]
+    kind = [f"model.{name}={getattr(small, name)}" for name in names]
+    assert run(processed, tmp_path, *kind, num_epochs=12) == 0
+    model = load_model(tmp_path / "checkpoints" / "best_model.pth")
+    config = model.network.config
+    assert [getattr(config, name) for name in names] == ["lip_distances", "none", 20]
+    assert (config.num_mels, config.num_sound_values) == (40, 53)
+    assert model.calibration is not None
+    takes = [make_take(number, 150, noise=0.05) for number in range(50, 56)]
+    alone = NetworkEstimator(model.network)
+    assert accuracy(measure_all({"alone": alone}, {}, takes, 0)["alone"], 25).value > 0.7
+    card = (tmp_path / "checkpoints" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "- sound_bands: 20\n" in card
+
+
+def test_clips_of_an_earlier_version_are_said_to_be_so_and_so_is_their_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    earlier = write_processed(tmp_path / "earlier", clock=CLOCK - 1)
+    assert run(earlier, tmp_path, num_epochs=1) == 0
+    assert "processed by an earlier version" in capsys.readouterr().out
+    file = tmp_path / "checkpoints" / "best_model.pth"
+    (note,) = load_method(file).notes
+    assert "up to 40 ms late" in note
+    write_processed(tmp_path / "again", clock=CLOCK)
+    assert run(tmp_path / "again", tmp_path, num_epochs=1, resume="never") == 0
+    assert "processed by an earlier version" not in capsys.readouterr().out
+    assert load_method(file).notes == ()
+
+
+def test_more_groups_of_bands_than_bands_are_refused(
+    processed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(processed, tmp_path, "model.sound_bands=41") == 2
+    assert "model.sound_bands: 41 groups of audio.num_mels = 40 bands" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_cannot_be_trained_on_is_one_line(
@@ -272,7 +333,8 @@ def test_run_by_librosa_is_recorded_and_may_continue_one_by_numpy(processed: Pat
     folder = tmp_path / "checkpoints"
     assert len(json.loads((folder / "history.json").read_text(encoding="utf-8"))) == 2
     assert "- sound features: librosa" in (folder / "MODEL_CARD.md").read_text(encoding="utf-8")
-    assert load_model(folder / "best_model.pth").settings["features"] == "librosa"
+    models = [load_model(folder / f"epoch_000{number}.pth") for number in (1, 2)]
+    assert [model.settings["features"] for model in models] == ["numpy", "librosa"]
 
 
 def entries(num: int, num_speakers: int) -> list[ClipEntry]:
@@ -312,13 +374,21 @@ def test_ridge_is_fitted_on_a_part_of_many_takes(monkeypatch: pytest.MonkeyPatch
     assert fit_ridge([few_bands]) is None
 
 
-def test_ridge_and_untrained_are_measured_on_the_same_windows() -> None:
+def test_estimators_are_measured_on_the_same_windows() -> None:
     takes = [make_take(seed, 250) for seed in range(3)]
-    found = measure_all({"one": LoudnessEstimator(), "same": LoudnessEstimator()}, takes, 0)
-    assert found["one"].hits == found["same"].hits
-    for key, rows in found["one"].features.items():
-        for (_, one), (_, same) in zip(rows, found["same"].features[key], strict=True):
-            np.testing.assert_array_equal(one, same)
+    calibrations = {"one": UNTRAINED_CALIBRATION, "same": UNTRAINED_CALIBRATION, "without": None}
+    names = [*calibrations, "not named"]
+    found = measure_all(dict.fromkeys(names, LoudnessEstimator()), calibrations, takes, 0)
+    for name in names:
+        assert found[name].hits == found["one"].hits
+    for key, answers in found["one"].answers.items():
+        # Not equal where there is no error: repr, as nan is nothing's equal.
+        assert repr(answers) == repr(found["same"].answers[key])
+        assert found["without"].answers[key] == found["not named"].answers[key] == []
+    assert len(found["one"].answers[50, SYNCED]) == 3 * 4
+    other = measure_all({"one": LoudnessEstimator()}, calibrations, takes, 1)
+    assert repr(other["one"].answers[50, SYNCED]) == repr(found["one"].answers[50, SYNCED])
+    assert repr(other["one"].answers[50, SHIFTED]) != repr(found["one"].answers[50, SHIFTED])
 
 
 def test_second_run_into_the_folder_is_refused_and_the_first_goes_on(

@@ -1,4 +1,4 @@
-"""Random changes: of a clip as a whole, repeatable, and never of the timing."""
+"""Random changes of lips, mouths and movements: of a clip as a whole, and repeatable."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from synthetic_takes import make_take
 from lipsync.clips.mouths import LIP_MIRROR
 from lipsync.network import augmentation
 from lipsync.network.augmentation import augment_lips, augment_mouths, augment_sound, crop_mouths
-from lipsync.network.takes import lip_values, sound_values
+from lipsync.sync.inputs import lip_values, sound_values
 
 
 @pytest.fixture

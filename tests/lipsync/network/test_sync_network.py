@@ -1,43 +1,26 @@
-"""The networks, as modules and as estimators, and their checkpoints."""
-
-from pathlib import Path
+"""The networks, as modules and as estimators."""
 
 import numpy as np
 import pytest
 import torch
-from synthetic_takes import make_take
+from synthetic_takes import make_network, make_take
 
 from facevox.errors import UserError
-from facevox.training.checkpoint import save_checkpoint
 from lipsync.network import estimator as network_estimator
-from lipsync.network.estimator import NetworkEstimator, SavedModel, load_estimator, load_model, save_model
-from lipsync.network.model import LipSyncNetwork, NetworkConfig
-from lipsync.network.takes import NUM_LIP_VALUES
-from lipsync.sync.calibration import SyncCalibration
+from lipsync.network.estimator import RIDGE_SHARE, NetworkEstimator
 from lipsync.sync.estimators import RidgeEstimator, RidgeExample
+from lipsync.sync.inputs import NUM_LIP_VALUES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LAGS = np.arange(-20, 21)
 
 
-def make_network(frontend: str = "lip_landmarks", temporal: str = "lstm", **sizes: int) -> LipSyncNetwork:
-    torch.manual_seed(0)
-    network = LipSyncNetwork(
-        NetworkConfig(visual_frontend=frontend, temporal=temporal, **({"mouth_px": 24} | sizes))
-    )
-    with torch.no_grad():
-        for name, value in network.named_parameters():
-            if name.endswith("gain"):  # as large as training may make it
-                value.fill_(1.0)
-    return network.eval()
-
-
-@pytest.fixture(params=["lstm", "transformer"])
+@pytest.fixture(params=["lstm", "transformer", "none"])
 def temporal(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(params=["lip_landmarks", "mouth_cnn"])
+@pytest.fixture(params=["lip_landmarks", "lip_distances", "mouth_cnn"])
 def frontend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -82,7 +65,7 @@ def test_sound_that_comes_later_is_embedded_later(temporal: str, rows: int) -> N
 
 
 def test_what_is_far_away_changes_nothing(temporal: str) -> None:
-    """The context that streaming relies on: exact for a Transformer, to 0.01 for an LSTM."""
+    """The context that streaming relies on: to 0.01 for an LSTM, else exact."""
     network = make_network(temporal=temporal)
     reach = network_estimator.NETWORK_CONTEXT_FRAMES
     face, sound = torch.randn(1, 200, NUM_LIP_VALUES), torch.randn(1, 800, 53)
@@ -118,12 +101,22 @@ def test_similarities_are_scaled_products_of_embeddings(
             if frame != 7 and 0 <= row < len(sound):
                 expected[frame, column] = np.exp(2.0) * face[frame] @ sound[row]
     if ridge is not None:
-        expected += ridge.similarities(take.track, take.sound, LAGS)
+        expected += RIDGE_SHARE * ridge.similarities(take.track, take.sound, LAGS)
     whole = estimator.similarities(take.track, take.sound, LAGS)
     np.testing.assert_allclose(whole, expected, atol=1e-4)
     monkeypatch.setattr(network_estimator, "CHUNK_FRAMES", 20)
     in_chunks = estimator.similarities(take.track, take.sound, LAGS)
     np.testing.assert_allclose(in_chunks, whole, atol=0.05)  # e^2 times the 0.01 of an LSTM
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, 2.0])
+def test_ridge_counts_by_its_share(share: float) -> None:
+    take, network, ridge = make_take(5, 60), make_network(), fit_ridge()
+    alone, of_ridge, both = (
+        estimator.similarities(take.track, take.sound, LAGS)
+        for estimator in (NetworkEstimator(network), ridge, NetworkEstimator(network, ridge, share))
+    )
+    np.testing.assert_allclose(both, alone + share * of_ridge, atol=1e-3)
 
 
 def test_no_sound_gives_nothing_to_compare() -> None:
@@ -139,45 +132,3 @@ def test_sound_of_another_size_is_refused() -> None:
     other = type(take.sound)(take.sound.log_mel[:, :20], take.sound.mfcc)
     with pytest.raises(UserError, match=r"trained on 53 numbers .* there are 33: give the same"):
         NetworkEstimator(make_network()).embed_sound(other)
-
-
-def test_checkpoint_gives_the_same_estimator_back(tmp_path: Path, frontend: str, temporal: str) -> None:
-    take = make_take(5, 60, mouth_px=24)
-    ridge = fit_ridge()
-    network = make_network(frontend, temporal)
-    calibration = SyncCalibration((1.0, -2.0, 0.25), 0.5)
-    file = tmp_path / "best model.pth"
-    save_model(
-        file, SavedModel(network=network, ridge=ridge, calibration=calibration, settings={"split_hash": "x"})
-    )
-    estimator, loaded = load_estimator(file)
-    assert loaded == calibration
-    assert estimator.name == f"network ({frontend}, {temporal}, ridge)"
-    np.testing.assert_array_equal(
-        estimator.similarities(take.track, take.sound, LAGS),
-        NetworkEstimator(network, ridge).similarities(take.track, take.sound, LAGS),
-    )
-    assert load_model(file).settings == {"split_hash": "x"}
-
-
-def test_what_is_no_model_is_refused_in_one_line(tmp_path: Path) -> None:
-    file = tmp_path / "best_model.pth"
-    with pytest.raises(UserError, match="there is no such file"):
-        load_model(file)
-    file.write_text("hello", encoding="utf-8")
-    with pytest.raises(UserError, match="no checkpoint of facevox"):
-        load_model(file)
-    save_checkpoint(file, {"kind": "face_voice", "network": {}})
-    with pytest.raises(UserError, match="a checkpoint of 'face_voice', not a lip-sync model"):
-        load_model(file)
-    save_checkpoint(file, {"kind": "lipsync", "network": {}, "format": 7})
-    with pytest.raises(UserError, match="of format 7; this program reads 1"):
-        load_model(file)
-    save_checkpoint(file, {"kind": "lipsync", "network": {"width": 3}, "format": 1})
-    with pytest.raises(UserError, match="no lip-sync model of this version"):
-        load_model(file)
-    network = make_network()
-    save_model(file, SavedModel(network=network, ridge=None, calibration=None, settings={}))
-    assert load_model(file).ridge is None
-    with pytest.raises(UserError, match="without a calibration of its score"):
-        load_estimator(file)

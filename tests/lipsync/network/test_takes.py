@@ -9,21 +9,28 @@ import pytest
 from synthetic_takes import make_lips, make_take
 
 from facevox.errors import UserError
+from lipsync.clips.clip_files import write_clip
+from lipsync.clips.clock import CLOCK
 from lipsync.clips.features import ClipFeatures
 from lipsync.clips.mouths import LIP_MIRROR
 from lipsync.clips.sounds import SoundFeatures, sound_features
-from lipsync.network.takes import (
+from lipsync.network.takes import ClipEntry, inputs_of, list_clips, load_takes, takes_of
+from lipsync.sync.estimators import lip_distances
+from lipsync.sync.inputs import (
+    DISTANCES_FROM,
+    DISTANCES_LESS,
     HIGH_PASS_FRAMES,
     LEVEL_SCALE,
     LIP_SCALE,
     MFCC_SCALE,
     NUM_LIP_VALUES,
-    inputs_of,
+    NUM_SPEEDS,
+    QUIET_DB,
+    floored_levels,
     is_voiced,
     lip_values,
-    list_clips,
     sound_values,
-    takes_of,
+    values_of_levels,
 )
 
 
@@ -53,6 +60,26 @@ def test_lip_values_are_contour_distances_and_speeds_without_slow_movement() -> 
         values[:, 82], slow_high_pass(gap[:, None], HIGH_PASS_FRAMES)[:, 0] * 10, atol=1e-4
     )
     np.testing.assert_allclose(values[1:-1, 85], 15 * (gap[2:] - gap[:-2]) / 2, atol=1e-4)
+
+
+def test_distances_of_the_mouth_are_differences_of_coordinates() -> None:
+    """What networks of lip_distances see: those of the ridge, around the middle of the lips."""
+    rng = np.random.default_rng(1)
+    lips = make_lips(rng.normal(size=60)) + rng.normal(0, 0.02, (60, 40, 2)).astype(np.float32)
+    values = lip_values(lips)
+    found = values[:, DISTANCES_FROM]
+    found[:, : len(DISTANCES_LESS)] -= values[:, DISTANCES_LESS]
+    expected = lip_distances(lips - lips.mean(axis=1, keepdims=True))
+    np.testing.assert_allclose(found, slow_high_pass(expected, HIGH_PASS_FRAMES) * LIP_SCALE, atol=1e-4)
+
+
+def test_last_values_of_lips_are_speeds() -> None:
+    """They alone change where the same movement takes another time."""
+    lips = make_lips(np.linspace(0, 1, 50))
+    one, half = lip_values(lips)[10:-10], lip_values(lips[::2])[5:-5]
+    speeds, twice = one[:, -NUM_SPEEDS:], half[:, -NUM_SPEEDS:]
+    assert np.abs(speeds).max() > 0.01
+    np.testing.assert_allclose(twice, 2 * speeds[:: len(speeds) // len(twice)][: len(twice)], atol=1e-3)
 
 
 def test_one_frame_has_values() -> None:
@@ -87,6 +114,23 @@ def test_sound_values_are_high_passed_bands_and_librosas_mfcc() -> None:
     )
 
 
+def test_quiet_rows_are_raised_to_a_floor_that_moves_with_the_gain() -> None:
+    rng = np.random.default_rng(4)
+    levels = rng.uniform(-95, -20, (300, 40)).astype(np.float32)
+    sound = SoundFeatures(levels, levels[:, :13].copy())
+    floor = np.percentile(levels.max(axis=1), 95) - QUIET_DB
+    assert -95 < floor < -85
+    np.testing.assert_allclose(floored_levels(sound), np.maximum(levels, floor), atol=1e-4)
+    louder = SoundFeatures(levels + 6, levels[:, :13].copy())
+    np.testing.assert_allclose(floored_levels(louder), floored_levels(sound) + 6, atol=1e-4)
+
+
+def test_input_of_a_take_keeps_the_levels_that_its_sound_is_made_of() -> None:
+    inputs = inputs_of(make_take(0, 60), "lip_landmarks")
+    assert inputs.level_db.shape == (240, 40)
+    np.testing.assert_array_equal(values_of_levels(inputs.level_db, 13), inputs.sound)
+
+
 @pytest.mark.parametrize("rows", [-37, 3, 28])
 @pytest.mark.numeric
 def test_shifting_samples_by_whole_rows_shifts_the_features(rows: int) -> None:
@@ -117,6 +161,8 @@ def test_known_offset_moves_the_row_of_the_first_frame() -> None:
     take = make_take(0, 40, start=10, offset_rows=12)
     assert inputs_of(take, "lip_landmarks").first_row == 40 - 12
     assert inputs_of(take, "mouth_cnn").face.dtype == np.uint8
+    distances = inputs_of(take, "lip_distances")  # of the same values: its network picks six distances
+    np.testing.assert_array_equal(distances.face, inputs_of(take, "lip_landmarks").face)
 
 
 def test_of_faces_seen_together_the_one_that_speaks_is_taken() -> None:
@@ -127,6 +173,16 @@ def test_of_faces_seen_together_the_one_that_speaks_is_taken() -> None:
     kept = takes_of(clip, "c", "s")
     assert {take.track.start for take in kept} == {0, 200}
     assert next(take for take in kept if take.track.start == 0).track is speaking.track
+
+
+@pytest.mark.parametrize(("source", "clock"), [({"clock": "2"}, 2), ({"clock": "1"}, 1), ({}, 1)])
+def test_takes_know_the_clock_of_their_clip(tmp_path: Path, source: dict[str, str], clock: int) -> None:
+    """Clips that name none are of the former one, which showed pictures late."""
+    assert CLOCK == 2
+    take = make_take(0, 30)
+    write_clip(tmp_path / "c.npz", ClipFeatures(30, (0,), (take.track,), take.sound), source)
+    (found,) = load_takes([ClipEntry("c", tmp_path / "c.npz", "ann")])
+    assert (found.clock, found.speaker) == (clock, "speaker ann")
 
 
 def test_folder_without_clips_is_refused(tmp_path: Path) -> None:

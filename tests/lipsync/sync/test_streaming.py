@@ -17,11 +17,12 @@ from lipsync import realtime
 from lipsync.clips import sounds, tracks
 from lipsync.clips.features import FaceFeatures, FaceFeatureStream, FrameFeatures
 from lipsync.sync import streaming
-from lipsync.sync.calibration import LOUDNESS_CALIBRATION
-from lipsync.sync.estimators import LoudnessEstimator
+from lipsync.sync.methods import UNTRAINED, open_method
 from lipsync.sync.scoring import score_clip
 from lipsync.sync.streaming import LiveScore, SyncStream, cut_clip, live_text
 
+# Lips of the made-up people follow the loudness of their voices; the model of the package knows real ones.
+METHOD = open_method(UNTRAINED)
 # What a verdict of the stream may differ by from that of the whole clip, cut at the same places.
 SCORE_TOLERANCE = 1e-6
 OFFSET_TOLERANCE_MS = 0.01
@@ -85,7 +86,7 @@ def streamed(
 def test_stream_gives_the_numbers_of_the_file_within_five_seconds(talking: tuple[Path, ...]) -> None:
     clip = features_of(talking[0])
     images, voice = list(pictures_of(talking[0])), voice_of(talking[0])
-    with SyncStream() as stream:
+    with SyncStream(METHOD) as stream:
         found, heard = [], 0
         for number, image in enumerate(images):
             found += stream.push_sound(voice[heard : heard + 640])
@@ -98,7 +99,7 @@ def test_stream_gives_the_numbers_of_the_file_within_five_seconds(talking: tuple
     assert [(live.start_s, live.end_s) for live in found] == [(0.0, 4.48), (1.0, 5.48), (1.52, 6.0)]
     for live in found:
         start, end = round(live.start_s * 25), round(live.end_s * 25)
-        whole = score_clip(cut_clip(clip, start, end), LoudnessEstimator(), LOUDNESS_CALIBRATION)
+        whole = score_clip(cut_clip(clip, start, end), METHOD.estimator, METHOD.calibration)
         now = live.score.judgement
         assert now.score == pytest.approx(whole.judgement.score, abs=SCORE_TOLERANCE)
         assert now.verdict.kind == whole.judgement.verdict.kind == "in_sync"
@@ -110,7 +111,7 @@ def test_stream_agrees_with_the_score_of_the_file(
     talking: tuple[Path, ...], replayed: None, early_ms: int
 ) -> None:
     voice = shifted(voice_of(talking[0]), early_ms)
-    with SyncStream() as stream:
+    with SyncStream(METHOD) as stream:
         found = streamed(stream, list(pictures_of(talking[0])), voice)
     for live in found:
         assert live.offset_ms == pytest.approx(early_ms, abs=FILE_OFFSET_TOLERANCE_MS)
@@ -122,7 +123,7 @@ def test_blocks_of_sound_change_nothing(talking: tuple[Path, ...], replayed: Non
     images, voice = list(pictures_of(talking[0])), voice_of(talking[0])
     answers = []
     for block in (160, 1111, 32_000):
-        with SyncStream() as stream:
+        with SyncStream(METHOD) as stream:
             answers.append([live.offset_ms for live in streamed(stream, images, voice, block)])
     assert answers[0] == pytest.approx(answers[1], abs=1e-6)
     assert answers[0] == pytest.approx(answers[2], abs=1e-6)
@@ -138,7 +139,7 @@ def test_sound_that_comes_late_changes_nothing(
     voice = np.tile(shifted(voice_of(talking[0]), 120), 2)
     answers = []
     for late in (0.0, late_s):
-        with SyncStream(step_s=step_s) as stream:
+        with SyncStream(METHOD, step_s=step_s) as stream:
             found = streamed(stream, images, voice, late_s=late)
         verdicts = [live.score.judgement.verdict.kind for live in found]
         numbers = [(live.start_s, live.end_s, live.score.judgement.score, live.offset_ms) for live in found]
@@ -152,7 +153,7 @@ def test_last_pictures_may_come_at_once_while_the_sound_is_behind(
     talking: tuple[Path, ...], replayed: None
 ) -> None:
     """`finish` brings the pictures of the look-ahead together: none that a waiting verdict wants is lost."""
-    with SyncStream(step_s=0.2) as stream:
+    with SyncStream(METHOD, step_s=0.2) as stream:
         found = streamed(stream, list(pictures_of(talking[0])) * 2, voice_of(talking[0])[: 4 * RATE_HZ])
     # A verdict has waited for 50 pictures when it is made without its sound; at the end the last one is made.
     assert [round(live.end_s * 25) for live in found] == [*range(112, 300 - 50 + 1, 5), 300]
@@ -161,7 +162,7 @@ def test_last_pictures_may_come_at_once_while_the_sound_is_behind(
 
 def test_memory_does_not_grow_and_the_step_is_kept(talking: tuple[Path, ...], replayed: None) -> None:
     images = [pictures_of(talking[0])[0]] * 150 * 5
-    with SyncStream(step_s=2.0) as stream:
+    with SyncStream(METHOD, step_s=2.0) as stream:
         found = streamed(stream, images, np.tile(voice_of(talking[0])[: 6 * RATE_HZ], 5))
         assert len(stream._rows.log_mel) < 4 * 25 * 12
         assert len(stream._frames) < 25 * 8
@@ -170,7 +171,7 @@ def test_memory_does_not_grow_and_the_step_is_kept(talking: tuple[Path, ...], re
 
 
 def test_sound_that_stays_away_does_not_stop_the_verdicts(talking: tuple[Path, ...], replayed: None) -> None:
-    with SyncStream() as stream:
+    with SyncStream(METHOD) as stream:
         found = [live for image in pictures_of(talking[0]) * 2 for live in stream.push_frame(image)]
     assert len(found) >= 4
     assert {live.score.judgement.verdict.kind for live in found} == {"cannot_tell"}
@@ -198,7 +199,7 @@ def test_each_picture_and_each_sound_is_worked_on_once(
     count(sounds, "mel_power", lambda rows, *_: len(rows))
     count(streaming, "score_clip", lambda _, clip, *rest: clip.num_frames)
     images, voice = list(pictures_of(talking[0])), voice_of(talking[0])
-    with SyncStream() as stream:
+    with SyncStream(METHOD) as stream:
         found = streamed(stream, images, voice)
     assert len(found) == 3
     # One face; where it is lost for a moment, it is looked for again.
@@ -212,7 +213,15 @@ def test_program_prints_a_line_a_second(
     talking: tuple[Path, ...], replayed: None, tmp_path: Path, capsys
 ) -> None:
     write_wav(tmp_path / "v.wav", shifted(voice_of(talking[0]), 160), RATE_HZ)
-    options = ["--video", str(talking[0]), "--audio", str(tmp_path / "v.wav"), "--json"]
+    options = [
+        "--video",
+        str(talking[0]),
+        "--audio",
+        str(tmp_path / "v.wav"),
+        "--method",
+        "untrained",
+        "--json",
+    ]
     assert cli.run(realtime.main, options) == 0
     said = capsys.readouterr()
     lines = [json.loads(line) for line in said.out.splitlines()]

@@ -10,16 +10,20 @@ from talking_clips import features_of, make_talking, voice_of
 
 from lipsync.clips.features import ClipFeatures
 from lipsync.clips.sounds import sound_features
-from lipsync.sync.offset import LagCurve, Offset
+from lipsync.sync.changes import Drift, Jumps, Part
+from lipsync.sync.offset import search_lags
+from lipsync.sync.posterior import Posterior
 from lipsync.sync.verdicts import (
     AUDIO_EARLY,
     AUDIO_LATE,
     CANNOT_TELL,
     IN_SYNC,
+    MOST_ODDS,
     NO_MATCH,
     band_of,
     clip_fault,
     face_fault,
+    guess_odds,
     judge,
     offset_text,
     sound_fault,
@@ -33,36 +37,76 @@ def talking(load_script, tmp_path_factory) -> tuple[Path, ...]:
     return make_talking(load_script, tmp_path_factory)
 
 
-def found(offset_ms: float, *, half_ms: float = 20.0, confidence: float = 1.0, peak_z: float = 9.0) -> Offset:
-    curve = LagCurve(np.arange(3), np.zeros(3), np.full(3, 125))
-    return Offset(offset_ms, (offset_ms - half_ms, offset_ms + half_ms), confidence, peak_z, curve)
+def posterior_at(offset_ms: float, *, half_ms: float = 20.0, match: float = 0.95) -> Posterior:
+    """A bell around an offset whose 90 % interval has that half width."""
+    grid_ms = np.arange(-1200.0, 1201.0, 10.0)
+    masses = np.exp(-0.5 * ((grid_ms - offset_ms) / (half_ms / 1.645)) ** 2)
+    interval_ms = (offset_ms - half_ms, offset_ms + half_ms)
+    lags = search_lags()
+    return Posterior(lags, np.zeros(201), grid_ms, masses / masses.sum(), match, offset_ms, interval_ms, 125)
 
 
 @pytest.mark.parametrize(
-    ("offset_ms", "probability", "kind"),
+    ("offset_ms", "half_ms", "kind"),
     [
-        (10.0, 0.9, IN_SYNC),
-        (-55.0, 0.6, IN_SYNC),
-        (120.0, 0.02, AUDIO_EARLY),
-        (-300.0, 0.02, AUDIO_LATE),
-        (-100.0, 0.6, AUDIO_LATE),  # even odds of being in sync, but the interval says no
+        (10.0, 20.0, IN_SYNC),
+        (-35.0, 20.0, IN_SYNC),
+        (120.0, 20.0, AUDIO_EARLY),
+        (-300.0, 20.0, AUDIO_LATE),
+        (-100.0, 40.0, AUDIO_LATE),
+        (55.0, 20.0, AUDIO_EARLY),  # surely early, though perhaps by no more than counts as in sync
     ],
 )
-def test_verdict_follows_offset_and_probability(offset_ms: float, probability: float, kind: str) -> None:
-    verdict = judge(found(offset_ms), probability)
+def test_verdict_follows_the_interval(offset_ms: float, half_ms: float, kind: str) -> None:
+    posterior = posterior_at(offset_ms, half_ms=half_ms)
+    verdict = judge(posterior)
     assert verdict.kind == kind
     assert f"{abs(offset_ms):.0f} ms" in verdict.text
     assert verdict.band == band_of(offset_ms)
     assert verdict.reason == ""
+    if kind == IN_SYNC:
+        assert max(map(abs, posterior.interval_ms)) <= 60
+        assert posterior.in_sync > 0.8
 
 
-def test_offset_that_does_not_stand_out_is_no_verdict() -> None:
-    vague = found(400.0, half_ms=500.0, confidence=0.4)
-    assert judge(vague, 0.05).kind == NO_MATCH
-    assert judge(vague, 0.6).kind == CANNOT_TELL  # in sync would be likely, but elsewhere is likelier
-    unknown = judge(vague, 0.35)
-    assert (unknown.kind, unknown.band) == (CANNOT_TELL, "")
-    assert "5.0 s" in unknown.reason
+@pytest.mark.parametrize(
+    ("offset_ms", "half_ms"), [(10.0, 70.0), (-350.0, 400.0), (40.0, 45.0), (200.0, 150.0)]
+)
+def test_offset_that_does_not_stand_out_is_no_verdict(offset_ms: float, half_ms: float) -> None:
+    verdict = judge(posterior_at(offset_ms, half_ms=half_ms))
+    assert (verdict.kind, verdict.band) == (CANNOT_TELL, "")
+    assert "5.0 s" in verdict.reason
+    assert f"the best guess is {offset_ms:+.0f} ms with odds of " in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("match", "kind"),
+    [(0.01, NO_MATCH), (0.2, NO_MATCH), (0.3, CANNOT_TELL), (0.7, CANNOT_TELL), (0.85, IN_SYNC)],
+)
+def test_no_match_needs_evidence_against_every_offset(match: float, kind: str) -> None:
+    assert judge(posterior_at(0.0, match=match)).kind == kind
+
+
+def test_odds_of_the_best_guess_are_those_of_its_confidence() -> None:
+    even = posterior_at(100.0, half_ms=1.645 * 40 / 0.674, match=1.0)  # half of the mass within 40 ms
+    assert guess_odds(even) == pytest.approx(1.0, abs=0.1)
+    assert guess_odds(posterior_at(100.0, match=1.0)) > 100
+    assert guess_odds(posterior_at(100.0, half_ms=5.0, match=1.0)) <= MOST_ODDS
+    assert "odds of 1 to 2" in judge(posterior_at(0.0, match=0.3)).reason
+
+
+def test_changing_offset_is_reported_with_its_places() -> None:
+    """Masses of a clip that is in sync for half of its time and early for the rest."""
+    lags, grid_ms = search_lags(), np.arange(-1200.0, 1201.0, 10.0)
+    masses = np.where(np.isin(grid_ms, (0.0, 200.0)), 0.5, 0.0)
+    both = Posterior(lags, np.zeros(201), grid_ms, masses, 0.99, 0.0, (0.0, 200.0), 500)
+    jumps = Jumps((Part(0, 10, 0.0), Part(10, 20, 200.0)))
+    verdict = judge(both, jumps)
+    assert verdict.kind == AUDIO_EARLY
+    assert "jumps from +0 ms at about 10 s to +200 ms" in verdict.text
+    drift = judge(both, Drift(5000.0, -50.0, 250.0))
+    assert "drifts by +5000 ppm, from -50 ms at the start to +250 ms" in drift.text
+    assert judge(replace(both, match=0.01), jumps).kind == NO_MATCH
 
 
 @pytest.mark.parametrize(
@@ -78,7 +122,7 @@ def test_bands_are_those_of_the_recommendation(offset_ms: float, band: str) -> N
 
 
 def test_direction_is_said_in_words() -> None:
-    assert judge(found(-0.3), 0.9).text == "in sync (audio 0 ms early)"
+    assert judge(posterior_at(-0.3)).text == "in sync (audio 0 ms early)"
     assert offset_text(119.6) == "audio 120 ms early; delay it by 120 ms"
     assert offset_text(-80.0) == "audio 80 ms late; move it ahead by 80 ms"
 

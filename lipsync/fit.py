@@ -1,0 +1,73 @@
+"""Fit a lip-sync model to a folder of videos, without labels: to these people, rooms and cameras.
+
+    python lipsync/fit.py --videos DIR --save_dir runs/fitted
+    python lipsync/inference.py --checkpoint runs/fitted/best_model.pth --video talk.mp4
+
+Nothing has to be known of the videos: by how much each is off is found by the model that comes with the
+package and then by networks trained on other people of the folder; clips that are dubbed, silent or whose
+offset moves are left out and named. Speakers come from the top sub-folder or data.speaker_regex; without
+either each video counts as a person. Needs about 10 people and 90 s; some minutes on two cores.
+Writes best_model.pth, MODEL_CARD.md (scores on people left out, beside the model of the package), clips.csv
+(the offset of each clip, or why it is left out), clips/ and work/ (a stopped run continues from these).
+Exit codes: 0 done; 1 too few people or seconds, or no better than the model of the package (no model is
+written); 2 bad settings or input; 75 stopped by a signal (run the same command again to continue).
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from facevox import cli
+from facevox.batch_options import BatchOptions
+from facevox.cluster.job import Job
+from facevox.errors import ExitCode
+from lipsync.data_processing import process_videos
+from lipsync.settings import add_audio_options, add_config_arguments, load_settings
+
+JOB = Job(inputs=("config", "videos"), output="save_dir", is_some_failed_done=False)
+logger = logging.getLogger(__name__)
+CLIPS_DIR = "clips"
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    """The options of this program."""
+    parser = cli.make_parser(__doc__, "python lipsync/fit.py --videos DIR --save_dir runs/fitted")
+    add = parser.add_argument
+    add("--videos", type=Path, required=True, metavar="DIR", help="searched in all sub-folders")
+    add("--save_dir", type=Path, required=True, metavar="DIR", help="of the model, its card and the tables")
+    add_config_arguments(parser)
+    add_audio_options(parser, "features", "channel", "track")
+    cli.add_options(parser, BatchOptions)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Processes the videos and fits a model to them; returns the exit code."""
+    args = get_args_parser().parse_args(argv)
+    settings = load_settings(args.config, args.overrides)
+    clips_dir = args.save_dir / CLIPS_DIR
+    paths = replace(settings.paths, videos_dir=str(args.videos), processed_dir=str(clips_dir))
+    code = process_videos(replace(settings, paths=paths), args)
+    if code not in (ExitCode.DONE, ExitCode.SOME_FAILED) or args.dry_run or args.num_shards > 1:
+        return code
+    from facevox.training.run_folder import run_folder  # torch takes seconds
+    from lipsync.network.fitting import TooSmallError, fit_files
+
+    with run_folder(args.save_dir):
+        try:
+            result = fit_files(clips_dir, args.save_dir, settings)
+        except TooSmallError as error:
+            logger.info(str(error))
+            return ExitCode.SOME_FAILED
+    logger.info(result.message)
+    if result.model_file is None:
+        return ExitCode.SOME_FAILED
+    logger.info(f"model: {result.model_file}")
+    return ExitCode.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

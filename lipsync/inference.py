@@ -6,12 +6,13 @@
     python lipsync/inference.py --video talk.mp4 --output fixed.mp4 --offset_ms 120
     python lipsync/inference.py --video talk.mp4 --json --plot sync.png
     python lipsync/inference.py --batch pairs.csv --output_dir outputs/scores
+    python lipsync/inference.py --batch videos --output_dir outputs/scores
 
 offset_ms > 0 means that the audio is early: delay it by that much. The score is the probability of being in
 sync. Without --checkpoint the small network that comes with the package compares lips and sound; --method
 untrained compares the opening of the mouth with the loudness of the voice.
-pairs.csv has the columns video and audio (empty: the video's own sound); a batch writes sync.csv, one JSON
-file a pair and manifests/inference.jsonl, and resumes where it was stopped.
+pairs.csv has the columns video and audio (empty: the video's own sound); of a folder all videos are scored. A
+batch writes sync.csv, one JSON file a pair and manifests/inference.jsonl, and resumes where it was stopped.
 Exit codes: 0 done (in sync or not); 1 no answer is possible, the file would not be better, or more pairs of
 a batch failed than --max_failed allows; 2 bad usage or input; 75 stopped by a signal (batch: run the same
 command again to continue).
@@ -270,7 +271,12 @@ def get_args_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="picture of lag and time, .png, .svg or .pdf (default: none)",
     )
-    add("--batch", type=Path, metavar="CSV", help="score the pairs of a table (default: none)")
+    add(
+        "--batch",
+        type=Path,
+        metavar="CSV|DIR",
+        help="score the pairs of a table, or all videos below a folder (default: none)",
+    )
     add(
         "--output_dir",
         type=Path,

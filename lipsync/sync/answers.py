@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
@@ -13,7 +15,7 @@ from lipsync.clips.clock import FRAME_HZ, ROW_HZ
 from lipsync.sync.changes import Drift, Jumps
 from lipsync.sync.offset import MAX_OFFSET_MS
 from lipsync.sync.scoring import ClipScore, FaceScore, Judgement
-from lipsync.sync.verdicts import change_text, guess_odds
+from lipsync.sync.verdicts import AUDIO_EARLY, AUDIO_LATE, change_text, guess_odds
 
 if TYPE_CHECKING:
     from facevox.media import MediaInfo
@@ -116,6 +118,7 @@ class Details(Judged):
     video: str
     audio: str
     max_offset_ms: float
+    ffmpeg: str  # the command that shifts the sound by the offset; "" where it is in sync or unknown
     warnings: list[str]
 
 
@@ -149,8 +152,28 @@ def make_details(clip: ClipFeatures, score: ClipScore, source: Source, method: M
         "video": source.video,
         "audio": source.audio,
         "max_offset_ms": MAX_OFFSET_MS,
+        "ffmpeg": ffmpeg_line(source, judgement.offset_ms) if _is_shift(score) else "",
         "warnings": [*method.notes, *_warnings(clip, score, source)],
     }
+
+
+def _is_shift(score: ClipScore) -> bool:
+    """True where one shift of the sound puts the clip right."""
+    return score.change is None and score.judgement.verdict.kind in (AUDIO_EARLY, AUDIO_LATE)
+
+
+def ffmpeg_line(source: Source, offset_ms: float) -> str:
+    """A command for a shell: pictures and sound are copied, the sound is later by the offset."""
+    video = Path(source.video)
+    fixed = video.with_name(f"{video.stem}_fixed{video.suffix}")
+    words = ["ffmpeg", "-i", _argument(video), "-itsoffset", f"{offset_ms / 1000:.4f}"]
+    words += ["-i", _argument(Path(source.audio or source.video)), "-map", "0:v", "-map", "1:a", "-c", "copy"]
+    return shlex.join([*words, _argument(fixed)])
+
+
+def _argument(path: Path) -> str:
+    """A path that ffmpeg takes for a file: a colon would name a protocol, a dash an option."""
+    return str(path) if path.is_absolute() else f"./{path}"
 
 
 def _rounded(value: float, digits: int) -> float:
@@ -265,6 +288,8 @@ def summary_lines(details: Details) -> list[str]:
             f"best guess: {round(details['best_guess_ms']):+d} ms, odds {details['best_guess_odds']:g} to 1 "
             "that it is right to 40 ms"
         )
+    if details["ffmpeg"]:
+        lines.append(f"with ffmpeg: {details['ffmpeg']}")
     if len(details["faces"]) > 1:
         speaking = [f"{face['face']}" for face in details["faces"] if face["is_speaking"]]
         lines.append(f"faces: {len(details['faces'])}, speaking: {', '.join(speaking) or 'none'}")

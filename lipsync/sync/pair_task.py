@@ -16,7 +16,7 @@ import cv2
 
 from facevox.batch import FileItem, Outcome, Task
 from facevox.errors import UserError
-from facevox.files import write_json
+from facevox.files import VIDEO_PATTERNS, find_files, relative_name, write_json
 from facevox.naming import plan_names
 from facevox.spreadsheets import TableReader
 from lipsync.clips.clip_task import changed_clip
@@ -121,13 +121,17 @@ def batch_settings(settings: Settings, method: str, checkpoint: Path | None) -> 
 
 
 def plan_pairs(table: Path) -> list[PairItem]:
-    """An item for each row of a CSV with the columns video and (or not) audio.
+    """An item for each row of a CSV with the columns video and (or not) audio, or each video below a folder.
 
     Relative paths are relative to the table's folder, or else to where the program was started.
 
     Raises:
         UserError: No such file, no such columns, no rows, too many fields, or a missing file; with the line.
+            A folder without videos.
     """
+    if table.is_dir():
+        videos = find_files(table, VIDEO_PATTERNS, what="--batch")
+        return _items([(relative_name(video, table), "") for video in videos], table)
     try:
         if table.stat().st_size > MAX_CSV_BYTES:
             raise UserError(f"{table}: more than {MAX_CSV_BYTES} bytes; that is no list of pairs")

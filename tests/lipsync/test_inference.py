@@ -362,6 +362,33 @@ def test_batch_writes_table_and_json_and_goes_on_where_it_stopped(
     assert "0 done, 2 skipped" in capsys.readouterr().out
 
 
+def test_batch_of_a_folder_scores_all_its_videos(
+    quick: LipSyncInference, talking: tuple[Path, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same numbers as one by one."""
+    folder = tmp_path / "videos"
+    for number, video in enumerate(talking):
+        target = folder / f"person {number}" / "a.mp4"
+        target.parent.mkdir(parents=True)
+        target.symlink_to(video)
+    read_clip = LipSyncInference.read_clip
+    monkeypatch.setattr(
+        LipSyncInference,
+        "read_clip",
+        lambda self, path, *a, **o: read_clip(self, Path(path).resolve(), *a, **o),
+    )
+    options = ("--batch", folder, "--output_dir", tmp_path / "out", "--method", "untrained", "--debug")
+    assert run(*options) == 0
+    with (tmp_path / "out/sync.csv").open(newline="", encoding="utf-8") as file:
+        rows = {row["pair"]: row for row in csv.DictReader(file)}
+    assert list(rows) == ["person 0/a.mp4", "person 1/a.mp4"]
+    for row, video in zip(rows.values(), talking, strict=True):
+        score, details = quick.compute_sync_score(video)
+        assert (float(row["score"]), float(row["offset_ms"])) == (score, details["offset_ms"])
+    (tmp_path / "empty").mkdir()
+    assert run("--batch", tmp_path / "empty", "--output_dir", tmp_path / "none") == 2
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

@@ -47,7 +47,8 @@ from lipsync.settings import (
     add_method_option,
     load_settings,
 )
-from lipsync.sync.methods import AUTO, check_method, open_method
+from lipsync.sync.methods import AUTO, check_method
+from lipsync.sync.opening import open_method
 
 # The modules that do the work are imported where they are used: PyAV, OpenCV, SciPy and torch take from a
 # tenth of a second to several, for which neither `--help` nor a batch without a checkpoint should wait.

@@ -147,6 +147,11 @@ class TrainingSettings:
         (8, 1, 1), SPLIT, "shares of training, validation and test, by speaker or by video"
     )
     checkpoint_interval: int = option(10, whole(1, 100_000), "epochs between checkpoints that are kept")
+    offsets: str = option(
+        "found",
+        choice("found", "zero"),
+        "of the clips: found by the model that comes with the package | zero, if all are known to be in sync",
+    )
     seed: int = option(0, whole(0, 2**31 - 1), "of split, weights and order")
     device: str = option("auto", DEVICE, "auto | cpu | cuda")
     num_workers: int = option(0, whole(0, 256), "processes that load; a few for mouth_cnn on a GPU")

@@ -1,6 +1,7 @@
 """The imports run one way: scripts → facevox_programs, facevox_demo → packages → facevox, without circles."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -85,10 +86,16 @@ def test_no_module_imports_the_front_of_its_own_package(package: str) -> None:
     assert wrong == set()
 
 
-def test_no_program_bears_the_name_of_a_package() -> None:
-    """Python looks into a program's own folder first: its neighbours would import it for the package."""
+def test_program_with_the_name_of_a_package_does_not_hide_it(tmp_path: Path) -> None:
+    """Python looks into a program's own folder first; `facevox.program` takes it out before other imports."""
     programs = [*REPOSITORY.glob("scripts/*/*.py"), *REPOSITORY.glob("benchmarks/*.py")]
-    assert {file.stem for file in programs} & set(PACKAGES) == set()
+    assert {file.stem for file in programs} & set(PACKAGES) == {"lipsync"}
+    command = [sys.executable, "benchmarks/lipsync.py", "--parts", "real"]  # imports the package
+    environment = os.environ | {"FACEVOX_TEST_DATA": str(tmp_path)}
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, "no real clips" in done.stdout) == (0, True), done.stderr
 
 
 def test_scripts_do_not_import_each_other() -> None:

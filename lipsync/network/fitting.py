@@ -41,6 +41,7 @@ from lipsync.network.evaluation import (
     foreign_of,
     measure_take,
 )
+from lipsync.network.found_offsets import FoundOffset, find_take_offset
 from lipsync.network.model_card import score_tables
 from lipsync.network.split import deal_folds
 from lipsync.network.takes import Take, list_clips, load_takes
@@ -49,11 +50,9 @@ from lipsync.network.windows import SEGMENT_FRAMES
 from lipsync.settings import SMALL_SET_FILE, Settings, load_settings
 from lipsync.shipped.clips import load_shipped_takes
 from lipsync.shipped.model import load_shipped
-from lipsync.sync.changes import find_change
 from lipsync.sync.estimators import SyncEstimator
 from lipsync.sync.offset import search_lags
-from lipsync.sync.posterior import Example, SyncCalibration, block_evidence, find_posterior, fit_calibration
-from lipsync.sync.verdicts import change_text, judge
+from lipsync.sync.posterior import Example, SyncCalibration, fit_calibration
 
 logger = logging.getLogger(__name__)
 
@@ -65,47 +64,8 @@ COMPARED_FRAMES = 50  # windows of 2 s decide whether anything was gained
 CLIPS_TABLE = "clips.csv"
 
 
-@dataclass(frozen=True)
-class FoundOffset:
-    """A take and the offset that was found for it.
-
-    Attributes:
-        take: With the offset as its own, where one is found.
-        interval_ms: Of the offset; nan without one.
-        reason: Why it is left out; "" where it is used.
-    """
-
-    take: Take
-    interval_ms: tuple[float, float]
-    reason: str
-
-    @property
-    def is_used(self) -> bool:
-        """True where it is trained on."""
-        return not self.reason
-
-
 class TooSmallError(UserError):
     """The folder has too few people or seconds to gain anything by."""
-
-
-def find_take_offset(take: Take, estimator: SyncEstimator, calibration: SyncCalibration) -> FoundOffset:
-    """The offset of a take as a whole."""
-    lags = search_lags()
-    similarities = estimator.similarities(take.track, take.sound, lags)
-    evidence, counts = block_evidence(similarities, calibration.sharpness)
-    total = evidence.sum(axis=0, dtype=np.float64)
-    posterior = find_posterior(total, int(counts.sum()), lags, calibration)
-    nothing = (float("nan"), float("nan"))
-    if posterior is None:
-        return FoundOffset(take, nothing, "under a second of lips and sound")
-    change = find_change(evidence, lags)
-    if change is not None:
-        return FoundOffset(take, nothing, change_text(change))
-    verdict = judge(posterior)
-    if not verdict.band:
-        return FoundOffset(take, nothing, verdict.reason)
-    return FoundOffset(replace(take, offset_ms=posterior.offset_ms), posterior.interval_ms, "")
 
 
 def require_enough(found: Sequence[FoundOffset]) -> None:

@@ -24,6 +24,7 @@ from lipsync.clips.clock import CLOCK
 from lipsync.clips.sounds import require_features
 from lipsync.network.estimator import NetworkEstimator, load_model, save_model
 from lipsync.network.evaluation import Measurements, calibration_examples, foreign_of, measure_take
+from lipsync.network.found_offsets import with_found_offsets
 from lipsync.network.model_card import write_model_card
 from lipsync.network.split import PARTS, Split, split_clips
 from lipsync.network.takes import Take, list_clips, load_takes
@@ -82,6 +83,9 @@ def run_training(
             pass  # a damaged clip is reported now, and not after the last epoch
         if not takes:
             raise UserError("the training clips hold no face")
+        takes, validation = (
+            known_offsets(part, settings, is_logged=world.is_main) for part in (takes, validation)
+        )
         num_clips = len(split.train)
         clock = min(take.clock for take in [*takes, *validation])
         if world.is_main:
@@ -121,6 +125,13 @@ def run_training(
         elif world.is_main:
             _finish(settings, split, takes, validation, result)
     return result
+
+
+def known_offsets(takes: Sequence[Take], settings: Settings, *, is_logged: bool = True) -> list[Take]:
+    """The takes with offsets by `training.offsets`."""
+    if settings.training.offsets == "zero":
+        return list(takes)
+    return with_found_offsets(takes, is_logged=is_logged)
 
 
 def _keep_split(file: Path, settings: Settings, split: Split, resume: str) -> None:
@@ -163,7 +174,7 @@ def _finish(
         estimators |= {f"{NETWORK} alone": NetworkEstimator(model.network), RIDGE: model.ridge}
     estimators[UNTRAINED] = LoudnessEstimator()
     calibrations = {NETWORK: model.calibration, UNTRAINED: UNTRAINED_CALIBRATION}
-    takes = list(load_takes(split.test, settings.audio.features))
+    takes = known_offsets(list(load_takes(split.test, settings.audio.features)), settings)
     results = measure_all(estimators, calibrations, takes, settings.training.seed)
     notes = notes_of(settings, split)
     write_model_card(save_dir, settings, notes, result, results, model.calibration)

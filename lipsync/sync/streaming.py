@@ -26,7 +26,8 @@ from lipsync.clips.features import (
 )
 from lipsync.clips.sounds import NUMPY, SoundFeatures, SoundFeatureStream
 from lipsync.sync.answers import judged_details, without_nan
-from lipsync.sync.methods import Method, open_method
+from lipsync.sync.methods import Method
+from lipsync.sync.opening import open_method
 from lipsync.sync.scoring import ClipScore, score_clip
 
 if TYPE_CHECKING:

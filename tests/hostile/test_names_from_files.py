@@ -61,6 +61,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     assert not list(tmp_path.rglob("*touched*"))
 
 
+@pytest.fixture(autouse=True)
+def srun_is_there(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """submitit writes scripts only where it sees SLURM; nothing here runs it."""
+    folder = tmp_path_factory.mktemp("slurm")
+    (folder / "srun").write_text("#!/bin/sh\nexit 1\n")
+    (folder / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
 def hostile_texts(folder: Path) -> list[str]:
     command = "touch touched"
     paths = [f"../{PRECIOUS}", f"../../{PRECIOUS}", str(folder.parent / PRECIOUS), "../new.csv"]

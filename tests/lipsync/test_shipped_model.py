@@ -16,7 +16,7 @@ from lipsync.inference import LipSyncInference
 from lipsync.network.model import LipSyncNetwork, NetworkConfig
 from lipsync.shipped import clips, model
 from lipsync.sync.inputs import lip_values, sound_values
-from lipsync.sync.methods import open_method
+from lipsync.sync.opening import open_method
 
 TOLERANCE = 1e-4
 

@@ -17,7 +17,8 @@ from lipsync import realtime
 from lipsync.clips import sounds, tracks
 from lipsync.clips.features import FaceFeatures, FaceFeatureStream, FrameFeatures
 from lipsync.sync import streaming
-from lipsync.sync.methods import UNTRAINED, open_method
+from lipsync.sync.methods import UNTRAINED
+from lipsync.sync.opening import open_method
 from lipsync.sync.scoring import score_clip
 from lipsync.sync.streaming import LiveScore, SyncStream, cut_clip, live_text
 

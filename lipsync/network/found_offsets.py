@@ -64,8 +64,8 @@ def find_take_offset(take: Take, estimator: SyncEstimator, calibration: SyncCali
 def with_found_offsets(takes: Sequence[Take], *, is_logged: bool = True) -> list[Take]:
     """The takes with the offset that the model of the package finds; those without one are left out.
 
-    Where it finds one for under LEAST_SHARE of them (made-up people, sound features of other sizes), all are
-    taken as they are, and a message says so.
+    Where under LEAST_SHARE of them have one (people who are drawn, sound features of other sizes), all stay
+    as they are, and a message says so.
 
     Args:
         takes: Of clips that may be off by any offset of the search.
@@ -73,18 +73,18 @@ def with_found_offsets(takes: Sequence[Take], *, is_logged: bool = True) -> list
     """
     shipped = load_shipped()
     try:
-        found = [find_take_offset(take, shipped.estimator, shipped.calibration) for take in takes]
+        offsets = [find_take_offset(take, shipped.estimator, shipped.calibration) for take in takes]
     except UserError as error:  # other sizes of the sound features
         _log(is_logged, f"clips are taken to be in sync: {error}")
         return list(takes)
-    used = [one.take for one in found if one.is_used]
+    used = [one.take for one in offsets if one.is_used]
     if len(used) < LEAST_SHARE * len(takes):
         _log(
             is_logged,
             f"an offset stands out for {len(used)} of {len(takes)} faces: all are taken to be in sync",
         )
         return list(takes)
-    for one in found:
+    for one in offsets:
         if not one.is_used:
             _log(is_logged, f"{one.take.name}: left out: {one.reason}")
     largest = max((abs(take.offset_ms) for take in used), default=0.0)

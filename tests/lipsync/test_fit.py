@@ -33,7 +33,7 @@ def small() -> Iterator[pytest.MonkeyPatch]:
     start = Method("shipped: of the test", LoudnessEstimator(), UNTRAINED_CALIBRATION)
     monkeypatch.setattr(fitting, "load_shipped", lambda: start)
     monkeypatch.setattr(fitting, "load_shipped_takes", lambda: ())
-    for name, value in (("NUM_STEPS", 30), ("MIN_EPOCHS", 1), ("MIN_PEOPLE", 6), ("MIN_SECONDS", 30.0)):
+    for name, value in (("NUM_STEPS", 16), ("MIN_EPOCHS", 1), ("MIN_PEOPLE", 6), ("MIN_SECONDS", 30.0)):
         monkeypatch.setattr(fitting, name, value)
     yield monkeypatch
     monkeypatch.undo()

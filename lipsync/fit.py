@@ -28,7 +28,7 @@ from lipsync.data_processing import process_videos
 from lipsync.settings import add_audio_options, add_config_arguments, load_settings
 
 JOB = Job(inputs=("config", "videos"), output="save_dir", is_some_failed_done=False)
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("lipsync.fit")  # also where the program is started by its path
 CLIPS_DIR = "clips"
 
 

@@ -257,7 +257,7 @@ def write_clip_table(path: Path, found: Sequence[FoundOffset]) -> None:
     for one in found:
         seconds = round(len(one.take.track) / FRAME_HZ, 2)
         numbers = [one.take.offset_ms, *one.interval_ms]
-        cells = [round(number, 1) for number in numbers] if one.is_used else [""] * len(numbers)
+        cells = [round(number, 1) + 0.0 for number in numbers] if one.is_used else [""] * len(numbers)
         used = "yes" if one.is_used else "no"
         rows.append(
             [one.take.name, one.take.speaker, one.take.track.track_id, seconds, *cells, used, one.reason]

@@ -108,7 +108,8 @@ def _best_drift(evidence: NDArray[np.floating[Any]], lags: NDArray[np.int64]) ->
         middle = int(totals.argmax())
         best = max(best, (float(totals[middle]), float(rise), middle))
     _, rise, middle = best
-    if abs(rise) * LAG_MS < MIN_CHANGE_MS:
+    is_at_edge = abs(rise) >= np.floor(most)  # the true one may be larger
+    if abs(rise) * LAG_MS < MIN_CHANGE_MS or is_at_edge:
         return -np.inf, None
     finer = [_along_line(evidence, middle, part) for part in rise + np.linspace(-1, 1, 21) * SLOPE_STEP_LAGS]
     total, rise, place = max(finer)

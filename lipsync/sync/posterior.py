@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from facevox.errors import UserError
-from lipsync.sync.offset import LAG_MS, peak_lag
+from lipsync.sync.offset import LAG_MS, PEAK_STEPS, peak_lag
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,6 +38,7 @@ INTERVAL = 0.90
 MATCH_SHARE = 0.75
 IN_SYNC_SHARE, IN_SYNC_DEVIATION_MS = 0.4, 50.0
 LEAST_FRAMES = 20  # with evidence; less gives no answer
+LEAST_PART = 0.2  # of the blocks, for the longest part of one offset
 SPREAD_REACH = 4  # deviations that the widening goes to each side
 MOST_LOGIT = 20.0
 
@@ -111,6 +112,12 @@ class Posterior:
     def in_sync(self) -> float:
         """The score: probability of a match whose offset is within IN_SYNC_MS."""
         return self.match * self.mass_between(-IN_SYNC_MS, IN_SYNC_MS)
+
+    @property
+    def is_at_edge(self) -> bool:
+        """True where the likeliest lag is at an end of the search: the true one may be beyond."""
+        low_ms, high_ms = LAG_MS * (self.lags[0] + PEAK_STEPS), LAG_MS * (self.lags[-1] - PEAK_STEPS)
+        return not low_ms < self.offset_ms < high_ms
 
     @property
     def near(self) -> float:
@@ -225,7 +232,7 @@ def mixed_posterior(
     """The posterior of a stretch whose offset changes in a known way; None as in `find_posterior`.
 
     The evidence is summed along the change. The masses are those of the offset at any moment of the stretch;
-    `offset_ms` is the one that is nearest for most of it.
+    `offset_ms` is that of the longest part, or of the middle of a drift.
 
     Args:
         evidence: (blocks, L).
@@ -235,7 +242,10 @@ def mixed_posterior(
         offsets_ms: (blocks,) the change.
     """
     shifts = np.rint(offsets_ms / LAG_MS).astype(np.int64)
-    middle = int(np.median(shifts))
+    # The offset of the longest part; of a drift, that of its middle.
+    values, counts = np.unique(shifts, return_counts=True)
+    is_part = counts.max() >= LEAST_PART * len(shifts)
+    middle = int(values[counts.argmax()] if is_part else shifts[len(shifts) // 2])
     total = np.zeros(len(lags))
     for row, shift in zip(evidence, (shifts - middle).tolist(), strict=True):
         low, high = max(-shift, 0), min(len(lags), len(lags) - shift)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +20,7 @@ from lipsync.sync.posterior import (
     mixed_posterior,
 )
 from lipsync.sync.speakers import best_gain, find_speakers
-from lipsync.sync.verdicts import Verdict, cannot_tell, clip_fault, face_fault, judge
+from lipsync.sync.verdicts import UNLIKELY_MATCH, Verdict, cannot_tell, clip_fault, face_fault, judge
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -134,12 +134,14 @@ def score_clip(clip: ClipFeatures, estimator: SyncEstimator, calibration: SyncCa
         if part is not None:
             evidence[first : first + len(part[0])] += part[0]
             counts[first : first + len(part[1])] += part[1]
+    change = find_change(evidence, lags)
+    judgement = judge_evidence(evidence, counts, lags, calibration, change)
     faces = tuple(
         _face_score(track, part, lags, number in speaking, calibration)
         for number, (track, part) in enumerate(zip(clip.tracks, parts, strict=True))
     )
-    change = find_change(evidence, lags)
-    judgement = judge_evidence(evidence, counts, lags, calibration, change)
+    if change is not None and len(speaking) == 1:  # the offset of that face changes as the clip's does
+        faces = tuple(replace(face, judgement=judgement) if face.is_speaking else face for face in faces)
     curve = score_curve(evidence, counts, lags, calibration)
     return ClipScore(judgement, faces, curve, change, evidence, lags, clip.num_frames)
 
@@ -217,5 +219,7 @@ def score_curve(
         if posterior is None:
             points.append(CurvePoint(time_s, math.nan, math.nan))
         else:
-            points.append(CurvePoint(time_s, posterior.in_sync, posterior.offset_ms))
+            is_match = posterior.match > UNLIKELY_MATCH
+            offset_ms = posterior.offset_ms if is_match else math.nan
+            points.append(CurvePoint(time_s, posterior.in_sync, offset_ms))
     return tuple(points)

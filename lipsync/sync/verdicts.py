@@ -44,6 +44,7 @@ MOST_ODDS = 999.0
 # left out, 0.7 gave 7 points more of the right offsets in windows of 2 s, and twice as often one for the
 # sound of somebody else; none of the windows that match was below 0.2.
 LIKELY_MATCH, UNLIKELY_MATCH = 0.8, 0.2
+EVEN = 0.5  # a clip is off where its score is below
 SURE_NEAR = 0.7  # least probability, given a match, that the offset is right to a frame
 # ITU-R BT.1359-1: what viewers detect, and what they still accept; positive: audio early.
 DETECTABLE_MS = (-125.0, 45.0)
@@ -93,7 +94,8 @@ def judge(posterior: Posterior, change: Change | None = None) -> Verdict:
     """The verdict that a posterior stands for.
 
     In sync: a match is likely, and the whole interval of its offset is within IN_SYNC_MS. Early or late: a
-    match is likely, its offset stands out, and its interval leaves 0 out. No match: one is unlikely.
+    match is likely, its offset stands out, its interval leaves 0 out, and the score is below one half. No
+    match: one is unlikely.
 
     Args:
         posterior: Of a clip, a face or a window; where the offset changes, over its moments.
@@ -113,9 +115,21 @@ def judge(posterior: Posterior, change: Change | None = None) -> Verdict:
             return Verdict(IN_SYNC, f"in sync (audio {abs(round(offset_ms))} ms {side})", band=band)
         if change is not None:
             early = posterior.mass_between(IN_SYNC_MS, math.inf)
-            kind = AUDIO_EARLY if early >= posterior.mass_between(-math.inf, -IN_SYNC_MS) else AUDIO_LATE
+            is_early = early >= posterior.mass_between(-math.inf, -IN_SYNC_MS)
+            if abs(offset_ms) > IN_SYNC_MS:  # so that the offset and the verdict have one sign
+                is_early = offset_ms > 0
+            kind = AUDIO_EARLY if is_early else AUDIO_LATE
             return Verdict(kind, f"not in sync throughout; {change_text(change)}", band=band)
+        if posterior.is_at_edge:
+            return cannot_tell(
+                f"the likeliest offset is at the end of the search, {offset_ms:+.0f} ms: it may be larger"
+            )
         if posterior.near >= SURE_NEAR and (low_ms > 0 or high_ms < 0):
+            if posterior.in_sync >= EVEN:
+                return cannot_tell(
+                    f"at the edge of what counts as in sync: {offset_ms:+.0f} ms, 90 % between {low_ms:+.0f} "
+                    f"and {high_ms:+.0f} ms"
+                )
             kind = AUDIO_EARLY if offset_ms > 0 else AUDIO_LATE
             return Verdict(kind, offset_text(offset_ms), band=band)
     seconds = posterior.num_frames / FRAME_HZ

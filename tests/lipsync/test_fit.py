@@ -1,6 +1,8 @@
 """A model fitted to a folder without labels: offsets found, the unfit left out, nothing done twice."""
 
 import csv
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +24,7 @@ from lipsync.sync.estimators import UNTRAINED_CALIBRATION, LoudnessEstimator
 from lipsync.sync.methods import Method
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+REPOSITORY = Path(__file__).parents[2]
 WORLD = World(device=torch.device("cpu"))
 DUBBED, JUMPING = "person 3", "person 7"
 
@@ -161,3 +164,14 @@ def test_program_says_that_a_folder_is_too_small(
     assert "nothing is gained; use the model that comes with the package" in capsys.readouterr().out
     assert (tmp_path / "clips.csv").is_file()
     assert not (tmp_path / "best_model.pth").exists()
+
+
+@pytest.mark.slow
+def test_program_started_by_its_path_gives_the_reason(
+    load_script, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    videos = make_talking(load_script, tmp_path_factory)[0].parents[1]
+    command = [sys.executable, "lipsync/fit.py", "--videos", str(videos), "--save_dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "nothing is gained; use the model that comes with the package" in done.stdout + done.stderr

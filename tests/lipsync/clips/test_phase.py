@@ -39,5 +39,7 @@ def test_offset_follows_pictures_off_the_grid(tmp_path: Path, talking: tuple[Pat
             assert phase_s(probe(path), 25) == pytest.approx(delay_ms / 1000, abs=0.002)
             expected = ["pictures between the steps of the clock"] * (delay_ms > 0)
             assert changed_kinds(path, pictures=True, sound=True, grid_hz=25) == expected
-        offsets[delay_ms] = lipsync.analyse(path)[1]["offset_ms"]
+        posterior = lipsync.analyse(path)[0].judgement.posterior
+        assert posterior is not None
+        offsets[delay_ms] = posterior.offset_ms  # whatever the verdict is: some are at the edge of in sync
     assert offsets == pytest.approx({delay: offsets[0] + delay for delay in offsets}, abs=2)

@@ -54,7 +54,7 @@ def posterior_at(offset_ms: float, *, half_ms: float = 20.0, match: float = 0.95
         (120.0, 20.0, AUDIO_EARLY),
         (-300.0, 20.0, AUDIO_LATE),
         (-100.0, 40.0, AUDIO_LATE),
-        (55.0, 20.0, AUDIO_EARLY),  # surely early, though perhaps by no more than counts as in sync
+        (70.0, 20.0, AUDIO_EARLY),
     ],
 )
 def test_verdict_follows_the_interval(offset_ms: float, half_ms: float, kind: str) -> None:
@@ -67,6 +67,22 @@ def test_verdict_follows_the_interval(offset_ms: float, half_ms: float, kind: st
     if kind == IN_SYNC:
         assert max(map(abs, posterior.interval_ms)) <= 60
         assert posterior.in_sync > 0.8
+
+
+def test_offset_at_the_edge_of_in_sync_is_said_to_be_there() -> None:
+    """Surely early, but more likely than not by no more than counts as in sync."""
+    posterior = posterior_at(50.0, half_ms=15.0)
+    verdict = judge(posterior)
+    assert posterior.in_sync > 0.5
+    assert (verdict.kind, verdict.band) == (CANNOT_TELL, "")
+    assert "at the edge of what counts as in sync: +50 ms, 90 % between +35 and +65 ms" in verdict.reason
+
+
+@pytest.mark.parametrize("offset_ms", [1000.0, -990.0])
+def test_offset_at_the_end_of_the_search_may_be_larger(offset_ms: float) -> None:
+    verdict = judge(posterior_at(offset_ms))
+    assert verdict.kind == CANNOT_TELL
+    assert "end of the search" in verdict.reason
 
 
 @pytest.mark.parametrize(

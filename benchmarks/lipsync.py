@@ -8,7 +8,8 @@
 Parts: example (12 synthetic people, in folds), real (the clips of $FACEVOX_TEST_DATA, ../shared/data without
 it; left out, with a message, where there are none) and speed (scoring a clip of 360, 720 and 1080 lines end
 to end, with the shares of its steps; "by processor time" is the rate of an otherwise idle core).
-Only where it is asked for, as it takes an hour: variants (the folds, clips and windows of real for other
+Only where they are asked for: fit (a model fitted to real clips whose offsets are hidden from it, some
+minutes), and, as it takes an hour, variants (the folds, clips and windows of real for other
 settings, each minus the shipped ones, small.yaml; a mean over seeds, as they differ by several points).
 In all but speed the speakers are dealt into folds: network and ridge are fitted on the others, the untrained
 estimator on nobody. In brackets after a figure: 95 % interval over speakers, with the seeds as they are.
@@ -19,7 +20,6 @@ Exit codes: 0 every bar is met; 1 one is missed; 2 bad usage or bad input; 75 st
 
 import argparse
 import importlib.util
-import os
 import sys
 import tempfile
 import time
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from lipsync.settings import Settings
 
 PARTS = ("example", "real", "speed")
+FIT_PART = "fit"
 REPOSITORY = FOLDER.parent
 EXAMPLE_ACCURACY_BAR, EXAMPLE_AUC_BAR = 0.95, 0.98
 NO_WORSE_BAR = 0.0  # of the network less the ridge
@@ -74,7 +75,13 @@ def get_args_parser() -> argparse.ArgumentParser:
     """The options of this program."""
     parser = cli.make_parser(__doc__, "python benchmarks/lipsync.py --parts real --folds 18")
     add = parser.add_argument
-    add("--parts", nargs="+", choices=(*PARTS, VARIANTS_PART), default=list(PARTS), help="what is measured")
+    add(
+        "--parts",
+        nargs="+",
+        choices=(*PARTS, FIT_PART, VARIANTS_PART),
+        default=list(PARTS),
+        help="what is measured",
+    )
     add("--folds", type=cli.positive_int, default=6, help="into which the real speakers are dealt")
     add("--example_folds", type=cli.positive_int, default=3, help="into which the example people are dealt")
     add(
@@ -264,13 +271,54 @@ def measure_real(args: argparse.Namespace, folder: Path) -> list[Figure]:
 
 def load_real_takes(args: argparse.Namespace, folder: Path) -> "list[Take]":
     """Real people's clips of known offset; an empty list, with a message, where there are no clips."""
-    from facevox_demo.lipsync_folds import real_takes
+    from facevox_demo.lipsync_folds import LIST_FILE, real_takes, sample_data_dir
 
-    data_dir = Path(os.environ.get("FACEVOX_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
-    if not (data_dir / "MANIFEST.csv").is_file():
+    data_dir = sample_data_dir()
+    if not (data_dir / LIST_FILE).is_file():
         print("no real clips ($FACEVOX_TEST_DATA): their figures are left out")
         return []
     return real_takes(data_dir, args.features_dir or folder / "features")
+
+
+def measure_fit(args: argparse.Namespace, folder: Path) -> list[Figure]:
+    """A model fitted to clips whose offsets are hidden from it; no figures without real clips.
+
+    They are of people whom the model of the package has not seen. Whole clips are compared with the known
+    offsets, windows with those that were found.
+    """
+    import torch
+
+    from facevox.training.distributed import World
+    from lipsync.network.evaluation import accuracy, answer_measures
+    from lipsync.network.fitting import fit_folder
+    from lipsync.settings import Settings
+    from lipsync.shipped.clips import load_shipped_takes
+
+    familiar = {take.speaker for take in load_shipped_takes()}
+    takes = [take for take in load_real_takes(args, folder) if take.speaker not in familiar]
+    if not takes:
+        return []
+    hidden = [replace(take, offset_ms=0.0) for take in takes]
+    start_s = time.perf_counter()
+    result = fit_folder(hidden, folder / "fit", Settings(), World(device=torch.device("cpu")))
+    minutes = (time.perf_counter() - start_s) / 60
+    pairs = zip(result.found, takes, strict=True)
+    errors_ms = [abs(one.take.offset_ms - take.offset_ms) for one, take in pairs if one.is_used]
+    title = f"fit: {len(takes)} clips of {len({take.speaker for take in takes})} people"
+    figures = [
+        Figure(f"{title}, one core", minutes, "min", is_better_higher=False, is_comparable=False),
+        Figure(f"{title}, whose offset is found", len(errors_ms), is_comparable=False),
+        Figure(f"{title}, largest error", max(errors_ms), "ms", is_better_higher=False, is_comparable=False),
+    ]
+    for name, measured in result.results.items():
+        for length in (25, 50, 125, 250):
+            what = f"fit: offset within 40 ms of ±600, {length / 25:g} s, {name}"
+            if any(measured.hits[600.0][length].values()):
+                figures.append(_figure(what, accuracy(measured, length), is_comparable=False))
+        for length in (50, 125):
+            for what, value in answer_measures(measured, length).items():
+                figures.append(_figure(f"fit, {length / 25:g} s: {what}, {name}", value, is_comparable=False))
+    return figures
 
 
 def measure_variants(args: argparse.Namespace, folder: Path) -> list[Figure]:
@@ -407,6 +455,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "example": measure_example,
         "real": measure_real,
         "speed": measure_speed,
+        FIT_PART: measure_fit,
         VARIANTS_PART: measure_variants,
     }
     with tempfile.TemporaryDirectory(prefix="facevox-") as name:

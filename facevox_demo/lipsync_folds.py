@@ -8,6 +8,7 @@ windows without overlap (`lipsync.network.evaluation`).
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -44,6 +45,8 @@ from lipsync.sync.posterior import Example, fit_calibration
 NETWORK, ALONE, RIDGE, UNTRAINED = ESTIMATORS = ("network", "network alone", "ridge", "untrained")
 _SMALL = load_settings(SMALL_SET_FILE)
 RECIPE, RECIPE_MODEL = _SMALL.training, _SMALL.model  # what users of small sets train with
+LIST_FILE, LIST_COLUMNS = "MANIFEST.csv", ("file", "identity", "est_offset_ms", "est_offset_z")
+REPOSITORY = Path(__file__).resolve().parent.parent
 MIN_Z = 4.0  # of a known offset, to be taken for known
 LAB_PREFIX = "grid_"  # recorded in a laboratory: known whatever its z
 MOUTH_PX = 96
@@ -62,6 +65,28 @@ class FoldEstimators:
     examples: dict[str, list[Example]] = field(default_factory=dict)
 
 
+def sample_data_dir() -> Path:
+    """Folder of real sample data, which may be missing: $FACEVOX_TEST_DATA, or ../shared/data."""
+    return Path(os.environ.get("FACEVOX_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+
+
+def talking_clips(data_dir: Path) -> list[dict[str, str]]:
+    """The rows of the talking clips in the list of sample data.
+
+    Raises:
+        UserError: There is no list, or it lacks a column.
+    """
+    manifest = data_dir / LIST_FILE
+    try:
+        with manifest.open(encoding="utf-8", newline="") as file:
+            rows = [row for row in TableReader(file) if row["file"].startswith("talking/")]
+            for row in rows:
+                _ = [row[name] for name in LIST_COLUMNS]
+    except (OSError, KeyError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{manifest}: no list of clips ({error})") from None
+    return rows
+
+
 def real_takes(data_dir: Path, features_dir: Path) -> list[Take]:
     """The real clips whose offset is known: lab clips, and those estimated with z of at least MIN_Z.
 
@@ -75,12 +100,7 @@ def real_takes(data_dir: Path, features_dir: Path) -> list[Take]:
     Raises:
         UserError: No manifest, or no clip in it.
     """
-    manifest = data_dir / "MANIFEST.csv"
-    try:
-        with manifest.open(encoding="utf-8", newline="") as file:
-            rows = [row for row in TableReader(file) if row["file"].startswith("talking/")]
-    except (OSError, KeyError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{manifest}: no list of clips ({error})") from None
+    rows = talking_clips(data_dir)
     takes = []
     for row in rows:
         video = data_dir / row["file"]
@@ -94,7 +114,7 @@ def real_takes(data_dir: Path, features_dir: Path) -> list[Take]:
         offset_ms = float(row["est_offset_ms"] or 0)
         takes += takes_of(load_clip(features_file)[0], video.name, row["identity"], offset_ms)
     if not takes:
-        raise UserError(f"{manifest}: no clip whose offset is known")
+        raise UserError(f"{data_dir / LIST_FILE}: no clip whose offset is known")
     return takes
 
 

@@ -22,12 +22,13 @@ from pathlib import Path
 
 from facevox import cli
 from facevox.batch_options import BatchOptions
-from facevox.cluster.job import Job
+from facevox.cluster.job import RUN_AGAIN, Job
 from facevox.errors import ExitCode
+from facevox.files import require_folder
 from lipsync.data_processing import process_videos
 from lipsync.settings import add_audio_options, add_config_arguments, load_settings
 
-JOB = Job(inputs=("config", "videos"), output="save_dir", is_some_failed_done=False)
+JOB = Job(join=RUN_AGAIN, inputs=("config", "videos"), output="save_dir", is_some_failed_done=False)
 logger = logging.getLogger("lipsync.fit")  # also where the program is started by its path
 CLIPS_DIR = "clips"
 
@@ -48,10 +49,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Processes the videos and fits a model to them; returns the exit code."""
     args = get_args_parser().parse_args(argv)
     settings = load_settings(args.config, args.overrides)
+    require_folder(args.videos, "--videos")
     clips_dir = args.save_dir / CLIPS_DIR
     paths = replace(settings.paths, videos_dir=str(args.videos), processed_dir=str(clips_dir))
     code = process_videos(replace(settings, paths=paths), args)
-    if code not in (ExitCode.DONE, ExitCode.SOME_FAILED) or args.dry_run or args.num_shards > 1:
+    if code not in (ExitCode.DONE, ExitCode.SOME_FAILED):
+        return code
+    if args.dry_run or args.num_shards > 1:
+        next_step = "the fit itself comes after this; it needs about twice the length of the clips on a core"
+        if args.num_shards > 1:
+            next_step = "when all shards are done, the same command without shards fits the model"
+        logger.info(next_step)
         return code
     from facevox.training.run_folder import run_folder  # torch takes seconds
     from lipsync.network.fitting import TooSmallError, fit_files

@@ -163,9 +163,16 @@ def _is_shift(score: ClipScore) -> bool:
 
 
 def ffmpeg_line(source: Source, offset_ms: float) -> str:
-    """A command for a shell: pictures and sound are copied, the sound is later by the offset."""
+    """A command for a shell: pictures and sound are copied, the sound is later by the offset.
+
+    The copy is of the video's own kind where `--output` writes that and the sound is the video's; else .mkv,
+    which holds anything.
+    """
+    from lipsync.repair.shift import OUTPUT_FORMATS  # PyAV: where a clip was read it is loaded already
+
     video = Path(source.video)
-    fixed = video.with_name(f"{video.stem}_fixed{video.suffix}")
+    is_own_kind = video.suffix.lower() in OUTPUT_FORMATS and not source.audio
+    fixed = video.with_name(f"{video.stem}_fixed{video.suffix if is_own_kind else '.mkv'}")
     words = ["ffmpeg", "-i", _argument(video), "-itsoffset", f"{offset_ms / 1000:.4f}"]
     words += ["-i", _argument(Path(source.audio or source.video)), "-map", "0:v", "-map", "1:a", "-c", "copy"]
     return shlex.join([*words, _argument(fixed)])

@@ -28,6 +28,9 @@ MIN_CHANGE_MS = 80.0  # two frames, from one end to the other or across the jump
 # Of 23 real clips of one offset, none gains as much (tests), nor do 200 stretches with another's sound.
 DRIFT_COST = 10.0
 JUMP_COST = 12.0  # each
+# Of the strongest part's evidence a block. With the sound of somebody else in the second half, seven of eight
+# real clips had at most 0.37; true jumps in them had 0.83 and more.
+LEAST_STRENGTH = 0.5
 MAX_DRIFT_PPM = 50_000.0  # 25 frames played at 24 are 41 667
 MOST_RISE = 0.75  # of the lags of the search
 SLOPE_STEP_LAGS = 1.0  # between neighbouring slopes, from one end of the recording to the other
@@ -170,7 +173,19 @@ def _best_jumps(
         path[block] = at
         at = int(came_from[block][at])
     parts = _parts_of(evidence, path, lags, first_s)
-    return total, Jumps(parts) if len(parts) > 1 else None
+    strengths = [_part_evidence(evidence, part, lags, first_s) for part in parts]
+    # Where somebody else speaks, some lag of the stretch fits a little; it is no offset of this speaker.
+    is_match = min(strengths) >= LEAST_STRENGTH * max(strengths)
+    return total, Jumps(parts) if len(parts) > 1 and is_match else None
+
+
+def _part_evidence(
+    evidence: NDArray[np.floating[Any]], part: Part, lags: NDArray[np.int64], first_s: float
+) -> float:
+    """Evidence a block for a part's own offset."""
+    first, last = (round((time_s - first_s) / BLOCK_S) for time_s in (part.start_s, part.end_s))
+    at = int(np.clip(round(part.offset_ms / LAG_MS) - lags[0], 0, len(lags) - 1))
+    return float(evidence[first:last, at].mean(dtype=np.float64)) if last > first else -np.inf
 
 
 def _parts_of(

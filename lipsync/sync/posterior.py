@@ -254,12 +254,10 @@ def mixed_posterior(
     if steady is None:
         return None
     # The same masses around the offset of each moment.
-    moved = np.unique(shifts - middle, return_counts=True)
-    least, most = int(moved[0][0]), int(moved[0][-1])
-    masses = np.zeros(len(steady.masses) + most - least)
-    for shift, count in zip(*(part.tolist() for part in moved), strict=True):
-        masses[shift - least : shift - least + len(steady.masses)] += count / len(shifts) * steady.masses
-    grid_ms = steady.grid_ms[0] + LAG_MS * (least + np.arange(len(masses)))
+    masses = np.zeros(len(steady.masses) + int(values[-1] - values[0]))
+    for shift, count in zip((values - values[0]).tolist(), counts.tolist(), strict=True):
+        masses[shift : shift + len(steady.masses)] += count / len(shifts) * steady.masses
+    grid_ms = steady.grid_ms[0] + LAG_MS * (int(values[0]) - middle + np.arange(len(masses)))
     tail = (1 - INTERVAL) / 2
     low_ms, high_ms = (_quantile(grid_ms, masses, share) for share in (tail, 1 - tail))
     interval_ms = (min(low_ms, steady.offset_ms), max(high_ms, steady.offset_ms))

@@ -15,10 +15,8 @@ Exit codes: 0 done, 2 bad usage or input, 75 stopped by a signal.
 from __future__ import annotations
 
 import argparse
-import csv
 import fnmatch
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +29,6 @@ from facevox import cli
 from facevox.errors import ExitCode, UserError
 from facevox.files import scratch_folder, write_arrays
 from facevox.model_card import CARD_FILE, bullets, table, write_card
-from facevox.spreadsheets import TableReader
 from lipsync.clips.clock import FRAME_HZ
 from lipsync.settings import ModelSettings, TrainingSettings
 
@@ -101,16 +98,15 @@ def read_clips(data_dir: Path) -> dict[str, Clip]:
     Raises:
         UserError: There is no such list, or it lacks a column.
     """
-    manifest = data_dir / "MANIFEST.csv"
+    from facevox_demo.lipsync_folds import LIST_FILE, talking_clips
+
     try:
-        with manifest.open(encoding="utf-8", newline="") as file:
-            rows = [row for row in TableReader(file) if row["file"].startswith("talking/")]
-            clips = [
-                Clip(Path(row["file"]).name, row["identity"], row["licence"], row["may_train"] == "yes")
-                for row in rows
-            ]
-    except (OSError, KeyError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{manifest}: no list of clips ({error})") from None
+        clips = [
+            Clip(Path(row["file"]).name, row["identity"], row["licence"], row["may_train"] == "yes")
+            for row in talking_clips(data_dir)
+        ]
+    except KeyError as error:
+        raise UserError(f"{data_dir / LIST_FILE}: no column {error}") from None
     return {clip.name: clip for clip in clips}
 
 
@@ -273,13 +269,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = get_args_parser().parse_args(argv)
     import torch
 
-    from facevox_demo.lipsync_folds import real_takes
+    from facevox_demo.lipsync_folds import real_takes, sample_data_dir
     from lipsync.shipped.clips import write_shipped_takes
     from lipsync.sync.estimators import LoudnessEstimator
 
     torch.set_num_threads(1)  # networks this small are fastest on one thread
-    default_dir = Path(os.environ.get("FACEVOX_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
-    data_dir = args.data_dir or default_dir
+    data_dir = args.data_dir or sample_data_dir()
     clips = read_clips(data_dir)
     patterns = args.clips or ["*"]
     chosen = {

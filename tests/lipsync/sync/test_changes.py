@@ -59,6 +59,14 @@ def test_noise_and_the_sound_of_somebody_else_show_no_change() -> None:
         assert change_in(wander, 0.3, seed) is None
 
 
+def test_somebody_else_in_half_of_a_clip_is_no_jump() -> None:
+    """Each block there has a lag of its own: the best of them for all is much weaker than the speaker's."""
+    rng = np.random.default_rng(5)
+    for seed in range(5):
+        other = np.repeat(rng.integers(-90, 91, 25), 10).astype(float)
+        assert not isinstance(change_in(np.concatenate([np.zeros(250), other]), 0.3, seed), Jumps)
+
+
 def test_small_or_short_changes_are_not_told() -> None:
     assert change_in(np.where(np.arange(500) < 250, 0.0, 6.0), 0.2) is None  # 60 ms
     short = np.zeros(500)

@@ -41,7 +41,6 @@ from lipsync.sync.inputs import (
     sound_values,
 )
 from lipsync.sync.methods import CHECKPOINT, Method
-from lipsync.sync.offset import rows_of_frames
 from lipsync.sync.posterior import SyncCalibration
 
 if TYPE_CHECKING:
@@ -108,25 +107,19 @@ class NetworkEstimator(SyncEstimator):
             self.network.embed_sound,
         )
 
-    def similarities(
-        self, track: FaceTrack, sound: SoundFeatures, lags: NDArray[np.int64]
-    ) -> NDArray[np.float32]:
-        face_TD, sound_RD = self.embed_face(track), self.embed_sound(sound)
-        rows, exists = rows_of_frames(track.start, len(track), len(sound_RD), lags)
-        result = np.full(rows.shape, np.nan, np.float32)
-        if len(sound_RD) == 0:
-            return result
-        scale = float(self.network.log_scale.detach().exp())
-        for start in range(0, len(track), CHUNK_FRAMES):
-            part = slice(start, start + CHUNK_FRAMES)
-            # Only the rows near these frames: the product of all frames and rows of an hour is 130 GB.
-            near = slice(int(rows[part].min()), int(rows[part].max()) + 1)
-            product_TR = face_TD[part] @ sound_RD[near].T
-            result[part] = scale * np.take_along_axis(product_TR, rows[part] - near.start, axis=1)
-        result[~(exists & track.is_measured[:, None])] = np.nan
-        if self.ridge is not None:
-            result += np.float32(self.ridge_share) * self.ridge.similarities(track, sound, lags)
-        return result
+    def face_vectors(self, track: FaceTrack) -> NDArray[np.float32]:
+        vectors = np.float32(self.network.log_scale.detach().exp()) * self.embed_face(track)
+        if self.ridge is None:
+            return vectors
+        return np.concatenate(
+            [vectors, np.float32(self.ridge_share) * self.ridge.face_vectors(track)], axis=1
+        )
+
+    def sound_vectors(self, sound: SoundFeatures) -> NDArray[np.float32]:
+        vectors = self.embed_sound(sound)
+        if self.ridge is None:
+            return vectors
+        return np.concatenate([vectors, self.ridge.sound_vectors(sound)], axis=1)
 
     def _in_chunks(
         self, values: NDArray[np.generic], size: int, context: int, embed: Callable[[Tensor], Tensor]

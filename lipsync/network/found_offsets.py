@@ -14,7 +14,7 @@ from lipsync.shipped.model import load_shipped
 from lipsync.sync.changes import find_change
 from lipsync.sync.estimators import SyncEstimator
 from lipsync.sync.offset import search_lags
-from lipsync.sync.posterior import SyncCalibration, block_evidence, find_posterior
+from lipsync.sync.posterior import SyncCalibration, find_posterior
 from lipsync.sync.verdicts import change_text, judge
 
 logger = logging.getLogger(__name__)
@@ -45,8 +45,8 @@ class FoundOffset:
 def find_take_offset(take: Take, estimator: SyncEstimator, calibration: SyncCalibration) -> FoundOffset:
     """The offset of a take as a whole."""
     lags = search_lags()
-    similarities = estimator.similarities(take.track, take.sound, lags)
-    evidence, counts = block_evidence(similarities, calibration.sharpness)
+    sound_RD = estimator.sound_vectors(take.sound)
+    evidence, counts = estimator.evidence(take.track, sound_RD, lags, calibration.sharpness)
     total = evidence.sum(axis=0, dtype=np.float64)
     posterior = find_posterior(total, int(counts.sum()), lags, calibration)
     nothing = (float("nan"), float("nan"))

@@ -39,7 +39,6 @@ from lipsync.sync.inputs import (
     sound_values,
 )
 from lipsync.sync.methods import SHIPPED, Method
-from lipsync.sync.offset import rows_of_frames
 from lipsync.sync.posterior import SyncCalibration
 
 if TYPE_CHECKING:
@@ -155,31 +154,22 @@ class ShippedEstimator(SyncEstimator):
         self.networks, self.ridge, self.ridge_share = networks, ridge, ridge_share
         self.context_frames = INPUT_CONTEXT_FRAMES + FACE_REACH
 
-    def similarities(
-        self, track: FaceTrack, sound: SoundFeatures, lags: NDArray[np.int64]
-    ) -> NDArray[np.float32]:
-        total = np.float32(self.ridge_share) * self.ridge.similarities(track, sound, lags)
-        lips, levels = lip_values(track.lips), sound_values(sound)
+    def face_vectors(self, track: FaceTrack) -> NDArray[np.float32]:
+        lips = lip_values(track.lips)
+        # One product for all: embeddings side by side, each times its share.
+        parts = [np.float32(net.scale / len(self.networks)) * net.embed_face(lips) for net in self.networks]
+        return np.concatenate([*parts, np.float32(self.ridge_share) * self.ridge.face_vectors(track)], axis=1)
+
+    def sound_vectors(self, sound: SoundFeatures) -> NDArray[np.float32]:
+        levels = sound_values(sound)
         expected = self.networks[0].sizes["num_sound_values"]
         if levels.shape[1] != expected:
             raise UserError(
                 f"the model that comes with the package takes {expected} numbers for each row of sound, not "
                 f"{levels.shape[1]}: leave audio.num_mels and audio.num_mfcc alone, or use --method untrained"
             )
-        if len(levels) == 0:
-            return total
-        # One product for all networks: their embeddings side by side, each times its share.
-        faces = [np.float32(net.scale / len(self.networks)) * net.embed_face(lips) for net in self.networks]
-        face_TD = np.concatenate(faces, axis=1)
-        sound_RD = np.concatenate([net.embed_sound(levels) for net in self.networks], axis=1)
-        rows, _ = rows_of_frames(track.start, len(track), len(levels), lags)
-        for start in range(0, len(track), CHUNK_FRAMES):
-            part = slice(start, start + CHUNK_FRAMES)
-            # Only the rows near these frames: the product of all frames and rows of an hour is 130 GB.
-            near = slice(int(rows[part].min()), int(rows[part].max()) + 1)
-            product_TR = face_TD[part] @ sound_RD[near].T
-            total[part] += np.take_along_axis(product_TR, rows[part] - near.start, axis=1)
-        return total
+        parts = [net.embed_sound(levels) for net in self.networks]
+        return np.concatenate([*parts, self.ridge.sound_vectors(sound)], axis=1)
 
 
 @functools.cache

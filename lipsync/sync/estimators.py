@@ -1,9 +1,8 @@
 """Similarity of each moment of a mouth and each moment of a sound, without a network.
 
-Every estimator returns, for one face and one sound, a matrix of similarities: a row for each frame of the
-face and a column for each lag. Lags count rows of the sound, 10 ms each. A positive lag means that the audio
-is early by that much: the frame shown at time t then belongs to the sound at t - lag, and
-offset_ms = 10 * lag.
+Every estimator turns the frames of a face and the rows of a sound into vectors whose products are
+similarities. Lags count rows of the sound, 10 ms each. A positive lag means that the audio is early by that
+much: the frame shown at time t then belongs to the sound at t - lag, and offset_ms = 10 * lag.
 
 `LoudnessEstimator` needs no training: it compares lips that move apart with sound that grows louder.
 `RidgeEstimator` maps log-mel bands to six distances of the mouth by a ridge regression that its user fits.
@@ -14,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -23,7 +22,7 @@ import numpy as np
 from facevox.signs import report_progress
 from lipsync.clips.clock import ROW_HZ, ROWS_PER_FRAME
 from lipsync.sync.offset import LAG_MS, rows_of_frames
-from lipsync.sync.posterior import SyncCalibration
+from lipsync.sync.posterior import BLOCK_FRAMES, SyncCalibration, block_evidence
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from lipsync.clips.features import FaceTrack
     from lipsync.clips.sounds import SoundFeatures
 
+CHUNK_FRAMES = 10 * BLOCK_FRAMES  # compared at once
 # Heads that nod and sentences that rise are no syllables: what is slower than about 1.3 Hz (a Gaussian of
 # 0.12 s) is taken out of both sides. Of 2, 3, 4, 6 and 10 frames, 3 found most offsets.
 HIGH_PASS_FRAMES = 3.0
@@ -59,6 +59,13 @@ class SyncEstimator(ABC):
     context_frames: int = 0
 
     @abstractmethod
+    def face_vectors(self, track: FaceTrack) -> NDArray[np.float32]:
+        """(frames, D) of a face; times a row of `sound_vectors`, the similarity of the two."""
+
+    @abstractmethod
+    def sound_vectors(self, sound: SoundFeatures) -> NDArray[np.float32]:
+        """(rows, D) of a sound."""
+
     def similarities(
         self, track: FaceTrack, sound: SoundFeatures, lags: NDArray[np.int64]
     ) -> NDArray[np.float32]:
@@ -73,6 +80,59 @@ class SyncEstimator(ABC):
             (len(track), L) float32; larger is more alike. NaN where the frame was not measured or its
             sound at that lag is outside the recording.
         """
+        parts = self.iter_similarities(track, self.sound_vectors(sound), lags)
+        return np.concatenate([np.zeros((0, len(lags)), np.float32), *parts])
+
+    def iter_similarities(
+        self, track: FaceTrack, sound_RD: NDArray[np.float32], lags: NDArray[np.int64]
+    ) -> Iterator[NDArray[np.float32]]:
+        """The rows of `similarities`, CHUNK_FRAMES at a time: those of an hour take gigabytes.
+
+        Args:
+            track, lags: As `similarities` has them.
+            sound_RD: The sound's vectors, which serve all faces.
+        """
+        face_TD = self.face_vectors(track)
+        # Chunks end with blocks of the clip.
+        ends = range(CHUNK_FRAMES - track.start % BLOCK_FRAMES, len(track) + CHUNK_FRAMES, CHUNK_FRAMES)
+        first = 0
+        for end in ends:
+            report_progress()
+            part_TD = face_TD[first:end]
+            if len(part_TD) == 0:
+                break
+            rows, exists = rows_of_frames(track.start + first, len(part_TD), len(sound_RD), lags)
+            usable = exists & track.is_measured[first:end, None]
+            first = end
+            values = np.full(rows.shape, np.nan, np.float32)
+            if len(sound_RD):
+                # Only the rows near these frames; most products are of no lag, so chunks are small.
+                near = slice(int(rows.min()), int(rows.max()) + 1)
+                product_TR = part_TD @ sound_RD[near].T
+                values[usable] = np.take_along_axis(product_TR, rows - near.start, axis=1)[usable]
+            yield values
+
+    def evidence(
+        self, track: FaceTrack, sound_RD: NDArray[np.float32], lags: NDArray[np.int64], sharpness: float
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Evidence and number of frames (`lipsync.sync.posterior.block_evidence`) of the blocks of a face.
+
+        Blocks are those of the clip, so that faces that follow one another share them; the first may begin
+        before the face does. The face's own number 0 is block `track.start // BLOCK_FRAMES` of the clip.
+
+        Args:
+            track, sound_RD, lags: As `iter_similarities` has them.
+            sharpness: Of the calibration.
+        """
+        before = np.full((track.start % BLOCK_FRAMES, len(lags)), np.nan, np.float32)
+        parts = [np.zeros((0, len(lags)), np.float32)]
+        counts = [np.zeros(0, np.int64)]
+        for values in self.iter_similarities(track, sound_RD, lags):
+            of_blocks, frames = block_evidence(np.concatenate([before, values]), sharpness)
+            before = before[:0]
+            parts.append(of_blocks)
+            counts.append(frames)
+        return np.concatenate(parts), np.concatenate(counts)
 
 
 def smoothed(
@@ -148,23 +208,14 @@ class _SignalEstimator(SyncEstimator):
     def variances(self) -> NDArray[np.float64]:
         """(m,) of the deviations."""
 
-    def similarities(
-        self, track: FaceTrack, sound: SoundFeatures, lags: NDArray[np.int64]
-    ) -> NDArray[np.float32]:
-        mouth, expected = self.mouth_signals(track), self.expected_signals(sound)
-        rows, exists = rows_of_frames(track.start, len(track), len(expected), lags)
-        result = np.full(rows.shape, np.nan, np.float32)
-        if len(expected) == 0:
-            return result
-        # (v * p - p^2 / 2) / variance, with all that depends on the sound alone computed once for each row.
+    def face_vectors(self, track: FaceTrack) -> NDArray[np.float32]:
+        mouth = self.mouth_signals(track)
+        return np.column_stack([mouth, np.ones(len(mouth))]).astype(np.float32)
+
+    def sound_vectors(self, sound: SoundFeatures) -> NDArray[np.float32]:
+        expected = self.expected_signals(sound)
         gains = expected / self.variances
-        costs = 0.5 * (gains * expected).sum(axis=1)
-        total = -costs[rows]
-        for signal in range(mouth.shape[1]):
-            total += mouth[:, signal, None] * gains[:, signal][rows]
-        usable = exists & track.is_measured[:, None]
-        result[usable] = total[usable]
-        return result
+        return np.column_stack([gains, -0.5 * (gains * expected).sum(axis=1)]).astype(np.float32)
 
 
 class LoudnessEstimator(_SignalEstimator):

@@ -15,7 +15,6 @@ from lipsync.sync.posterior import (
     BLOCK_FRAMES,
     Posterior,
     SyncCalibration,
-    block_evidence,
     find_posterior,
     mixed_posterior,
 )
@@ -122,8 +121,9 @@ def score_clip(clip: ClipFeatures, estimator: SyncEstimator, calibration: SyncCa
         )
         empty = np.zeros((0, len(lags)), np.float32)
         return ClipScore(Judgement(cannot_tell(fault)), faces, (), None, empty, lags, clip.num_frames)
+    sound_RD = estimator.sound_vectors(clip.sound)
     parts = [
-        None if face_fault(track) else _evidence_of(track, clip, estimator, calibration, lags)
+        None if face_fault(track) else estimator.evidence(track, sound_RD, lags, calibration.sharpness)
         for track in clip.tracks
     ]
     speaking = find_speakers(clip.tracks, [part and part[0] for part in parts])
@@ -144,20 +144,6 @@ def score_clip(clip: ClipFeatures, estimator: SyncEstimator, calibration: SyncCa
         faces = tuple(replace(face, judgement=judgement) if face.is_speaking else face for face in faces)
     curve = score_curve(evidence, counts, lags, calibration)
     return ClipScore(judgement, faces, curve, change, evidence, lags, clip.num_frames)
-
-
-def _evidence_of(
-    track: FaceTrack,
-    clip: ClipFeatures,
-    estimator: SyncEstimator,
-    calibration: SyncCalibration,
-    lags: NDArray[np.int64],
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Evidence and frames of the blocks of the clip that a face is in."""
-    similarities = estimator.similarities(track, clip.sound, lags)
-    # Blocks are those of the clip, so that faces that follow one another share them.
-    before = np.full((track.start % BLOCK_FRAMES, len(lags)), np.nan, np.float32)
-    return block_evidence(np.concatenate([before, similarities]), calibration.sharpness)
 
 
 def judge_evidence(

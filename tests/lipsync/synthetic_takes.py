@@ -90,6 +90,12 @@ class Planted(SyncEstimator):
         self.own, self.lag, self.noise = own, lag, noise
         self.rng = np.random.default_rng(seed)
 
+    def face_vectors(self, track: FaceTrack) -> NDArray[np.float32]:
+        raise NotImplementedError("planted similarities are no products")
+
+    def sound_vectors(self, sound: SoundFeatures) -> NDArray[np.float32]:
+        raise NotImplementedError("planted similarities are no products")
+
     def similarities(
         self, track: FaceTrack, sound: SoundFeatures, lags: NDArray[np.int64]
     ) -> NDArray[np.float32]:

@@ -48,6 +48,7 @@ from lipsync.settings import (
     load_settings,
 )
 from lipsync.sync.methods import AUTO, check_method
+from lipsync.sync.offset import MAX_OFFSET_MS, check_max_offset
 from lipsync.sync.opening import open_method
 
 # The modules that do the work are imported where they are used: PyAV, OpenCV, SciPy and torch take from a
@@ -67,10 +68,11 @@ class LipSyncInference:
         settings: Of config.yaml; its sections data and audio decide what is read of a clip.
         method: auto and shipped: the model that comes with the package; untrained: mouth opening against
             loudness. `details["method"]` begins with what is used: checkpoint, shipped or untrained.
+        max_offset_ms: Searched to each side, 200 to 10,000 ms; beyond 1000 at most half of a clip.
 
     Raises:
         UserError: No such checkpoint, or the file is something else; a checkpoint and a method; librosa is in
-            the settings and not installed.
+            the settings and not installed; no such range.
     """
 
     def __init__(
@@ -79,8 +81,12 @@ class LipSyncInference:
         *,
         settings: Settings | None = None,
         method: str = AUTO,
+        max_offset_ms: float = MAX_OFFSET_MS,
     ) -> None:
         from lipsync.clips.sounds import require_features
+
+        check_max_offset(max_offset_ms)
+        self.max_offset_ms = max_offset_ms
 
         self.settings = settings or Settings()
         require_features(self.settings.audio.features)
@@ -166,7 +172,7 @@ class LipSyncInference:
         """The score of features from `read_clip`."""
         from lipsync.sync import scoring
 
-        return scoring.score_clip(clip, self.method.estimator, self.method.calibration)
+        return scoring.score_clip(clip, self.method.estimator, self.method.calibration, self.max_offset_ms)
 
     @contextlib.contextmanager
     def _progress(self, label: str, total: int) -> Iterator[Callable[[], None]]:
@@ -193,10 +199,11 @@ class LipSyncInference:
     ) -> tuple[bool, str]:
         """(success, message): finds the offset and writes a file without it.
 
-        Pictures are copied, the sound is shifted by samples. The result is scored again, by time stamps and
-        by counting, and only kept where both are in sync and nearer than before. False, with the reason and
-        without a file: already in sync, cannot tell, no offset fits, drift or jump, or the result is not
-        better.
+        Pictures are copied. The sound is shifted by samples; one that drifts is resampled, and where the
+        offset jumps, silence is put in or sound taken out at a quiet place near. The result is scored again,
+        by time stamps and by counting, and only kept where both are in sync and nearer than before. False,
+        with the reason and without a file: already in sync, cannot tell, no offset fits, or the result is
+        not better.
 
         Args:
             video_path, audio_path: As `compute_sync_score` has them.
@@ -207,41 +214,32 @@ class LipSyncInference:
             MediaError: As `compute_sync_score`.
             UserError: The output's container cannot hold the pictures, or the output is the input.
         """
-        from lipsync.repair import correction, shift
-        from lipsync.sync import verdicts
+        from lipsync.repair import correction, plan, shift
 
         video, output = Path(video_path), Path(output_path)
         audio = None if audio_path is None else Path(audio_path)
         shift.checked_format(output, (video, audio or video))  # before minutes of work
         if score is None:
             score, _ = self.analyse(video, audio)
-        verdict = score.judgement.verdict
-        if score.change is not None:
-            change = verdicts.change_text(score.change)
-            return False, f"{change}; one shift cannot correct that, nothing was written"
-        if verdict.kind not in (verdicts.AUDIO_EARLY, verdicts.AUDIO_LATE):
-            return False, f"{verdict.text}; nothing was written"
-        offset_ms = round(score.judgement.offset_ms, 1)  # as in the details
+        timing = plan.plan_timing(score)
+        if timing is None:
+            return False, f"{score.judgement.verdict.text}; nothing was written"
         choice = self.settings.audio.choice
         read_clip = functools.partial(
             self.read_clip, num_frames=score.num_frames, choice=SoundChoice(choice.channel)
         )
         try:
             done = correction.write_corrected(
-                video, audio, output, offset_ms, read_clip, self._remaining_ms, choice
+                video, audio, output, timing, read_clip, self.score_clip, choice
             )
         except correction.NotBetterError as error:
             return False, str(error)
         notes = "".join(f"; {note}" for note in done.shifted.notes)
         return True, (
-            f"{verdicts.offset_text(offset_ms)}: written to {output}; scored again, "
+            f"{plan.timing_text(done.timing)}: written to {output}; scored again, "
             f"{round(done.by_stamps_ms):+d} ms remain by time stamps and "
             f"{round(done.by_counting_ms):+d} ms by counting{notes}"
         )
-
-    def _remaining_ms(self, clip: ClipFeatures) -> float:
-        """The offset of a clip; nan where none stands out."""
-        return self.score_clip(clip).judgement.offset_ms
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -264,6 +262,13 @@ def get_args_parser() -> argparse.ArgumentParser:
         type=float,
         metavar="MS",
         help="with --output: a known offset, in ms, positive: the audio is early (default: it is measured)",
+    )
+    add(
+        "--max_offset_ms",
+        type=float,
+        default=MAX_OFFSET_MS,
+        metavar="MS",
+        help="the largest offset to search for, to each side, in ms; up to 10000, and half of a clip",
     )
     add("--json", action="store_true", help="print one JSON object on stdout")
     add(
@@ -322,6 +327,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = get_args_parser().parse_args(argv)
     check_usage(args)
     check_method(args.method, args.checkpoint)
+    check_max_offset(args.max_offset_ms)
     settings = load_settings(args.config, args.overrides)
     if args.batch is not None:
         return _run_batch(args, settings)
@@ -331,6 +337,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     # A signal while a file is written leaves nothing half done.
     with StopFlag(), memory_limit(*paths, least=clip_bytes(settings.data)):
         return _do_one(args, settings)
+
+
+def _make_inference(args: argparse.Namespace, settings: Settings) -> LipSyncInference:
+    return LipSyncInference(
+        args.checkpoint, settings=settings, method=args.method, max_offset_ms=args.max_offset_ms
+    )
 
 
 def _do_one(args: argparse.Namespace, settings: Settings) -> int:
@@ -351,7 +363,7 @@ def _do_one(args: argparse.Namespace, settings: Settings) -> int:
         is_done = True
         lines = [f"{done.output_file}: {verdicts.offset_text(done.offset_ms)}: done", *done.notes]
     else:
-        inference = LipSyncInference(args.checkpoint, settings=settings, method=args.method)
+        inference = _make_inference(args, settings)
         score, details = inference.analyse(args.video, args.audio)
         if args.plot is not None:
             plots.write_sync_plot(args.plot, score, args.video.name)
@@ -381,12 +393,12 @@ def _run_batch(args: argparse.Namespace, settings: Settings) -> int:
         table="sync.csv",
         columns=COLUMNS,
         item_column="pair",
-        settings=batch_settings(settings, args.method, args.checkpoint),
-        implied={"sound": asdict(PLAYED)},
+        settings=batch_settings(settings, args.method, args.checkpoint, args.max_offset_ms),
+        implied={"sound": asdict(PLAYED), "max_offset_ms": MAX_OFFSET_MS},
         reads_media=True,
         unit="pair",
     )
-    make_scorer = functools.partial(LipSyncInference, args.checkpoint, settings=settings, method=args.method)
+    make_scorer = functools.partial(_make_inference, args, settings)
     task = PairTask(
         make_scorer, uses_torch=args.checkpoint is not None, spare_bytes=clip_bytes(settings.data)
     )

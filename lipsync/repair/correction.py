@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,13 +26,17 @@ from facevox.sound_choice import MIX, PLAYED, SoundChoice
 from lipsync.clips.clock import FRAME_HZ
 from lipsync.clips.features import ClipFeatures, FaceTrack
 from lipsync.clips.sounds import SAMPLE_RATE_HZ, sound_features
+from lipsync.repair.plan import Timing, plan_timing
 from lipsync.repair.shift import ShiftedFile, checked_format, shift_audio
 from lipsync.sync.posterior import IN_SYNC_MS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Measure = Callable[[ClipFeatures], float]  # offset in ms; nan where none stands out
+    from lipsync.sync.scoring import ClipScore
+
+MOST_TRIALS = 3
+Measure = Callable[[ClipFeatures], "ClipScore"]
 
 
 @dataclass(frozen=True)
@@ -40,11 +45,13 @@ class Correction:
 
     Attributes:
         shifted: The file.
+        timing: Of its sound.
         by_stamps_ms: For readers that go by time stamps.
         by_counting_ms: For readers that count pictures and samples.
     """
 
     shifted: ShiftedFile
+    timing: Timing
     by_stamps_ms: float
     by_counting_ms: float
 
@@ -57,24 +64,25 @@ def write_corrected(
     video: Path,
     audio: Path | None,
     output: Path,
-    offset_ms: float,
+    timing: Timing,
     read_clip: Callable[[Path], ClipFeatures],
     measure: Measure,
     choice: SoundChoice = PLAYED,
 ) -> Correction:
-    """Writes `output` with the sound shifted by `offset_ms`, if the result measures better.
+    """Writes `output` with the sound retimed, if the result measures better.
 
     Args:
-        video, audio, output, offset_ms: As in `lipsync.repair.shift.shift_audio`.
+        video, audio, output: As in `lipsync.repair.shift.shift_audio`.
+        timing: Of the sound.
         read_clip: Features of the file that is tried, which has one track.
-        measure: The offset that remains.
+        measure: Scores them.
         choice: The sound that was measured.
 
     Raises:
         NotBetterError: The result measures no better; nothing is written.
         UserError: As `shift_audio`.
     """
-    checked_format(output, (video, audio or video), offset_ms)
+    checked_format(output, (video, audio or video), timing.offset_ms, timing.drift_ppm)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -82,23 +90,47 @@ def write_corrected(
     # Next to the output: only within one file system is the finished file renamed in one step.
     with scratch_folder(output.parent) as folder:
         trial = folder / f"corrected{output.suffix}"
-        shifted = shift_audio(video, trial, offset_ms, audio_path=audio, track=choice.track)
-        clip = read_clip(trial)
-        by_stamps_ms, by_counting_ms = measure(clip), measure(as_counted(trial, clip, choice.channel))
-        for reader, remaining_ms in (
+        for number in range(MOST_TRIALS):
+            shifted = shift_audio(
+                video,
+                trial,
+                timing.offset_ms,
+                audio_path=audio,
+                track=choice.track,
+                drift_ppm=timing.drift_ppm,
+                cuts=timing.cuts,
+            )
+            clip = read_clip(trial)
+            score = measure(clip)
+            # A strong drift is seen better once most of it is gone.
+            rest = plan_timing(score)
+            finer = None if rest is None else timing.then(rest)
+            if finer is None or number + 1 == MOST_TRIALS:
+                break
+            timing = finer
+        by_stamps_ms = remaining_ms(score)
+        by_counting_ms = remaining_ms(measure(as_counted(trial, clip, choice.channel)))
+        is_shift = not timing.drift_ppm and not timing.cuts
+        most_ms = min(IN_SYNC_MS, abs(timing.offset_ms)) if is_shift else IN_SYNC_MS
+        for reader, rest_ms in (
             ("by time stamps", by_stamps_ms),
             ("by counting pictures and samples", by_counting_ms),
         ):
             # Written so that nan, for which every comparison is false, is refused.
-            if not abs(remaining_ms) <= min(IN_SYNC_MS, abs(offset_ms)):
-                is_unknown = np.isnan(remaining_ms)
-                reason = "no offset is found" if is_unknown else f"{remaining_ms:+.0f} ms remain"
+            if not abs(rest_ms) <= most_ms:
+                is_unknown = np.isnan(rest_ms)
+                reason = "no offset is found" if is_unknown else f"{rest_ms:+.0f} ms remain"
                 raise NotBetterError(
                     f"the corrected file would not be right: {reason} when it is read {reader}; "
                     "nothing was written"
                 )
         trial.replace(output)
-    return Correction(replace(shifted, output_file=output), by_stamps_ms, by_counting_ms)
+    return Correction(replace(shifted, output_file=output), timing, by_stamps_ms, by_counting_ms)
+
+
+def remaining_ms(score: ClipScore) -> float:
+    """The offset of a clip; nan where none stands out, or it changes."""
+    return score.judgement.offset_ms if score.change is None else math.nan
 
 
 def as_counted(path: Path, clip: ClipFeatures, channel: str = MIX) -> ClipFeatures:

@@ -12,7 +12,7 @@ and Matroska by CodecDelay; every decoder of FFmpeg drops it.
 import heapq
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -38,6 +38,7 @@ from facevox.media import (
     stream_packets,
 )
 from facevox.media.streams import track_text
+from lipsync.repair.retiming import Cut, at_rate, with_cuts
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 
 OUTPUT_FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 MAX_OFFSET_MS = 3_600_000.0
+MAX_DRIFT_PPM = 60_000.0
 # Rates of AAC (ISO 14496-3, table 1.18); sounds of another rate are resampled to the next higher one.
 AAC_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 AAC_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}  # by channels
@@ -100,11 +102,16 @@ def shift_audio(
     *,
     audio_path: str | Path | None = None,
     track: str = "",
+    drift_ppm: float = 0.0,
+    cuts: Sequence[Cut] = (),
 ) -> ShiftedFile:
     """Writes `output_path` with the pictures of a video and its sound delayed by `offset_ms`.
 
     Delayed sound begins with silence; sound that is moved ahead loses its part before the first picture and
     ends with silence. Sample rate and channels stay. The file appears whole or not at all.
+
+    The sound of time s of its file is then at s + offset_ms / 1000 plus what the cuts before s put in; with a
+    drift, at (s + offset_ms / 1000) / (1 - drift_ppm / 1e6).
 
     Args:
         video_path: Any video that facevox reads.
@@ -112,6 +119,9 @@ def shift_audio(
         offset_ms: As `offset_ms` of the score: positive, the audio is early and is delayed.
         audio_path: A sound (or video) file to take the sound from; None: the video's own.
         track: Of the sound: its number from 1, or its language; "": the one that a player plays.
+        drift_ppm: Of the offset, up to MAX_DRIFT_PPM to each side: it is offset_ms where the file starts, and
+            grows by drift_ppm / 1000 ms a second.
+        cuts: Places where the offset changes, in the order of their times.
 
     Raises:
         MediaError: Not readable, no pictures, no sound.
@@ -120,7 +130,7 @@ def shift_audio(
     """
     source, target = Path(video_path), Path(output_path)
     sound_file = source if audio_path is None else Path(audio_path)
-    container_format = checked_format(target, (source, sound_file), offset_ms)
+    container_format = checked_format(target, (source, sound_file), offset_ms, drift_ppm)
     with open_media(source) as pictures, open_media(sound_file) as sounds:
         if not sounds.streams.audio:
             raise MediaError(f"{sound_file}: no audio stream; there is no sound to shift")
@@ -129,27 +139,33 @@ def shift_audio(
         audio, num_tracks = played_stream(sounds, "audio", sound_file, track), len(sounds.streams.audio)
         form = _form_of(audio, sound_file)
         notes = _notes(video, audio, (source, sound_file), start, form)
-        blocks = _sound_from(sounds, audio, sound_file, start.time_s - offset_ms / 1000, form)
+        first_s = start.time_s * (1 - drift_ppm / 1e6) - offset_ms / 1000
+        sound = _sound_from(sounds, audio, sound_file, first_s, form)
+        blocks = _retimed(sound, form, (first_s, start.time_s), drift_ppm, cuts)
         first = next(blocks, None)
         if first is None:
             raise UserError(
                 f"{sound_file}: nothing of its sound remains when it is moved ahead by {-offset_ms:g} ms"
             )
-        # The length stays when the sound moves ahead: many readers expect it to reach the last picture.
-        filling = [_silence(form, round(max(-offset_ms, 0) / 1000 * form.rate_hz))]
-        samples = itertools.chain([first], blocks, filling)
+        samples = itertools.chain([first], blocks)
         with replacing(target) as file:
             _write(file, container_format, target, (pictures, video, start), (samples, form, audio.metadata))
     return ShiftedFile(target, offset_ms, num_tracks, tuple(notes))
 
 
-def checked_format(target: Path, sources: Iterable[Path], offset_ms: float = 0.0) -> str:
-    """The name of the output's container; raises UserError where the output or the offset is impossible."""
+def checked_format(
+    target: Path, sources: Iterable[Path], offset_ms: float = 0.0, drift_ppm: float = 0.0
+) -> str:
+    """The name of the output's container; raises UserError where the output or the timing is impossible."""
     if target.suffix.lower() not in OUTPUT_FORMATS:
         raise UserError(f"{target}: a file name that ends in {', '.join(OUTPUT_FORMATS)} is expected")
     if not math.isfinite(offset_ms) or abs(offset_ms) > MAX_OFFSET_MS:
         raise UserError(
             f"offset_ms {offset_ms}: a number from {-MAX_OFFSET_MS:g} to {MAX_OFFSET_MS:g} is expected"
+        )
+    if not abs(drift_ppm) <= MAX_DRIFT_PPM:
+        raise UserError(
+            f"drift_ppm {drift_ppm}: a number from {-MAX_DRIFT_PPM:g} to {MAX_DRIFT_PPM:g} is expected"
         )
     if any(target.exists() and source.exists() and target.samefile(source) for source in sources):
         raise UserError(f"{target}: is the input; name another file for the output")
@@ -230,6 +246,43 @@ def _notes(
 
 def _silence(form: _Form, count: int) -> "NDArray[np.float32]":
     return np.zeros((form.num_channels, max(count, 0)), np.float32)
+
+
+def _retimed(
+    blocks: "Iterable[NDArray[np.float32]]",
+    form: _Form,
+    times_s: tuple[float, float],
+    drift_ppm: float,
+    cuts: Sequence[Cut],
+) -> "Iterator[NDArray[np.float32]]":
+    """The blocks after cuts and drift; silence at the end makes up for what they lost.
+
+    Many readers expect the sound to reach the last picture.
+
+    Args:
+        blocks: Of the sound.
+        form: Of its samples.
+        times_s: Of the first sample and of the first picture, on the clocks of their files.
+        drift_ppm, cuts: As `shift_audio` has them.
+    """
+    num_read = num_written = 0
+
+    def counted() -> "Iterator[NDArray[np.float32]]":
+        nonlocal num_read
+        for block in blocks:
+            num_read += block.shape[1]
+            yield block
+
+    first_s, start_s = times_s
+    rate_hz = form.rate_hz
+    for block in at_rate(with_cuts(counted(), rate_hz, first_s, cuts), rate_hz, form.layout, drift_ppm):
+        if block.shape[1]:
+            num_written += block.shape[1]
+            yield block
+    missing = num_read + round((first_s - start_s) * rate_hz) - num_written
+    if num_written:
+        for begin in range(0, missing, round(BLOCK_S * rate_hz)):
+            yield _silence(form, min(missing - begin, round(BLOCK_S * rate_hz)))
 
 
 def _sound_from(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,9 @@ import numpy as np
 
 from lipsync.clips.clock import FRAME_HZ, ROW_HZ
 from lipsync.sync.changes import Drift, Jumps
-from lipsync.sync.offset import MAX_OFFSET_MS
+from lipsync.sync.offset import LAG_MS
 from lipsync.sync.scoring import ClipScore, FaceScore, Judgement
-from lipsync.sync.verdicts import AUDIO_EARLY, AUDIO_LATE, change_text, guess_odds
+from lipsync.sync.verdicts import change_text, guess_odds
 
 if TYPE_CHECKING:
     from facevox.media import MediaInfo
@@ -118,7 +117,7 @@ class Details(Judged):
     video: str
     audio: str
     max_offset_ms: float
-    ffmpeg: str  # the command that shifts the sound by the offset; "" where it is in sync or unknown
+    ffmpeg: str  # the command that puts the sound right; "" where it is in sync or that is unknown
     warnings: list[str]
 
 
@@ -151,36 +150,20 @@ def make_details(clip: ClipFeatures, score: ClipScore, source: Source, method: M
         "num_frames": clip.num_frames,
         "video": source.video,
         "audio": source.audio,
-        "max_offset_ms": MAX_OFFSET_MS,
-        "ffmpeg": ffmpeg_line(source, judgement.offset_ms) if _is_shift(score) else "",
+        "max_offset_ms": LAG_MS * float(score.lags[-1]),
+        "ffmpeg": _ffmpeg_line(source, score),
         "warnings": [*method.notes, *_warnings(clip, score, source)],
     }
 
 
-def _is_shift(score: ClipScore) -> bool:
-    """True where one shift of the sound puts the clip right."""
-    return score.change is None and score.judgement.verdict.kind in (AUDIO_EARLY, AUDIO_LATE)
+def _ffmpeg_line(source: Source, score: ClipScore) -> str:
+    # PyAV: where a clip was read it is loaded already.
+    from lipsync.repair.plan import ffmpeg_line, plan_timing
 
-
-def ffmpeg_line(source: Source, offset_ms: float) -> str:
-    """A command for a shell: pictures and sound are copied, the sound is later by the offset.
-
-    The copy is of the video's own kind where `--output` writes that and the sound is the video's; else .mkv,
-    which holds anything.
-    """
-    from lipsync.repair.shift import OUTPUT_FORMATS  # PyAV: where a clip was read it is loaded already
-
-    video = Path(source.video)
-    is_own_kind = video.suffix.lower() in OUTPUT_FORMATS and not source.audio
-    fixed = video.with_name(f"{video.stem}_fixed{video.suffix if is_own_kind else '.mkv'}")
-    words = ["ffmpeg", "-i", _argument(video), "-itsoffset", f"{offset_ms / 1000:.4f}"]
-    words += ["-i", _argument(Path(source.audio or source.video)), "-map", "0:v", "-map", "1:a", "-c", "copy"]
-    return shlex.join([*words, _argument(fixed)])
-
-
-def _argument(path: Path) -> str:
-    """A path that ffmpeg takes for a file: a colon would name a protocol, a dash an option."""
-    return str(path) if path.is_absolute() else f"./{path}"
+    timing = plan_timing(score)
+    if timing is None:
+        return ""
+    return ffmpeg_line(Path(source.video), Path(source.audio) if source.audio else None, timing)
 
 
 def _rounded(value: float, digits: int) -> float:

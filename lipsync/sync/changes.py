@@ -33,6 +33,7 @@ JUMP_COST = 12.0  # each
 LEAST_STRENGTH = 0.5
 MAX_DRIFT_PPM = 50_000.0  # 25 frames played at 24 are 41 667
 MOST_RISE = 0.75  # of the lags of the search
+MANY_LAGS, COARSE_LAGS = 401, 4  # of more, first in groups of four
 SLOPE_STEP_LAGS = 1.0  # between neighbouring slopes, from one end of the recording to the other
 BLOCK_S = BLOCK_FRAMES / FRAME_HZ
 
@@ -102,15 +103,16 @@ def _best_drift(evidence: NDArray[np.floating[Any]], lags: NDArray[np.int64]) ->
     total_s = num_blocks * BLOCK_S
     # In lags from one end to the other; the line stays within the search.
     most = min(MAX_DRIFT_PPM / 1e6 * total_s * 1000 / LAG_MS, MOST_RISE * num_lags)
-    rises = np.arange(-np.floor(most), np.floor(most) + 1, SLOPE_STEP_LAGS)
-    best = (-np.inf, 0.0, 0)
-    places = (np.arange(num_blocks) + 0.5) / num_blocks - 0.5
-    for rise in rises:
-        report_progress()
-        totals = _along(evidence, np.rint(rise * places).astype(np.int64))
-        middle = int(totals.argmax())
-        best = max(best, (float(totals[middle]), float(rise), middle))
-    _, rise, middle = best
+    step = SLOPE_STEP_LAGS
+    if num_lags > MANY_LAGS:  # first roughly: the work grows with the cube of the lags
+        coarse = _pooled(_pooled(evidence.T, COARSE_LAGS).T, max(int(num_blocks * COARSE_LAGS / most), 1))
+        rough = _best_slope(coarse, np.arange(-(most // COARSE_LAGS), most // COARSE_LAGS + 1))
+        near = COARSE_LAGS * rough
+        rises = np.arange(max(near - 2 * COARSE_LAGS, -most), min(near + 2 * COARSE_LAGS, most) + 1, step)
+    else:
+        rises = np.arange(-np.floor(most), np.floor(most) + 1, step)
+    rise = _best_slope(evidence, rises)
+    middle = int(_along(evidence, _line_shifts(num_blocks, rise)).argmax())
     is_at_edge = abs(rise) >= np.floor(most)  # the true one may be larger
     if abs(rise) * LAG_MS < MIN_CHANGE_MS or is_at_edge:
         return -np.inf, None
@@ -120,6 +122,30 @@ def _best_drift(evidence: NDArray[np.floating[Any]], lags: NDArray[np.int64]) ->
     half_ms = rise * LAG_MS / 2
     ppm = rise * LAG_MS / total_s * 1000
     return total - DRIFT_COST, Drift(ppm, middle_ms - half_ms, middle_ms + half_ms)
+
+
+def _best_slope(evidence: NDArray[np.floating[Any]], rises: NDArray[np.float64]) -> float:
+    """The rise, in lags from one end to the other, of the line with most evidence."""
+    best = (-np.inf, 0.0)
+    for rise in rises.tolist():
+        report_progress()
+        best = max(best, (float(_along(evidence, _line_shifts(len(evidence), rise)).max()), rise))
+    return best[1]
+
+
+def _line_shifts(num_blocks: int, rise: float) -> NDArray[np.int64]:
+    """(blocks,) whole lags of a line around its middle."""
+    places = (np.arange(num_blocks) + 0.5) / num_blocks - 0.5
+    shifts: NDArray[np.int64] = np.rint(rise * places).astype(np.int64)
+    return shifts
+
+
+def _pooled(values: NDArray[np.floating[Any]], size: int) -> NDArray[np.float64]:
+    """Sums of `size` rows each; the last may be of fewer."""
+    sums: NDArray[np.float64] = np.add.reduceat(
+        values, np.arange(0, len(values), size), axis=0, dtype=np.float64
+    )
+    return sums
 
 
 def _along(evidence: NDArray[np.floating[Any]], shifts: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -139,8 +165,7 @@ def _along(evidence: NDArray[np.floating[Any]], shifts: NDArray[np.int64]) -> ND
 
 def _along_line(evidence: NDArray[np.floating[Any]], middle: int, rise: float) -> tuple[float, float, float]:
     """(evidence, rise, index of the lag in the middle, with fraction) of a line near one that was found."""
-    places = (np.arange(len(evidence)) + 0.5) / len(evidence) - 0.5
-    totals = _along(evidence, np.rint(rise * places).astype(np.int64))
+    totals = _along(evidence, _line_shifts(len(evidence), rise))
     inside = np.flatnonzero(np.isfinite(totals))
     if len(inside) == 0:
         return -np.inf, float(rise), float(middle)

@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from facevox.errors import UserError
 from lipsync.clips.clock import ROW_HZ, ROWS_PER_FRAME
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LAG_MS = 1000.0 / ROW_HZ  # of a step between lags
-MAX_OFFSET_MS = 1000.0  # of the search; a larger offset means that the files do not belong together
+MAX_OFFSET_MS = 1000.0  # of the search, unless more is asked for
+NARROWEST_MS, WIDEST_MS = 200.0, 10_000.0
+LEAST_OVERLAP = 0.5  # of a clip, at the ends of a wider search
 PEAK_STEPS = 2  # lags on either side of the peak that its parabola goes through
 
 
@@ -28,6 +31,20 @@ def search_lags(max_offset_ms: float = MAX_OFFSET_MS) -> NDArray[np.int64]:
     """All lags from -max_offset_ms to max_offset_ms."""
     most = round(max_offset_ms / LAG_MS)
     return np.arange(-most, most + 1, dtype=np.int64)
+
+
+def reach_ms(max_offset_ms: float, duration_s: float) -> float:
+    """The farthest offset to search for in a clip: beyond MAX_OFFSET_MS, half of it still has sound."""
+    return min(max_offset_ms, max(MAX_OFFSET_MS, LEAST_OVERLAP * 1000 * duration_s))
+
+
+def check_max_offset(max_offset_ms: float) -> None:
+    """Raises UserError where a search is not NARROWEST_MS to WIDEST_MS wide to each side."""
+    if not NARROWEST_MS <= max_offset_ms <= WIDEST_MS:  # nan too
+        raise UserError(
+            f"max_offset_ms {max_offset_ms:g}: a number from {NARROWEST_MS:g} to {WIDEST_MS:g} is expected; "
+            "sound of another recorder is placed by --reference"
+        )
 
 
 def rows_of_frames(

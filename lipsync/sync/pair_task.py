@@ -103,7 +103,9 @@ class PairTask(Task[PairItem]):
         return Outcome(rows=[row | empty], outputs=[target])
 
 
-def batch_settings(settings: Settings, method: str, checkpoint: Path | None) -> dict[str, object]:
+def batch_settings(
+    settings: Settings, method: str, checkpoint: Path | None, max_offset_ms: float
+) -> dict[str, object]:
     """Settings that decide the results, for the manifest: of reading, the method, a hash of its model."""
     digest = ""
     if checkpoint is not None:
@@ -115,6 +117,7 @@ def batch_settings(settings: Settings, method: str, checkpoint: Path | None) -> 
         "data": asdict(settings.data),
         "audio": settings.audio.sizes(),
         "sound": asdict(settings.audio.choice),
+        "max_offset_ms": max_offset_ms,
         "method": method,
         "checkpoint_sha256": digest,
     }

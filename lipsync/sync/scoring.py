@@ -10,7 +10,7 @@ import numpy as np
 
 from lipsync.clips.clock import FRAME_HZ
 from lipsync.sync.changes import Change, find_change, offsets_at
-from lipsync.sync.offset import search_lags
+from lipsync.sync.offset import MAX_OFFSET_MS, reach_ms, search_lags
 from lipsync.sync.posterior import (
     BLOCK_FRAMES,
     Posterior,
@@ -95,6 +95,7 @@ class ClipScore:
             without an answer.
         lags: (L,).
         num_frames: Of the clip.
+        level_db: (rows,) loudness of the sound, 100 a second.
     """
 
     judgement: Judgement
@@ -104,15 +105,28 @@ class ClipScore:
     evidence: NDArray[np.float32]
     lags: NDArray[np.int64]
     num_frames: int
+    level_db: NDArray[np.float32]
 
 
-def score_clip(clip: ClipFeatures, estimator: SyncEstimator, calibration: SyncCalibration) -> ClipScore:
+def score_clip(
+    clip: ClipFeatures,
+    estimator: SyncEstimator,
+    calibration: SyncCalibration,
+    max_offset_ms: float = MAX_OFFSET_MS,
+) -> ClipScore:
     """Scores a clip; without an answer, the judgement has the reason.
 
     Of several faces that are seen at the same time, the speaker is the one whose lips fit the sound best at
     the offset of the whole clip (`lipsync.sync.speakers`).
+
+    Args:
+        clip: Its features.
+        estimator: Compares lips and sound.
+        calibration: Of the estimator.
+        max_offset_ms: Searched to each side; beyond MAX_OFFSET_MS, at most half of the clip.
     """
-    lags = search_lags()
+    lags = search_lags(reach_ms(max_offset_ms, clip.num_frames / FRAME_HZ))
+    level_db = clip.sound.log_mel.mean(axis=1)
     fault = clip_fault(clip)
     if fault:
         faces = tuple(
@@ -120,7 +134,9 @@ def score_clip(clip: ClipFeatures, estimator: SyncEstimator, calibration: SyncCa
             for track in clip.tracks
         )
         empty = np.zeros((0, len(lags)), np.float32)
-        return ClipScore(Judgement(cannot_tell(fault)), faces, (), None, empty, lags, clip.num_frames)
+        return ClipScore(
+            Judgement(cannot_tell(fault)), faces, (), None, empty, lags, clip.num_frames, level_db
+        )
     sound_RD = estimator.sound_vectors(clip.sound)
     parts = [
         None if face_fault(track) else estimator.evidence(track, sound_RD, lags, calibration.sharpness)
@@ -143,7 +159,7 @@ def score_clip(clip: ClipFeatures, estimator: SyncEstimator, calibration: SyncCa
     if change is not None and len(speaking) == 1:  # the offset of that face changes as the clip's does
         faces = tuple(replace(face, judgement=judgement) if face.is_speaking else face for face in faces)
     curve = score_curve(evidence, counts, lags, calibration)
-    return ClipScore(judgement, faces, curve, change, evidence, lags, clip.num_frames)
+    return ClipScore(judgement, faces, curve, change, evidence, lags, clip.num_frames, level_db)
 
 
 def judge_evidence(

@@ -21,7 +21,7 @@ from lipsync.sync.estimators import (
     smoothed,
     without_room,
 )
-from lipsync.sync.offset import MAX_OFFSET_MS
+from lipsync.sync.offset import LAG_MS
 from lipsync.sync.posterior import IN_SYNC_MS, Posterior
 
 if TYPE_CHECKING:
@@ -105,8 +105,8 @@ def judge(posterior: Posterior, change: Change | None = None) -> Verdict:
     band = band_of(offset_ms)
     if posterior.match <= UNLIKELY_MATCH:
         reason = (
-            f"no offset up to {MAX_OFFSET_MS:.0f} ms stands out: other words, another person's voice, "
-            "or a larger offset"
+            f"no offset up to {LAG_MS * posterior.lags[-1]:.0f} ms stands out: other words (dubbed, another "
+            "language), another person's voice, or a larger offset"
         )
         return Verdict(NO_MATCH, f"not in sync; {reason}", reason)
     if posterior.match >= LIKELY_MATCH:
@@ -122,7 +122,8 @@ def judge(posterior: Posterior, change: Change | None = None) -> Verdict:
             return Verdict(kind, f"not in sync throughout; {change_text(change)}", band=band)
         if posterior.is_at_edge:
             return cannot_tell(
-                f"the likeliest offset is at the end of the search, {offset_ms:+.0f} ms: it may be larger"
+                f"the likeliest offset is at the end of the search, {offset_ms:+.0f} ms: it may be larger; "
+                "a wider search would tell (max_offset_ms)"
             )
         if posterior.near >= SURE_NEAR and (low_ms > 0 or high_ms < 0):
             if posterior.in_sync >= EVEN:

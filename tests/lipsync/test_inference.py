@@ -9,6 +9,7 @@ import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from facevox.media import read_audio, write_video, write_wav
 from lipsync import inference
 from lipsync.inference import LipSyncInference
 from lipsync.settings import Settings
+from lipsync.sync import verdicts
 
 SHORT = 4 * 25  # pictures of the shapes below: enough to judge, quick to read
 
@@ -222,7 +224,7 @@ def test_the_speaking_one_of_two_faces_is_named(talking: tuple[Path, ...], tmp_p
     assert score > 0.7 > left["score"]
 
 
-def test_jump_is_reported_and_not_corrected(
+def test_jump_is_reported_with_its_place(
     quick: LipSyncInference, talking: tuple[Path, ...], tmp_path: Path, monkeypatch
 ) -> None:
     voice = [voice_of(video) for video in talking]
@@ -248,10 +250,7 @@ def test_jump_is_reported_and_not_corrected(
     assert details["jump"]["time_s"] == pytest.approx(6.0, abs=1.0)
     assert details["jump"]["after_ms"] - details["jump"]["before_ms"] == pytest.approx(280, abs=30)
     assert any("jumps" in warning for warning in details["warnings"])
-    success, message = quick.sync_video_audio(talking[0], tmp_path / "x.wav", tmp_path / "y.mp4")
-    assert not success
-    assert "jumps" in message
-    assert not (tmp_path / "y.mp4").exists()
+    assert "asplit=2" in details["ffmpeg"]
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
@@ -287,11 +286,15 @@ def test_what_would_not_be_better_is_refused_with_the_reason(
 
 def test_correction_that_measures_wrong_is_thrown_away(talking: tuple[Path, ...], tmp_path: Path) -> None:
     from lipsync.repair.correction import NotBetterError, write_corrected
+    from lipsync.repair.plan import Timing
 
     for left_ms, words in ((90.0, r"\+90 ms remain"), (math.nan, "no offset is found")):
+        kind = verdicts.NO_MATCH if math.isnan(left_ms) else verdicts.AUDIO_EARLY
+        rest = SimpleNamespace(verdict=verdicts.Verdict(kind, ""), offset_ms=left_ms)
+        score = SimpleNamespace(judgement=rest, change=None)
         with pytest.raises(NotBetterError, match=words):
             write_corrected(
-                talking[0], None, tmp_path / "x.mp4", 200.0, features_of, lambda _, left=left_ms: left
+                talking[0], None, tmp_path / "x.mp4", Timing(200.0), features_of, lambda _, s=score: s
             )
     assert list(tmp_path.iterdir()) == []
 

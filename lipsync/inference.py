@@ -138,7 +138,7 @@ class LipSyncInference:
         choice: SoundChoice | None = None,
         notes: list[str] | None = None,
     ) -> ClipFeatures:
-        """The features of a video and its sound, by the settings.
+        """The features of a video and its sound, by the settings; mouths are cut out where they are needed.
 
         Args:
             video_path, audio_path: As `compute_sync_score` has them.
@@ -158,6 +158,7 @@ class LipSyncInference:
                 audio_path,
                 max_faces=self.settings.data.max_faces,
                 crop_px=self.settings.data.mouth_crop_px,
+                with_mouths=self.method.estimator.needs_mouths,
                 num_mels=self.settings.audio.num_mels,
                 num_mfcc=self.settings.audio.num_mfcc,
                 features=self.settings.audio.features,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import av
 import numpy as np
-from av.sidedata.sidedata import Type
+from av.sidedata.sidedata import SideDataContainer, Type
 from av.video.reformatter import ColorPrimaries, ColorTrc, VideoReformatter
 
 from facevox.media.container import is_joined
@@ -39,8 +39,9 @@ class Turn:
     def of(cls, frame: av.VideoFrame) -> "Turn":
         """By the frame's display matrix, to the next quarter turn; none without one."""
         try:
-            side_data: Any = frame.side_data  # its stub says something else than what it is
-            data = side_data[Type.DISPLAYMATRIX]
+            # Not `frame.side_data`: frame and container would hold each other, and hundreds of pictures stay
+            # in memory until Python looks for such circles.
+            data = SideDataContainer(frame)[Type.DISPLAYMATRIX]  # type: ignore[call-arg]  # stubs lack it
         except KeyError:
             return cls()
         # x' = a x + c y, y' = b x + d y, y downwards, as whole numbers in 65536ths.

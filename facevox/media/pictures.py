@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -189,7 +189,7 @@ def iter_frames(
     colour: Colour = "rgb",
     threads: int = 1,
     check: Callable[[], None] = lambda: None,
-) -> Iterator[Frame]:
+) -> Generator[Frame, None, None]:
     """The frames of a video in presentation order, as a player shows them: upright, with square pixels.
 
     Args:

@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from facevox.ahead import iter_ahead
 from facevox.faces import mouth_opening
 from facevox.growing import GrowingArray
-from facevox.media import MediaInfo, iter_frames, phase_s, probe, read_audio
+from facevox.media import MediaInfo, iter_audio, iter_frames, phase_s, probe
 from facevox.sound_choice import PLAYED, SoundChoice
 from lipsync.clips.clock import FRAME_HZ
 from lipsync.clips.mouths import SMOOTH_FRAMES, cut_mouth, lip_contour, mouth_matrix, mouth_pose
-from lipsync.clips.sounds import NUMPY, SAMPLE_RATE_HZ, SoundFeatures, sound_features
+from lipsync.clips.sounds import NUMPY, SAMPLE_RATE_HZ, SoundFeatures, features_of_blocks
 from lipsync.clips.tracks import MAX_MISSED, FacePose, FaceTracker, TrackedFace, TrackedFrame
 
 if TYPE_CHECKING:
@@ -133,11 +134,12 @@ class FaceFeatureStream:
     Args:
         max_faces: Followed at the same time.
         crop_px: Side of the mouth crops.
+        with_mouths: Whether to cut them out, 9 kB each; else they are (1, 1) and 0.
     """
 
-    def __init__(self, max_faces: int = 4, crop_px: int = 96) -> None:
+    def __init__(self, max_faces: int = 4, crop_px: int = 96, *, with_mouths: bool = True) -> None:
         self._tracker = FaceTracker(max_faces)
-        self._crop_px = crop_px
+        self._crop_px, self._with_mouths = crop_px, with_mouths
         # The frame to finish next is number `_num_before` of these.
         self._window: deque[_WaitingFrame] = deque()
         self._num_before = 0
@@ -186,11 +188,14 @@ class FaceFeatureStream:
             if abs(frame.index - now.index) <= SMOOTH_FRAMES // 2 and face.track_id in frame.poses
         ]
         matrix = mouth_matrix(near or [mouth_pose(landmarks)], self._crop_px)
+        mouth = np.zeros((1, 1), np.uint8)
+        if self._with_mouths:
+            mouth = cut_mouth(face.crop_rgb, face.crop_matrix, matrix, self._crop_px)
         low, high = landmarks[:, :2].min(axis=0), landmarks[:, :2].max(axis=0)
         return FaceFeatures(
             track_id=face.track_id,
             box_px=np.concatenate([low, high - low]).astype(np.float32),
-            mouth=cut_mouth(face.crop_rgb, face.crop_matrix, matrix, self._crop_px),
+            mouth=mouth,
             lips=lip_contour(landmarks, matrix, self._crop_px),
             opening=mouth_opening(landmarks),
             is_measured=face.landmarks is not None,
@@ -232,6 +237,7 @@ def iter_face_features(
     *,
     max_faces: int = 4,
     crop_px: int = 96,
+    with_mouths: bool = True,
     start_s: float = 0.0,
     max_duration_s: float | None = None,
     on_frame: Callable[[], None] = lambda: None,
@@ -242,7 +248,7 @@ def iter_face_features(
         video: Of any frame rate, constant or not.
         start_s: Presentation time of the first frame.
         max_faces: Followed at the same time.
-        crop_px: Side of the mouth crops.
+        crop_px, with_mouths: As `FaceFeatureStream` has them.
         max_duration_s: Stop there; the rest is not decoded.
         on_frame: Called for each frame that was read; an exception from it ends the reading.
 
@@ -250,8 +256,9 @@ def iter_face_features(
         MediaError: As `facevox.media.iter_frames`.
     """
     max_frames = None if max_duration_s is None else max(round(max_duration_s * FRAME_HZ), 1)
-    with FaceFeatureStream(max_faces, crop_px) as stream:
-        for frame in iter_frames(video, rate_hz=FRAME_HZ, start_s=start_s, max_frames=max_frames):
+    with FaceFeatureStream(max_faces, crop_px, with_mouths=with_mouths) as stream:
+        frames = iter_frames(video, rate_hz=FRAME_HZ, start_s=start_s, max_frames=max_frames)
+        for frame in iter_ahead(frames):
             on_frame()
             yield from stream.push(frame.image, frame.time_s)
         yield from stream.finish()
@@ -320,6 +327,7 @@ def extract_clip(
     *,
     max_faces: int = 4,
     crop_px: int = 96,
+    with_mouths: bool = True,
     num_mels: int = 40,
     num_mfcc: int = 13,
     features: str = NUMPY,
@@ -334,7 +342,7 @@ def extract_clip(
     Args:
         video: The pictures.
         audio: The sound, or None for the video's own.
-        max_faces, crop_px, on_frame: As in `iter_face_features`.
+        max_faces, crop_px, with_mouths, on_frame: As in `iter_face_features`.
         num_mels, num_mfcc, features: As in `lipsync.clips.sounds`.
         choice: Which sound of the file.
         info: Of the video by `probe`, if it is known.
@@ -348,15 +356,27 @@ def extract_clip(
     source = audio or video
     # Of both: pictures off the grid would seem up to 20 ms late.
     start_s = phase_s(info or probe(video), FRAME_HZ)
-    samples = read_audio(source, SAMPLE_RATE_HZ, start_s, max_duration_s, choice, notes)
-    sound = sound_features(samples, num_mels, num_mfcc, features)
+    samples = iter_audio(source, SAMPLE_RATE_HZ, start_s, choice, notes)
+    if max_duration_s is not None:
+        samples = _first(samples, round(max_duration_s * SAMPLE_RATE_HZ))
+    sound = features_of_blocks(samples, num_mels, num_mfcc, features)
     frames = iter_face_features(
         video,
         max_faces=max_faces,
         crop_px=crop_px,
+        with_mouths=with_mouths,
         start_s=start_s,
         max_duration_s=max_duration_s,
         on_frame=on_frame,
     )
     tracks, num_frames, shots = collect_tracks(frames)
     return ClipFeatures(num_frames, shots, tracks, sound)
+
+
+def _first(blocks: Iterator["NDArray[np.float32]"], count: int) -> Iterator["NDArray[np.float32]"]:
+    """The first samples of (n,) blocks; what follows is not read."""
+    for block in blocks:
+        yield block[:count]
+        count -= len(block)
+        if count <= 0:
+            return

@@ -7,12 +7,14 @@ They are librosa's within 1e-4 dB. librosa itself computes them where `features`
 of seconds, and in blocks the same up to rounding only.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from facevox.errors import UserError, one_line
+from facevox.growing import GrowingArray
 from facevox.signs import report_progress
 from facevox.spectra import cepstra, mel_power, slaney_bands
 
@@ -97,14 +99,38 @@ def sound_features(
     samples: "NDArray[np.float32]", num_mels: int = 40, num_mfcc: int = 13, features: str = NUMPY
 ) -> SoundFeatures:
     """The features of (n,) samples at `SAMPLE_RATE_HZ`: ceil(n / HOP) rows."""
+    return features_of_blocks([samples], num_mels, num_mfcc, features)
+
+
+def features_of_blocks(
+    blocks: Iterable["NDArray[np.float32]"], num_mels: int = 40, num_mfcc: int = 13, features: str = NUMPY
+) -> SoundFeatures:
+    """The features of samples in blocks of any sizes; few blocks are in memory at a time."""
     stream = SoundFeatureStream(num_mels, num_mfcc, features)
-    blocks = (samples[start : start + BLOCK_SAMPLES] for start in range(0, len(samples), BLOCK_SAMPLES))
-    parts = [*map(stream.push, blocks), stream.finish()]
-    return SoundFeatures(
-        np.concatenate([part.log_mel for part in parts]),
-        np.concatenate([part.mfcc for part in parts]),
-        features,
-    )
+    log_mel, mfcc = GrowingArray(np.float32, (num_mels,)), GrowingArray(np.float32, (num_mfcc,))
+
+    def add(part: SoundFeatures) -> None:
+        log_mel.add(part.log_mel)
+        mfcc.add(part.mfcc)
+
+    for block in _of_size(blocks, BLOCK_SAMPLES):
+        add(stream.push(block))
+    add(stream.finish())
+    return SoundFeatures(log_mel.take(), mfcc.take(), features)
+
+
+def _of_size(blocks: Iterable["NDArray[np.float32]"], size: int) -> Iterator["NDArray[np.float32]"]:
+    """The samples in blocks of one size; the last may be shorter."""
+    waiting = GrowingArray(np.float32)
+    for block in blocks:
+        for start in range(0, len(block), size):
+            part = block[start : start + size]
+            missing = size - len(waiting)
+            waiting.add(part[:missing])
+            if len(waiting) == size:
+                yield waiting.take()
+                waiting.add(part[missing:])
+    yield waiting.take()
 
 
 def mfcc_of(

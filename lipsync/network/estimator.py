@@ -77,6 +77,7 @@ class NetworkEstimator(SyncEstimator):
         parts = [network.config.visual_frontend, network.config.temporal] + ["ridge"] * (ridge is not None)
         self.name = f"network ({', '.join(parts)})"
         self.context_frames = INPUT_CONTEXT_FRAMES + NETWORK_CONTEXT_FRAMES
+        self.needs_mouths = network.config.visual_frontend == MOUTH_CNN
 
     def embed_face(self, track: FaceTrack) -> NDArray[np.float32]:
         """(frames, D), length 1."""

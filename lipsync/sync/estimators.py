@@ -52,11 +52,13 @@ class SyncEstimator(ABC):
         name: Its name in outputs (`details["method"]`).
         rate_hz: Lags are counted in steps of 1 / rate_hz.
         context_frames: Frames on either side of a frame that its similarities depend on.
+        needs_mouths: Whether it looks at pictures of mouths; else at lips alone.
     """
 
     name: str
     rate_hz: float = ROW_HZ
     context_frames: int = 0
+    needs_mouths: bool = False
 
     @abstractmethod
     def face_vectors(self, track: FaceTrack) -> NDArray[np.float32]:

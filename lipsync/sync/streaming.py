@@ -112,7 +112,9 @@ class SyncStream:
         self._method = method or open_method()
         self._window = max(round(window_s * FRAME_HZ), 1)
         self._step = max(round(step_s * FRAME_HZ), 1)
-        self._pictures = FaceFeatureStream(max_faces, crop_px)
+        self._pictures = FaceFeatureStream(
+            max_faces, crop_px, with_mouths=self._method.estimator.needs_mouths
+        )
         self._sounds = SoundFeatureStream(num_mels, num_mfcc, features)
         # A verdict that waits for its sound is made of pictures that are older by that wait.
         self._max_frames = self._window + math.ceil(MAX_SOUND_BEHIND_S * FRAME_HZ)

@@ -1,5 +1,6 @@
 """Pictures as a player shows them: pixel aspect, display matrix, fields, high dynamic range."""
 
+import gc
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -84,6 +85,20 @@ def test_display_matrix_is_followed_whole(tmp_path: Path, name: str) -> None:
     assert changed_kinds(tmp_path / "x.mp4", pictures=True) == ["mirrored"] * is_mirror
     info = probe(tmp_path / "x.mp4")
     assert (info.width, info.height) == (320, 240)
+
+
+def test_pictures_that_nobody_holds_are_gone_at_once(tmp_path: Path) -> None:
+    """Where Python has to look for circles of objects first, a long video takes hundreds of megabytes."""
+    write_video(tmp_path / "x.mp4", [FACE] * 60, 25)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in iter_frames(tmp_path / "x.mp4"):
+            pass
+        held = sum(type(thing) is av.VideoFrame for thing in gc.get_objects())
+    finally:
+        gc.enable()
+    assert held <= 2
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mpg"])

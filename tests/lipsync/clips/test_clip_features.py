@@ -40,6 +40,14 @@ def test_every_frame_comes_once_in_order_and_on_the_clock(example_videos: Path) 
     assert face.box_px.shape == (4,)
 
 
+def test_mouths_that_nobody_needs_are_not_cut_out(example_videos: Path) -> None:
+    video = example_videos / "id0001/0001.mp4"
+    with_them, without = extract_clip(video), extract_clip(video, with_mouths=False)
+    for one, other in zip(with_them.tracks, without.tracks, strict=True):
+        assert other.mouths.shape == (len(one), 1, 1)
+        np.testing.assert_array_equal(one.lips, other.lips)
+
+
 def test_live_frames_come_after_the_lookahead_with_the_same_numbers(clip_frames: Clips) -> None:
     frames = next(iter(clip_frames.values()))
     whole = features_of(frames)

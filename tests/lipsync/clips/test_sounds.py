@@ -1,5 +1,6 @@
 """Log-mel and MFCC: librosa's numbers, on the clock of the pictures, in blocks or whole."""
 
+import itertools
 import sys
 import tracemalloc
 from pathlib import Path
@@ -22,6 +23,7 @@ from lipsync.clips.sounds import (
     SAMPLE_RATE_HZ,
     SoundFeatures,
     SoundFeatureStream,
+    features_of_blocks,
     mfcc_of,
     require_features,
     sound_features,
@@ -167,6 +169,26 @@ def test_blocks_of_a_whole_sound_do_not_show(block: int, monkeypatch: pytest.Mon
     np.testing.assert_array_equal(sound_features(samples).mfcc, whole.mfcc)
     # librosa's products are BLAS's: the same up to rounding.
     assert_alike(sound_features(samples, features=LIBROSA), whole)
+
+
+@pytest.mark.parametrize("sizes", [(7, 1), (160, 0, 999), (70_000,)])
+def test_blocks_of_any_sizes_are_features_of_the_whole(
+    sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sounds, "BLOCK_SAMPLES", 1000)
+    samples, blocks, start = noise(20_001), [], 0
+    for size in itertools.cycle(sizes):
+        blocks.append(samples[start : start + size])
+        start += size
+        if start >= len(samples):
+            break
+    found, whole = features_of_blocks(iter(blocks)), sound_features(samples)
+    np.testing.assert_array_equal(found.log_mel, whole.log_mel)
+    np.testing.assert_array_equal(found.mfcc, whole.mfcc)
+    assert [part.shape for part in (features_of_blocks([]).log_mel, features_of_blocks([]).mfcc)] == [
+        (0, 40),
+        (0, 13),
+    ]
 
 
 def test_row_is_centred_on_its_moment() -> None:

@@ -23,6 +23,10 @@ HEARTBEAT_S = 5.0
 STALE_AFTER_S = 60.0
 
 
+class HeldError(UserError):
+    """Another run that is alive holds the lock."""
+
+
 class OutputLock:
     """Holds a lock file while a run lasts; a second run is refused, a dead one's lock is taken over.
 
@@ -119,7 +123,7 @@ class OutputLock:
         where = f"process {owner.get('pid', '?')} on {owner.get('host', '?')}"
         age_s = self._age_s()
         if not self._is_dead(owner, age_s):
-            raise UserError(
+            raise HeldError(
                 f"{self.path.parent.parent}: another run is writing there ({where}, heartbeat "
                 f"{age_s:.0f} s ago); wait for it, or use another output folder"
             )

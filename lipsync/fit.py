@@ -17,7 +17,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from facevox import cli
@@ -26,7 +26,7 @@ from facevox.cluster.job import RUN_AGAIN, Job
 from facevox.errors import ExitCode
 from facevox.files import require_folder
 from lipsync.data_processing import process_videos
-from lipsync.settings import add_audio_options, add_config_arguments, load_settings
+from lipsync.settings import Settings, add_audio_options, add_config_arguments, load_settings
 
 JOB = Job(join=RUN_AGAIN, inputs=("config", "videos"), output="save_dir", is_some_failed_done=False)
 logger = logging.getLogger("lipsync.fit")  # also where the program is started by its path
@@ -50,31 +50,62 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = get_args_parser().parse_args(argv)
     settings = load_settings(args.config, args.overrides)
     require_folder(args.videos, "--videos")
-    clips_dir = args.save_dir / CLIPS_DIR
-    paths = replace(settings.paths, videos_dir=str(args.videos), processed_dir=str(clips_dir))
+    outcome = fit_videos(args.videos, args.save_dir, settings, args)
+    if outcome.message:
+        logger.info(outcome.message)
+    if outcome.model_file is not None:
+        logger.info(f"model: {outcome.model_file}")
+    return outcome.code
+
+
+@dataclass(frozen=True)
+class FitOutcome:
+    """Result of `fit_videos`.
+
+    Attributes:
+        code: Exit code.
+        model_file: The checkpoint; None: there is none.
+        message: One line for people.
+    """
+
+    code: int
+    model_file: Path | None = None
+    message: str = ""
+
+
+def fit_videos(videos: Path, save_dir: Path, settings: Settings, args: argparse.Namespace) -> FitOutcome:
+    """Processes the videos of a folder and fits a model to them.
+
+    Args:
+        videos: The folder.
+        save_dir: Of the model and of what a stopped run continues from.
+        settings: All of them; `videos` and `save_dir` stand for their paths.
+        args: With the options of `BatchOptions`.
+
+    Raises:
+        UserError: Settings or input are wrong, or another run writes there.
+        SystemExit: A stop signal came while it trained.
+    """
+    clips_dir = save_dir / CLIPS_DIR
+    paths = replace(settings.paths, videos_dir=str(videos), processed_dir=str(clips_dir))
     code = process_videos(replace(settings, paths=paths), args)
     if code not in (ExitCode.DONE, ExitCode.SOME_FAILED):
-        return code
+        return FitOutcome(code)
     if args.dry_run or args.num_shards > 1:
         next_step = "the fit itself comes after this; it needs about twice the length of the clips on a core"
         if args.num_shards > 1:
             next_step = "when all shards are done, the same command without shards fits the model"
-        logger.info(next_step)
-        return code
+        return FitOutcome(code, message=next_step)
     from facevox.training.run_folder import run_folder  # torch takes seconds
     from lipsync.network.fitting import TooSmallError, fit_files
 
-    with run_folder(args.save_dir):
+    with run_folder(save_dir):
         try:
-            result = fit_files(clips_dir, args.save_dir, settings)
+            result = fit_files(clips_dir, save_dir, settings)
         except TooSmallError as error:
-            logger.info(str(error))
-            return ExitCode.SOME_FAILED
-    logger.info(result.message)
-    if result.model_file is None:
-        return ExitCode.SOME_FAILED
-    logger.info(f"model: {result.model_file}")
-    return ExitCode.DONE
+            return FitOutcome(ExitCode.SOME_FAILED, message=str(error))
+    code = ExitCode.SOME_FAILED if result.model_file is None else ExitCode.DONE
+    return FitOutcome(code, result.model_file, result.message)
 
 
 if __name__ == "__main__":

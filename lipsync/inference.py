@@ -6,7 +6,7 @@
     python lipsync/inference.py --video talk.mp4 --output fixed.mp4 --offset_ms 120
     python lipsync/inference.py --video talk.mp4 --json --plot sync.png
     python lipsync/inference.py --batch pairs.csv --output_dir outputs/scores
-    python lipsync/inference.py --batch videos --output_dir outputs/scores
+    python lipsync/inference.py --batch videos --output_dir outputs/scores --adapt
 
 offset_ms > 0 means that the audio is early: delay it by that much. The score is the probability of being in
 sync. Without --checkpoint the small network that comes with the package compares lips and sound; --method
@@ -27,7 +27,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +39,7 @@ from facevox.native_silence import native_silence
 from facevox.progress import Progress
 from facevox.signals import StopFlag
 from facevox.sound_choice import PLAYED, SoundChoice
+from lipsync.adapting import adapt
 from lipsync.clips.clock import FRAME_HZ
 from lipsync.settings import (
     Settings,
@@ -285,6 +286,11 @@ def get_args_parser() -> argparse.ArgumentParser:
         help="score the pairs of a table, or all videos below a folder (default: none)",
     )
     add(
+        "--adapt",
+        action="store_true",
+        help="with --batch DIR: first fit a model to these videos, as fit.py does, and score with it",
+    )
+    add(
         "--output_dir",
         type=Path,
         metavar="DIR",
@@ -310,6 +316,11 @@ def check_usage(args: argparse.Namespace) -> None:
             faults.append("--json does not go with --batch, which writes a JSON file a pair")
     elif args.output_dir is not None:
         faults.append("--output_dir goes with --batch; one file is named by --output")
+    if args.adapt:
+        if args.batch is None or args.batch.is_file():
+            faults.append("--adapt fits a model to a folder: give it as --batch DIR")
+        if args.checkpoint is not None or args.method != AUTO:
+            faults.append("--adapt makes its own model: leave --checkpoint and --method out")
     if args.output is not None and args.score_only:
         faults.append("--score-only writes no video; leave it or --output out")
     if args.offset_ms is not None:
@@ -340,10 +351,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _do_one(args, settings)
 
 
-def _make_inference(args: argparse.Namespace, settings: Settings) -> LipSyncInference:
-    return LipSyncInference(
+def _make_inference(args: argparse.Namespace, settings: Settings, note: str = "") -> LipSyncInference:
+    inference = LipSyncInference(
         args.checkpoint, settings=settings, method=args.method, max_offset_ms=args.max_offset_ms
     )
+    if note:
+        inference.method = replace(inference.method, notes=(*inference.method.notes, note))
+    return inference
 
 
 def _do_one(args: argparse.Namespace, settings: Settings) -> int:
@@ -386,10 +400,15 @@ def _run_batch(args: argparse.Namespace, settings: Settings) -> int:
     from lipsync.clips.clip_task import clip_bytes
     from lipsync.sync.pair_task import COLUMNS, PairTask, batch_settings, plan_pairs
 
+    output_dir = args.output_dir or Path(settings.paths.output_dir)
+    items, note = plan_pairs(args.batch), ""
+    if args.adapt and not args.dry_run:
+        adapted = adapt(args.batch, output_dir, settings, args)
+        args.checkpoint, note = adapted.checkpoint, adapted.note
     batch = cli.build(
         BatchConfig,
         args,
-        output_dir=args.output_dir or Path(settings.paths.output_dir),
+        output_dir=output_dir,
         program="inference",
         table="sync.csv",
         columns=COLUMNS,
@@ -399,11 +418,11 @@ def _run_batch(args: argparse.Namespace, settings: Settings) -> int:
         reads_media=True,
         unit="pair",
     )
-    make_scorer = functools.partial(_make_inference, args, settings)
+    make_scorer = functools.partial(_make_inference, args, settings, note)
     task = PairTask(
         make_scorer, uses_torch=args.checkpoint is not None, spare_bytes=clip_bytes(settings.data)
     )
-    return run_batch(task, plan_pairs(args.batch), batch).exit_code
+    return run_batch(task, items, batch).exit_code
 
 
 if __name__ == "__main__":

@@ -270,4 +270,6 @@ def load_method(path: str | Path, device: str = "cpu") -> Method:
             f"{path}: without a calibration of its score: training was stopped before its end (run train.py "
             "again), or the validation clips are too short"
         )
-    return Method(f"{CHECKPOINT}: {model.estimator.name}", model.estimator, model.calibration, model.notes)
+    return Method(
+        f"{CHECKPOINT}: {model.estimator.name}", model.estimator, model.calibration, model.notes, str(path)
+    )

@@ -105,6 +105,7 @@ class Details(Judged):
 
     offset_frames: float  # of the video
     method: str
+    checkpoint: str  # its file; "" without one
     curve: list[PointDetails]
     faces: list[FaceDetails]
     speaking_face: int | None
@@ -132,6 +133,7 @@ def make_details(clip: ClipFeatures, score: ClipScore, source: Source, method: M
         **judged_details(judgement),
         "offset_frames": _rounded(judgement.offset_ms * fps / 1000, 2),
         "method": method.name,
+        "checkpoint": method.checkpoint,
         "curve": [
             {
                 "time_s": point.time_s,

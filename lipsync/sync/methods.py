@@ -30,12 +30,14 @@ class Method:
         estimator: Compares lips and sound.
         calibration: Of the estimator.
         notes: Sentences that every answer carries: about a checkpoint of an earlier version.
+        checkpoint: Its file; "" without one.
     """
 
     name: str
     estimator: SyncEstimator
     calibration: SyncCalibration
     notes: tuple[str, ...] = ()
+    checkpoint: str = ""
 
 
 def check_method(method: str, checkpoint: str | Path | None) -> None:

@@ -25,8 +25,8 @@ from lipsync.sync.answers import Details, without_nan
 
 COLUMNS = (
     "pair", "video", "audio", "score", "offset_ms", "offset_low_ms", "offset_high_ms", "best_guess_ms",
-    "best_guess_odds", "confidence", "verdict", "text", "band", "method", "duration_s", "num_faces",
-    "speaking_face", "drift_ppm", "jump_at_s", "warnings", "json_file",
+    "best_guess_odds", "confidence", "verdict", "text", "band", "method", "checkpoint", "duration_s",
+    "num_faces", "speaking_face", "drift_ppm", "jump_at_s", "warnings", "json_file",
 )  # fmt: skip
 MAX_CSV_BYTES = 100_000_000
 

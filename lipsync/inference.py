@@ -7,12 +7,15 @@
     python lipsync/inference.py --video talk.mp4 --json --plot sync.png
     python lipsync/inference.py --batch pairs.csv --output_dir outputs/scores
     python lipsync/inference.py --batch videos --output_dir outputs/scores --adapt
+    python lipsync/inference.py --metric lse --syncnet models/syncnet_v2.model --video talk.mp4
 
 offset_ms > 0 means that the audio is early: delay it by that much. The score is the probability of being in
 sync. Without --checkpoint the small network that comes with the package compares lips and sound; --method
-untrained compares the opening of the mouth with the loudness of the voice.
+untrained compares the opening of the mouth with the loudness of the voice. --metric lse gives the scores of
+papers on talking faces instead, LSE-C and LSE-D, with the weights of SyncNet, which you fetch yourself.
 pairs.csv has the columns video and audio (empty: the video's own sound); of a folder all videos are scored. A
-batch writes sync.csv, one JSON file a pair and manifests/inference.jsonl, and resumes where it was stopped.
+batch writes sync.csv (or lse.csv), one JSON file a pair and manifests/inference.jsonl, and resumes where it
+was stopped.
 Exit codes: 0 done (in sync or not); 1 no answer is possible, the file would not be better, or more pairs of
 a batch failed than --max_failed allows; 2 bad usage or input; 75 stopped by a signal (batch: run the same
 command again to continue).
@@ -21,26 +24,25 @@ command again to continue).
 from __future__ import annotations
 
 import argparse
-import contextlib
 import functools
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from facevox import cli
 from facevox.batch_options import BatchOptions
 from facevox.errors import ExitCode, UserError
 from facevox.limits import memory_limit
 from facevox.native_silence import native_silence
-from facevox.progress import Progress
 from facevox.signals import StopFlag
 from facevox.sound_choice import PLAYED, SoundChoice
 from lipsync.adapting import adapt
 from lipsync.clips.clock import FRAME_HZ
+from lipsync.lse.weights import DEFAULT_FILE, VARIABLE, find_weights
 from lipsync.settings import (
     Settings,
     add_audio_options,
@@ -58,7 +60,10 @@ if TYPE_CHECKING:
     from facevox.media import MediaInfo
     from lipsync.clips.features import ClipFeatures
     from lipsync.sync.answers import Details
+    from lipsync.sync.pair_task import PairTask
     from lipsync.sync.scoring import ClipScore
+
+SYNC, LSE = "sync", "lse"  # --metric
 
 
 class LipSyncInference:
@@ -152,8 +157,9 @@ class LipSyncInference:
             MediaError: As `compute_sync_score`.
         """
         from lipsync.clips.features import extract_clip
+        from lipsync.clips.frame_progress import frame_progress
 
-        with native_silence(), self._progress(Path(video_path).name, num_frames) as on_frame:
+        with native_silence(), frame_progress(Path(video_path).name, num_frames) as on_frame:
             return extract_clip(
                 video_path,
                 audio_path,
@@ -175,22 +181,6 @@ class LipSyncInference:
         from lipsync.sync import scoring
 
         return scoring.score_clip(clip, self.method.estimator, self.method.calibration, self.max_offset_ms)
-
-    @contextlib.contextmanager
-    def _progress(self, label: str, total: int) -> Iterator[Callable[[], None]]:
-        """A function to call for each frame: it moves the bar and raises KeyboardInterrupt on a signal."""
-        if not Progress.is_wanted():
-            yield lambda: None
-            return
-
-        with StopFlag() as stop, Progress(total, label, "frame") as progress:
-
-            def on_frame() -> None:
-                progress.update()
-                if stop:  # nothing is kept of half a clip
-                    raise KeyboardInterrupt(stop.signal_name)
-
-            yield on_frame
 
     def sync_video_audio(
         self,
@@ -255,6 +245,18 @@ def get_args_parser() -> argparse.ArgumentParser:
         help="best_model.pth of train.py (default: none, the model that comes with the package)",
     )
     add_method_option(parser)
+    add(
+        "--metric",
+        choices=(SYNC, LSE),
+        default=SYNC,
+        help="sync: score, offset and verdict; lse: LSE-C, LSE-D and offset by SyncNet",
+    )
+    add(
+        "--syncnet",
+        type=Path,
+        metavar="FILE",
+        help=f"with --metric lse: SyncNet's weights (default: ${VARIABLE} or {DEFAULT_FILE})",
+    )
     add("--video", type=Path, metavar="FILE", help="the video (default: none; this or --batch is needed)")
     add("--audio", type=Path, metavar="FILE", help="the sound (default: the video's own track)")
     add("--score-only", "--score_only", action="store_true", help="score and write no video")
@@ -330,8 +332,22 @@ def check_usage(args: argparse.Namespace) -> None:
             faults.append("--plot needs a score, which --offset_ms does not measure")
         if not math.isfinite(args.offset_ms):
             faults.append(f"--offset_ms {args.offset_ms} is not a number of ms")
+    faults += _lse_faults(args)
     if faults:
         raise UserError("; ".join(faults))
+
+
+def _lse_faults(args: argparse.Namespace) -> list[str]:
+    """Options that do not go with --metric lse, or need it."""
+    if args.metric != LSE:
+        return ["--syncnet goes with --metric lse"] if args.syncnet is not None else []
+    unused = [
+        name for name in ("checkpoint", "output", "offset_ms", "plot") if getattr(args, name) is not None
+    ]
+    unused += ["method"] if args.method != AUTO else []
+    unused += ["adapt"] if args.adapt else []
+    unused += ["max_offset_ms"] if args.max_offset_ms != MAX_OFFSET_MS else []
+    return [f"--{name} does not go with --metric lse, which only scores, by SyncNet" for name in unused]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -341,6 +357,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_method(args.method, args.checkpoint)
     check_max_offset(args.max_offset_ms)
     settings = load_settings(args.config, args.overrides)
+    if args.metric == LSE:
+        return _run_lse(args, settings)
     if args.batch is not None:
         return _run_batch(args, settings)
     from lipsync.clips.clip_task import clip_bytes
@@ -395,34 +413,88 @@ def _do_one(args: argparse.Namespace, settings: Settings) -> int:
     return ExitCode.DONE if is_done else ExitCode.SOME_FAILED
 
 
-def _run_batch(args: argparse.Namespace, settings: Settings) -> int:
-    from facevox.batch import BatchConfig, run_batch
-    from lipsync.clips.clip_task import clip_bytes
-    from lipsync.sync.pair_task import COLUMNS, PairTask, batch_settings, plan_pairs
+def _run_lse(args: argparse.Namespace, settings: Settings) -> int:
+    weights_file = find_weights(args.syncnet)  # before torch, which takes seconds
+    from lipsync.lse.scorer import LseScorer, lse_bytes
 
-    output_dir = args.output_dir or Path(settings.paths.output_dir)
-    items, note = plan_pairs(args.batch), ""
+    if args.batch is not None:
+        return _run_lse_batch(args, settings, weights_file)
+    from lipsync.lse.report import summary_lines
+    from lipsync.sync.answers import without_nan
+
+    paths = [path for path in (args.video, args.audio) if path is not None]
+    with StopFlag(), memory_limit(*paths, least=lse_bytes(settings.data)):
+        _, details = LseScorer(weights_file, settings=settings).analyse(args.video, args.audio)
+    if args.json:
+        print(json.dumps(without_nan({**details}), ensure_ascii=False, allow_nan=False))
+    else:
+        print("\n".join(summary_lines(details)))
+    return ExitCode.SOME_FAILED if details["face"] is None else ExitCode.DONE
+
+
+def _run_lse_batch(args: argparse.Namespace, settings: Settings, weights_file: Path) -> int:
+    from lipsync.lse.report import COLUMNS, table_row
+    from lipsync.lse.scorer import LseScorer, lse_bytes, lse_settings
+    from lipsync.sync.pair_task import PairTask
+
+    task = PairTask(
+        functools.partial(LseScorer, weights_file, settings=settings),
+        table_row,
+        uses_torch=True,
+        spare_bytes=lse_bytes(settings.data),
+    )
+    return _run_pairs(args, settings, task, "lse.csv", COLUMNS, lse_settings(settings, weights_file))
+
+
+def _run_batch(args: argparse.Namespace, settings: Settings) -> int:
+    from lipsync.clips.clip_task import clip_bytes
+    from lipsync.sync.pair_task import COLUMNS, PairTask, batch_settings, plan_pairs, sync_row
+
+    note = ""
     if args.adapt and not args.dry_run:
-        adapted = adapt(args.batch, output_dir, settings, args)
+        plan_pairs(args.batch)  # a folder without videos is refused before anything is made
+        adapted = adapt(args.batch, _output_dir(args, settings), settings, args)
         args.checkpoint, note = adapted.checkpoint, adapted.note
+    task = PairTask(
+        functools.partial(_make_inference, args, settings, note),
+        sync_row,
+        uses_torch=args.checkpoint is not None,
+        spare_bytes=clip_bytes(settings.data),
+    )
+    plain = batch_settings(settings, args.method, args.checkpoint, args.max_offset_ms)
+    return _run_pairs(args, settings, task, "sync.csv", COLUMNS, plain)
+
+
+def _output_dir(args: argparse.Namespace, settings: Settings) -> Path:
+    return args.output_dir or Path(settings.paths.output_dir)
+
+
+def _run_pairs(
+    args: argparse.Namespace,
+    settings: Settings,
+    task: PairTask[Any],
+    table: str,
+    columns: Sequence[str],
+    plain: dict[str, object],
+) -> int:
+    """Runs the batch of --batch; `plain` are the settings that decide its results."""
+    from facevox.batch import BatchConfig, run_batch
+    from lipsync.sync.pair_task import plan_pairs
+
     batch = cli.build(
         BatchConfig,
         args,
-        output_dir=output_dir,
+        output_dir=_output_dir(args, settings),
         program="inference",
-        table="sync.csv",
-        columns=COLUMNS,
+        table=table,
+        columns=columns,
         item_column="pair",
-        settings=batch_settings(settings, args.method, args.checkpoint, args.max_offset_ms),
-        implied={"sound": asdict(PLAYED), "max_offset_ms": MAX_OFFSET_MS},
+        settings=plain | {"metric": args.metric},
+        implied={"sound": asdict(PLAYED), "metric": SYNC, "max_offset_ms": MAX_OFFSET_MS},
         reads_media=True,
         unit="pair",
     )
-    make_scorer = functools.partial(_make_inference, args, settings, note)
-    task = PairTask(
-        make_scorer, uses_torch=args.checkpoint is not None, spare_bytes=clip_bytes(settings.data)
-    )
-    return run_batch(task, items, batch).exit_code
+    return run_batch(task, plan_pairs(args.batch), batch).exit_code
 
 
 if __name__ == "__main__":

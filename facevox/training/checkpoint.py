@@ -53,8 +53,15 @@ def save_checkpoint(path: str | Path, content: Mapping[str, object]) -> None:
             raise
 
 
-def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dict[str, Any]:
+def load_checkpoint(
+    path: str | Path, device: str | torch.device = "cpu", what: str = "checkpoint of facevox"
+) -> dict[str, Any]:
     """The content of a file of `save_checkpoint`; reading it cannot run code.
+
+    Args:
+        path: The file.
+        device: Device of its tensors.
+        what: The expected content, for messages: "file of SyncNet's weights".
 
     Raises:
         UserError: There is no such file, or it is not a checkpoint.
@@ -70,9 +77,9 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dic
         # Cut off before torch's own advice, which is to switch the protection off.
         reason = one_line(error, limit=2000).split(" Please file an issue")[0].split(". ")[0]
         reason = file_fault(path, "weights") or reason[:120]
-        raise UserError(f"{path}: no checkpoint of facevox, or a damaged one ({reason})") from None
+        raise UserError(f"{path}: no {what}, or a damaged one ({reason})") from None
     if not isinstance(content, dict):
-        raise UserError(f"{path}: no checkpoint of facevox: it holds a {type(content).__name__}")
+        raise UserError(f"{path}: no {what}: it holds a {type(content).__name__}")
     return content
 
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import cv2
 
@@ -29,12 +29,14 @@ COLUMNS = (
     "num_faces", "speaking_face", "drift_ppm", "jump_at_s", "warnings", "json_file",
 )  # fmt: skip
 MAX_CSV_BYTES = 100_000_000
+D = TypeVar("D", bound=Mapping[str, object])  # the details of a pair
+D_co = TypeVar("D_co", bound=Mapping[str, object], covariant=True)
 
 
-class Scorer(Protocol):
+class Scorer(Protocol[D_co]):
     """An object that scores pairs, as `lipsync.inference.LipSyncInference` does."""
 
-    def analyse(self, video_path: str, audio_path: str | None) -> tuple[object, Details]: ...
+    def analyse(self, video_path: str, audio_path: str | None) -> tuple[object, D_co]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,22 +46,31 @@ class PairItem(FileItem):
     audio: str
 
 
-class PairTask(Task[PairItem]):
+class PairTask(Task[PairItem], Generic[D]):
     """Scores a pair and writes its details as JSON.
 
     "Cannot tell" is a result, not a failure: the row has an empty score and the reason.
 
     Args:
         make_scorer: Picklable; called in the process that scores.
+        make_row: Picklable; the columns of the table that come from the details.
         uses_torch: Whether to limit torch to one thread: the workers share the cores.
         spare_bytes: Memory that a pair may take (`lipsync.clips.clip_task.clip_bytes`).
     """
 
-    def __init__(self, make_scorer: Callable[[], Scorer], *, uses_torch: bool, spare_bytes: int) -> None:
+    def __init__(
+        self,
+        make_scorer: Callable[[], Scorer[D]],
+        make_row: Callable[[D], dict[str, object]],
+        *,
+        uses_torch: bool,
+        spare_bytes: int,
+    ) -> None:
         self.spare_bytes = spare_bytes
         self._make_scorer = make_scorer
+        self._make_row = make_row
         self._uses_torch = uses_torch
-        self._scorer: Scorer | None = None
+        self._scorer: Scorer[D] | None = None
 
     def check(self) -> None:
         """Refuses a file that is not a checkpoint before the workers start."""
@@ -86,21 +97,23 @@ class PairTask(Task[PairItem]):
         details = self._scorer.analyse(item.path, item.audio or None)[1]
         target = item.output
         write_json(self.output_dir / target, without_nan(details))
-        low_ms, high_ms = details["offset_interval_ms"]
-        jump = details["jump"]
-        plain: Mapping[str, object] = details
-        row = {name: plain[name] for name in COLUMNS if name in plain}
-        row |= {
-            "pair": item.name,
-            "offset_low_ms": low_ms,
-            "offset_high_ms": high_ms,
-            "num_faces": len(details["faces"]),
-            "jump_at_s": jump["time_s"] if jump else None,
-            "warnings": "; ".join(details["warnings"]),
-            "json_file": target,
-        }
+        row = self._make_row(details) | {"pair": item.name, "json_file": target}
         empty = {name: "" for name, v in row.items() if v is None or (isinstance(v, float) and math.isnan(v))}
         return Outcome(rows=[row | empty], outputs=[target])
+
+
+def sync_row(details: Details) -> dict[str, object]:
+    """The columns of sync.csv that come from the details."""
+    low_ms, high_ms = details["offset_interval_ms"]
+    jump = details["jump"]
+    row: dict[str, object] = {name: value for name, value in details.items() if name in COLUMNS}
+    return row | {
+        "offset_low_ms": low_ms,
+        "offset_high_ms": high_ms,
+        "num_faces": len(details["faces"]),
+        "jump_at_s": jump["time_s"] if jump else None,
+        "warnings": "; ".join(details["warnings"]),
+    }
 
 
 def batch_settings(

@@ -1,4 +1,4 @@
-"""Values computed from FaceMesh's landmarks: five points, alignment, mouth.
+"""Values of faces: five points, alignment and mouth from FaceMesh's landmarks, and the sharpness of a crop.
 
 Landmark numbers are those of MediaPipe's canonical face model (478 points with the irises).
 """
@@ -18,6 +18,7 @@ LEFT_MOUTH_CORNER, RIGHT_MOUTH_CORNER = 61, 291
 # Inner lip line: upper and lower points opposite each other, in the middle and on both sides of it.
 UPPER_INNER_LIP = (82, 13, 312)
 LOWER_INNER_LIP = (87, 14, 317)
+SHARPNESS_PX = 112  # one size for all, because a large picture of the same sharpness varies less
 
 # Positions of the five points in a 112 x 112 crop: the ArcFace template that face-embedding models of that
 # input size are trained on (Deng et al. 2019, arXiv:1801.07698; the same numbers in every implementation).
@@ -80,3 +81,12 @@ def mouth_opening(landmarks: "NDArray[np.float32]") -> float:
     gap = landmarks[list(LOWER_INNER_LIP), :2] - landmarks[list(UPPER_INNER_LIP), :2]
     eyes = float(np.linalg.norm(landmarks[RIGHT_IRIS, :2] - landmarks[LEFT_IRIS, :2]))
     return float(np.linalg.norm(gap, axis=1).mean()) / eyes if eyes > 0 else 0.0
+
+
+def measure_sharpness(image_rgb: "NDArray[np.uint8]") -> float:
+    """Variance of the Laplacian of the grey (H, W, 3) uint8 RGB picture brought to 112 x 112 pixels."""
+    import cv2
+
+    small = cv2.resize(image_rgb, (SHARPNESS_PX, SHARPNESS_PX), interpolation=cv2.INTER_AREA)
+    grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
+    return float(cv2.Laplacian(grey, cv2.CV_64F).var())

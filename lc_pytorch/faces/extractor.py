@@ -32,13 +32,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from facevox import cli
 from facevox.batch import BatchConfig, BatchOptions, FileItem, Outcome, Summary, Task, run_batch
 from facevox.errors import NoFaceError
+from facevox.faces import measure_sharpness
 from facevox.files import VIDEO_PATTERNS, find_files, relative_name, write_image
 from facevox.media import Frame, changed_kinds, iter_frames
 from facevox.naming import plan_names
@@ -71,7 +71,6 @@ AGAIN_S = 1.0  # of the video, between two second looks that cost as much as the
 DENSE_TRIES = 25  # frames tried one after the other before the distance grows, which is ...
 TRIED_RATE_HZ = 25.0  # ... in films of more frames a second by time: that of as many frames at this rate
 JPEG_QUALITY = 95
-_SHARPNESS_PX = 112  # one size for all, because a large picture of the same sharpness varies less
 
 
 @dataclass(frozen=True)
@@ -332,10 +331,3 @@ class FaceTask(Task[VideoItem]):
 def _eyes_of(points: NDArray[np.float32]) -> Eyes:
     (left_x, left_y), (right_x, right_y) = points[:2].tolist()
     return (left_x, left_y), (right_x, right_y)
-
-
-def measure_sharpness(image_rgb: NDArray[np.uint8]) -> float:
-    """Variance of the Laplacian of the grey (H, W, 3) uint8 RGB picture brought to 112 x 112 pixels."""
-    small = cv2.resize(image_rgb, (_SHARPNESS_PX, _SHARPNESS_PX), interpolation=cv2.INTER_AREA)
-    grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
-    return float(cv2.Laplacian(grey, cv2.CV_64F).var())

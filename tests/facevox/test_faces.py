@@ -1,7 +1,8 @@
-"""Values computed from FaceMesh's landmarks: alignment, mouth opening."""
+"""Values of faces: alignment, mouth opening, sharpness."""
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -77,3 +78,11 @@ def test_mouth_opening_does_not_depend_on_the_size_of_the_face(example_videos: P
         ]
     assert halves == pytest.approx(openings, abs=0.06)
     assert max(openings) > 2 * min(openings)
+
+
+def test_sharpness_falls_with_blur_and_not_with_size(example_videos: Path) -> None:
+    portrait = read_first_frame(sorted(example_videos.rglob("*.mp4"))[0]).image
+    sharp = faces.measure_sharpness(portrait)
+    assert faces.measure_sharpness(cv2.GaussianBlur(portrait, (0, 0), 3)) < 0.5 * sharp
+    double = cv2.resize(portrait, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
+    assert faces.measure_sharpness(double) == pytest.approx(sharp, rel=0.15)

@@ -11,7 +11,8 @@ from facevox import media
 from facevox.batch import FileItem
 from facevox.errors import NoSpeechError, UserError
 from facevox.media import read_audio, write_video, write_wav
-from lc_pytorch.voices import VoiceConfig, VoiceTask, frame_levels_db, longest_speech
+from facevox.speech import frame_levels_db
+from lc_pytorch.voices import VoiceConfig, VoiceTask, longest_speech
 
 RATE_HZ = 16000
 

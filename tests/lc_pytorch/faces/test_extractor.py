@@ -181,10 +181,3 @@ def test_two_videos_of_one_stem_and_further_faces_never_share_a_name():
 def test_settings_out_of_range_name_their_option(options):
     with pytest.raises(UserError, match=f"--{next(iter(options))}"):
         FaceConfig(**options)
-
-
-def test_sharpness_falls_with_blur_and_not_with_size(portrait: np.ndarray):
-    sharp = extractor.measure_sharpness(portrait)
-    assert extractor.measure_sharpness(cv2.GaussianBlur(portrait, (0, 0), 3)) < 0.5 * sharp
-    double = cv2.resize(portrait, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
-    assert extractor.measure_sharpness(double) == pytest.approx(sharp, rel=0.15)

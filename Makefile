@@ -22,8 +22,8 @@ SHELL_FILES = $(wildcard .ci/run scripts/*/*.sh docker/*.sh slurm/*.sh slurm/*.s
 TYPED_FOLDERS = $(wildcard scripts benchmarks examples)
 
 .PHONY: help install doctor demo test test-all test-cpus fuzz soak slurm-test check bench extract voices faces pairs \
-        train evaluate hq-split hq-train hq-evaluate lipsync-process lipsync-train lipsync-score emotion-preprocess \
-        emotion-train emotion-run serve landmarks landmarks-train docker-build docker-run \
+        train evaluate hq-split hq-train hq-evaluate lipsync-process lipsync-train lipsync-score lipsync-clean \
+        emotion-preprocess emotion-train emotion-run serve landmarks landmarks-train docker-build docker-run \
         docker-test weights lock clean
 
 help: ## list the tasks
@@ -147,6 +147,16 @@ lipsync-score: install ## do lips and speech match? VIDEO=clip.mp4 AUDIO=(its ow
 	@exec $(PYTHON_IN_VENV) lipsync/inference.py --video="$$FACEVOX_VIDEO" \
 	    $${FACEVOX_AUDIO:+--audio="$$FACEVOX_AUDIO"} \
 	    $${FACEVOX_CHECKPOINT:+--checkpoint="$$FACEVOX_CHECKPOINT"} --score-only
+
+ifneq ($(filter lipsync-clean,$(MAKECMDGOALS)),)
+ifeq ($(value DATASET),)
+$(error DATASET is missing: make lipsync-clean DATASET=/path/to/videos OUT=runs/clean)
+endif
+endif
+
+lipsync-clean: install ## clips of one face, in sync, out of a folder of videos: DATASET=/path OUT=runs/clean WORKERS=(all cores)
+	@exec $(PYTHON_IN_VENV) lipsync/clean.py --videos="$$FACEVOX_DATASET" --output_dir="$${FACEVOX_OUT:-runs/clean}" \
+	    $${FACEVOX_WORKERS:+--workers="$$FACEVOX_WORKERS"}
 
 emotion-preprocess: install ## AIHub's pictures to face crops; settings in .env: DATASET=(DATA_DIR_RAW) WORKERS=(all cores)
 	@exec $(PYTHON_IN_VENV) emotion/preprocess.py $${FACEVOX_DATASET:+--data_dir_raw="$$FACEVOX_DATASET"} \

@@ -24,6 +24,7 @@ PROGRAMS = {
     "train_hq": f"{_SCRIPTS}/hq/train_hq_voxceleb.py",
     "evaluate_hq": f"{_SCRIPTS}/hq/evaluate_hq_voxceleb.py",
     "process_lipsync": "lipsync/data_processing.py",
+    "clean_lipsync": "lipsync/clean.py",
     "train_lipsync": "lipsync/train.py",
     "preprocess_emotion": "emotion/preprocess.py",
     "train_emotion": "emotion/main.py",

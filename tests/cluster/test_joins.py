@@ -79,6 +79,11 @@ def clips(base: Path) -> Case:
     return [f"--config={base / 'my.yaml'}"], base / "my clips", "manifest.csv", 2
 
 
+def cleaned(base: Path) -> Case:
+    options = [f"--videos={make_media(base / 'v')}", f"--output_dir={base / 'out'}"]
+    return options, base / "out", "clips.csv", 2
+
+
 def crops(base: Path) -> Case:
     """The folders stand in a .env of their own."""
     names = [f"{person}p_남_20_기쁨_집_1-1.jpg" for person in range(3)]
@@ -118,6 +123,7 @@ CASES: dict[str, Callable[[Path], Case]] = {
     "prepare_faces": prepared,
     "convert_mels": mels,
     "process_lipsync": clips,
+    "clean_lipsync": cleaned,
     "preprocess_emotion": crops,
     "extract_landmarks": landmarks,
 }

@@ -142,7 +142,8 @@ def test_script_runs_its_program_with_options_that_the_program_has(template: Pat
 @pytest.mark.parametrize(
     ("program", "job"),
     [(name, name) for name in ("extract_faces", "extract_voices", "deduplicate_faces", "convert_mels")]
-    + [("process_lipsync", "process_lipsync"), ("preprocess_emotion", "preprocess_emotion")],
+    + [(name, name) for name in ("process_lipsync", "clean_lipsync")]
+    + [("preprocess_emotion", "preprocess_emotion")],
 )
 def test_prepare_runs_any_preprocessing_program_as_a_shard(cluster: Path, program: str, job: str) -> None:
     array = {"SLURM_ARRAY_TASK_ID": "1", "SLURM_ARRAY_TASK_MIN": "0", "SLURM_ARRAY_TASK_MAX": "3"}

@@ -13,8 +13,8 @@ import pytest
 TARGETS = [
     "help", "install", "doctor", "demo", "test", "test-all", "test-cpus", "fuzz", "soak", "slurm-test",
     "check", "bench", "extract", "voices", "faces", "pairs", "train", "evaluate", "hq-split", "hq-train",
-    "hq-evaluate", "lipsync-process", "lipsync-train", "lipsync-score", "emotion-preprocess", "emotion-train",
-    "emotion-run", "serve", "landmarks", "landmarks-train", "docker-build", "docker-run",
+    "hq-evaluate", "lipsync-process", "lipsync-train", "lipsync-score", "lipsync-clean", "emotion-preprocess",
+    "emotion-train", "emotion-run", "serve", "landmarks", "landmarks-train", "docker-build", "docker-run",
     "docker-test", "weights", "lock", "clean",
 ]  # fmt: skip
 

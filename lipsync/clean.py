@@ -30,6 +30,7 @@ from facevox.files import require_folder
 from lipsync.cleaning.options import CleanOptions
 from lipsync.settings import add_audio_options, add_config_arguments, add_method_option, load_settings
 from lipsync.sync.methods import check_method
+from lipsync.sync.offset import MAX_OFFSET_MS
 from lipsync.sync.opening import open_method
 
 JOB = Job(join=MERGE, inputs=("config", "videos", "checkpoint"))
@@ -76,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         table="clips.csv",
         columns=COLUMNS,
         item_column="video",
-        settings=asdict(options) | batch_settings(settings, args.method, args.checkpoint),
+        settings=asdict(options) | batch_settings(settings, args.method, args.checkpoint, MAX_OFFSET_MS),
         reads_media=True,
         unit="video",
     )

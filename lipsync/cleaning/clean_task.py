@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import math
 from collections import defaultdict
@@ -148,6 +147,7 @@ class CleanTask(Task[VideoItem]):
             item.path,
             max_faces=data.max_faces,
             crop_px=data.mouth_crop_px,
+            with_mouths=method.estimator.needs_mouths,
             start_s=start_s,
             max_duration_s=MAX_VIDEO_S,
         )
@@ -165,11 +165,8 @@ class CleanTask(Task[VideoItem]):
         if not candidate.reasons and not self._options.table_only:
             name = f"{CLIPS_DIR}/{item.stem}_{number:03d}.mp4"
             outputs.append(name)  # before it is there, so that a failure removes it
-            # PyAV's files and codecs are cycles: until they are collected, each keeps dozens of pictures.
-            gc.collect()
             self._write(self.output_dir / name, item, candidate, info)
             if self._options.check:
-                gc.collect()
                 remaining = self._measure_again(self.output_dir / name)
                 if remaining is not None and remaining.match > UNLIKELY_MATCH:
                     remaining_ms = remaining.offset_ms
@@ -204,6 +201,7 @@ class CleanTask(Task[VideoItem]):
             clip,
             max_faces=data.max_faces,
             crop_px=data.mouth_crop_px,
+            with_mouths=self._method.estimator.needs_mouths,
             num_mels=audio.num_mels,
             num_mfcc=audio.num_mfcc,
             features=audio.features,

@@ -7,6 +7,7 @@
     python lipsync/inference.py --video talk.mp4 --json --plot sync.png
     python lipsync/inference.py --batch pairs.csv --output_dir outputs/scores
     python lipsync/inference.py --batch videos --output_dir outputs/scores --adapt
+    python lipsync/inference.py --batch videos --reference master.wav --output_dir outputs/aligned
     python lipsync/inference.py --metric lse --syncnet models/syncnet_v2.model --video talk.mp4
 
 offset_ms > 0 means that the audio is early: delay it by that much. The score is the probability of being in
@@ -15,7 +16,8 @@ untrained compares the opening of the mouth with the loudness of the voice. --me
 papers on talking faces instead, LSE-C and LSE-D, with the weights of SyncNet, which you fetch yourself.
 pairs.csv has the columns video and audio (empty: the video's own sound); of a folder all videos are scored. A
 batch writes sync.csv (or lse.csv), one JSON file a pair and manifests/inference.jsonl, and resumes where it
-was stopped.
+was stopped. With --reference each video is aligned by its own sound to that of another recorder, whatever the
+lips do: alignment.csv, alignment.edl and alignment.fcpxml.
 Exit codes: 0 done (in sync or not); 1 no answer is possible, the file would not be better, or more pairs of
 a batch failed than --max_failed allows; 2 bad usage or input; 75 stopped by a signal (batch: run the same
 command again to continue).
@@ -43,6 +45,7 @@ from facevox.sound_choice import PLAYED, SoundChoice
 from lipsync.adapting import adapt
 from lipsync.clips.clock import FRAME_HZ
 from lipsync.lse.weights import DEFAULT_FILE, VARIABLE, find_weights
+from lipsync.repair.timelines import FRAME_DURATIONS
 from lipsync.settings import (
     Settings,
     add_audio_options,
@@ -298,6 +301,17 @@ def get_args_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="with --batch: folder of the results (default: paths.output_dir of the settings)",
     )
+    add(
+        "--reference",
+        type=Path,
+        metavar="FILE",
+        help="with --batch: align the sound of all videos to that of this file (default: none)",
+    )
+    add(
+        "--timeline_fps",
+        choices=list(FRAME_DURATIONS),
+        help="with --reference: frames a second of the timelines (default: the most usual of the videos)",
+    )
     add_config_arguments(parser)
     add_audio_options(parser, "features", "channel", "track")
     cli.add_options(parser, BatchOptions)
@@ -323,6 +337,12 @@ def check_usage(args: argparse.Namespace) -> None:
             faults.append("--adapt fits a model to a folder: give it as --batch DIR")
         if args.checkpoint is not None or args.method != AUTO:
             faults.append("--adapt makes its own model: leave --checkpoint and --method out")
+    if args.reference is not None:
+        faults += [] if args.batch is not None else ["--reference goes with --batch"]
+        faults += ["--checkpoint does not go with --reference"] if args.checkpoint is not None else []
+        faults += ["--adapt does not go with --reference"] if args.adapt else []
+    elif args.timeline_fps is not None:
+        faults.append("--timeline_fps goes with --reference")
     if args.output is not None and args.score_only:
         faults.append("--score-only writes no video; leave it or --output out")
     if args.offset_ms is not None:
@@ -346,6 +366,7 @@ def _lse_faults(args: argparse.Namespace) -> list[str]:
     ]
     unused += ["method"] if args.method != AUTO else []
     unused += ["adapt"] if args.adapt else []
+    unused += ["reference"] if args.reference is not None else []
     unused += ["max_offset_ms"] if args.max_offset_ms != MAX_OFFSET_MS else []
     return [f"--{name} does not go with --metric lse, which only scores, by SyncNet" for name in unused]
 
@@ -447,6 +468,12 @@ def _run_lse_batch(args: argparse.Namespace, settings: Settings, weights_file: P
 
 
 def _run_batch(args: argparse.Namespace, settings: Settings) -> int:
+    if args.reference is not None:
+        from lipsync.repair.reference import run_reference
+
+        options, choice = cli.build(BatchOptions, args), settings.audio.choice
+        output_dir = _output_dir(args, settings)
+        return run_reference(args.batch, args.reference, output_dir, options, choice, args.timeline_fps or "")
     from lipsync.clips.clip_task import clip_bytes
     from lipsync.sync.pair_task import COLUMNS, PairTask, batch_settings, plan_pairs, sync_row
 

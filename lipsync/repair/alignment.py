@@ -26,7 +26,7 @@ from lipsync.repair.recordings import Recording, SoundIndex, read_recording
 if TYPE_CHECKING:
     from lipsync.repair.places import Line
 
-# In 2000 comparisons of unrelated voices, some with the same hum or noise, the least chance was 1e-4.
+# In 935 comparisons of unrelated voices, some with the same hum or in noise, the least chance was 1.2e-4.
 MOST_CHANCE = 1e-5
 AMBIGUOUS_SHARE = 0.5  # of the best place's agreeing lags, at a second place
 

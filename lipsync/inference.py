@@ -135,7 +135,30 @@ class LipSyncInference:
         clip = self.read_clip(video, audio, num_frames=num_frames, info=info, notes=notes)
         source = answers.Source(str(video), str(audio or ""), info, notes, max_duration_s)
         score = self.score_clip(clip)
+        if audio is not None and info.has_audio:
+            score, clip = self._placed(video, audio, clip, score, info)
         return score, answers.make_details(clip, score, source, self.method)
+
+    def _placed(
+        self, video: Path, audio: Path, clip: ClipFeatures, score: ClipScore, info: MediaInfo
+    ) -> tuple[ClipScore, ClipFeatures]:
+        """The score after the sound was placed by the video's own, where it has no offset as it is."""
+        from facevox.media import phase_s
+        from lipsync.repair.recorder import place_sound, placed_features
+        from lipsync.sync.verdicts import CANNOT_TELL, NO_MATCH
+
+        if score.judgement.verdict.kind not in (CANNOT_TELL, NO_MATCH):
+            return score, clip
+        try:
+            timing = place_sound(video, audio, self.settings.audio.choice)
+        except UserError:  # nothing can be aligned: the answer stays
+            return score, clip
+        if timing is None:
+            return score, clip
+        start_s, duration_s = phase_s(info, FRAME_HZ), clip.num_frames / FRAME_HZ
+        sound = placed_features(audio, timing, start_s, duration_s, self.settings.audio)
+        clip = replace(clip, sound=sound)
+        return replace(self.score_clip(clip), placed=timing), clip
 
     def read_clip(
         self,
@@ -225,16 +248,25 @@ class LipSyncInference:
         )
         try:
             done = correction.write_corrected(
-                video, audio, output, timing, read_clip, self.score_clip, choice
+                video,
+                audio,
+                output,
+                timing,
+                read_clip,
+                self.score_clip,
+                choice,
+                is_placed=score.placed is not None,
             )
         except correction.NotBetterError as error:
             return False, str(error)
         notes = "".join(f"; {note}" for note in done.shifted.notes)
-        return True, (
-            f"{plan.timing_text(done.timing)}: written to {output}; scored again, "
-            f"{round(done.by_stamps_ms):+d} ms remain by time stamps and "
-            f"{round(done.by_counting_ms):+d} ms by counting{notes}"
-        )
+        remains = "the lips cannot tell: placed by the video's own sound"
+        if math.isfinite(done.by_stamps_ms + done.by_counting_ms):
+            remains = (
+                f"scored again, {round(done.by_stamps_ms):+d} ms remain by time stamps and "
+                f"{round(done.by_counting_ms):+d} ms by counting"
+            )
+        return True, f"{plan.timing_text(done.timing)}: written to {output}; {remains}{notes}"
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -386,7 +418,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     paths = [path for path in (args.video, args.audio) if path is not None]
     # A signal while a file is written leaves nothing half done.
-    with StopFlag(), memory_limit(*paths, least=clip_bytes(settings.data)):
+    with StopFlag(), memory_limit(*paths, least=clip_bytes(settings.data, len(paths) > 1)):
         return _do_one(args, settings)
 
 
@@ -477,16 +509,15 @@ def _run_batch(args: argparse.Namespace, settings: Settings) -> int:
     from lipsync.clips.clip_task import clip_bytes
     from lipsync.sync.pair_task import COLUMNS, PairTask, batch_settings, plan_pairs, sync_row
 
-    note = ""
+    items, note = plan_pairs(args.batch), ""  # faults of the table first, before anything is made
     if args.adapt and not args.dry_run:
-        plan_pairs(args.batch)  # a folder without videos is refused before anything is made
         adapted = adapt(args.batch, _output_dir(args, settings), settings, args)
         args.checkpoint, note = adapted.checkpoint, adapted.note
     task = PairTask(
         functools.partial(_make_inference, args, settings, note),
         sync_row,
         uses_torch=args.checkpoint is not None,
-        spare_bytes=clip_bytes(settings.data),
+        spare_bytes=clip_bytes(settings.data, any(item.audio for item in items)),
     )
     plain = batch_settings(settings, args.method, args.checkpoint, args.max_offset_ms)
     return _run_pairs(args, settings, task, "sync.csv", COLUMNS, plain)

@@ -51,17 +51,27 @@ class ClipItem(FileItem):
     notes: tuple[str, ...]
 
 
+# Of 12 h of sound: samples 1.4 GB, onsets 0.4 GB, and as much while they are made.
+RECORDING_BYTES = 4_000_000_000
+
+
 def changed_clip(video: str, audio: str) -> list[str]:
     """The kinds of a video, and of its sound if that is a separate file, which were read otherwise before."""
     kinds = changed_kinds(video, pictures=True, sound=not audio, grid_hz=FRAME_HZ)
     return [*kinds, *(changed_kinds(audio, sound=True) if audio else [])]
 
 
-def clip_bytes(data: DataSettings) -> int:
-    """Memory that reading and scoring a clip may take: as many faces and as long as the settings allow."""
+def clip_bytes(data: DataSettings, has_other_sound: bool = False) -> int:
+    """Memory that reading and scoring a clip may take: as many faces and as long as the settings allow.
+
+    Args:
+        data: The settings.
+        has_other_sound: Whether the sound is another file, which may have hours.
+    """
     face_bytes = data.mouth_crop_px**2 + _FACE_BYTES
     second_bytes = FRAME_HZ * data.max_faces * face_bytes + _SOUND_BYTES_PER_S
-    return max(SPARE_BYTES, round(data.max_duration_s * second_bytes) + _DECODING_BYTES)
+    other_bytes = RECORDING_BYTES if has_other_sound else 0
+    return max(SPARE_BYTES, round(data.max_duration_s * second_bytes) + _DECODING_BYTES) + other_bytes
 
 
 class ClipTask(Task[ClipItem]):

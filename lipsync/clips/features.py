@@ -25,7 +25,7 @@ from facevox.media import MediaInfo, iter_audio, iter_frames, phase_s, probe
 from facevox.sound_choice import PLAYED, SoundChoice
 from lipsync.clips.clock import FRAME_HZ
 from lipsync.clips.mouths import SMOOTH_FRAMES, cut_mouth, lip_contour, mouth_matrix, mouth_pose
-from lipsync.clips.sounds import NUMPY, SAMPLE_RATE_HZ, SoundFeatures, features_of_blocks
+from lipsync.clips.sounds import NUMPY, SAMPLE_RATE_HZ, SoundFeatures, features_of_blocks, first_samples
 from lipsync.clips.tracks import MAX_MISSED, FacePose, FaceTracker, TrackedFace, TrackedFrame
 
 if TYPE_CHECKING:
@@ -358,7 +358,7 @@ def extract_clip(
     start_s = phase_s(info or probe(video), FRAME_HZ)
     samples = iter_audio(source, SAMPLE_RATE_HZ, start_s, choice, notes)
     if max_duration_s is not None:
-        samples = _first(samples, round(max_duration_s * SAMPLE_RATE_HZ))
+        samples = first_samples(samples, round(max_duration_s * SAMPLE_RATE_HZ))
     sound = features_of_blocks(samples, num_mels, num_mfcc, features)
     frames = iter_face_features(
         video,
@@ -371,12 +371,3 @@ def extract_clip(
     )
     tracks, num_frames, shots = collect_tracks(frames)
     return ClipFeatures(num_frames, shots, tracks, sound)
-
-
-def _first(blocks: Iterator["NDArray[np.float32]"], count: int) -> Iterator["NDArray[np.float32]"]:
-    """The first samples of (n,) blocks; what follows is not read."""
-    for block in blocks:
-        yield block[:count]
-        count -= len(block)
-        if count <= 0:
-            return

@@ -133,6 +133,15 @@ def _of_size(blocks: Iterable["NDArray[np.float32]"], size: int) -> Iterator["ND
     yield waiting.take()
 
 
+def first_samples(blocks: Iterable["NDArray[np.float32]"], count: int) -> Iterator["NDArray[np.float32]"]:
+    """The first `count` samples of (n,) blocks; the blocks after them are not asked for."""
+    for block in blocks:
+        yield block[:count]
+        count -= len(block)
+        if count <= 0:
+            return
+
+
 def mfcc_of(
     levels_TB: "NDArray[np.float32 | np.float64]", num_mfcc: int, features: str
 ) -> "NDArray[np.float64]":

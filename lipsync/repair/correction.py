@@ -26,9 +26,11 @@ from facevox.sound_choice import MIX, PLAYED, SoundChoice
 from lipsync.clips.clock import FRAME_HZ
 from lipsync.clips.features import ClipFeatures, FaceTrack
 from lipsync.clips.sounds import SAMPLE_RATE_HZ, sound_features
-from lipsync.repair.plan import Timing, plan_timing
+from lipsync.repair.plan import plan_timing
 from lipsync.repair.shift import ShiftedFile, checked_format, shift_audio
 from lipsync.sync.posterior import IN_SYNC_MS
+from lipsync.sync.timing import Timing
+from lipsync.sync.verdicts import CANNOT_TELL
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,6 +70,8 @@ def write_corrected(
     read_clip: Callable[[Path], ClipFeatures],
     measure: Measure,
     choice: SoundChoice = PLAYED,
+    *,
+    is_placed: bool = False,
 ) -> Correction:
     """Writes `output` with the sound retimed, if the result measures better.
 
@@ -77,6 +81,8 @@ def write_corrected(
         read_clip: Features of the file that is tried, which has one track.
         measure: Scores them.
         choice: The sound that was measured.
+        is_placed: Whether the timing comes from the video's own sound: then lips that cannot tell are
+            enough.
 
     Raises:
         NotBetterError: The result measures no better; nothing is written.
@@ -116,6 +122,8 @@ def write_corrected(
             ("by time stamps", by_stamps_ms),
             ("by counting pictures and samples", by_counting_ms),
         ):
+            if is_placed and score.judgement.verdict.kind == CANNOT_TELL:
+                continue
             # Written so that nan, for which every comparison is false, is refused.
             if not abs(rest_ms) <= most_ms:
                 is_unknown = np.isnan(rest_ms)

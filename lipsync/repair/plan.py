@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import itertools
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lipsync.clips.clock import ROW_HZ
-from lipsync.repair.retiming import FINENESS, Cut
+from lipsync.repair.retiming import FINENESS
 from lipsync.repair.shift import OUTPUT_FORMATS
 from lipsync.sync.changes import Drift
-from lipsync.sync.verdicts import AUDIO_EARLY, AUDIO_LATE, offset_text
+from lipsync.sync.timing import Cut, Timing
+from lipsync.sync.verdicts import AUDIO_EARLY, AUDIO_LATE, NO_MATCH, offset_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,37 +27,19 @@ FARTHER_DB = 6.0  # a second: a place so much nearer may be so much louder
 RATE_HZ = 48_000  # of the sound in a command that resamples
 
 
-@dataclass(frozen=True)
-class Timing:
-    """The timing of a sound; `lipsync.repair.shift.shift_audio` says what the numbers mean.
-
-    Attributes:
-        offset_ms: Positive: the audio is early and is delayed.
-        drift_ppm: Growth of the offset.
-        cuts: Places where it jumps, in the order of their times.
-    """
-
-    offset_ms: float
-    drift_ppm: float = 0.0
-    cuts: tuple[Cut, ...] = ()
-
-    def then(self, rest: Timing) -> Timing | None:
-        """This timing followed by what is still missing in its result; None where both are not simple.
-
-        Cuts of `rest` are at times of the result, which a drift or cuts have moved.
-        """
-        if rest.cuts or (self.cuts and rest.drift_ppm):
-            return None
-        rate = 1 - self.drift_ppm / 1e6
-        return Timing(
-            self.offset_ms + rest.offset_ms * rate,
-            1e6 * (1 - rate * (1 - rest.drift_ppm / 1e6)),
-            self.cuts,
-        )
-
-
 def plan_timing(score: ClipScore) -> Timing | None:
-    """The timing that puts a clip right; None where its verdict stands for no offset, or it is in sync."""
+    """The timing that puts a clip right; None where its verdict stands for no offset, or it is in sync.
+
+    A sound of another recorder is put where it was placed, also where the lips cannot tell more.
+    """
+    placed, kind = score.placed, score.judgement.verdict.kind
+    rest = _plan_rest(score)
+    if placed is None:
+        return rest
+    return placed.then(rest) if rest is not None else None if kind == NO_MATCH else placed
+
+
+def _plan_rest(score: ClipScore) -> Timing | None:
     if score.judgement.verdict.kind not in (AUDIO_EARLY, AUDIO_LATE):
         return None
     change = score.change

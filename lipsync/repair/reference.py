@@ -13,6 +13,7 @@ from facevox.files import scratch_folder, write_text
 from facevox.media import changed_kinds, probe
 from facevox.sound_choice import SoundChoice
 from facevox.spreadsheets import TableReader
+from lipsync.clips.clip_task import RECORDING_BYTES
 from lipsync.repair.alignment import align_sounds, index_sound
 from lipsync.repair.recordings import SoundIndex
 from lipsync.repair.timelines import TimelineClip, edl_text, fcpxml_text
@@ -25,9 +26,6 @@ COLUMNS = (
     "video", "is_aligned", "start_s", "end_s", "drift_ppm", "residual_ms", "overlap_s", "overlap_share",
     "confidence", "agreement", "other_start_s", "sound_s", "duration_s", "rate_hz", "width", "height",
 )  # fmt: skip
-SPARE_BYTES = (
-    4_000_000_000  # of 12 h of sound: samples 1.4 GB, onsets 0.4 GB, and as much while they are made
-)
 _NO_JOIN = "the same with --num_shards 1 --shard_index 0, which joins them and writes the timelines"
 
 
@@ -42,7 +40,7 @@ class ReferenceTask(Task[Item]):
         choice: Track and channel of the videos' sound.
     """
 
-    spare_bytes = SPARE_BYTES
+    spare_bytes = RECORDING_BYTES
 
     def __init__(self, reference: Path, folder: Path, choice: SoundChoice) -> None:
         self._reference, self._folder, self._choice = reference, folder, choice

@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import av
@@ -21,26 +20,14 @@ from facevox.media import packed_samples
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from lipsync.sync.timing import Cut
+
     Blocks = Iterable[NDArray[np.float32]]
 
 # FFmpeg's resampler takes whole rates; of rates a thousand times as high, their ratio is right to 0.01 ppm.
 FINENESS = 1000
 FILTER_SIZE = 64  # taps: what it adds is 100 dB below the sound
 FADE_S = 0.005  # at both sides of a cut, so that it does not click
-
-
-@dataclass(frozen=True)
-class Cut:
-    """A place in a sound where some of it is missing or too much.
-
-    Attributes:
-        at_s: On the clock of the sound's file.
-        by_ms: Positive: silence of that length is put there; negative: so much sound from there on is taken
-            out.
-    """
-
-    at_s: float
-    by_ms: float
 
 
 def at_rate(blocks: Blocks, rate_hz: int, layout: str, drift_ppm: float) -> Iterator[NDArray[np.float32]]:

@@ -38,7 +38,8 @@ from facevox.media import (
     stream_packets,
 )
 from facevox.media.streams import track_text
-from lipsync.repair.retiming import Cut, at_rate, with_cuts
+from lipsync.repair.retiming import at_rate, with_cuts
+from lipsync.sync.timing import Cut
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from facevox.media import MediaInfo
     from lipsync.clips.features import ClipFeatures
     from lipsync.sync.methods import Method
+    from lipsync.sync.timing import Timing
 
 LENGTHS_DIFFER_S = 1.0  # of picture and sound, before it is worth a warning
 FEW_FACES_SHARE = 0.7  # of the frames with a face
@@ -97,6 +98,13 @@ class PartDetails(TypedDict):
     offset_ms: float
 
 
+class RecorderDetails(TypedDict):
+    """Place of a video in another recorder's sound: moment t is at start_s + t * (1 + drift_ppm / 1e6)."""
+
+    start_s: float
+    drift_ppm: float  # positive: the recorder's clock runs ahead
+
+
 class Details(Judged):
     """All about a clip; unknown numbers are nan.
 
@@ -109,6 +117,7 @@ class Details(Judged):
     curve: list[PointDetails]
     faces: list[FaceDetails]
     speaking_face: int | None
+    recorder: RecorderDetails | None  # where the sound was placed before lips were compared with it
     drift_ppm: int | None
     jump: JumpDetails | None  # the first one
     parts: list[PartDetails]  # between the jumps
@@ -144,6 +153,7 @@ def make_details(clip: ClipFeatures, score: ClipScore, source: Source, method: M
         ],
         "faces": [_face(face) for face in score.faces],
         "speaking_face": None if chosen is None else chosen.track.track_id,
+        "recorder": None if score.placed is None else _recorder(score.placed),
         "drift_ppm": round(change.ppm) if isinstance(change, Drift) else None,
         "jump": _first_jump(change) if isinstance(change, Jumps) else None,
         "parts": _parts(change) if isinstance(change, Jumps) else [],
@@ -155,6 +165,13 @@ def make_details(clip: ClipFeatures, score: ClipScore, source: Source, method: M
         "max_offset_ms": LAG_MS * float(score.lags[-1]),
         "ffmpeg": _ffmpeg_line(source, score),
         "warnings": [*method.notes, *_warnings(clip, score, source)],
+    }
+
+
+def _recorder(placed: Timing) -> RecorderDetails:
+    return {
+        "start_s": _rounded(-placed.offset_ms / 1000, 4),
+        "drift_ppm": _rounded(-placed.drift_ppm, 2),
     }
 
 
@@ -268,6 +285,12 @@ def summary_lines(details: Details) -> list[str]:
     """The report for a terminal."""
     lines = [f"score: {details['score']:.3f}" if not math.isnan(details["score"]) else "score: unknown"]
     lines.append(f"verdict: {details['text']}")
+    recorder = details["recorder"]
+    if recorder is not None:
+        lines.append(
+            f"sound of another recorder: the video begins at {recorder['start_s']:.3f} s of it, the clocks "
+            f"differ by {recorder['drift_ppm']:+.1f} ppm; the verdict is on the sound placed there"
+        )
     if not math.isnan(details["offset_ms"]):
         low, high = details["offset_interval_ms"]
         lines.append(

@@ -26,7 +26,8 @@ from lipsync.sync.answers import Details, without_nan
 COLUMNS = (
     "pair", "video", "audio", "score", "offset_ms", "offset_low_ms", "offset_high_ms", "best_guess_ms",
     "best_guess_odds", "confidence", "verdict", "text", "band", "method", "checkpoint", "duration_s",
-    "num_faces", "speaking_face", "drift_ppm", "jump_at_s", "warnings", "json_file",
+    "num_faces", "speaking_face", "recorder_start_s", "recorder_drift_ppm", "drift_ppm", "jump_at_s",
+    "warnings", "json_file",
 )  # fmt: skip
 MAX_CSV_BYTES = 100_000_000
 D = TypeVar("D", bound=Mapping[str, object])  # the details of a pair
@@ -105,12 +106,14 @@ class PairTask(Task[PairItem], Generic[D]):
 def sync_row(details: Details) -> dict[str, object]:
     """The columns of sync.csv that come from the details."""
     low_ms, high_ms = details["offset_interval_ms"]
-    jump = details["jump"]
+    jump, recorder = details["jump"], details["recorder"]
     row: dict[str, object] = {name: value for name, value in details.items() if name in COLUMNS}
     return row | {
         "offset_low_ms": low_ms,
         "offset_high_ms": high_ms,
         "num_faces": len(details["faces"]),
+        "recorder_start_s": recorder["start_s"] if recorder else None,
+        "recorder_drift_ppm": recorder["drift_ppm"] if recorder else None,
         "jump_at_s": jump["time_s"] if jump else None,
         "warnings": "; ".join(details["warnings"]),
     }

@@ -19,6 +19,7 @@ from lipsync.sync.posterior import (
     mixed_posterior,
 )
 from lipsync.sync.speakers import best_gain, find_speakers
+from lipsync.sync.timing import Timing
 from lipsync.sync.verdicts import UNLIKELY_MATCH, Verdict, cannot_tell, clip_fault, face_fault, judge
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ class ClipScore:
         lags: (L,).
         num_frames: Of the clip.
         level_db: (rows,) loudness of the sound, 100 a second.
+        placed: Timing of another recorder's sound before it was compared; None: as it is.
     """
 
     judgement: Judgement
@@ -106,6 +108,7 @@ class ClipScore:
     lags: NDArray[np.int64]
     num_frames: int
     level_db: NDArray[np.float32]
+    placed: Timing | None = None
 
 
 def score_clip(

@@ -286,12 +286,12 @@ def test_what_would_not_be_better_is_refused_with_the_reason(
 
 def test_correction_that_measures_wrong_is_thrown_away(talking: tuple[Path, ...], tmp_path: Path) -> None:
     from lipsync.repair.correction import NotBetterError, write_corrected
-    from lipsync.repair.plan import Timing
+    from lipsync.sync.timing import Timing
 
     for left_ms, words in ((90.0, r"\+90 ms remain"), (math.nan, "no offset is found")):
         kind = verdicts.NO_MATCH if math.isnan(left_ms) else verdicts.AUDIO_EARLY
         rest = SimpleNamespace(verdict=verdicts.Verdict(kind, ""), offset_ms=left_ms)
-        score = SimpleNamespace(judgement=rest, change=None)
+        score = SimpleNamespace(judgement=rest, change=None, placed=None)
         with pytest.raises(NotBetterError, match=words):
             write_corrected(
                 talking[0], None, tmp_path / "x.mp4", Timing(200.0), features_of, lambda _, s=score: s

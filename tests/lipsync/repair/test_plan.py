@@ -12,11 +12,11 @@ from flash_and_beep import MOMENTS_S, offsets_by_stamps_ms, write_flash_and_beep
 
 from facevox.media import read_audio, write_wav
 from lipsync.inference import LipSyncInference
-from lipsync.repair.plan import Timing, ffmpeg_line, plan_timing, timing_text
-from lipsync.repair.retiming import Cut
+from lipsync.repair.plan import ffmpeg_line, plan_timing, timing_text
 from lipsync.repair.shift import shift_audio
 from lipsync.sync.changes import Drift, Jumps, Part
 from lipsync.sync.scoring import ClipScore, Judgement
+from lipsync.sync.timing import Cut, Timing
 from lipsync.sync.verdicts import AUDIO_EARLY, NO_MATCH, Verdict
 
 RATE_HZ = 48_000
@@ -67,7 +67,10 @@ def test_rest_of_a_repair_adds_to_it() -> None:
     cut = Timing(5.0, cuts=(Cut(3.0, 100.0),))
     assert cut.then(Timing(7.0)) == Timing(12.0, cuts=(Cut(3.0, 100.0),))
     assert cut.then(Timing(0.0, 100.0)) is None
-    assert Timing(5.0).then(cut) is None
+    late = Timing(-500.0, 10_000.0).then(cut)
+    assert late is not None
+    assert late.cuts[0].at_s == pytest.approx(3.0 * 0.99 + 0.5)
+    assert cut.then(cut) is None
 
 
 def test_words_for_a_repair() -> None:

@@ -9,8 +9,9 @@ from flash_and_beep import MOMENTS_S, offsets_by_counting_ms, offsets_by_stamps_
 
 from facevox.errors import UserError
 from facevox.media import read_audio, write_wav
-from lipsync.repair.retiming import Cut, at_rate, with_cuts
+from lipsync.repair.retiming import at_rate, with_cuts
 from lipsync.repair.shift import shift_audio
+from lipsync.sync.timing import Cut
 
 RATE_HZ = 8000
 

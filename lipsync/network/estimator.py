@@ -30,6 +30,7 @@ from lipsync.clips.sounds import SoundFeatures
 from lipsync.network.augmentation import crop_mouths
 from lipsync.network.model import TEMPORAL_REACH, LipSyncNetwork, NetworkConfig
 from lipsync.network.takes import face_values
+from lipsync.sync.chunks import in_chunks
 from lipsync.sync.estimators import RidgeEstimator, SyncEstimator
 from lipsync.sync.inputs import (
     FACE_KERNEL,
@@ -90,7 +91,8 @@ class NetworkEstimator(SyncEstimator):
                     f"{side_px}: give the same data.mouth_crop_px"
                 )
             values = crop_mouths(track.mouths, 0.5, 0.5)
-        return self._in_chunks(values, CHUNK_FRAMES, NETWORK_CONTEXT_FRAMES, self.network.embed_face)
+        embed = self._embedding_of(self.network.embed_face)
+        return in_chunks(values, CHUNK_FRAMES, NETWORK_CONTEXT_FRAMES, embed)
 
     def embed_sound(self, sound: SoundFeatures) -> NDArray[np.float32]:
         """(rows, D), length 1."""
@@ -101,11 +103,11 @@ class NetworkEstimator(SyncEstimator):
                 f"the model was trained on {expected} numbers for each row of sound, here there are "
                 f"{values.shape[1]}: give the same audio.num_mels and audio.num_mfcc"
             )
-        return self._in_chunks(
+        return in_chunks(
             values,
             CHUNK_FRAMES * ROWS_PER_FRAME,
             NETWORK_CONTEXT_FRAMES * ROWS_PER_FRAME,
-            self.network.embed_sound,
+            self._embedding_of(self.network.embed_sound),
         )
 
     def face_vectors(self, track: FaceTrack) -> NDArray[np.float32]:
@@ -122,19 +124,18 @@ class NetworkEstimator(SyncEstimator):
             return vectors
         return np.concatenate([vectors, self.ridge.sound_vectors(sound)], axis=1)
 
-    def _in_chunks(
-        self, values: NDArray[np.generic], size: int, context: int, embed: Callable[[Tensor], Tensor]
-    ) -> NDArray[np.float32]:
-        """Embeddings of all entries, each chunk with `context` entries around it."""
+    def _embedding_of(self, embed: Callable[[Tensor], Tensor]) -> Callable[[NDArray[Any]], NDArray[Any]]:
         device = self.network.log_scale.device
-        parts = [np.zeros((0, self.network.config.embedding_dim), np.float32)]
-        for start in range(0, len(values), size):
-            first = max(start - context, 0)
-            piece = np.ascontiguousarray(values[first : start + size + context])
+
+        def of_piece(piece: NDArray[Any]) -> NDArray[Any]:
+            if len(piece) == 0:
+                return np.zeros((0, self.network.config.embedding_dim), np.float32)
             with torch.inference_mode():
-                embeddings = embed(torch.from_numpy(piece).to(device).unsqueeze(0))[0]
-            parts.append(embeddings[start - first : start - first + size].cpu().numpy())
-        return np.concatenate(parts)
+                embeddings = embed(torch.from_numpy(np.ascontiguousarray(piece)).to(device).unsqueeze(0))[0]
+            numbers: NDArray[Any] = embeddings.cpu().numpy()
+            return numbers
+
+        return of_piece
 
 
 @dataclass(frozen=True, kw_only=True)

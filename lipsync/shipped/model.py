@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ import numpy as np
 
 from facevox.errors import UserError, one_line
 from lipsync.clips.clock import ROWS_PER_FRAME
+from lipsync.sync.chunks import in_chunks
 from lipsync.sync.estimators import RidgeEstimator, SyncEstimator
 from lipsync.sync.inputs import (
     DISTANCES_FROM,
@@ -36,7 +37,7 @@ from lipsync.sync.inputs import (
     SOUND_DILATIONS,
     SOUND_KERNEL,
     lip_values,
-    sound_values,
+    of_sound_values,
 )
 from lipsync.sync.methods import SHIPPED, Method
 from lipsync.sync.posterior import SyncCalibration
@@ -81,7 +82,7 @@ class SmallNetwork:
         if self.sizes["visual_frontend"] == LIP_DISTANCES:
             missing = NUM_DISTANCES - len(DISTANCES_LESS)
             lips = lips[:, DISTANCES_FROM] - np.pad(lips[:, DISTANCES_LESS], ((0, 0), (0, missing)))
-        return _in_chunks(
+        return in_chunks(
             lips, CHUNK_FRAMES, FACE_REACH, lambda part: self._embed("face", part, (1,) * NUM_FACE_BLOCKS)
         )
 
@@ -93,7 +94,7 @@ class SmallNetwork:
             groups = [sound[:, low:high].mean(axis=1) for low, high in itertools.pairwise(edges)]
             sound = np.stack(groups, axis=1)
         chunk = CHUNK_FRAMES * ROWS_PER_FRAME
-        return _in_chunks(sound, chunk, SOUND_REACH, lambda part: self._embed("sound", part, SOUND_DILATIONS))
+        return in_chunks(sound, chunk, SOUND_REACH, lambda part: self._embed("sound", part, SOUND_DILATIONS))
 
     def _embed(self, side: str, values: Values, dilations: tuple[int, ...]) -> Values:
         hidden = self._convolve(f"{side}_input", values, 1)
@@ -130,15 +131,6 @@ def _gelu(values: Values) -> Values:
     return result
 
 
-def _in_chunks(values: Values, size: int, reach: int, embed: Callable[[Values], Values]) -> Values:
-    """`embed` of all entries, each chunk with `reach` entries around it."""
-    parts = []
-    for start in range(0, max(len(values), 1), size):
-        first = max(start - reach, 0)
-        parts.append(embed(values[first : start + size + reach])[start - first : start - first + size])
-    return np.concatenate(parts)
-
-
 class ShippedEstimator(SyncEstimator):
     """The mean of the networks' similarities, plus a share of the ridge's: all are logarithms of likelihoods.
 
@@ -161,15 +153,19 @@ class ShippedEstimator(SyncEstimator):
         return np.concatenate([*parts, np.float32(self.ridge_share) * self.ridge.face_vectors(track)], axis=1)
 
     def sound_vectors(self, sound: SoundFeatures) -> NDArray[np.float32]:
-        levels = sound_values(sound)
+        num_values = sound.log_mel.shape[1] + sound.mfcc.shape[1]
         expected = self.networks[0].sizes["num_sound_values"]
-        if levels.shape[1] != expected:
+        if num_values != expected:
             raise UserError(
                 f"the model that comes with the package takes {expected} numbers for each row of sound, not "
-                f"{levels.shape[1]}: leave audio.num_mels and audio.num_mfcc alone, or use --method untrained"
+                f"{num_values}: leave audio.num_mels and audio.num_mfcc alone, or use --method untrained"
             )
-        parts = [net.embed_sound(levels) for net in self.networks]
-        return np.concatenate([*parts, self.ridge.sound_vectors(sound)], axis=1)
+        heard = of_sound_values(
+            sound,
+            SOUND_REACH,
+            lambda values: np.concatenate([net.embed_sound(values) for net in self.networks], axis=1),
+        )
+        return np.concatenate([heard, self.ridge.sound_vectors(sound)], axis=1)
 
 
 @functools.cache

@@ -21,6 +21,7 @@ import numpy as np
 
 from facevox.signs import report_progress
 from lipsync.clips.clock import ROW_HZ, ROWS_PER_FRAME
+from lipsync.sync.chunks import in_chunks
 from lipsync.sync.offset import LAG_MS, rows_of_frames
 from lipsync.sync.posterior import BLOCK_FRAMES, SyncCalibration, block_evidence
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from lipsync.clips.sounds import SoundFeatures
 
 CHUNK_FRAMES = 10 * BLOCK_FRAMES  # compared at once
+CHUNK_ROWS = 6000  # of sound, looked at once
 # Heads that nod and sentences that rise are no syllables: what is slower than about 1.3 Hz (a Gaussian of
 # 0.12 s) is taken out of both sides. Of 2, 3, 4, 6 and 10 frames, 3 found most offsets.
 HIGH_PASS_FRAMES = 3.0
@@ -177,15 +179,27 @@ def lip_distances(lips: NDArray[np.float32]) -> NDArray[np.float64]:
     )
 
 
-def without_room(log_mel: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Log-mel (rows, bands) in dB, raised to QUIET_DB below the loudest where it is quieter.
+def band_levels(log_mel: NDArray[np.float32], num_groups: int) -> NDArray[np.float64]:
+    """Means over groups of neighbouring log-mel bands in dB, (rows, num_groups).
 
-    Differences of the result do not depend on the gain of the recording.
+    Bands are raised to QUIET_DB below the loudest of the recording where they are quieter, so that
+    differences of the result do not depend on its gain.
     """
-    if len(log_mel) == 0:
-        return log_mel.astype(np.float64)
-    loudest = float(np.percentile(log_mel.max(axis=1), LOUDEST_PERCENTILE))
-    return np.maximum(log_mel.astype(np.float64), loudest - QUIET_DB)
+    edges = np.linspace(0, log_mel.shape[1], num_groups + 1).round().astype(int)
+    loudest_db = float(np.percentile(log_mel.max(axis=1), LOUDEST_PERCENTILE)) if len(log_mel) else 0.0
+
+    def means(part: NDArray[np.float32]) -> NDArray[np.float64]:
+        raised = np.maximum(part.astype(np.float64), loudest_db - QUIET_DB)
+        groups = [raised[:, low:high].mean(axis=1) for low, high in itertools.pairwise(edges)]
+        levels: NDArray[np.float64] = np.stack(groups, axis=1)
+        return levels
+
+    return in_chunks(log_mel, CHUNK_ROWS, 0, means)
+
+
+def loudness_db(log_mel: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(rows,) mean of `band_levels`."""
+    return band_levels(log_mel, 1)[:, 0]
 
 
 class _SignalEstimator(SyncEstimator):
@@ -240,7 +254,7 @@ class LoudnessEstimator(_SignalEstimator):
         return high_passed(height, HIGH_PASS_FRAMES) / self.MOUTH_DEVIATION
 
     def expected_signals(self, sound: SoundFeatures) -> NDArray[np.float64]:
-        level_db = smoothed(without_room(sound.log_mel).mean(axis=1), SOUND_SMOOTH_ROWS)
+        level_db = smoothed(loudness_db(sound.log_mel), SOUND_SMOOTH_ROWS)
         fast_db = high_passed(level_db, HIGH_PASS_FRAMES * ROWS_PER_FRAME)
         rows = np.minimum(np.arange(len(fast_db)) + self.LATE_ROWS, max(len(fast_db) - 1, 0))
         return self.CORRELATION * fast_db[rows, None] / self.LOUDNESS_DEVIATION_DB
@@ -298,21 +312,39 @@ class RidgeEstimator(_SignalEstimator):
     @classmethod
     def inputs_of(cls, sound: SoundFeatures) -> NDArray[np.float64]:
         """(rows, taps * bands): the fast changes of the bands at the taps around each row."""
-        level_db = without_room(sound.log_mel)
-        edges = np.linspace(0, level_db.shape[1], cls.NUM_BANDS + 1).round().astype(int)
-        bands = [level_db[:, low:high].mean(axis=1) for low, high in itertools.pairwise(edges)]
-        level_db = smoothed(np.stack(bands, axis=1), SOUND_SMOOTH_ROWS)
-        fast = high_passed(level_db, HIGH_PASS_FRAMES * ROWS_PER_FRAME)
+        fast = cls._fast_bands(sound)
         rows = np.clip(np.arange(len(fast))[:, None] + cls.TAPS, 0, max(len(fast) - 1, 0))
-        inputs: NDArray[np.float64] = fast[rows] / cls.LOUDNESS_DEVIATION_DB
+        inputs: NDArray[np.float64] = fast[rows]
         return inputs.reshape(len(fast), len(cls.TAPS) * cls.NUM_BANDS)
+
+    @classmethod
+    def _fast_bands(cls, sound: SoundFeatures) -> NDArray[np.float64]:
+        """(rows, bands): their fast changes."""
+        levels = band_levels(sound.log_mel, cls.NUM_BANDS)
+        slow_rows = HIGH_PASS_FRAMES * ROWS_PER_FRAME
+        reach = round((SOUND_SMOOTH_ROWS + slow_rows) * HIGH_PASS_REACH)
+        return in_chunks(
+            levels,
+            CHUNK_ROWS,
+            reach,
+            lambda part: (
+                high_passed(smoothed(part, SOUND_SMOOTH_ROWS), slow_rows) / cls.LOUDNESS_DEVIATION_DB
+            ),
+        )
 
     def mouth_signals(self, track: FaceTrack) -> NDArray[np.float64]:
         return self.mouth_of(track)
 
     def expected_signals(self, sound: SoundFeatures) -> NDArray[np.float64]:
-        expected: NDArray[np.float64] = self.inputs_of(sound) @ self.weights
-        return expected
+        # Tap by tap: the inputs of all taps at once are seven times the bands.
+        fast = self._fast_bands(sound)
+        last = max(len(fast) - 1, 0)
+        total = np.zeros((len(fast), self.weights.shape[1]))
+        for tap, weights in zip(
+            self.TAPS, self.weights.reshape(len(self.TAPS), self.NUM_BANDS, -1), strict=True
+        ):
+            total += fast[np.clip(np.arange(len(fast)) + tap, 0, last)] @ weights
+        return total
 
     @classmethod
     def fit(cls, examples: Iterable[RidgeExample], penalty: float = 1.0) -> RidgeEstimator:

@@ -7,6 +7,7 @@ that comes with the package runs on this, and torch's networks train on it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from lipsync.clips.clock import ROWS_PER_FRAME
 from lipsync.clips.mouths import NUM_LIP_POINTS
 from lipsync.clips.sounds import NUMPY, SILENCE_DB, SoundFeatures, mfcc_of
+from lipsync.sync.chunks import in_chunks
 from lipsync.sync.estimators import HIGH_PASS_REACH, high_passed
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ MOUTH_CNN, LIP_LANDMARKS, LIP_DISTANCES = "mouth_cnn", "lip_landmarks", "lip_dis
 HIGH_PASS_FRAMES = 6.0
 # Frames on either side that the movement of a frame depends on; for the sound the same time.
 INPUT_CONTEXT_FRAMES = round(HIGH_PASS_FRAMES * HIGH_PASS_REACH)
+CHUNK_FRAMES = 1000  # computed at once
 # Factors that bring movements to deviations of about 1 (measured on talking clips).
 LIP_SCALE = 15.0  # of points in halves of the crop
 DISTANCE_SCALE = 10.0
@@ -57,6 +60,10 @@ def lip_values(lips: NDArray[np.float32]) -> NDArray[np.float32]:
     First the contours around their middle (x and y of each point in turn), then width and gaps of the mouth,
     then the speeds of these.
     """
+    return in_chunks(lips, CHUNK_FRAMES, INPUT_CONTEXT_FRAMES + 1, _lip_values_of)
+
+
+def _lip_values_of(lips: NDArray[np.float32]) -> NDArray[np.float32]:
     points = lips.astype(np.float64)
     contour = high_passed(points - points.mean(axis=1, keepdims=True), HIGH_PASS_FRAMES) * LIP_SCALE
     distances = np.stack(
@@ -78,7 +85,28 @@ def sound_values(sound: SoundFeatures) -> NDArray[np.float32]:
 
     Neither depends on the gain of the recording: the floor of the levels is QUIET_DB below its loudest rows.
     """
-    return values_of_levels(floored_levels(sound), sound.mfcc.shape[1], sound.features)
+    return of_sound_values(sound, 0, lambda values: values)
+
+
+def of_sound_values(
+    sound: SoundFeatures, reach: int, function: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """`function(sound_values(sound))`, without all of the values in memory.
+
+    Args:
+        sound: The sound.
+        reach: Rows on either side that a row of the result depends on.
+        function: Of (rows, bands + coefficients) values; returns a row for each.
+    """
+    floor_db = np.float32(_loudest_db(sound) - QUIET_DB)
+    context = INPUT_CONTEXT_FRAMES * ROWS_PER_FRAME
+    size = CHUNK_FRAMES * ROWS_PER_FRAME
+
+    def of_levels(level_db: NDArray[np.float32]) -> NDArray[np.float32]:
+        values = values_of_levels(np.maximum(level_db, floor_db), sound.mfcc.shape[1], sound.features)
+        return function(values)
+
+    return in_chunks(sound.log_mel, size, context + reach, of_levels)
 
 
 def floored_levels(sound: SoundFeatures) -> NDArray[np.float32]:

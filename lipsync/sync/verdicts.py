@@ -18,8 +18,8 @@ from lipsync.sync.estimators import (
     SOUND_SMOOTH_ROWS,
     high_passed,
     lip_distances,
+    loudness_db,
     smoothed,
-    without_room,
 )
 from lipsync.sync.offset import LAG_MS
 from lipsync.sync.posterior import IN_SYNC_MS, Posterior
@@ -175,7 +175,7 @@ def sound_fault(sound: SoundFeatures) -> str:
     voiced_s = float((loudest > loudest.max() - VOICED_DB).mean()) * seconds
     if voiced_s < MIN_VOICED_S:
         return f"no speech in the sound: {voiced_s:.1f} s of it are louder than its background"
-    level_db = smoothed(without_room(sound.log_mel).mean(axis=1), SOUND_SMOOTH_ROWS, mode="reflect")
+    level_db = smoothed(loudness_db(sound.log_mel), SOUND_SMOOTH_ROWS, mode="reflect")
     if float(high_passed(level_db, HIGH_PASS_FRAMES * ROWS_PER_FRAME).std()) < SPEECH_DEVIATION_DB:
         return "no speech in the sound: its loudness hardly changes"
     return ""

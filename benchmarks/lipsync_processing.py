@@ -134,11 +134,11 @@ def measure_shares(video: Path, folder: Path) -> tuple[dict[str, float], float]:
     cv2.setNumThreads(1)
     features.extract_clip(video, max_duration_s=1.0)  # imports and graphs
     watch = Stopwatch()
-    plain = features.iter_frames, features.read_audio, features.sound_features
+    plain = features.iter_frames, features.iter_ahead, features.features_of_blocks
     plain_methods = tracks.FaceFinder.find, tracks.FaceMesh.find
     features.iter_frames = watch.through("decode", features.iter_frames)
-    features.read_audio = watch.around("sound", features.read_audio)
-    features.sound_features = watch.around("sound", features.sound_features)
+    features.iter_ahead = lambda items, most=2: items  # in this thread: the parts add up to the whole
+    features.features_of_blocks = watch.around("sound", features.features_of_blocks)
     tracks.FaceFinder.find = watch.around("detect", tracks.FaceFinder.find)  # type: ignore[method-assign]
     tracks.FaceMesh.find = watch.around("mesh", tracks.FaceMesh.find)  # type: ignore[method-assign]
     try:
@@ -147,7 +147,7 @@ def measure_shares(video: Path, folder: Path) -> tuple[dict[str, float], float]:
         watch.around("write", write_clip)(folder / "share.npz", clip, {})
         total_s = time.perf_counter() - start_s
     finally:
-        features.iter_frames, features.read_audio, features.sound_features = plain
+        features.iter_frames, features.iter_ahead, features.features_of_blocks = plain
         tracks.FaceFinder.find, tracks.FaceMesh.find = plain_methods  # type: ignore[method-assign]
     watch.seconds["rest"] = total_s - sum(watch.seconds.values())
     return watch.seconds, total_s

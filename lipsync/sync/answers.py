@@ -68,7 +68,9 @@ class FaceDetails(Judged):
     """Score, offset and verdict of a face, and which face it is."""
 
     face: int
-    is_speaking: bool
+    is_speaking: bool  # at some time
+    speaking_s: float
+    speaks: list[list[float]]  # start and end in s of each stretch
     start_s: float
     end_s: float
     box_px: list[int]
@@ -116,7 +118,7 @@ class Details(Judged):
     checkpoint: str  # its file; "" without one
     curve: list[PointDetails]
     faces: list[FaceDetails]
-    speaking_face: int | None
+    speaking_face: int | None  # who speaks longest
     recorder: RecorderDetails | None  # where the sound was placed before lips were compared with it
     drift_ppm: int | None
     jump: JumpDetails | None  # the first one
@@ -135,7 +137,7 @@ def make_details(clip: ClipFeatures, score: ClipScore, source: Source, method: M
     """All about a clip as plain values."""
     judgement = score.judgement
     speaking = [face for face in score.faces if face.is_speaking]
-    chosen = max(speaking, key=lambda face: face.evidence, default=None)
+    chosen = max(speaking, key=lambda face: (face.speaking_s, face.evidence), default=None)
     fps = source.info.rate_hz or FRAME_HZ
     change = score.change
     return {
@@ -218,6 +220,8 @@ def _face(face: FaceScore) -> FaceDetails:
         "face": track.track_id,
         **judged_details(face.judgement),
         "is_speaking": face.is_speaking,
+        "speaking_s": round(face.speaking_s, 1),
+        "speaks": [[round(start_s, 1), round(end_s, 1)] for start_s, end_s in face.speaks_s],
         "start_s": round(track.start / FRAME_HZ, 2),
         "end_s": round((track.start + len(track)) / FRAME_HZ, 2),
         "box_px": [round(float(side)) for side in np.median(track.boxes_px, axis=0)],
@@ -306,7 +310,9 @@ def summary_lines(details: Details) -> list[str]:
     if details["ffmpeg"]:
         lines.append(f"with ffmpeg: {details['ffmpeg']}")
     if len(details["faces"]) > 1:
-        speaking = [f"{face['face']}" for face in details["faces"] if face["is_speaking"]]
+        speaking = [
+            f"{face['face']} ({face['speaking_s']:g} s)" for face in details["faces"] if face["is_speaking"]
+        ]
         lines.append(f"faces: {len(details['faces'])}, speaking: {', '.join(speaking) or 'none'}")
     lines.append(f"method: {details['method']}")
     lines += [f"warning: {text}" for text in details["warnings"]]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lipsync.clips.clock import FRAME_HZ
 from lipsync.sync.changes import Change, find_change, offsets_at
-from lipsync.sync.offset import MAX_OFFSET_MS, reach_ms, search_lags
+from lipsync.sync.offset import LAG_MS, MAX_OFFSET_MS, reach_ms, search_lags
 from lipsync.sync.posterior import (
     BLOCK_FRAMES,
     Posterior,
@@ -18,9 +19,9 @@ from lipsync.sync.posterior import (
     find_posterior,
     mixed_posterior,
 )
-from lipsync.sync.speakers import best_gain, find_speakers
+from lipsync.sync.speakers import FaceEvidence, best_gain, mixed_evidence, speaker_shares
 from lipsync.sync.timing import Timing
-from lipsync.sync.verdicts import UNLIKELY_MATCH, Verdict, cannot_tell, clip_fault, face_fault, judge
+from lipsync.sync.verdicts import EVEN, UNLIKELY_MATCH, Verdict, cannot_tell, clip_fault, face_fault, judge
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 # Each second of the curve is judged by the 5 s around it: less is mostly chance (see docs/benchmarks.md).
 CURVE_WINDOW_S = 5.0
 CURVE_STEP_S = 1.0
+LEAST_TURN_BLOCKS = 2  # 0.8 s: a shorter turn is as often a mistake
 TOO_LITTLE = "lips and sound have too little in common to compare: under a second at most offsets"
 
 
@@ -63,15 +65,25 @@ class FaceScore:
 
     Attributes:
         track: The face.
-        judgement: Of the whole of it.
-        evidence: For its best lag, less that for the median one.
-        is_speaking: Whether the clip's own judgement rests on it.
+        judgement: Of the stretches in which it speaks, or of all of it where it never does.
+        evidence: For its best lag in these, less that for the median one.
+        speaks_s: Start and end of each stretch in which it speaks.
     """
 
     track: FaceTrack
     judgement: Judgement
     evidence: float
-    is_speaking: bool
+    speaks_s: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def speaking_s(self) -> float:
+        """Seconds that it speaks."""
+        return sum(end_s - start_s for start_s, end_s in self.speaks_s)
+
+    @property
+    def is_speaking(self) -> bool:
+        """True where it speaks at some time."""
+        return bool(self.speaks_s)
 
 
 @dataclass(frozen=True)
@@ -92,7 +104,7 @@ class ClipScore:
         faces: In the order of the clip's tracks.
         curve: Second by second.
         change: A drift or jumps.
-        evidence: (blocks, L) of the face that speaks (`lipsync.sync.posterior`), 0 where none does; empty
+        evidence: (blocks, L) of whoever speaks (`lipsync.sync.posterior`), 0 where no face is seen; empty
             without an answer.
         lags: (L,).
         num_frames: Of the clip.
@@ -119,8 +131,7 @@ def score_clip(
 ) -> ClipScore:
     """Scores a clip; without an answer, the judgement has the reason.
 
-    Of several faces that are seen at the same time, the speaker is the one whose lips fit the sound best at
-    the offset of the whole clip (`lipsync.sync.speakers`).
+    Of several faces that are seen at the same time, one speaks; who, may change (`lipsync.sync.speakers`).
 
     Args:
         clip: Its features.
@@ -133,36 +144,81 @@ def score_clip(
     fault = clip_fault(clip)
     if fault:
         faces = tuple(
-            FaceScore(track, Judgement(cannot_tell(face_fault(track) or fault)), 0.0, False)
-            for track in clip.tracks
+            FaceScore(track, Judgement(cannot_tell(face_fault(track) or fault)), 0.0) for track in clip.tracks
         )
         empty = np.zeros((0, len(lags)), np.float32)
         return ClipScore(
             Judgement(cannot_tell(fault)), faces, (), None, empty, lags, clip.num_frames, level_db
         )
     sound_RD = estimator.sound_vectors(clip.sound)
-    parts = [
-        None if face_fault(track) else estimator.evidence(track, sound_RD, lags, calibration.sharpness)
-        for track in clip.tracks
-    ]
-    speaking = find_speakers(clip.tracks, [part and part[0] for part in parts])
+    able = {  # by their numbers: faces that can be compared
+        number: FaceEvidence.of(track, estimator.evidence(track, sound_RD, lags, calibration.sharpness))
+        for number, track in enumerate(clip.tracks)
+        if not face_fault(track)
+    }
     num_blocks = -(-clip.num_frames // BLOCK_FRAMES)
-    evidence, counts = np.zeros((num_blocks, len(lags)), np.float32), np.zeros(num_blocks, np.int64)
-    for number in speaking:
-        part, first = parts[number], clip.tracks[number].start // BLOCK_FRAMES
-        if part is not None:
-            evidence[first : first + len(part[0])] += part[0]
-            counts[first : first + len(part[1])] += part[1]
+    evidence, counts = mixed_evidence(list(able.values()), num_blocks, len(lags))
     change = find_change(evidence, lags)
     judgement = judge_evidence(evidence, counts, lags, calibration, change)
-    faces = tuple(
-        _face_score(track, part, lags, number in speaking, calibration)
-        for number, (track, part) in enumerate(zip(clip.tracks, parts, strict=True))
-    )
-    if change is not None and len(speaking) == 1:  # the offset of that face changes as the clip's does
-        faces = tuple(replace(face, judgement=judgement) if face.is_speaking else face for face in faces)
+    is_speaking = _who_speaks(able, num_blocks, lags, judgement, change)
+    scores = []
+    for number, track in enumerate(clip.tracks):
+        face = able.get(number)
+        if face is None:
+            scores.append(FaceScore(track, Judgement(cannot_tell(face_fault(track))), 0.0))
+            continue
+        speaks = is_speaking[number][face.first : face.end]
+        part = speaks if speaks.any() else np.ones(len(face.blocks), np.bool_)
+        own = judge_evidence(face.blocks[part], face.counts[part], lags, calibration)
+        if change is not None and len(able) == 1:  # the offset of that face changes as the clip's does
+            own = judgement
+        scores.append(FaceScore(track, own, best_gain(face.blocks[part]), _stretches(is_speaking[number])))
     curve = score_curve(evidence, counts, lags, calibration)
-    return ClipScore(judgement, faces, curve, change, evidence, lags, clip.num_frames, level_db)
+    return ClipScore(judgement, tuple(scores), curve, change, evidence, lags, clip.num_frames, level_db)
+
+
+def _who_speaks(
+    faces: Mapping[int, FaceEvidence],
+    num_blocks: int,
+    lags: NDArray[np.int64],
+    judgement: Judgement,
+    change: Change | None,
+) -> dict[int, NDArray[np.bool_]]:
+    """By the number of each face, (blocks,) true where it speaks; nobody does without a likely match."""
+    posterior = judgement.posterior
+    if posterior is None or posterior.match < EVEN:
+        return {number: np.zeros(num_blocks, np.bool_) for number in faces}
+    offsets_ms = np.full(num_blocks, posterior.offset_ms)
+    if change is not None:
+        offsets_ms = offsets_at(change, _block_times_s(num_blocks))
+    places = np.clip(np.rint(offsets_ms / LAG_MS).astype(np.int64) - lags[0], 0, len(lags) - 1)
+    shares = speaker_shares(list(faces.values()), num_blocks, places)
+    return {number: _without_moments(row > EVEN) for number, row in zip(faces, shares, strict=True)}
+
+
+def _block_times_s(num_blocks: int) -> NDArray[np.float64]:
+    """Times of the middles of blocks."""
+    times_s: NDArray[np.float64] = np.add(np.arange(num_blocks), 0.5, dtype=np.float64)
+    return times_s * (BLOCK_FRAMES / FRAME_HZ)
+
+
+def _without_moments(is_speaking: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Without stretches that are too short to be sure of."""
+    long = np.zeros_like(is_speaking)
+    for first, end in _runs(is_speaking):
+        long[first:end] = end - first >= LEAST_TURN_BLOCKS
+    return long
+
+
+def _runs(is_true: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """The first and one past the last of each run of true values."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], is_true, [False]]).astype(np.int8)))
+    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
+
+
+def _stretches(is_speaking: NDArray[np.bool_]) -> tuple[tuple[float, float], ...]:
+    block_s = BLOCK_FRAMES / FRAME_HZ
+    return tuple((first * block_s, end * block_s) for first, end in _runs(is_speaking))
 
 
 def judge_evidence(
@@ -185,25 +241,11 @@ def judge_evidence(
     if change is None:
         posterior = find_posterior(evidence.sum(axis=0, dtype=np.float64), num_frames, lags, calibration)
     else:
-        block_s = BLOCK_FRAMES / FRAME_HZ
-        times_s = np.add(np.arange(len(evidence)), 0.5, dtype=np.float64) * block_s
-        offsets_ms = offsets_at(change, times_s, 0.0)
+        offsets_ms = offsets_at(change, _block_times_s(len(evidence)))
         posterior = mixed_posterior(evidence, num_frames, lags, calibration, offsets_ms)
     if posterior is None:
         return Judgement(cannot_tell(TOO_LITTLE))
     return Judgement(judge(posterior, change), posterior)
-
-
-def _face_score(
-    track: FaceTrack,
-    part: tuple[NDArray[np.float32], NDArray[np.int64]] | None,
-    lags: NDArray[np.int64],
-    is_speaking: bool,
-    calibration: SyncCalibration,
-) -> FaceScore:
-    if part is None:
-        return FaceScore(track, Judgement(cannot_tell(face_fault(track))), 0.0, False)
-    return FaceScore(track, judge_evidence(*part, lags, calibration), best_gain(part[0]), is_speaking)
 
 
 def score_curve(

@@ -136,7 +136,7 @@ def measure_shares(video: Path, folder: Path) -> tuple[dict[str, float], float]:
     watch = Stopwatch()
     plain = features.iter_frames, features.iter_ahead, features.features_of_blocks
     plain_methods = tracks.FaceFinder.find, tracks.FaceMesh.find
-    features.iter_frames = watch.through("decode", features.iter_frames)
+    features.iter_frames = watch.through("decode", features.iter_frames)  # type: ignore[assignment]
     features.iter_ahead = lambda items, most=2: items  # in this thread: the parts add up to the whole
     features.features_of_blocks = watch.around("sound", features.features_of_blocks)
     tracks.FaceFinder.find = watch.around("detect", tracks.FaceFinder.find)  # type: ignore[method-assign]

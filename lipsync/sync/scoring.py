@@ -169,10 +169,12 @@ def score_clip(
             continue
         speaks = is_speaking[number][face.first : face.end]
         part = speaks if speaks.any() else np.ones(len(face.blocks), np.bool_)
-        own = judge_evidence(face.blocks[part], face.counts[part], lags, calibration)
+        verdict = judge_evidence(face.blocks[part], face.counts[part], lags, calibration)
         if change is not None and len(able) == 1:  # the offset of that face changes as the clip's does
-            own = judgement
-        scores.append(FaceScore(track, own, best_gain(face.blocks[part]), _stretches(is_speaking[number])))
+            verdict = judgement
+        scores.append(
+            FaceScore(track, verdict, best_gain(face.blocks[part]), _stretches(is_speaking[number]))
+        )
     curve = score_curve(evidence, counts, lags, calibration)
     return ClipScore(judgement, tuple(scores), curve, change, evidence, lags, clip.num_frames, level_db)
 

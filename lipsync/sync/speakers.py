@@ -1,4 +1,4 @@
-"""Who of several faces speaks when, and the evidence of whoever speaks.
+"""The speaker among several faces, from moment to moment, and the evidence of that one.
 
 At any moment one of the faces that are seen speaks; which one, nobody knows. It stays the same from block to
 block, or, with a probability of SWITCH, is any of them (a hidden Markov model). The likelihood of what is
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from lipsync.clips.features import FaceTrack
 
 # Eight seconds a turn. Of .02, .05, .1 and .2, two people who talk all the time and are heard in turns of 3,
-# 5 and more seconds are told apart about as well (benchmarks/lipsync.py --parts speakers).
+# 5 and more seconds are distinguished about as well (benchmarks/lipsync.py --parts speakers).
 SWITCH = 0.05
 MOST_EVIDENCE = 50.0  # of a block, to each side: exp stays finite
 

@@ -26,7 +26,7 @@ from facevox.sound_choice import PLAYED, SoundChoice
 from lipsync.clips.clock import FRAME_HZ
 from lipsync.clips.mouths import SMOOTH_FRAMES, cut_mouth, lip_contour, mouth_matrix, mouth_pose
 from lipsync.clips.sounds import NUMPY, SAMPLE_RATE_HZ, SoundFeatures, features_of_blocks, first_samples
-from lipsync.clips.tracks import MAX_MISSED, FacePose, FaceTracker, TrackedFace, TrackedFrame
+from lipsync.clips.tracks import MAX_MISSED, FacePose, FaceTracker, TrackedFace, TrackedFrame, small_grey
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -145,12 +145,18 @@ class FaceFeatureStream:
         self._num_before = 0
         self._num_pushed = 0
 
-    def push(self, image_rgb: "NDArray[np.uint8]", time_s: float | None = None) -> list[FrameFeatures]:
+    def push(
+        self,
+        image_rgb: "NDArray[np.uint8]",
+        time_s: float | None = None,
+        small: "NDArray[np.uint8] | None" = None,
+    ) -> list[FrameFeatures]:
         """Takes the next frame, (H, W, 3) uint8; returns those that are finished with it: none or one.
 
-        Frames must come at 25 a second; `time_s` is only handed through (None: index / 25).
+        Frames must come at 25 a second; `time_s` is only handed through (None: index / 25). `small` is its
+        `lipsync.clips.tracks.small_grey`, if that is known.
         """
-        tracked = self._tracker.update(image_rgb)
+        tracked = self._tracker.update(image_rgb, small)
         index = self._num_pushed
         self._num_pushed += 1
         faces = {face.track_id: face for face in tracked.faces}
@@ -258,9 +264,10 @@ def iter_face_features(
     max_frames = None if max_duration_s is None else max(round(max_duration_s * FRAME_HZ), 1)
     with FaceFeatureStream(max_faces, crop_px, with_mouths=with_mouths) as stream:
         frames = iter_frames(video, rate_hz=FRAME_HZ, start_s=start_s, max_frames=max_frames)
-        for frame in iter_ahead(frames):
+        # Shrunk where they are decoded: that thread has time.
+        for frame, small in iter_ahead((frame, small_grey(frame.image)) for frame in frames):
             on_frame()
-            yield from stream.push(frame.image, frame.time_s)
+            yield from stream.push(frame.image, frame.time_s, small)
         yield from stream.finish()
 
 

@@ -144,7 +144,8 @@ def cut_upright(
     return crop
 
 
-def _small_grey(image_rgb: "NDArray[np.uint8]") -> "NDArray[np.uint8]":
+def small_grey(image_rgb: "NDArray[np.uint8]") -> "NDArray[np.uint8]":
+    """A picture (H, W, 3) RGB as cuts are found in it: grey, CUT_SIZE_PX."""
     # Strided first: four pixels a side for each of the small picture are enough to average.
     step = max(min(image_rgb.shape[0] // CUT_SIZE_PX[1], image_rgb.shape[1] // CUT_SIZE_PX[0]) // 4, 1)
     grey = cv2.cvtColor(image_rgb[::step, ::step], cv2.COLOR_RGB2GRAY)
@@ -277,9 +278,11 @@ class FaceTracker:
         self._since_detection: int | None = None  # frames; None: no detection in this shot yet
         self._num_empty = 0  # detections one after the other that left no face to follow
 
-    def update(self, image_rgb: "NDArray[np.uint8]") -> TrackedFrame:
-        """Takes the next frame, (H, W, 3) uint8 RGB."""
-        small = _small_grey(image_rgb)
+    def update(
+        self, image_rgb: "NDArray[np.uint8]", small: "NDArray[np.uint8] | None" = None
+    ) -> TrackedFrame:
+        """Takes the next frame, (H, W, 3) uint8 RGB, and its `small_grey` if that is known."""
+        small = small_grey(image_rgb) if small is None else small
         if self._before is not None and shot_distance(self._before, small) >= CUT_DISTANCE:
             self._shot += 1
             self._end(self._tracks)

@@ -30,9 +30,9 @@ def opens(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
             counts[Path(file).name] += 1
         return plain_open(file, mode, **options)
 
-    def counted_update(self: FaceTracker, image: Any) -> Any:
+    def counted_update(self: FaceTracker, *image: Any) -> Any:
         counts["pictures"] += 1
-        return plain_update(self, image)
+        return plain_update(self, *image)
 
     monkeypatch.setattr(av, "open", counted_open)
     monkeypatch.setattr(FaceTracker, "update", counted_update)

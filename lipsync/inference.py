@@ -204,9 +204,9 @@ class LipSyncInference:
 
     def score_clip(self, clip: ClipFeatures) -> ClipScore:
         """The score of features from `read_clip`."""
-        from lipsync.sync import scoring
+        from lipsync.sync.rates import score_at_any_rate
 
-        return scoring.score_clip(clip, self.method.estimator, self.method.calibration, self.max_offset_ms)
+        return score_at_any_rate(clip, self.method.estimator, self.method.calibration, self.max_offset_ms)
 
     def sync_video_audio(
         self,

@@ -253,15 +253,31 @@ def mixed_posterior(
     steady = find_posterior(total, num_frames, lags, calibration)
     if steady is None:
         return None
-    # The same masses around the offset of each moment.
+    return _over_shifts(steady, shifts - middle, steady.offset_ms)
+
+
+def over_moments(steady: Posterior, offsets_ms: NDArray[np.float64]) -> Posterior:
+    """The posterior of a stretch whose sound was moved by known offsets before it was compared.
+
+    Args:
+        steady: Of what is left.
+        offsets_ms: (blocks,) of the moments of the stretch; the result's own is that of its middle.
+    """
+    shifts = np.rint(offsets_ms / LAG_MS).astype(np.int64)
+    return _over_shifts(steady, shifts, steady.offset_ms + float(offsets_ms[len(offsets_ms) // 2]))
+
+
+def _over_shifts(steady: Posterior, shifts: NDArray[np.int64], offset_ms: float) -> Posterior:
+    """The same masses around the offset of each moment, `shifts` lags from the steady one."""
+    values, counts = np.unique(shifts, return_counts=True)
     masses = np.zeros(len(steady.masses) + int(values[-1] - values[0]))
     for shift, count in zip((values - values[0]).tolist(), counts.tolist(), strict=True):
         masses[shift : shift + len(steady.masses)] += count / len(shifts) * steady.masses
-    grid_ms = steady.grid_ms[0] + LAG_MS * (int(values[0]) - middle + np.arange(len(masses)))
+    grid_ms = steady.grid_ms[0] + LAG_MS * (int(values[0]) + np.arange(len(masses)))
     tail = (1 - INTERVAL) / 2
     low_ms, high_ms = (_quantile(grid_ms, masses, share) for share in (tail, 1 - tail))
-    interval_ms = (min(low_ms, steady.offset_ms), max(high_ms, steady.offset_ms))
-    return replace(steady, grid_ms=grid_ms, masses=masses, interval_ms=interval_ms)
+    interval_ms = (min(low_ms, offset_ms), max(high_ms, offset_ms))
+    return replace(steady, grid_ms=grid_ms, masses=masses, interval_ms=interval_ms, offset_ms=offset_ms)
 
 
 def _log_sum(values: NDArray[np.float64]) -> float:

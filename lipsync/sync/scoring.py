@@ -192,13 +192,13 @@ def _who_speaks(
         return {number: np.zeros(num_blocks, np.bool_) for number in faces}
     offsets_ms = np.full(num_blocks, posterior.offset_ms)
     if change is not None:
-        offsets_ms = offsets_at(change, _block_times_s(num_blocks))
+        offsets_ms = offsets_at(change, block_times_s(num_blocks))
     places = np.clip(np.rint(offsets_ms / LAG_MS).astype(np.int64) - lags[0], 0, len(lags) - 1)
     shares = speaker_shares(list(faces.values()), num_blocks, places)
     return {number: _without_moments(row > EVEN) for number, row in zip(faces, shares, strict=True)}
 
 
-def _block_times_s(num_blocks: int) -> NDArray[np.float64]:
+def block_times_s(num_blocks: int) -> NDArray[np.float64]:
     """Times of the middles of blocks."""
     times_s: NDArray[np.float64] = np.add(np.arange(num_blocks), 0.5, dtype=np.float64)
     return times_s * (BLOCK_FRAMES / FRAME_HZ)
@@ -243,7 +243,7 @@ def judge_evidence(
     if change is None:
         posterior = find_posterior(evidence.sum(axis=0, dtype=np.float64), num_frames, lags, calibration)
     else:
-        offsets_ms = offsets_at(change, _block_times_s(len(evidence)))
+        offsets_ms = offsets_at(change, block_times_s(len(evidence)))
         posterior = mixed_posterior(evidence, num_frames, lags, calibration, offsets_ms)
     if posterior is None:
         return Judgement(cannot_tell(TOO_LITTLE))

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lipsync.clips.clock import FRAME_HZ, ROWS_PER_FRAME
+from lipsync.clips.cutting import cut_sound
 from lipsync.clips.features import (
     ClipFeatures,
     FaceFeatureStream,
-    FaceTrack,
     FrameFeatures,
     collect_tracks,
 )
@@ -55,34 +55,6 @@ class LiveScore:
     def offset_ms(self) -> float:
         """Positive: the audio is early; nan where none stands out."""
         return self.score.judgement.offset_ms
-
-
-def cut_clip(clip: ClipFeatures, start: int, end: int) -> ClipFeatures:
-    """The frames `start` to before `end` of a clip with their sound, on a clock that starts with them."""
-    sound = _cut_sound(clip.sound, ROWS_PER_FRAME * start, ROWS_PER_FRAME * end)
-    tracks = [part for track in clip.tracks if (part := _cut_track(track, start, end)) is not None]
-    tracks.sort(key=lambda track: (-len(track), track.start))
-    shots = tuple(sorted({max(first - start, 0) for first in clip.shot_starts if first < end}))
-    return ClipFeatures(max(min(end, clip.num_frames) - start, 0), shots, tuple(tracks), sound)
-
-
-def _cut_sound(sound: SoundFeatures, first: int, last: int) -> SoundFeatures:
-    return replace(sound, log_mel=sound.log_mel[first:last], mfcc=sound.mfcc[first:last])
-
-
-def _cut_track(track: FaceTrack, start: int, end: int) -> FaceTrack | None:
-    part = slice(max(start - track.start, 0), max(end - track.start, 0))
-    if len(track.opening[part]) == 0:
-        return None
-    return replace(
-        track,
-        start=max(track.start - start, 0),
-        mouths=track.mouths[part],
-        lips=track.lips[part],
-        opening=track.opening[part],
-        boxes_px=track.boxes_px[part],
-        is_measured=track.is_measured[part],
-    )
 
 
 class SyncStream:
@@ -149,7 +121,7 @@ class SyncStream:
         )
         oldest = ROWS_PER_FRAME * (self._num_frames - self._max_frames)
         spare = min(max(oldest - self._first_row, 0), len(rows.log_mel))
-        self._rows = _cut_sound(rows, spare, len(rows.log_mel))
+        self._rows = cut_sound(rows, spare, len(rows.log_mel))
         self._first_row += spare
 
     def _take(self, frames: Sequence[FrameFeatures]) -> list[LiveScore]:
@@ -180,7 +152,7 @@ class SyncStream:
         frames = [frame for frame in self._frames if start <= frame.index < end]
         tracks, num_frames, shots = collect_tracks(frames)
         first = ROWS_PER_FRAME * start - self._first_row
-        sound = _cut_sound(self._rows, max(first, 0), max(ROWS_PER_FRAME * end - self._first_row, 0))
+        sound = cut_sound(self._rows, max(first, 0), max(ROWS_PER_FRAME * end - self._first_row, 0))
         # The clip begins with the window: tracks and shots are counted from its first frame.
         shifted = tuple(replace(track, start=track.start - start) for track in tracks)
         clip = ClipFeatures(num_frames, tuple(shot - start for shot in shots), shifted, sound)

@@ -503,7 +503,7 @@ def test_nothing_is_printed_as_minus_zero(
     assert score.judgement.posterior is not None
     posterior = replace(score.judgement.posterior, offset_ms=-0.03)
     still = replace(score, judgement=Judgement(judge(posterior), posterior))
-    monkeypatch.setattr("lipsync.sync.scoring.score_clip", lambda *_: still)
+    monkeypatch.setattr("lipsync.sync.rates.score_clip", lambda *_: still)
     _, details = quick.analyse(talking[0])
     assert not any("-0 " in line or "-0.0" in line for line in summary_lines(details)[:3])
     assert str(details["offset_ms"]) == str(details["offset_frames"]) == "0.0"

@@ -15,12 +15,13 @@ from facevox.media import write_wav
 from facevox.mesh.face_mesh import FaceMesh
 from lipsync import realtime
 from lipsync.clips import sounds, tracks
+from lipsync.clips.cutting import cut_clip
 from lipsync.clips.features import FaceFeatures, FaceFeatureStream, FrameFeatures
 from lipsync.sync import streaming
 from lipsync.sync.methods import UNTRAINED
 from lipsync.sync.opening import open_method
 from lipsync.sync.scoring import score_clip
-from lipsync.sync.streaming import LiveScore, SyncStream, cut_clip, live_text
+from lipsync.sync.streaming import LiveScore, SyncStream, live_text
 
 # Lips of the made-up people follow the loudness of their voices; the model of the package knows real ones.
 METHOD = open_method(UNTRAINED)

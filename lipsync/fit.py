@@ -24,7 +24,7 @@ from facevox import cli
 from facevox.batch_options import BatchOptions
 from facevox.cluster.job import RUN_AGAIN, Job
 from facevox.errors import ExitCode
-from facevox.files import require_folder
+from facevox.files import VIDEO_PATTERNS, find_files, require_folder
 from lipsync.data_processing import process_videos
 from lipsync.settings import Settings, add_audio_options, add_config_arguments, load_settings
 
@@ -86,6 +86,7 @@ def fit_videos(videos: Path, save_dir: Path, settings: Settings, args: argparse.
         UserError: Settings or input are wrong, or another run writes there.
         SystemExit: A stop signal came while it trained.
     """
+    find_files(videos, VIDEO_PATTERNS, exclude=[save_dir], what="--videos")  # none: a message with its option
     clips_dir = save_dir / CLIPS_DIR
     paths = replace(settings.paths, videos_dir=str(videos), processed_dir=str(clips_dir))
     code = process_videos(replace(settings, paths=paths), args)

@@ -22,6 +22,7 @@ from facevox.spreadsheets import TableReader
 from lipsync.clips.clip_task import changed_clip
 from lipsync.settings import Settings
 from lipsync.sync.answers import Details, without_nan
+from lipsync.sync.methods import AUTO, SHIPPED
 
 COLUMNS = (
     "pair", "video", "audio", "score", "offset_ms", "offset_low_ms", "offset_high_ms", "best_guess_ms",
@@ -134,7 +135,7 @@ def batch_settings(
         "audio": settings.audio.sizes(),
         "sound": asdict(settings.audio.choice),
         "max_offset_ms": max_offset_ms,
-        "method": method,
+        "method": AUTO if method == SHIPPED else method,  # the same model
         "checkpoint_sha256": digest,
     }
 

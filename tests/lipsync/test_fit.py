@@ -176,3 +176,11 @@ def test_program_started_by_its_path_gives_the_reason(
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "nothing is gained; use the model that comes with the package" in done.stdout + done.stderr
+
+
+def test_folder_without_videos_is_one_line_with_its_option(tmp_path: Path, capsys) -> None:
+    (tmp_path / "empty").mkdir()
+    command = ["--videos", str(tmp_path / "empty"), "--save_dir", str(tmp_path / "out")]
+    assert cli.run(fit.main, command) == 2
+    assert "--videos: nothing below" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -365,6 +365,26 @@ def test_batch_writes_table_and_json_and_goes_on_where_it_stopped(
     assert "0 done, 2 skipped" in capsys.readouterr().out
 
 
+def test_batch_goes_on_with_the_same_model_by_its_other_name(
+    talking: tuple[Path, ...], tmp_path: Path, capsys
+) -> None:
+    table = tmp_path / "pairs.csv"
+    table.write_text(f"video\n{talking[0]}\n", encoding="utf-8")
+    options = (
+        "--batch",
+        table,
+        "--output_dir",
+        tmp_path / "out",
+        "--debug",
+        "--set",
+        "data.max_duration_s=2",
+    )
+    for method, done in (("auto", "1 done, 0 skipped"), ("shipped", "0 done, 1 skipped")):
+        assert run(*options, "--method", method) == 0
+        assert done in capsys.readouterr().out
+    assert run(*options, "--method", "untrained") == 2
+
+
 def test_batch_of_a_folder_scores_all_its_videos(
     quick: LipSyncInference, talking: tuple[Path, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, overload
 
+from facevox.addresses import Address, is_address, masked, read_address
 from facevox.errors import ExitCode, UserError, disk_fault, one_line, printable
 from facevox.files import VIDEO_PATTERNS
 from facevox.logs import on_console
@@ -90,7 +91,7 @@ class Parser(argparse.ArgumentParser):
         return parsed, rest
 
     def error(self, message: str) -> NoReturn:
-        self.exit(ExitCode.USAGE, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+        self.exit(ExitCode.USAGE, f"{self.prog}: error: {masked(message)} (see {self.prog} --help)\n")
 
 
 def make_parser(doc: str | None, example: str = "") -> Parser:
@@ -123,6 +124,19 @@ def argument_type(kind: Kind[_Value]) -> Callable[[str], _Value]:
             raise argparse.ArgumentTypeError(str(error) or f"{text!r} is not {kind.expected}") from None
 
     return read
+
+
+_read_path = argument_type(path())
+
+
+def media_argument(text: str) -> Path | Address:
+    """An argparse type: a file, or an address (`facevox.addresses`)."""
+    if not is_address(text):
+        return _read_path(text)
+    try:
+        return read_address(text)
+    except UserError as error:  # its message, where argparse's own would show the address
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 positive_int = argument_type(whole(1))
@@ -248,7 +262,8 @@ def _report(error: Exception, is_debug: bool) -> ExitCode:
     fault = disk_fault(error) or _path_fault(error) or _system_fault(error)
     is_bug = is_bug and not fault
     hint = " (a bug in facevox: run again with --debug and report what it shows)" if is_bug else ""
-    print(f"error: {printable(fault) or one_line(error, limit=2000)}{hint}", file=sys.stderr)
+    text = masked(printable(fault) or one_line(error, limit=2000))
+    print(f"error: {text}{hint}", file=sys.stderr)
     return ExitCode.FAULT if is_bug else ExitCode.USAGE
 
 

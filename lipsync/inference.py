@@ -5,6 +5,7 @@
         --output fixed.mp4
     python lipsync/inference.py --video talk.mp4 --output fixed.mp4 --offset_ms 120
     python lipsync/inference.py --video talk.mp4 --json --plot sync.png
+    python lipsync/inference.py --video https://host/talk.mp4 --score-only
     python lipsync/inference.py --batch pairs.csv --output_dir outputs/scores
     python lipsync/inference.py --batch videos --output_dir outputs/scores --adapt
     python lipsync/inference.py --batch videos --reference master.wav --output_dir outputs/aligned
@@ -14,6 +15,7 @@ offset_ms > 0 means that the audio is early: delay it by that much. The score is
 sync. Without --checkpoint the small network that comes with the package compares lips and sound; --method
 untrained compares the opening of the mouth with the loudness of the voice. --metric lse gives the scores of
 papers on talking faces instead, LSE-C and LSE-D, with the weights of SyncNet, which you fetch yourself.
+An http or https address of a file is fetched to a temporary file first; realtime.py scores live streams.
 pairs.csv has the columns video and audio (empty: the video's own sound); of a folder all videos are scored. A
 batch writes sync.csv (or lse.csv), one JSON file a pair and manifests/inference.jsonl, and resumes where it
 was stopped. With --reference each video is aligned by its own sound to that of another recorder, whatever the
@@ -31,11 +33,13 @@ import json
 import math
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from facevox import cli
+from facevox.addresses import Address
 from facevox.batch_options import BatchOptions
 from facevox.errors import ExitCode, UserError
 from facevox.limits import memory_limit
@@ -67,6 +71,13 @@ if TYPE_CHECKING:
     from lipsync.sync.scoring import ClipScore
 
 SYNC, LSE = "sync", "lse"  # --metric
+
+
+class Names(NamedTuple):
+    """The video and its sound as they were named."""
+
+    video: Path | Address
+    audio: Path | Address | None
 
 
 class LipSyncInference:
@@ -292,8 +303,18 @@ def get_args_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help=f"with --metric lse: SyncNet's weights (default: ${VARIABLE} or {DEFAULT_FILE})",
     )
-    add("--video", type=Path, metavar="FILE", help="the video (default: none; this or --batch is needed)")
-    add("--audio", type=Path, metavar="FILE", help="the sound (default: the video's own track)")
+    add(
+        "--video",
+        type=cli.media_argument,
+        metavar="FILE|ADDRESS",
+        help="the video (default: none; this or --batch is needed)",
+    )
+    add(
+        "--audio",
+        type=cli.media_argument,
+        metavar="FILE|ADDRESS",
+        help="the sound (default: the video's own track)",
+    )
     add("--score-only", "--score_only", action="store_true", help="score and write no video")
     add("--output", type=Path, metavar="FILE", help="corrected .mp4, .m4v, .mov or .mkv (default: none)")
     add(
@@ -410,16 +431,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_method(args.method, args.checkpoint)
     check_max_offset(args.max_offset_ms)
     settings = load_settings(args.config, args.overrides)
-    if args.metric == LSE:
-        return _run_lse(args, settings)
     if args.batch is not None:
-        return _run_batch(args, settings)
+        return _run_lse_batch(args, settings) if args.metric == LSE else _run_batch(args, settings)
+    from lipsync.clips.fetching import local_file
+
+    _check_outputs(args)
+    names = Names(args.video, args.audio)
+    with ExitStack() as stack:  # outside of a StopFlag: a signal ends a download at once
+        args.video, args.audio = (
+            None if name is None else stack.enter_context(local_file(name)) for name in names
+        )
+        return _run_lse(args, settings, names) if args.metric == LSE else _run_single(args, settings, names)
+
+
+def _check_outputs(args: argparse.Namespace) -> None:
+    """Checks the names of the files that are to be written before minutes of work."""
+    if args.plot is not None:
+        from lipsync.sync import plots
+
+        plots.check_plot_name(args.plot)
+    if args.output is not None:
+        from lipsync.repair import shift
+
+        inputs = (args.video, args.audio or args.video)
+        shift.checked_format(args.output, tuple(path for path in inputs if isinstance(path, Path)))
+
+
+def _run_single(args: argparse.Namespace, settings: Settings, names: Names) -> int:
     from lipsync.clips.clip_task import clip_bytes
 
     paths = [path for path in (args.video, args.audio) if path is not None]
     # A signal while a file is written leaves nothing half done.
     with StopFlag(), memory_limit(*paths, least=clip_bytes(settings.data, len(paths) > 1)):
-        return _do_one(args, settings)
+        return _do_one(args, settings, names)
 
 
 def _make_inference(args: argparse.Namespace, settings: Settings, note: str = "") -> LipSyncInference:
@@ -431,15 +475,10 @@ def _make_inference(args: argparse.Namespace, settings: Settings, note: str = ""
     return inference
 
 
-def _do_one(args: argparse.Namespace, settings: Settings) -> int:
+def _do_one(args: argparse.Namespace, settings: Settings, names: Names) -> int:
     from lipsync.repair import shift
     from lipsync.sync import answers, plots, verdicts
 
-    # Names are checked before minutes of work.
-    if args.plot is not None:
-        plots.check_plot_name(args.plot)
-    if args.output is not None:
-        shift.checked_format(args.output, (args.video, args.audio or args.video))
     plain: dict[str, object]
     if args.offset_ms is not None:
         done = shift.shift_audio(
@@ -451,8 +490,9 @@ def _do_one(args: argparse.Namespace, settings: Settings) -> int:
     else:
         inference = _make_inference(args, settings)
         score, details = inference.analyse(args.video, args.audio)
+        details = answers.named_details(details, *names)
         if args.plot is not None:
-            plots.write_sync_plot(args.plot, score, args.video.name)
+            plots.write_sync_plot(args.plot, score, names.video.name)
         plain = {**details}
         is_done, lines = details["verdict"] != verdicts.CANNOT_TELL, answers.summary_lines(details)
         if args.output is not None:
@@ -466,18 +506,16 @@ def _do_one(args: argparse.Namespace, settings: Settings) -> int:
     return ExitCode.DONE if is_done else ExitCode.SOME_FAILED
 
 
-def _run_lse(args: argparse.Namespace, settings: Settings) -> int:
+def _run_lse(args: argparse.Namespace, settings: Settings, names: Names) -> int:
     weights_file = find_weights(args.syncnet)  # before torch, which takes seconds
-    from lipsync.lse.scorer import LseScorer, lse_bytes
-
-    if args.batch is not None:
-        return _run_lse_batch(args, settings, weights_file)
     from lipsync.lse.report import summary_lines
-    from lipsync.sync.answers import without_nan
+    from lipsync.lse.scorer import LseScorer, lse_bytes
+    from lipsync.sync.answers import named_details, without_nan
 
     paths = [path for path in (args.video, args.audio) if path is not None]
     with StopFlag(), memory_limit(*paths, least=lse_bytes(settings.data)):
         _, details = LseScorer(weights_file, settings=settings).analyse(args.video, args.audio)
+    details = named_details(details, *names)
     if args.json:
         print(json.dumps(without_nan({**details}), ensure_ascii=False, allow_nan=False))
     else:
@@ -485,7 +523,8 @@ def _run_lse(args: argparse.Namespace, settings: Settings) -> int:
     return ExitCode.SOME_FAILED if details["face"] is None else ExitCode.DONE
 
 
-def _run_lse_batch(args: argparse.Namespace, settings: Settings, weights_file: Path) -> int:
+def _run_lse_batch(args: argparse.Namespace, settings: Settings) -> int:
+    weights_file = find_weights(args.syncnet)  # before torch, which takes seconds
     from lipsync.lse.report import COLUMNS, table_row
     from lipsync.lse.scorer import LseScorer, lse_bytes, lse_settings
     from lipsync.sync.pair_task import PairTask

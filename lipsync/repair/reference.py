@@ -109,6 +109,8 @@ def plan_videos(table: Path, reference: Path) -> list[Item]:
             f"{table}: {with_sound[0].name} names a sound; with --reference each video is aligned by its "
             "own, so leave the column audio empty"
         )
+    if fetched := [pair for pair in pairs if any(pair.addresses)]:
+        raise UserError(f"{table}: {fetched[0].name} is an address; with --reference name files")
     # A reference that is replaced has other alignments: its size and time count with the video's.
     items = [Item(pair.name, pair.path, further_paths=(str(reference),)) for pair in pairs]
     itself = os.path.realpath(reference)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, TypedDict, TypeVar, cast
 
 import numpy as np
 
+from facevox.addresses import Address
 from lipsync.clips.clock import FRAME_HZ, ROW_HZ
 from lipsync.sync.changes import Drift, Jumps
 from lipsync.sync.offset import LAG_MS
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from lipsync.sync.methods import Method
     from lipsync.sync.timing import Timing
 
+D = TypeVar("D", bound=Mapping[str, object])
 LENGTHS_DIFFER_S = 1.0  # of picture and sound, before it is worth a warning
 FEW_FACES_SHARE = 0.7  # of the frames with a face
 FEW_FRAMES_HZ = 20.0
@@ -283,6 +285,14 @@ def without_nan(value: object) -> object:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def named_details(details: D, video: Path | Address, audio: Path | Address | None) -> D:
+    """The details of files that may have come from addresses, with the names of these and no command."""
+    if not isinstance(video, Address) and not isinstance(audio, Address):
+        return details
+    names = {"video": str(video), "audio": str(audio or ""), "ffmpeg": ""}
+    return cast(D, {**details, **{name: text for name, text in names.items() if name in details}})
 
 
 def summary_lines(details: Details) -> list[str]:

@@ -7,21 +7,25 @@ import hashlib
 import io
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 import cv2
 
+from facevox.addresses import Address, is_address, masked, read_address
 from facevox.batch import FileItem, Outcome, Task
 from facevox.errors import UserError
 from facevox.files import VIDEO_PATTERNS, find_files, relative_name, write_json
 from facevox.naming import plan_names
 from facevox.spreadsheets import TableReader
 from lipsync.clips.clip_task import changed_clip
+from lipsync.clips.fetching import local_file
 from lipsync.settings import Settings
-from lipsync.sync.answers import Details, without_nan
+from lipsync.sync.answers import Details, named_details, without_nan
 from lipsync.sync.methods import AUTO, SHIPPED
 
 COLUMNS = (
@@ -43,9 +47,14 @@ class Scorer(Protocol[D_co]):
 
 @dataclass(frozen=True, kw_only=True)
 class PairItem(FileItem):
-    """A video and its sound (a path; "": that of the video)."""
+    """A video and its sound (a path; "": that of the video).
+
+    Attributes:
+        addresses: Where the two are to be fetched from; their paths are then only names for people.
+    """
 
     audio: str
+    addresses: tuple[Address | None, ...] = (None, None)
 
 
 class PairTask(Task[PairItem], Generic[D]):
@@ -90,13 +99,20 @@ class PairTask(Task[PairItem], Generic[D]):
 
     def changes(self, item: PairItem) -> list[str]:
         """Kinds of pictures and sound that were read otherwise."""
-        return changed_clip(item.path, item.audio)
+        return [] if any(item.addresses) else changed_clip(item.path, item.audio)
 
     def process(self, item: PairItem) -> Outcome:
         """Scores one pair. Raises UserError where a file cannot be read."""
         if self._scorer is None:
             raise RuntimeError("open() comes first")
-        details = self._scorer.analyse(item.path, item.audio or None)[1]
+        video = item.addresses[0] or Path(item.path)
+        audio = item.addresses[1] or (Path(item.audio) if item.audio else None)
+        with ExitStack() as stack:
+            files = [
+                None if name is None else stack.enter_context(local_file(name)) for name in (video, audio)
+            ]
+            details = self._scorer.analyse(str(files[0]), None if files[1] is None else str(files[1]))[1]
+        details = named_details(details, video, audio)
         target = item.output
         write_json(self.output_dir / target, without_nan(details))
         row = self._make_row(details) | {"pair": item.name, "json_file": target}
@@ -143,11 +159,12 @@ def batch_settings(
 def plan_pairs(table: Path) -> list[PairItem]:
     """An item for each row of a CSV with the columns video and (or not) audio, or each video below a folder.
 
-    Relative paths are relative to the table's folder, or else to where the program was started.
+    Relative paths are relative to the table's folder, or else to where the program was started. Names may be
+    http(s) addresses of files.
 
     Raises:
         UserError: No such file, no such columns, no rows, too many fields, or a missing file; with the line.
-            A folder without videos.
+            A folder without videos. An address of a live stream.
     """
     if table.is_dir():
         videos = find_files(table, VIDEO_PATTERNS, what="--batch")
@@ -176,6 +193,7 @@ def plan_pairs(table: Path) -> list[PairItem]:
             if not video:
                 faults.append(f"{where}: no video")
                 continue
+            faults += [f"{where}: {fault}" for name in (video, audio) if (fault := _address_fault(name))]
             pairs.append((video, audio))
     except csv.Error as error:
         raise UserError(f"{table}:{reader.line_num}: not CSV: {error}") from None
@@ -187,15 +205,38 @@ def plan_pairs(table: Path) -> list[PairItem]:
 
 
 def _items(pairs: list[tuple[str, str]], folder: Path) -> list[PairItem]:
-    names = [video if not audio else json.dumps([video, audio], ensure_ascii=False) for video, audio in pairs]
-    stems = [f"{number:06d}_{Path(video).name}" for number, (video, _) in enumerate(pairs)]
-    sounds = [str(_resolve(audio, folder)) if audio else "" for _, audio in pairs]
-    return [
-        PairItem(name, str(_resolve(video, folder)), target, (sound,) if sound else (), audio=sound)
-        for name, (video, _), sound, target in zip(
-            names, pairs, sounds, plan_names(stems, ".json"), strict=True
-        )
+    labels = [tuple(masked(name) if is_address(name) else name for name in pair) for pair in pairs]
+    names = [
+        video if not audio else json.dumps([video, audio], ensure_ascii=False) for video, audio in labels
     ]
+    if double := [name for name, count in Counter(names).items() if count > 1]:
+        raise UserError(
+            f"{double[0]}: two addresses differ only in a password or a key; leave one of them out"
+        )
+    sources = [tuple(_source(name, folder) if name else None for name in pair) for pair in pairs]
+    stems = [f"{number:06d}_{video.name}" for number, (video, _) in enumerate(sources) if video is not None]
+    items = []
+    for name, (video, audio), target in zip(names, sources, plan_names(stems, ".json"), strict=True):
+        sound = "" if audio is None else str(audio)
+        addresses = tuple(source if isinstance(source, Address) else None for source in (video, audio))
+        further = (sound,) if sound else ()
+        items.append(PairItem(name, str(video), target, further, audio=sound, addresses=addresses))
+    return items
+
+
+def _source(name: str, folder: Path) -> Path | Address:
+    return Address(name) if is_address(name) else _resolve(name, folder)
+
+
+def _address_fault(name: str) -> str:
+    """A line about an address that is no file's; "" for others, and for names of files."""
+    if not is_address(name):
+        return ""
+    try:
+        address = read_address(name)
+    except UserError as error:
+        return str(error)
+    return "" if address.is_web else f"{address}: a live address; realtime.py scores those"
 
 
 def _resolve(name: str, folder: Path) -> Path:

@@ -172,8 +172,14 @@ class SyncStream:
         self.close()
 
 
-def live_plain(live: LiveScore) -> dict[str, object]:
-    """A verdict as plain values, for JSON."""
+def live_plain(live: LiveScore, delay_s: float | None = None, left_out_s: float = 0.0) -> dict[str, object]:
+    """A verdict as plain values, for JSON.
+
+    Args:
+        live: The verdict.
+        delay_s: From its end to the newest material of a live stream; None: no live stream.
+        left_out_s: Material of the stream that was left out so far.
+    """
     judged = judged_details(live.score.judgement)
     names = (
         "score",
@@ -184,12 +190,15 @@ def live_plain(live: LiveScore) -> dict[str, object]:
         "verdict",
         "reason",
     )
-    times = {"start_s": live.start_s, "end_s": live.end_s}
+    times: dict[str, object] = {"start_s": live.start_s, "end_s": live.end_s}
+    if delay_s is not None:
+        times |= {"delay_s": round(delay_s, 2), "left_out_s": round(left_out_s, 2)}
     return times | {name: without_nan(value) for name, value in judged.items() if name in names}
 
 
-def live_text(live: LiveScore) -> str:
-    """One line for a terminal."""
+def live_text(live: LiveScore, delay_s: float | None = None) -> str:
+    """One line for a terminal; `delay_s` as in `live_plain`."""
     score = live.score.judgement.score
     text = "   ?" if math.isnan(score) else f"{score:.2f}"
-    return f"{live.start_s:7.1f} - {live.end_s:5.1f} s  {text}  {live.score.judgement.verdict.text}"
+    delay = "" if delay_s is None else f"  delay {delay_s:.1f} s"
+    return f"{live.start_s:7.1f} - {live.end_s:5.1f} s{delay}  {text}  {live.score.judgement.verdict.text}"

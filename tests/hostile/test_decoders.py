@@ -13,7 +13,12 @@ from facevox.files import read_image
 from facevox.media import iter_audio, iter_frames, probe
 
 FOLDERS = ("facevox", "facevox_demo", "facevox_programs", "lc_pytorch", "lipsync", "emotion", "scripts")
-READERS = ("facevox/media/container.py", "facevox/media/sequences.py", "lipsync/clips/sources.py")
+READERS = (
+    "facevox/media/container.py",
+    "facevox/media/sequences.py",
+    "lipsync/clips/live.py",
+    "lipsync/clips/sources.py",
+)
 
 UNSAFE = (("trust_remote_code", "True"), ("safe_mode", "False"), ("shell", "True"))
 # What is opened there is no file of somebody else: a camera, or what the program itself has made.

@@ -75,17 +75,17 @@ def errors_ms(repaired: Path, good: Path, damage: Timing) -> list[float]:
 
     samples, index = read_audio(repaired, RATE_HZ), SoundIndex.of(recording_of(read_audio(good, RATE_HZ)))
     jumps_s = [cut.at_s for cut in damage.cuts]
-    found = []
+    errors = []
     for start_s in np.arange(0.5, len(samples) / RATE_HZ - WINDOW_S, WINDOW_S / 2).tolist():
         if any(start_s - NEAR_JUMP_S < at_s < start_s + WINDOW_S + NEAR_JUMP_S for at_s in jumps_s):
             continue
         first = round(start_s * RATE_HZ)
         window = recording_of(samples[first : first + round(WINDOW_S * RATE_HZ)])
-        place = align_recordings(window, index)
-        if place.is_aligned:
-            middle_s = WINDOW_S / 2 * (1 + place.drift_ppm / 1e6)
-            found.append(1000 * (place.start_s + middle_s - start_s - WINDOW_S / 2))
-    return found
+        placed = align_recordings(window, index)
+        if placed.is_aligned:
+            middle_s = WINDOW_S / 2 * (1 + placed.drift_ppm / 1e6)
+            errors.append(1000 * (placed.start_s + middle_s - start_s - WINDOW_S / 2))
+    return errors
 
 
 def figures_of(clips: Sequence[tuple[Path, float]], folder: Path) -> Iterator[Figure]:

@@ -116,11 +116,10 @@ class SmallNetwork:
         taps = weight.shape[2]
         reach = dilation * (taps // 2)
         padded = np.pad(values, ((reach, reach), (0, 0)))
-        total = np.broadcast_to(bias, (len(values), len(bias))).copy()
-        for tap in range(taps):
-            first = tap * dilation
-            total += padded[first : first + len(values)] @ weight[:, :, tap].T
-        convolved: Values = total
+        # All taps at once: many small products cost BLAS ten times as much.
+        columns = [padded[tap * dilation : tap * dilation + len(values)] for tap in range(taps)]
+        rows = weight.transpose(2, 1, 0).reshape(taps * weight.shape[1], len(bias))
+        convolved: Values = np.concatenate(columns, axis=1) @ rows + bias
         return convolved
 
 

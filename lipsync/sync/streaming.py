@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from lipsync.clips.clock import FRAME_HZ, ROWS_PER_FRAME
 from lipsync.clips.cutting import cut_sound
@@ -156,7 +157,8 @@ class SyncStream:
         # The clip begins with the window: tracks and shots are counted from its first frame.
         shifted = tuple(replace(track, start=track.start - start) for track in tracks)
         clip = ClipFeatures(num_frames, tuple(shot - start for shot in shots), shifted, sound)
-        score = score_clip(clip, self._method.estimator, self._method.calibration)
+        with threadpool_limits(1, user_api="blas"):  # as inference.py scores
+            score = score_clip(clip, self._method.estimator, self._method.calibration)
         return LiveScore(start / FRAME_HZ, end / FRAME_HZ, score)
 
     def close(self) -> None:

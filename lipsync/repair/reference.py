@@ -91,7 +91,7 @@ class ReferenceTask(Task[Item]):
             "width": info.width,
             "height": info.height,
         }
-        row |= {name: "" if math.isnan(value) else value for name, value in numbers.items()}
+        row |= {name: "" if math.isnan(value) else value + 0.0 for name, value in numbers.items()}  # no -0.0
         return Outcome(rows=[row], reason=result.reason)
 
 

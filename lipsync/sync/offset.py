@@ -43,7 +43,7 @@ def check_max_offset(max_offset_ms: float) -> None:
     if not NARROWEST_MS <= max_offset_ms <= WIDEST_MS:  # nan too
         raise UserError(
             f"max_offset_ms {max_offset_ms:g}: a number from {NARROWEST_MS:g} to {WIDEST_MS:g} is expected; "
-            "sound of another recorder is placed by --reference"
+            "the sound of another recorder (--audio) is placed by the video's own, however far off it is"
         )
 
 

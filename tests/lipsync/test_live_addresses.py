@@ -345,7 +345,6 @@ def test_signal_ends_it_at_any_time(number: signal.Signals, state: str) -> None:
             assert time.monotonic() - start_s < 5
 
 
-@pytest.mark.slow
 def test_real_stream_gets_the_verdicts_of_its_file(talking: Path, stream: bytes, capsys) -> None:
     """At the pace of the stream, with faces: the numbers of the file, and a delay below two seconds."""
     with MediaServer(lambda handler: send_live(handler, stream, 6.0)) as server:

@@ -98,31 +98,45 @@ class _Connection:
         self._waiting: deque[_Arrived] = deque()
         self._num_bytes = 0
         self._lock = threading.Condition()
-        self._is_over = self._is_stopped = False
+        self._is_over = False
+        self._stopped = threading.Event()
         self._last_s: dict[bool, float] = {}  # stamps, of sound and pictures
         self._offset_s = 0.0
         threading.Thread(target=self._read, name="live", daemon=True).start()
 
     def stop(self) -> None:
-        """Asks the thread to end; it does within `DEAD_S`, and nothing waits for it."""
-        self._is_stopped = True
+        """Asks the thread to end; it does within `DEAD_S`, and nothing waits for it.
+
+        Not before the last use of `video` and `audio`, whose memory is the container's.
+        """
+        self._stopped.set()
 
     def _read(self) -> None:
         try:
-            with _opened(self.address) as container:
-                self.video, self.audio = _streams(container, self.address)
-                for packet in container.demux([self.video, self.audio]):
-                    if self._is_stopped:
-                        return
-                    if packet.size and not packet.is_corrupt:
-                        self._add(packet)
-            self._end(UserError("the stream ended"))
-        except UserError as error:
-            self._end(error)
+            container = _opened(self.address)
         except (FFmpegError, OSError, ValueError) as error:
             self._end(_connection_fault(self.address, error))
-        except Exception as error:  # of any kind: else the reader would wait for ever
-            self._end(UserError(f"{type(error).__name__} while it was read"))
+            return
+        with container:
+            self._end(self._read_packets(container))
+            self._stopped.wait()  # the decoder may still use the streams
+
+    def _read_packets(self, container: InputContainer) -> UserError:
+        """Queues the packets; returns why there are no more."""
+        try:
+            self.video, self.audio = _streams(container, self.address)
+            for packet in container.demux([self.video, self.audio]):
+                if self._stopped.is_set():
+                    break
+                if packet.size and not packet.is_corrupt:
+                    self._add(packet)
+            return UserError("the stream ended")
+        except UserError as error:
+            return error
+        except (FFmpegError, OSError, ValueError) as error:
+            return _connection_fault(self.address, error)
+        except Exception as error:  # of any kind: else the decoder would wait for ever
+            return UserError(f"{type(error).__name__} while it was read")
 
     def _end(self, fault: UserError) -> None:
         with self._lock:

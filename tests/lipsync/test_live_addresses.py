@@ -171,8 +171,28 @@ def test_waiting_packets_are_limited(stream: bytes, monkeypatch: pytest.MonkeyPa
         while connection.fault is None:
             time.sleep(0.02)
             assert len(connection._waiting) <= 52
+        connection.stop()
     assert connection.num_lost >= 3
     assert connection.newest_s == pytest.approx(5.9, abs=0.2)
+
+
+def test_streams_stay_open_for_the_decoder(stream: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The decoder reads of the streams what is the container's, also after the last packet came."""
+    containers = []
+    opened = live._opened
+    monkeypatch.setattr(live, "_opened", lambda address: containers.append(opened(address)) or containers[0])
+    with MediaServer(lambda handler: send_live(handler, stream, 0.1)) as server:
+        connection = live._Connection(Address(server.url()))
+        while connection.fault is None:
+            time.sleep(0.02)
+        time.sleep(0.1)
+        (container,) = containers
+        assert container.duration is None or container.duration >= 0  # raises once it is closed
+        connection.stop()
+        with pytest.raises(AssertionError, match="not open"):
+            for _ in range(100):
+                time.sleep(0.02)
+                assert container.duration is None or container.duration >= 0
 
 
 @pytest.mark.parametrize(("kinds", "missing"), [(("video",), "sound"), (("audio",), "pictures")])

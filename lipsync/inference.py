@@ -48,7 +48,7 @@ from facevox.signals import StopFlag
 from facevox.sound_choice import PLAYED, SoundChoice
 from lipsync.adapting import adapt
 from lipsync.clips.clock import FRAME_HZ
-from lipsync.inference_options import LSE, SYNC, check_usage, make_args_parser
+from lipsync.inference_options import LSE, SYNC, add_arguments, check_usage
 from lipsync.lse.weights import find_weights
 from lipsync.settings import (
     Settings,
@@ -281,7 +281,9 @@ class LipSyncInference:
 
 def get_args_parser() -> argparse.ArgumentParser:
     """The options of this program."""
-    return make_args_parser(__doc__)
+    parser = cli.make_parser(__doc__, "python lipsync/inference.py --video talk.mp4 --json --plot sync.png")
+    add_arguments(parser)
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -18,9 +18,8 @@ from lipsync.sync.offset import MAX_OFFSET_MS
 SYNC, LSE = "sync", "lse"  # --metric
 
 
-def make_args_parser(doc: str | None) -> argparse.ArgumentParser:
-    """The options, behind the text of the program."""
-    parser = cli.make_parser(doc, "python lipsync/inference.py --video talk.mp4 --json --plot sync.png")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
     add = parser.add_argument
     add(
         "--checkpoint",
@@ -106,7 +105,6 @@ def make_args_parser(doc: str | None) -> argparse.ArgumentParser:
     add_config_arguments(parser)
     add_audio_options(parser, "features", "channel", "track")
     cli.add_options(parser, BatchOptions)
-    return parser
 
 
 def check_usage(args: argparse.Namespace) -> None:

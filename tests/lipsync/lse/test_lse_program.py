@@ -88,6 +88,7 @@ def test_offset_of_a_face_that_comes_later_is_that_of_its_sound(
     assert details["num_windows"] == len(faces[0].boxes) - 5
 
 
+@pytest.mark.slow
 def test_batch_writes_a_table_a_json_a_pair_and_resumes(
     random_weights: Path, talking: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
